@@ -1,0 +1,17 @@
+"""Types of the Rust module (``src/python_module.rs``)."""
+
+from collections.abc import Callable
+from typing import Final
+
+from .script import Script
+from .settings import Settings
+
+VERSION: Final[str]
+
+def serve(
+    settings: Settings, *, clients: list[int], workers: int, supervisor: int, log_level: int
+) -> None: ...
+def work(
+    settings: Settings, *, socket_path: str, script: Script, swagger: dict[str, str], retiring: Callable[[], bool]
+) -> None: ...
+def die_with_parent(parent: int) -> bool: ...

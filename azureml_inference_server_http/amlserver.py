@@ -1,0 +1,12 @@
+"""The entry point under the name that existing launch configurations use.
+
+Owns nothing; see ``cli.py``. Both ``azureml_inference_server_http.amlserver:run`` and
+``python -m azureml_inference_server_http.amlserver`` (documented for VS Code) start the server. Runs in the launcher.
+"""
+
+from azureml_inference_server_http.cli import run
+
+__all__ = ["run"]
+
+if __name__ == "__main__":
+    run()

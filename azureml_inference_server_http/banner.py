@@ -1,0 +1,74 @@
+"""The text at the start: what the server goes by and where it listens.
+
+Owns the wording and layout of contract section 2, items 2 and 3, which people and documentation search for. Its values
+are environment variables, as the script will read them, not settings: a value from the configuration file shows as
+``None`` (the log names that file). Runs in the launcher, once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import azureml_inference_server_http as package
+
+from .settings import Settings
+from .settings_table import SETTINGS
+
+_RULE = "-" * 15
+_ANY_ADDRESS = ("0.0.0.0", "::", "")
+
+
+def show(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Write remarks and banner to stdout, at once: in a pipe they would otherwise appear after the workers' lines."""
+    encoding = sys.stdout.encoding or "utf-8"
+    text = "\n".join([*remarks(settings, environment), *lines(settings, environment)]) + "\n"
+    # Variables may hold bytes that are no text; a start must not fail over showing them.
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
+
+
+def remarks(settings: Settings, environment: Mapping[str, str]) -> list[str]:
+    """Plain lines before the banner: no model folder, and whether the Application Insights key is one."""
+    found = []
+    if "AZUREML_MODEL_DIR" not in environment:
+        found.append("The environment variable 'AZUREML_MODEL_DIR' has not been set.")
+        found.append("Use the --model_dir command line argument to set it.")
+    if settings.app_insights_enabled:
+        found.append("Valid Application Insights instrumentation key provided.")
+    elif settings.app_insights_requested:
+        found.append("Invalid Application Insights instrumentation key provided.")
+        found.append("Application Insights has been disabled.")
+    return found
+
+
+def lines(settings: Settings, environment: Mapping[str, str]) -> list[str]:
+    """The banner. ``environment`` is the one that the script will get, exported variables included."""
+    host = "127.0.0.1" if settings.host in _ANY_ADDRESS else settings.host
+    host = f"[{host}]" if ":" in host else host
+    return [
+        "",
+        f"Azure ML Inferencing HTTP server v{package.__version__}",
+        "",
+        "",
+        "Server Settings",
+        _RULE,
+        *_settings(environment),
+        "",
+        "",
+        "Server Routes",
+        _RULE,
+        f"Liveness Probe: GET   {host}:{settings.health_port}/",
+        f"Score:          POST  {host}:{settings.port}/score",
+        "",
+    ]
+
+
+def _settings(environment: Mapping[str, str]) -> list[str]:
+    found = []
+    for setting in SETTINGS:
+        if setting.banner is not None:
+            value = environment.get(setting.exports or setting.environment or "")
+            shown = "None" if value is None else setting.banner_value.format(value)
+            found.append(f"{setting.banner}: {shown}")
+    return found

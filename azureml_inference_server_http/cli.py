@@ -1,0 +1,272 @@
+"""The ``azmlinfsrv`` command: options and help made from the settings table, start-up order, exit codes.
+
+Owns what is typed and what is told about it. Does not own values (``settings.py``), the banner's text (``banner.py``)
+or processes: ``process.run`` takes over after the banner. Runs in the launcher. Imports little at the top: the time
+from the command to the first answer is felt on every scale-out. Rules: contract sections 1 and 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Callable, NoReturn
+
+import azureml_inference_server_http as package
+
+from . import settings_table as table
+from .config_file import ConfigFile, ConfigFileError
+from .settings import (
+    FILE,
+    RawSettings,
+    Settings,
+    SettingsError,
+    exported_environment,
+    load,
+    parse_option,
+    resolve,
+)
+from .settings_table import GROUPS, SETTINGS, Setting
+
+PROGRAM = "azmlinfsrv"
+LOGGER_NAME = "azmlinfsrv"
+
+# Exit codes of the launcher. 3 also stands for a script that cannot start (process.py).
+EXIT_OK = 0
+EXIT_REFUSED = 1
+EXIT_CANNOT_START = 3
+
+_ORIGINAL = frozenset({"help"} | {setting.name for setting in SETTINGS if setting.flag and setting.original})
+
+
+def run() -> NoReturn:
+    """Console entry: serve with the options of the command line, then exit with its code."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve with these options until the server stops. Returns the exit code; what was wrong has been told by then."""
+    try:
+        flags = vars(build_parser().parse_args(argv))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        raw = RawSettings(flags, os.environ, os.getcwd())
+    except OSError:
+        return _refuse(["the current folder does not exist any more: change to one that does"])
+    try:
+        settings = load(raw)
+    except ConfigFileError as error:
+        return _refuse_file(raw, error)
+    except SettingsError as error:
+        return _refuse(error.lines)
+    return _start(raw, settings)
+
+
+def _start(raw: RawSettings, settings: Settings) -> int:
+    """Logging, checks, banner, environment, processes: the order of contract section 2."""
+    import logging
+
+    if not _configure_logging(settings):
+        return EXIT_CANNOT_START
+    logger = logging.getLogger(LOGGER_NAME)
+    if not (raw.flags.get("entry_script") or raw.flags.get("config_file")):
+        logger.error("Error!")
+        logger.error(
+            "Either provide an entry_script using --entry_script or provide a path to the configuration file "
+            "using --config_file"
+        )
+        return EXIT_REFUSED
+
+    from . import banner
+
+    exported = exported_environment(settings)
+    banner.show(settings, {**os.environ, **exported})
+    os.environ.update(exported)
+    from_file = [origin.name for origin in settings.origins.values() if origin.kind == FILE]
+    if settings.config_file_read:
+        logger.info("Settings read from %s: %s", settings.config_file_read, ", ".join(from_file) or "none")
+    for notice in settings.notices:
+        logger.warning("%s", notice)
+    if settings.app_insights_enabled:
+        logger.warning("Application Insights is enabled, but this version does not send telemetry yet.")
+
+    from . import process
+
+    return process.run(settings)
+
+
+def _configure_logging(settings: Settings) -> bool:
+    """Apply logging.json. False when that fails, which has been logged."""
+    import logging
+
+    from . import log_config
+
+    try:
+        log_config.configure(settings)
+    except log_config.LogConfigError as error:
+        logging.getLogger(LOGGER_NAME).critical("Invalid config file!: %s", error)
+        return False
+    return True
+
+
+def _refuse(lines: Sequence[str]) -> int:
+    """One line on stderr for each wrong value, all of them: nobody wants to find them one start at a time."""
+    for line in lines:
+        print(f"{PROGRAM}: error: {line}", file=sys.stderr)
+    return EXIT_REFUSED
+
+
+def _refuse_file(raw: RawSettings, error: ConfigFileError) -> int:
+    """The record about an unusable configuration file, and what else is wrong without it."""
+    import logging
+
+    try:
+        _configure_logging(resolve(raw, ConfigFile(None, {}, ())))
+    except SettingsError as others:
+        _refuse(others.lines)
+    logging.getLogger(LOGGER_NAME).critical("Invalid config file!: %s", error)
+    return EXIT_CANNOT_START
+
+
+# ---- Options
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Finds the width itself: argparse would import shutil for it, with three compression libraries, on every start."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=_width())
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return [line for part in text.splitlines() for line in super(_HelpFormatter, self)._split_lines(part, width)]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors and abbreviations as the contract has them."""
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._suggestion(unknown)}")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Usage and message on stderr, an empty line and the help without its usage on stdout, exit code 1."""
+        usage = self.format_usage()
+        sys.stderr.write(f"{usage}{self.prog}: error: {message}\n")
+        sys.stdout.write(self.format_help()[len(usage) :])
+        sys.stdout.flush()
+        sys.exit(EXIT_REFUSED)
+
+    def format_help(self) -> str:
+        # Written out here, not when the parser is built: a start that asks for no help should not pay for it.
+        self.description = f"Azure ML Inferencing HTTP server v{package.__version__}"
+        return f"{super().format_help()}\n{_other_settings(_width())}"
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        """Options that a prefix may stand for. Those of the original command come first, so each abbreviation that it
+        took, or called ambiguous, keeps its meaning when options are added."""
+        matches = super()._get_option_tuples(option_string)
+        return [match for match in matches if match[0].dest in _ORIGINAL] or matches
+
+    def _suggestion(self, unknown: Sequence[str]) -> str:
+        for word in unknown:
+            option = "--" + word.partition("=")[0].lstrip("-").replace("-", "_")
+            if word.startswith("-") and any(option == setting.flag for setting in SETTINGS):
+                return f" (did you mean {option}?)"
+        return ""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; its result has only the options that were given, by the names of the settings table."""
+    parser = _Parser(
+        prog=PROGRAM,
+        usage="%(prog)s --entry_script FILE [options]",
+        formatter_class=_HelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        add_help=False,
+    )
+    options = [setting for setting in SETTINGS if setting.flag]
+    used = {setting.group for setting in options if not setting.hidden}
+    groups = {name: parser.add_argument_group(name, purpose) for name, purpose in GROUPS.items() if name in used}
+    other = parser.add_argument_group("other")
+    # In this order, and not group by group, argparse lists the options when it calls an abbreviation ambiguous.
+    other.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+    for setting in options:
+        _add(groups[setting.group], setting)
+    other.add_argument("--version", action=_VersionAction, nargs=0, help="Show the version and exit.")
+    return parser
+
+
+class _VersionAction(argparse.Action):
+    """argparse's own needs the text when the parser is built."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> NoReturn:
+        print(f"{PROGRAM} {package.__version__}")
+        parser.exit(EXIT_OK)
+
+
+def _add(group: argparse._ArgumentGroup, setting: Setting) -> None:
+    flag = setting.flag or ""
+    shown = argparse.SUPPRESS if setting.hidden else _help_text(setting)
+    if setting.kind == table.BOOLEAN:
+        group.add_argument(flag, dest=setting.name, action="store_true", default=argparse.SUPPRESS, help=shown)
+    else:
+        group.add_argument(flag, dest=setting.name, metavar=setting.metavar, type=_converter(setting), help=shown)
+
+
+def _converter(setting: Setting) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            return parse_option(setting, text)
+        except ValueError:
+            named = f"{setting.flag_type} value" if setting.flag_type else "value"
+            raise argparse.ArgumentTypeError(
+                f"invalid {named}: {text!r} (it must be {table.allowed_text(setting)})"
+            ) from None
+
+    return convert
+
+
+def _help_text(setting: Setting) -> str:
+    facts = f"Default: {table.default_text(setting)}."
+    if setting.environment:
+        facts += f" Environment: {setting.environment}."
+    return f"{setting.help}\n{facts}".replace("%", "%%")
+
+
+def _other_settings(width: int) -> str:
+    """The part of the help about settings without an option."""
+    import textwrap
+
+    about = (
+        "Set them in the environment; those with * may stand in the configuration file too. The environment counts "
+        "before the file, and an option before both."
+    )
+    text = [
+        "settings without an option:",
+        *textwrap.wrap(about, width, initial_indent="  ", subsequent_indent="  "),
+        "",
+    ]
+    for setting in SETTINGS:
+        if setting.flag is None and setting.environment:
+            text.append(f"  {setting.environment}{' *' if setting.config_key else ''}")
+            for line in (setting.help, f"Default: {table.default_text(setting)}."):
+                text += textwrap.wrap(line, width, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(text) + "\n"
+
+
+def _width() -> int:
+    """Columns for the help: those of the terminal, at most 110, 80 without one."""
+    try:
+        columns = int(os.environ.get("COLUMNS", "")) or 80
+    except ValueError:
+        try:
+            columns = os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]
+        except (AttributeError, ValueError, OSError):
+            columns = 80
+    return max(40, min(columns, 110) - 2)

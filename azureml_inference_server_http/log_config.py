@@ -1,0 +1,137 @@
+"""Logging: the line format, the worker-pid filter, and applying logging.json.
+
+Owns the classes that a user's ``logging.json`` may name by dotted path (``AMLLogFormatter``, ``RootAccessFilter``),
+so those names are public. Does not own what is logged. ``configure`` runs once in the launcher before anything is
+logged; forked children inherit the result. Rules: contract section 13.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+LOGGER_NAME = "azmlinfsrv"
+DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "logging.json")
+_ROOT_ACCESS = "GET / HTTP/1.1"
+
+
+class LogConfigError(Exception):
+    """A logging.json that cannot be applied. The message names the file, the problem and the remedy."""
+
+
+class AMLLogFormatter(logging.Formatter):
+    """The standard formatter with its time in UTC."""
+
+    converter = time.gmtime  # type: ignore[assignment]
+
+
+class RootAccessFilter(logging.Filter):
+    """Drops lines about health probes. Kept because existing logging.json files attach it to an access logger."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return _ROOT_ACCESS not in record.getMessage()
+
+
+class WorkerPidFilter(logging.Filter):
+    """Makes a record that carries ``worker_pid`` look as if that process had written it.
+
+    The front writes the request line, but people attach debuggers to the pid they read there. A filter of the logger
+    runs before every handler, so formatters of a user's own logging.json see the worker's pid as well.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        worker_pid = getattr(record, "worker_pid", None)
+        if worker_pid is not None:
+            # pyo3-log passes attributes as text.
+            record.process = int(worker_pid)
+        return True
+
+
+def configure(settings: Settings) -> str:
+    """Apply the package's logging.json, then the user's over it if there is one, and log which one is in force.
+
+    The user's file is ``logging.json`` in the app root, else in the entry script's folder. Without one,
+    ``settings.log_level`` (AZUREML_LOG_LEVEL) becomes the level of the ``azmlinfsrv`` loggers; with one, the file alone
+    decides. Returns the path of the file in force (see ``is_default``). Raises ``LogConfigError``.
+    """
+    _apply(DEFAULT_CONFIG)
+    path = find_user_config(settings)
+    logger = logging.getLogger(LOGGER_NAME)
+    if path is None:
+        _set_level(logger, settings.log_level)
+    else:
+        _apply(path)
+        _enable_own_loggers()
+    if not any(isinstance(existing, WorkerPidFilter) for existing in logger.filters):
+        logger.addFilter(WorkerPidFilter())
+    in_force = path or DEFAULT_CONFIG
+    logger.info("Loaded logging config from %s", in_force)
+    return in_force
+
+
+def is_default(path: str) -> bool:
+    """Whether the path that ``configure`` returned is the package's own file, i.e. the line format is known."""
+    return path == DEFAULT_CONFIG
+
+
+def find_user_config(settings: Settings) -> str | None:
+    """The user's logging.json, or None. A folder of that name counts: applying it then fails with a clear message."""
+    folders = [settings.app_root]
+    if settings.entry_script:
+        folders.append(os.path.dirname(os.path.join(settings.app_root, settings.entry_script)))
+    candidates = (os.path.join(folder, "logging.json") for folder in folders)
+    return next((path for path in candidates if os.path.exists(path)), None)
+
+
+def _apply(path: str) -> None:
+    config = _read(path)
+    try:
+        logging.config.dictConfig(config)
+    except Exception as exc:  # dictConfig raises whatever a handler's constructor raises
+        reason = exc if exc.__cause__ is None else f"{exc} ({exc.__cause__})"
+        raise LogConfigError(
+            f"Invalid logging config {path}: {reason}. Correct it as described for logging.config.dictConfig, "
+            "or remove the file to use the server's own logging config."
+        ) from exc
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            config = json.load(file)
+    except (OSError, ValueError, RecursionError) as exc:
+        raise LogConfigError(
+            f"Cannot read logging config {path}: {exc}. It has to be a UTF-8 file with one JSON object; correct it, "
+            "or remove the file to use the server's own logging config."
+        ) from exc
+    if not isinstance(config, dict):
+        raise LogConfigError(
+            f"Invalid logging config {path}: it holds a JSON {type(config).__name__}, not an object. Write it as "
+            "logging.config.dictConfig expects it, or remove the file to use the server's own logging config."
+        )
+    return config
+
+
+def _set_level(logger: logging.Logger, level: str) -> None:
+    try:
+        logger.setLevel(level.strip().upper())
+    except ValueError as exc:
+        raise LogConfigError(
+            f"Invalid AZUREML_LOG_LEVEL {level!r}: use one of DEBUG, INFO, WARNING, ERROR, CRITICAL."
+        ) from exc
+
+
+def _enable_own_loggers() -> None:
+    # dictConfig disables every existing logger that the file does not name, unless the file says otherwise. For ours
+    # that would silence the server's errors because a file only wanted to format the script's own loggers.
+    manager = logging.Logger.manager
+    for name, logger in list(manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and (name == LOGGER_NAME or name.startswith(LOGGER_NAME + ".")):
+            logger.disabled = False

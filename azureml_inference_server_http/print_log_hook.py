@@ -1,0 +1,66 @@
+"""Replaces ``print`` so that what a script prints to stdout becomes a log record.
+
+Owns ``builtins.print`` inside a worker. Does not touch ``sys.stdout`` or file descriptors: ``sys.stdout.write`` stays
+what it was. A worker process installs it before it loads the script. Rules: contract section 13.
+"""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import sys
+import threading
+from typing import Any
+
+_logger = logging.getLogger("azmlinfsrv.print")
+_KNOWN_KEYWORDS = frozenset({"sep", "end", "file", "flush"})
+_original_print = builtins.print
+_inside = threading.local()
+
+
+def install() -> None:
+    """From here on ``print`` to stdout logs at INFO by ``azmlinfsrv.print``. Installing twice changes nothing."""
+    builtins.print = _print
+
+
+def uninstall() -> None:
+    """Give ``print`` back."""
+    builtins.print = _original_print
+
+
+def _print(*objects: Any, **keywords: Any) -> None:
+    # A handler of the user's own logging.json may print: without the mark it would call itself for ever.
+    if not _goes_to_log(keywords) or getattr(_inside, "logging", False):
+        _original_print(*objects, **keywords)
+        return
+    separator = keywords.get("sep")
+    text = (" " if separator is None else separator).join(map(str, objects))
+    _inside.logging = True
+    try:
+        _logger.info("%s", text)
+    finally:
+        _inside.logging = False
+
+
+def _goes_to_log(keywords: dict[str, Any]) -> bool:
+    """Whether this call would write to stdout. One with wrong keywords goes to the real print, which says so."""
+    if not _KNOWN_KEYWORDS.issuperset(keywords):
+        return False
+    if not isinstance(keywords.get("sep"), (str, type(None))) or not isinstance(keywords.get("end"), (str, type(None))):
+        return False
+    target = keywords.get("file")
+    return _is_stdout(sys.stdout if target is None else target)
+
+
+def _is_stdout(target: Any) -> bool:
+    if target is sys.__stdout__:
+        return target is not None
+    # contextlib.redirect_stdout puts a buffer or another file there: that text was meant for it, not for the log. A
+    # wrapper around the real stdout still has its descriptor.
+    try:
+        return bool(target.fileno() == 1)
+    except Exception:
+        return False
+
+
+_print.__name__ = _print.__qualname__ = "print"

@@ -1,0 +1,321 @@
+"""Sockets, forks, signals and waiting: the only file that touches the operating system for the process model.
+
+Owns the supervisor's loop: the world becomes events for ``supervisor.Supervisor``, whose actions are performed here.
+Runs in the launcher, which becomes the supervisor when the listeners are open; ``_fork`` is where the front and the
+workers begin. One thread for ever: nothing here may start another.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Callable, Optional
+
+from . import supervisor
+from .supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+_logger = logging.getLogger("azmlinfsrv")
+
+BACKLOG = 2048
+# Unix socket paths may be this long (108 bytes on Linux, 104 on macOS, the closing zero included).
+MAX_SOCKET_PATH = 103
+_HANDLED = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGCHLD", "SIGUSR1", "SIGWINCH")
+
+
+class ListenError(Exception):
+    """A listener cannot be opened; the text is for the user."""
+
+
+class _ChildEnded(Exception):
+    """Carries a forked child's exit code out of the supervisor's loop, which is not the child's business any more."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def run(settings: Settings) -> int:
+    """Open the listeners, start the front and the workers, and supervise them until the server stops.
+
+    Returns the exit code of this process: of the command in the supervisor, and in a forked child of that child.
+    """
+    try:
+        clients = _open_listeners(settings)
+    except ListenError as error:
+        print(f"azmlinfsrv: error: {error}", file=sys.stderr)
+        return 1
+    folder = _private_folder()
+    loop = _Loop(settings, clients, folder)
+    try:
+        return loop.run()
+    except _ChildEnded as child:
+        return child.code
+    finally:
+        if os.getpid() == loop.pid:
+            _remove_folder(folder)
+
+
+# ---- Listeners
+
+
+def _open_listeners(settings: Settings) -> list[socket.socket]:
+    ports = [settings.port]
+    if settings.separate_health:
+        ports.insert(0, settings.health_port)
+    listeners = [_listen(settings.host, port) for port in ports]
+    urls = ",".join(f"http://{_shown_host(settings.host)}:{port}" for port in ports)
+    _logger.info("Listening at: %s (%d)", urls, os.getpid())
+    return listeners
+
+
+def _shown_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ListenError(f"--host {host}: {error.strerror or error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ListenError(_why_not(host, port, error)) from error
+    return listener
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    where = f"port {port} on {host}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is in use by another process. Stop that process, or choose another port with --port."
+    if error.errno == errno.EACCES:
+        return f"{where} may not be opened by this user. Choose a port above 1023 with --port."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{where} cannot be opened: this machine has no such address. Check --host."
+    return f"{where} cannot be opened: {error.strerror}."
+
+
+def _private_folder() -> str:
+    """A new folder that only this user may enter, for the socket that the workers connect to."""
+    for parent in (os.environ.get("TMPDIR") or "/tmp", "/tmp"):
+        folder = os.path.join(parent, f"azmlinfsrv-{os.getpid()}-{os.urandom(6).hex()}")
+        if len(os.fsencode(_socket_path(folder))) > MAX_SOCKET_PATH:
+            continue
+        try:
+            os.mkdir(folder, 0o700)
+        except OSError:
+            continue
+        return folder
+    raise SystemExit("azmlinfsrv: error: no folder for temporary files can be written. Set TMPDIR to one that can.")
+
+
+def _socket_path(folder: str) -> str:
+    return os.path.join(folder, "workers")
+
+
+def _remove_folder(folder: str) -> None:
+    for remove, path in ((os.unlink, _socket_path(folder)), (os.rmdir, folder)):
+        try:
+            remove(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _logger.warning("Cannot remove %s: %s", path, error)
+
+
+# ---- Supervising
+
+
+class _Loop:
+    """The supervisor's loop and the descriptors it owns."""
+
+    def __init__(self, settings: Settings, clients: list[socket.socket], folder: str) -> None:
+        self.pid = os.getpid()
+        self._settings = settings
+        self._clients = clients
+        self._socket_path = _socket_path(folder)
+        self._workers = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._workers.bind(self._socket_path)
+        self._workers.listen(BACKLOG)
+        # The line to the front of the moment, and what it said that does not end in a newline yet.
+        self._front: Optional[socket.socket] = None
+        self._front_text = b""
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._state = Supervisor(settings.worker_count, settings.graceful_timeout)
+        self._exit_code: Optional[int] = None
+        self._spawned_early: list[supervisor.Event] = []
+
+    def run(self) -> int:
+        """Supervise until a ``Finish`` action; its code."""
+        self._catch_signals()
+        self._handle(supervisor.Started())
+        while self._exit_code is None:
+            self._wait()
+            self._handle(supervisor.Tick())
+        _logger.info("Stopped.")
+        return self._exit_code
+
+    def _catch_signals(self) -> None:
+        # Handlers do nothing: the numbers arrive through the wake-up socket, in order, when the loop has time for them.
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        for name in _HANDLED:
+            signal.signal(getattr(signal, name), lambda number, frame: None)
+        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+
+    def _wait(self) -> None:
+        """Sleep until something happens, and handle it."""
+        wakeup = self._state.next_wakeup()
+        timeout = None if wakeup is None else max(0.0, wakeup - time.monotonic())
+        sources = [self._wake_reader, *([self._front] if self._front else [])]
+        readable, _, _ = select.select(sources, [], [], timeout)
+        if self._front in readable:
+            self._read_front()
+        if self._wake_reader in readable:
+            self._read_signals()
+
+    def _read_signals(self) -> None:
+        try:
+            numbers = self._wake_reader.recv(4096)
+        except BlockingIOError:
+            return
+        for number in numbers:
+            if number == signal.SIGCHLD:
+                self._reap()
+            else:
+                self._handle(supervisor.Signalled(number))
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            # What a front said before it died still counts.
+            self._read_front()
+            self._handle(supervisor.Exited(pid, os.waitstatus_to_exitcode(status)))
+
+    def _read_front(self) -> None:
+        if self._front is None:
+            return
+        try:
+            received = self._front.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        if not received:
+            # It is dying; SIGCHLD tells the rest.
+            self._front.close()
+            self._front = None
+            return
+        *lines, self._front_text = (self._front_text + received).split(b"\n")
+        for line in lines:
+            self._handle_line(line.decode("utf-8", "replace"))
+
+    def _handle_line(self, line: str) -> None:
+        verb, _, rest = line.partition(" ")
+        pid, _, text = rest.partition(" ")
+        if verb == "ready" and pid.isdigit():
+            self._handle(supervisor.Ready(int(pid)))
+        elif verb == "kill" and pid.isdigit():
+            self._handle(supervisor.KillWanted(int(pid), text))
+        else:
+            _logger.error("The front said something that makes no sense: %r", line)
+
+    # ---- Performing
+
+    def _handle(self, event: supervisor.Event) -> None:
+        pending = [event]
+        while pending:
+            for action in self._state.handle(pending.pop(0), time.monotonic()):
+                spawned = self._perform(action)
+                if spawned is not None:
+                    pending.append(spawned)
+
+    def _perform(self, action: supervisor.Action) -> Optional[supervisor.Event]:
+        """Do it. A fork yields the event that it happened."""
+        if isinstance(action, supervisor.SpawnFront):
+            return supervisor.Spawned(self._spawn_front(), is_front=True)
+        if isinstance(action, supervisor.SpawnWorker):
+            return supervisor.Spawned(self._spawn_worker(), is_front=False)
+        if isinstance(action, supervisor.Kill):
+            # Children are only reaped in this loop, so the number cannot have passed to a stranger.
+            os.kill(action.pid, action.number)
+        elif isinstance(action, supervisor.TellFront):
+            self._tell_front(action.line)
+        elif isinstance(action, supervisor.Log):
+            _logger.log(getattr(logging, action.level.upper()), "%s", action.text)
+        else:
+            self._exit_code = action.code
+        return None
+
+    def _tell_front(self, line: str) -> None:
+        if self._front is None:
+            return
+        try:
+            self._front.sendall(f"{line}\n".encode())
+        except OSError as error:
+            # It is dying or stuck: its end is noticed by SIGCHLD, or forced when its time is over.
+            _logger.debug("Cannot tell the front %r: %s", line, error)
+
+    def _spawn_front(self) -> int:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(1.0)
+
+        def begin() -> int:
+            from . import front
+
+            ours.close()
+            return front.run(self._settings, self._clients, self._workers, theirs)
+
+        pid = self._fork(begin)
+        theirs.close()
+        if self._front is not None:
+            self._front.close()
+        self._front, self._front_text = ours, b""
+        ours.setblocking(False)
+        return pid
+
+    def _spawn_worker(self) -> int:
+        def begin() -> int:
+            from . import worker
+
+            for unneeded in (*self._clients, self._workers):
+                unneeded.close()
+            return worker.run(self._settings, self._socket_path, self.pid)
+
+        return self._fork(begin)
+
+    def _fork(self, begin: Callable[[], int]) -> int:
+        """Fork; in the child, run ``begin`` and leave the supervisor's loop for good with its exit code."""
+        # What is still buffered would be written once more by the child.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            return pid
+        signal.set_wakeup_fd(-1)
+        for name in _HANDLED:
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        self._wake_reader.close()
+        self._wake_writer.close()
+        if self._front is not None:
+            self._front.close()
+        raise _ChildEnded(begin())

@@ -1,0 +1,365 @@
+"""The user's script: find, import, inspect, initialise, and tell what went wrong in it.
+
+Owns the rules for loading (contract section 4) and every log record about the script; a caller that gets a
+``ScriptLoadError`` has nothing left to log. Does not own how arguments are built (``inputs``) or results rendered
+(``outputs``); ``Script`` only offers them to the Rust worker loop, which calls one object. Runs in worker processes,
+on the main thread.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+from . import contrib_services, inputs, outputs
+from .server.user_script import (
+    ScriptLoadError,
+    UserScriptError,
+    UserScriptException,
+    UserScriptImportException,
+    UserScriptTimeout,
+)
+
+if TYPE_CHECKING:
+    from .flask_context import FlaskContext
+    from .settings import Settings
+
+MODULE_NAME = "entry_module"
+DEFAULT_MODULE = "main"
+HEADERS_PARAMETER = "request_headers"
+MODEL_LISTING_LINES = 200
+
+_PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_LIBRARY_FOLDER = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
+_logger = logging.getLogger("azmlinfsrv")
+_script_logger = logging.getLogger("azmlinfsrv.user_script")
+
+
+class Call(NamedTuple):
+    """How run() is to be called, as read from its signature."""
+
+    mode: str  # "text", "schema" or "raw"
+    parameters: tuple[inspect.Parameter, ...]  # without request_headers, in signature order
+    pass_headers: bool
+
+
+class Script:
+    """A loaded script, as the worker loop sees it.
+
+    ``run``: the callable, taken once; rebinding the name in the script later has no effect.
+    ``mode``: "text" (body or query as text), "schema" (keyword arguments) or "raw" (the Flask request).
+    ``input_name``: keyword that receives the input in the text and raw modes.
+    ``pass_headers``: whether run() has a ``request_headers`` parameter.
+    ``file``: path of the script whose init() is called.
+    """
+
+    def __init__(self, file: str, init: Any, run: Callable[..., Any], call: Call, settings: Settings) -> None:
+        self.file = file
+        self.run = run
+        self.mode = call.mode
+        self.parameters = call.parameters
+        self.input_name = call.parameters[0].name
+        self.pass_headers = call.pass_headers
+        self._init = init
+        self._settings = settings
+        self._own_folders = _own_folders(file, settings)
+        self._flask_context: FlaskContext | None = None
+
+    @property
+    def needs_request(self) -> bool:
+        """Whether run() has to be called inside a Flask request context. True only once init() or run() used Flask."""
+        return self.mode == "raw" or "flask" in sys.modules
+
+    def initialize(self) -> None:
+        """Call the script's init(). Logs the steps; raises ScriptLoadError, fully logged, if it fails in any way."""
+        _script_logger.info("Invoking user's init function")
+        try:
+            self._init()
+        except BaseException as exc:
+            _logger.error("User's init function failed")
+            _logger.error("Encountered Exception %s", _explain(UserScriptException(), exc))
+            _log_model_folder(self._settings.model_dir)
+            raise ScriptLoadError("init() of the user script failed") from exc
+        _script_logger.info("Users's init has completed successfully")
+        if self.needs_request:
+            self._flask()  # now, not when the first client waits
+
+    def query_input(self, query: bytes) -> str:
+        """The input of an undecorated run() for GET; see ``inputs.query_input``."""
+        return inputs.query_input(query)
+
+    def schema_arguments(self, method: str, content_type: str | None, query: bytes, body: bytes) -> dict[str, Any]:
+        """Keyword arguments of a schema-decorated run(); see ``inputs.schema_arguments``."""
+        return inputs.schema_arguments(self.parameters, method, content_type, query, body)
+
+    def bind_parameters(self, values: Any) -> dict[str, Any]:
+        """The same for a body that was parsed already; see ``inputs.bind_parameters``."""
+        return inputs.bind_parameters(self.parameters, values)
+
+    def call_with_request(
+        self,
+        method: str,
+        target: str,
+        http_minor: int,
+        headers: list[tuple[str, str]],
+        body: bytes,
+        peer: str,
+        request_id: str,
+        kwargs: dict[str, Any] | None,
+    ) -> outputs.Prepared:
+        """Call run() inside a Flask request context, with ``kwargs`` or, if None, with the request (raw mode).
+
+        The other arguments are the fields of ``flask_context.Request``. The result goes to ``render``; its ``seconds``
+        are those of run() alone. Raises what run() raised.
+        """
+        from .flask_context import Request  # imports Flask, so not before the script did
+
+        return self._flask().call(Request(method, target, http_minor, headers, body, peer, request_id), kwargs)
+
+    def render(self, result: Any, method: str) -> outputs.Rendered:
+        """Any result of run() as status, headers and body; see ``outputs.render``."""
+        return outputs.render(result, method)
+
+    def script_failed(self, exc: BaseException) -> str | None:
+        """Log that run() raised ``exc``; a TimeoutError is logged as the scoring timeout (contract section 8).
+
+        Returns ``score.py:12 ZeroDivisionError`` for the ``x-ms-run-error-location`` header, or None when no frame of
+        the traceback is in the user's own files.
+        """
+        _logger.debug("Run function exception caught")
+        _logger.error("Encountered Exception: %s", self.error_text(exc))
+        return self._location(exc)
+
+    def error_text(self, exc: BaseException) -> str:
+        """The traceback of an exception of run() as it is logged; also what ``--error_details`` sends."""
+        if isinstance(exc, TimeoutError):
+            return _explain(UserScriptTimeout(self._settings.scoring_timeout_ms), exc)
+        return _explain(UserScriptException(), exc)
+
+    def internal_failed(self, exc: BaseException) -> None:
+        """Log a fault that is not the script's exception, such as a result that cannot be rendered."""
+        _logger.error("Encountered Exception: %s", _format(exc))
+
+    def _flask(self) -> FlaskContext:
+        if self._flask_context is None:
+            from .flask_context import FlaskContext
+
+            self._flask_context = FlaskContext(self._settings, self.run, self.input_name, self.pass_headers)
+        return self._flask_context
+
+    def _location(self, exc: BaseException) -> str | None:
+        deepest = None
+        for frame, line in traceback.walk_tb(exc.__traceback__):
+            name = _own_name(frame.f_code.co_filename, self._own_folders)
+            if name is not None:
+                deepest = f"{name}:{line} {type(exc).__name__}"
+        return deepest and "".join(char if " " <= char <= "~" else "?" for char in deepest)
+
+
+def load(settings: Settings) -> Script:
+    """Import and inspect the user's script.
+
+    Logs what it found, or the records that contract section 4 lists for a script that cannot be served, and raises
+    ScriptLoadError then.
+    """
+    contrib_services.install()
+    _extend_path(settings)
+    try:
+        module = _import_file(settings) if settings.entry_script else _import_main(settings)
+        return _inspect(module, settings)
+    except UserScriptError as exc:
+        _logger.error("%s", _format(exc))
+        raise
+
+
+def _extend_path(settings: Settings) -> None:
+    """App root and source directory go to the end of sys.path. The script's own folder is not added."""
+    folders = [settings.app_root]
+    if settings.source_directory:
+        folders.append(os.path.join(settings.app_root, settings.source_directory))
+    sys.path.extend(folder for folder in folders if folder not in sys.path)
+
+
+def _import_file(settings: Settings) -> ModuleType:
+    """Import the entry script under the name ``entry_module``, which does not enter sys.modules."""
+    path = os.path.abspath(os.path.join(settings.app_root, settings.entry_script or ""))
+    if not os.path.exists(path):
+        _logger.error("No such file or directory.")
+        _logger.error("There is no file at %s. Check --entry_script (AZUREML_ENTRY_SCRIPT) and AML_APP_ROOT.", path)
+    try:
+        spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
+        if os.path.isdir(path) or spec is None or spec.loader is None:
+            kind = "a folder" if os.path.isdir(path) else "not a Python file"
+            raise ImportError(f"The entry script {path} is {kind}. It has to be a file whose name ends in .py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except BaseException as exc:
+        raise _import_failed(exc) from exc
+    return module
+
+
+def _import_main(settings: Settings) -> ModuleType:
+    try:
+        found = DEFAULT_MODULE in sys.modules or importlib.util.find_spec(DEFAULT_MODULE) is not None
+        if found:
+            return importlib.import_module(DEFAULT_MODULE)
+    except BaseException as exc:
+        raise _import_failed(exc) from exc
+    _logger.error("No score script found. Expected score script %s.py.", DEFAULT_MODULE)
+    _logger.error("Expected script to be found in PYTHONPATH: %s", sys.path)
+    try:
+        _logger.error("Current contents of AML_APP_ROOT: %s", sorted(os.listdir(settings.app_root)))
+    except OSError:
+        _logger.error("The directory %s not an accessible directory in the container.", settings.app_root)
+    raise UserScriptImportException("No score script found")
+
+
+def _import_failed(exc: BaseException) -> UserScriptImportException:
+    failure = UserScriptImportException()
+    _logger.error("%s", _explain(failure, exc))
+    return failure
+
+
+def _inspect(module: ModuleType, settings: Settings) -> Script:
+    file = str(module.__file__)
+    for name in ("init", "run"):
+        if not hasattr(module, name):
+            raise UserScriptError(f"User script at {file} does not have a {name}() function defined.")
+    driver = getattr(module, "driver_module", None)
+    if isinstance(driver, ModuleType) and hasattr(driver, "run"):
+        _script_logger.info("Found driver script at %s and the score script at %s", file, driver.__file__ or driver)
+        run = driver.run
+    else:
+        _script_logger.info("Found user script at %s", file)
+        run = module.run
+    call = _inspect_run(run)
+    _log_call(call)
+    return Script(file, module.init, run, call, settings)
+
+
+def _inspect_run(run: Any) -> Call:
+    try:
+        parameters = tuple(inspect.signature(run).parameters.values())
+    except (TypeError, ValueError) as exc:
+        raise UserScriptError("run() has to be a function, or an object with a signature that can be called.") from (
+            exc.with_traceback(None)  # its frames are inspect's
+        )
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    if any(parameter.kind not in by_name for parameter in parameters):
+        raise UserScriptError("run() cannot accept positional-only arguments, *args, or **kwargs.")
+    if not parameters:
+        raise UserScriptError("run() needs to accept an argument for input data.")
+    arguments = tuple(parameter for parameter in parameters if parameter.name != HEADERS_PARAMETER)
+    if not arguments:
+        raise UserScriptError(f'run() needs to accept an argument other than "{HEADERS_PARAMETER}".')
+    raw, schema = _is_raw(), _is_schema_decorated(run)
+    if raw and schema:
+        raise UserScriptError("run() cannot be decorated with both @rawhttp and @input_schema")
+    mode = "raw" if raw else "schema" if schema else "text"
+    return Call(mode, arguments, len(arguments) < len(parameters))
+
+
+def _is_raw() -> bool:
+    """Only a script that imported the api module can have used @rawhttp, so nothing is imported to find out."""
+    aml_request = sys.modules.get("azureml_inference_server_http.api.aml_request")
+    return aml_request is not None and aml_request.raw_requested()
+
+
+def _is_schema_decorated(run: Any) -> bool:
+    schema_util = sys.modules.get("inference_schema.schema_util")
+    if schema_util is None:
+        return False
+    try:
+        return bool(schema_util.is_schema_decorated(run))
+    except ValueError:  # it looks into closures, and a cell may still be empty
+        return False
+
+
+def _log_call(call: Call) -> None:
+    if call.mode == "raw":
+        _script_logger.info("run() is decorated with @rawhttp. Server will invoke it with the flask request object.")
+    elif call.mode == "schema":
+        names = ", ".join(parameter.name for parameter in call.parameters)
+        _script_logger.info(
+            "run() is decorated with @input_schema. Server will invoke it with the following arguments: %s.", names
+        )
+    else:
+        _script_logger.info("run() is not decorated. Server will invoke it with the input in JSON string.")
+
+
+def _log_model_folder(folder: str | None) -> None:
+    """The tree under AZUREML_MODEL_DIR, one record a line: the usual reason for a failing init() shows in it."""
+    if not folder or not os.path.isdir(folder):
+        return
+    _logger.info("Model Directory Contents:")
+    for count, line in enumerate(_tree(os.path.normpath(folder), 0)):
+        if count == MODEL_LISTING_LINES:
+            _logger.info("Output Truncated. First %d lines shown.", MODEL_LISTING_LINES)
+            break
+        _logger.info("%s", line)
+
+
+def _tree(folder: str, level: int) -> Iterator[str]:
+    yield f"{'    ' * level}{os.path.basename(folder) or folder}/"
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return
+    for name in names:
+        path = os.path.join(folder, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            yield from _tree(path, level + 1)
+        else:
+            yield f"{'    ' * (level + 1)}{name}{'/' if os.path.isdir(path) else ''}"
+
+
+def _explain(failure: Exception, cause: BaseException) -> str:
+    """Traceback text of ``cause`` followed by the line that names ``failure`` as its consequence."""
+    failure.__cause__ = cause
+    return _format(failure)
+
+
+def _format(exc: BaseException) -> str:
+    """Traceback text with as few of the server's own frames as possible: readers look for their own file and line."""
+    if exc.__cause__ is not None:
+        exc.__cause__.__traceback__ = _without_server_frames(exc.__cause__.__traceback__)
+    shown = _without_server_frames(exc.__traceback__)
+    return "".join(traceback.format_exception(type(exc), exc, shown))
+
+
+def _without_server_frames(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith((_PACKAGE_FOLDER, "<frozen importlib", os.path.dirname(importlib.__file__) + os.sep)):
+            break
+        trace = trace.tb_next
+    return trace
+
+
+def _own_folders(file: str, settings: Settings) -> tuple[str, ...]:
+    """Folders that hold the user's own files, longest first, so that the shortest name of a file is found."""
+    folders = {os.path.dirname(file), settings.app_root}
+    if settings.source_directory:
+        folders.add(os.path.join(settings.app_root, settings.source_directory))
+    both = {os.path.abspath(folder) for folder in folders} | {os.path.realpath(folder) for folder in folders}
+    return tuple(sorted((os.path.join(folder, "") for folder in both), key=len, reverse=True))
+
+
+def _own_name(file: str, folders: tuple[str, ...]) -> str | None:
+    """``file`` relative to the user's folders, or None if it belongs to Python, an installed package or the server."""
+    if file.startswith((_PACKAGE_FOLDER, _LIBRARY_FOLDER)) or _INSTALLED.search(file):
+        return None
+    for folder in folders:
+        if file.startswith(folder):
+            return os.path.relpath(file, folder).replace(os.sep, "/")
+    return None

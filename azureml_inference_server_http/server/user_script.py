@@ -1,0 +1,38 @@
+"""What can go wrong with the user's script, as exception classes.
+
+The classes live here because their qualified names end the tracebacks in the log (contract sections 4 and 8), where
+people search for them. Raising and logging is done by ``azureml_inference_server_http.script``. Used in worker
+processes.
+"""
+
+from __future__ import annotations
+
+
+class ScriptLoadError(Exception):
+    """The script cannot be served. The worker that meets it exits with code 3, and so does the server."""
+
+
+class UserScriptImportException(ScriptLoadError):
+    """The script could not be imported; the cause is the exception that stopped the import."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or "Failed to import user script because it raised an unhandled exception")
+
+
+class UserScriptError(ScriptLoadError):
+    """The script was imported, but its init() or run() is missing or cannot be called by the server."""
+
+
+class UserScriptException(Exception):
+    """init() or run() raised; the cause is the exception."""
+
+    def __init__(self) -> None:
+        super().__init__("Caught an unhandled exception from the user script")
+
+
+class UserScriptTimeout(Exception):
+    """run() did not return within SCORING_TIMEOUT_MS."""
+
+    def __init__(self, timeout_ms: int) -> None:
+        super().__init__(f"Script failed to finish execution within the allocated time: {timeout_ms}ms")
+        self.timeout_ms = timeout_ms

@@ -1,0 +1,310 @@
+"""From what was given (``RawSettings``) to what it means (frozen ``Settings``).
+
+Owns precedence (option over environment over configuration file over default), the syntax of values, and which
+variables the script gets to read. Does not own names, defaults and ranges (``settings_table.py``), the configuration
+file (``config_file.py``) or what is printed. Nothing here changes anything outside: the environment is an argument.
+Runs in the launcher; every other process receives the result. Rules: contract section 3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Callable, NamedTuple
+
+import azureml_inference_server_http as package
+
+from . import settings_table as table
+from .config_file import ConfigFile, absolute, any_case_names, keys_without_effect, read_config_file
+from .settings_table import SETTINGS, Setting
+
+# Not int(): that takes digits of other scripts, and refuses " 400.0 ", which the contract takes.
+_INTEGER_TEXT = re.compile(r"\s*([+-]?[0-9]+(?:_[0-9]+)*)(?:\.0+)?\s*", re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+_SHOWN_VALUE = 80
+
+OPTION, ENVIRONMENT, FILE, DEFAULT = "option", "environment variable", "key", "default"
+
+
+class RawSettings(NamedTuple):
+    """What was given, not interpreted. ``flags`` has only options that were typed; ``folder`` is the current folder."""
+
+    flags: Mapping[str, Any]
+    environment: Mapping[str, str]
+    folder: str
+
+
+class Origin(NamedTuple):
+    """Where a value comes from: ``kind`` is one of the constants above, ``name`` the option, variable or key."""
+
+    kind: str
+    name: str
+
+
+class SettingsError(Exception):
+    """Values that are refused; ``lines`` has one sentence for each. The launcher exits with 1."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = tuple(lines)
+
+
+class Settings(NamedTuple):
+    """What the server goes by. Attributes are the rows of ``settings_table.py``, which says what each means."""
+
+    entry_script: str | None
+    model_dir: str
+    config_file: str | None
+    worker_count: int
+    worker_timeout: int
+    port: int
+    health_port: int
+    app_insights_enabled: bool
+    app_insights_key: str | None
+    server_version: str
+    cors_origins: str | None
+    separate_health: bool
+    host: str
+    app_root: str
+    source_directory: str | None
+    rest: bool
+    worker_preload: bool
+    scoring_timeout_ms: int
+    max_queue: int
+    max_request_size: int
+    graceful_timeout: int
+    error_details: bool
+    log_level: str
+    debug_port: int | None
+    server_version_log_response_enabled: bool
+    app_insights_log_response_enabled: bool
+    mdc_storage_enabled: bool
+    service_name: str
+    service_version: str
+    service_path_prefix: str
+    workspace_name: str
+    hostname: str
+
+    # Application Insights was asked for, whether or not the key is one.
+    app_insights_requested: bool
+    # Where each value comes from, by attribute.
+    origins: Mapping[str, Origin]
+    # Sentences for the log: things that have no effect although someone wrote them down.
+    notices: tuple[str, ...]
+    # The configuration file that was read, which may have been found without being named.
+    config_file_read: str | None
+
+    def __repr__(self) -> str:
+        # The key is a secret, and objects end up in logs and tracebacks.
+        shown = {**self._asdict(), "app_insights_key": self.app_insights_key and "***"}
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+def load(raw: RawSettings) -> Settings:
+    """Read the configuration file, if there is one, and resolve everything. Raises ConfigFileError, SettingsError."""
+    return resolve(raw, read_config_file(raw.flags, raw.environment, raw.folder))
+
+
+# ---- Resolving
+
+
+def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
+    """Settings from all sources. Raises SettingsError with every refused value; a value that another overrides is not
+    looked at."""
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    problems: list[str] = []
+    notices = [*config.notices, *keys_without_effect(config)]
+    environment = any_case_names(raw.environment)
+    for setting in SETTINGS:
+        given, origin = _find(setting, raw, environment, config)
+        origins[setting.name] = origin
+        if origin.kind in (DEFAULT, OPTION):
+            values[setting.name] = given
+            continue
+        try:
+            values[setting.name] = _PARSERS[setting.kind](setting, given)
+        except ValueError:
+            values[setting.name] = setting.default
+            problems.append(_refusal(setting, given, origin, config))
+        if setting.kind in (table.EXACT_TRUE, table.ANY_CASE_TRUE):
+            notices += _doubtful(setting, given, origin)
+    problems += _combine(values, origins, raw)
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**values, origins=MappingProxyType(origins), notices=tuple(notices), config_file_read=config.path)
+
+
+def _find(
+    setting: Setting, raw: RawSettings, any_case: Mapping[str, tuple[str, str]], config: ConfigFile
+) -> tuple[Any, Origin]:
+    """The value from the strongest source that has one, and that source. Values of options are parsed already."""
+    typed = raw.flags.get(setting.name)
+    if setting.flag and typed is not None and not (typed == "" and setting.kind == table.RESOLVED_PATH):
+        path = setting.kind == table.RESOLVED_PATH
+        return (absolute(raw.folder, typed) if path else typed), Origin(OPTION, setting.flag)
+    name = setting.environment
+    if name and setting.any_case and name.lower() in any_case:
+        found, value = any_case[name.lower()]
+        return value, Origin(ENVIRONMENT, found)
+    if name and not setting.any_case and name in raw.environment:
+        return raw.environment[name], Origin(ENVIRONMENT, name)
+    if setting.config_key and config.values.get(setting.config_key) is not None:
+        return config.values[setting.config_key], Origin(FILE, setting.config_key)
+    return setting.default, Origin(DEFAULT, "")
+
+
+def _combine(values: dict[str, Any], origins: dict[str, Origin], raw: RawSettings) -> list[str]:
+    """Settle the settings that depend on each other. Returns the conflicts."""
+    if values["app_root"] is None:
+        values["app_root"] = raw.folder
+    if origins["app_insights_key"].kind == OPTION:
+        values["app_insights_enabled"] = True
+        origins["app_insights_enabled"] = origins["app_insights_key"]
+    values["app_insights_requested"] = values["app_insights_enabled"] and values["app_insights_key"] is not None
+    values["app_insights_enabled"] = bool(
+        values["app_insights_requested"] and _UUID.fullmatch(values["app_insights_key"])
+    )
+    if values["server_version_log_response_enabled"]:
+        values["server_version"] = f"azmlinfsrv/{package.__version__}"
+    if not values["separate_health"]:
+        values["health_port"] = values["port"]
+    elif values["health_port"] == values["port"]:
+        port = values["port"]
+        return [f"--port and --health_port are both {port}: with SEPERATE_HEALTH_ENDPOINT=true they must differ"]
+    return []
+
+
+# ---- Values
+
+
+def parse_option(setting: Setting, text: str) -> Any:
+    """Value of an option, by the rules of Python's int() for numbers. Raises ValueError when it is refused."""
+    if setting.kind == table.INTEGER:
+        return _in_range(setting, int(text))
+    return _PARSERS[setting.kind](setting, text)
+
+
+def _in_range(setting: Setting, number: int) -> int:
+    if setting.minimum is not None and number < setting.minimum:
+        raise ValueError("too small")
+    if setting.maximum is not None and number > setting.maximum:
+        raise ValueError("too large")
+    return number
+
+
+def _integer(setting: Setting, value: object) -> int:
+    if isinstance(value, str):
+        match = _INTEGER_TEXT.fullmatch(value)
+        if match is None:
+            raise ValueError("not a whole number")
+        value = int(match[1])
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int):
+        raise ValueError("not a whole number")
+    return _in_range(setting, int(value))
+
+
+def _boolean(setting: Setting, value: object) -> bool:
+    if isinstance(value, str):
+        value = _word(value)
+    if isinstance(value, (int, float)) and value in (0, 1):
+        return bool(value)
+    raise ValueError("neither true nor false")
+
+
+def _word(text: str) -> bool | None:
+    """True or False for the words that mean it, None for others."""
+    lower = text.lower()
+    return True if lower in table.TRUE_WORDS else False if lower in table.FALSE_WORDS else None
+
+
+def _text(setting: Setting, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not text")
+    return value
+
+
+def _non_empty(setting: Setting, value: object) -> str:
+    text = _text(setting, value).strip()
+    if not text:
+        raise ValueError("empty")
+    return text
+
+
+def _log_level(setting: Setting, value: object) -> str:
+    """A name in capitals, or a number in digits."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return str(value)
+    level = _text(setting, value).strip().upper()
+    level = {"WARN": "WARNING", "FATAL": "CRITICAL"}.get(level, level)
+    if level in table.LEVEL_NAMES:
+        return level
+    if level.isascii() and level.isdigit() and len(level) < 10:
+        return str(int(level))
+    raise ValueError("not a log level")
+
+
+_PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
+    table.TEXT: _text,
+    table.NON_EMPTY: _non_empty,
+    table.PATH: _text,
+    table.RESOLVED_PATH: _text,
+    table.INTEGER: _integer,
+    table.BOOLEAN: _boolean,
+    table.EXACT_TRUE: lambda setting, value: bool(value == "true"),
+    table.ANY_CASE_TRUE: lambda setting, value: bool(value.lower() == "true"),
+    table.LOG_LEVEL: _log_level,
+}
+
+
+# ---- What is told to people
+
+
+def _refusal(setting: Setting, given: object, origin: Origin, config: ConfigFile) -> str:
+    import json
+
+    shown = json.dumps(given) if origin.kind == FILE else repr(given)
+    if len(shown) > _SHOWN_VALUE:
+        shown = shown[: _SHOWN_VALUE - 3] + "..."
+    source = f"{origin.kind} {origin.name}" + (f" in {config.path}" if origin.kind == FILE else "")
+    return f"{table.label(setting)}={shown} is not allowed: it must be {table.allowed_text(setting)} ({source})"
+
+
+def _doubtful(setting: Setting, given: str, origin: Origin) -> list[str]:
+    """A word such as "True" or "1" where only one spelling counts is probably not meant as off."""
+    on = _PARSERS[setting.kind](setting, given)
+    if on or given == "" or _word(given) is False:
+        return []
+    spelling = "exactly true" if setting.kind == table.EXACT_TRUE else "true"
+    return [f"{origin.name}={given!r} counts as off: only {spelling} turns it on."]
+
+
+# ---- What the script can read
+
+
+def exported_environment(settings: Settings) -> dict[str, str]:
+    """Variables that are set for the script (contract section 3, last item). The caller writes them.
+
+    Values from the configuration file are not among them: a script sees in its environment what was given there or by
+    an option, and what the server has settled.
+    """
+    exported = {}
+    for setting in SETTINGS:
+        when = {
+            table.NEVER: False,
+            table.ALWAYS: True,
+            table.FROM_OPTION: settings.origins[setting.name].kind == OPTION,
+            table.WITH_OWN_VERSION: settings.server_version_log_response_enabled,
+        }
+        if setting.exports and when[setting.exported]:
+            exported[setting.exports] = _environment_text(getattr(settings, setting.name))
+    exported["TRANSPORT_PROTOCOL"] = "rest" if settings.rest else "grpc"
+    exported["SERVER_SOFTWARE"] = f"azmlinfsrv/{package.__version__}"
+    return exported
+
+
+def _environment_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,526 @@
+"""Every setting of the server, once: where it is given, what it may be, what it means.
+
+Owns data only. ``settings.py`` resolves values by it, ``cli.py`` makes the options and the help from it, ``banner.py``
+the start-up text, ``tools/generate_docs.py`` the documentation page. Defaults live nowhere else, in Python or in Rust.
+Rules: contract sections 1 to 3. Rows with a banner label stand in the order of the banner.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# How a value is read; settings.py has one parser for each.
+TEXT = "text"
+NON_EMPTY = "non-empty text"
+PATH = "path, kept as given"
+RESOLVED_PATH = "path, made absolute when it is given by the option"
+INTEGER = "whole number"
+BOOLEAN = "true or false"
+EXACT_TRUE = "on only for the exact text true"
+ANY_CASE_TRUE = "on only for the word true in any case"
+LOG_LEVEL = "log level"
+
+# When a resolved value is written into the environment, where the script can read it.
+NEVER = "never"
+FROM_OPTION = "when given by the option"
+ALWAYS = "always"
+WITH_OWN_VERSION = "unless SERVER_VERSION_LOG_RESPONSE_ENABLED is off"
+
+TRUE_WORDS = frozenset({"true", "yes", "on", "1", "t", "y"})
+FALSE_WORDS = frozenset({"false", "no", "off", "0", "f", "n"})
+LEVEL_NAMES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+# Upper bounds that no one needs, so that the value fits where it is used (a timer, a 64-bit length).
+_MANY_SECONDS = 10**9
+_MANY_MILLISECONDS = 10**15
+_MANY_BYTES = 10**15
+
+GROUPS = {
+    "paths": "Where the script, its model and the configuration are.",
+    "network": "Where the server listens, and for whom.",
+    "workers": "How many processes run the script, and for how long.",
+    "limits": "What the server accepts before it refuses.",
+    "diagnostics": "What the server tells about itself.",
+    "telemetry": "Application Insights.",
+    "names": "What the service is called, in telemetry and in the swagger documents.",
+}
+
+
+class Setting(NamedTuple):
+    """One row. Read by the modules named above; ``name`` is also the attribute of ``settings.Settings``."""
+
+    name: str
+    group: str
+    kind: str
+    help: str
+    default: str | int | bool | None = None
+    # What the help says instead of the default's own text.
+    default_text: str | None = None
+    # What a refused value is answered with: "it must be ...".
+    allowed: str = "text"
+    minimum: int | None = None
+    maximum: int | None = None
+    flag: str | None = None
+    metavar: str | None = None
+    # The word in "invalid WORD value: '0'", which is part of the contract for three options.
+    flag_type: str | None = None
+    # False: an option of this server only. Abbreviations mean what they meant before it existed.
+    original: bool = True
+    hidden: bool = False
+    # The variable that is read.
+    environment: str | None = None
+    # Some variables have always been found in any case (scoring_timeout_ms=444), some never.
+    any_case: bool = False
+    config_key: str | None = None
+    # The variable that is written, when.
+    exports: str | None = None
+    exported: str = NEVER
+    banner: str | None = None
+    banner_value: str = "{}"
+    # Exceptions, for the documentation page.
+    note: str | None = None
+
+
+def default_text(setting: Setting) -> str:
+    """The default in words."""
+    if setting.default_text is not None:
+        return setting.default_text
+    if isinstance(setting.default, bool):
+        return "on" if setting.default else "off"
+    return str(setting.default)
+
+
+def allowed_text(setting: Setting) -> str:
+    """What a value must be, in words, with the upper bound that few need to know."""
+    if setting.maximum is None or str(setting.maximum) in setting.allowed:
+        return setting.allowed
+    return f"{setting.allowed}, at most {setting.maximum}"
+
+
+def label(setting: Setting) -> str:
+    """The name a person knows the setting by: its variable, else its option."""
+    return setting.environment or setting.flag or setting.name
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        name="entry_script",
+        group="paths",
+        kind=RESOLVED_PATH,
+        help="Scoring script with init() and run().",
+        default_text="none; with --config_file alone the module main is served",
+        allowed="the path of a Python file",
+        flag="--entry_script",
+        metavar="FILE",
+        environment="AZUREML_ENTRY_SCRIPT",
+        any_case=True,
+        config_key="AZUREML_ENTRY_SCRIPT",
+        exports="AZUREML_ENTRY_SCRIPT",
+        exported=FROM_OPTION,
+        banner="Entry Script Name",
+        note="The server needs `--entry_script` or `--config_file` to start; the variable does not replace them.",
+    ),
+    Setting(
+        name="model_dir",
+        group="paths",
+        kind=PATH,
+        help="Folder of the model. The script reads it from AZUREML_MODEL_DIR.",
+        default="",
+        default_text="none",
+        allowed="the path of a folder",
+        flag="--model_dir",
+        metavar="DIR",
+        environment="AZUREML_MODEL_DIR",
+        any_case=True,
+        config_key="AZUREML_MODEL_DIR",
+        exports="AZUREML_MODEL_DIR",
+        exported=FROM_OPTION,
+        banner="Model Directory",
+        note="Kept as typed. In the configuration file it serves the server's own listing only: the environment of the "
+        "script is not changed.",
+    ),
+    Setting(
+        name="config_file",
+        group="paths",
+        kind=RESOLVED_PATH,
+        help="JSON file with settings.",
+        default_text="config.json in AML_APP_ROOT, else beside the entry script, if there is one",
+        allowed="the path of a JSON file",
+        flag="--config_file",
+        metavar="FILE",
+        environment="AZUREML_CONFIG_FILE",
+        exports="AZUREML_CONFIG_FILE",
+        exported=FROM_OPTION,
+        banner="Config File",
+        note="A file that is missing or has no bytes is skipped with a warning.",
+    ),
+    Setting(
+        name="worker_count",
+        group="workers",
+        kind=INTEGER,
+        help="Processes that run the script, each one request at a time.",
+        default=1,
+        allowed="a whole number, 1 or more",
+        minimum=1,
+        maximum=_MANY_SECONDS,
+        flag="--worker_count",
+        metavar="N",
+        flag_type="validate_worker_count",
+        environment="WORKER_COUNT",
+        exports="WORKER_COUNT",
+        exported=ALWAYS,
+        banner="Worker Count",
+    ),
+    Setting(
+        name="worker_timeout",
+        group="workers",
+        kind=INTEGER,
+        help="Seconds one call of run() may take before its worker is killed and replaced; 0 means no limit.",
+        default=300,
+        allowed="a whole number of seconds, 0 or more (0 means no limit)",
+        minimum=0,
+        maximum=_MANY_SECONDS,
+        environment="WORKER_TIMEOUT",
+        banner="Worker Timeout (seconds)",
+        note="Does not apply to init(), which may take as long as it needs.",
+    ),
+    Setting(
+        name="port",
+        group="network",
+        kind=INTEGER,
+        help="Port of the server.",
+        default=5001,
+        allowed="a whole number from 1 to 65535",
+        minimum=1,
+        maximum=65535,
+        flag="--port",
+        metavar="PORT",
+        flag_type="validate_port",
+        exports="SERVER_PORT",
+        exported=ALWAYS,
+        banner="Server Port",
+        note="SERVER_PORT is written for the script and never read.",
+    ),
+    Setting(
+        name="health_port",
+        group="network",
+        kind=INTEGER,
+        help="Port of a second listener for health checks, used only with SEPERATE_HEALTH_ENDPOINT=true.",
+        default=5000,
+        allowed="a whole number from 1 to 65535",
+        minimum=1,
+        maximum=65535,
+        flag="--health_port",
+        metavar="PORT",
+        flag_type="validate_port",
+        exports="HEALTH_PORT",
+        exported=ALWAYS,
+        banner="Health Port",
+        note="HEALTH_PORT is written for the script and never read. It is the server's port unless "
+        "SEPERATE_HEALTH_ENDPOINT is on.",
+    ),
+    Setting(
+        name="app_insights_enabled",
+        group="telemetry",
+        kind=EXACT_TRUE,
+        help="Whether telemetry goes to Application Insights; needs a key.",
+        default=False,
+        allowed="true or false",
+        environment="AML_APP_INSIGHTS_ENABLED",
+        exports="AML_APP_INSIGHTS_ENABLED",
+        exported=ALWAYS,
+        banner="Application Insights Enabled",
+        note="`--appinsights_instrumentation_key` turns it on; a key that is no UUID turns it off. This version does "
+        "not send telemetry yet.",
+    ),
+    Setting(
+        name="app_insights_key",
+        group="telemetry",
+        kind=TEXT,
+        help="Instrumentation key of Application Insights; also turns it on.",
+        default_text="none",
+        allowed="a UUID",
+        flag="--appinsights_instrumentation_key",
+        metavar="KEY",
+        environment="AML_APP_INSIGHTS_KEY",
+        exports="AML_APP_INSIGHTS_KEY",
+        exported=FROM_OPTION,
+        banner="Application Insights Key",
+        banner_value="AppInsights key provided",
+    ),
+    Setting(
+        name="server_version",
+        group="diagnostics",
+        kind=TEXT,
+        help="Value of the response header x-ms-server-version.",
+        default="",
+        default_text="azmlinfsrv/ and the version of the server",
+        environment="HTTP_X_MS_SERVER_VERSION",
+        exports="HTTP_X_MS_SERVER_VERSION",
+        exported=WITH_OWN_VERSION,
+        banner="Inferencing HTTP server version",
+        note="The variable counts only when SERVER_VERSION_LOG_RESPONSE_ENABLED is off; then it is left alone. "
+        "Empty means no header.",
+    ),
+    Setting(
+        name="cors_origins",
+        group="network",
+        kind=TEXT,
+        help='Origins that may call the server from a browser, separated by commas, such as "https://a.com, b.com".',
+        default_text="none",
+        flag="--access_control_allow_origins",
+        metavar="ORIGINS",
+        environment="AML_CORS_ORIGINS",
+        any_case=True,
+        exports="AML_CORS_ORIGINS",
+        exported=FROM_OPTION,
+        banner="CORS for the specified origins",
+        banner_value="Enabling CORS for {}",
+    ),
+    Setting(
+        name="separate_health",
+        group="network",
+        kind=EXACT_TRUE,
+        help="Whether a second listener, on the health port, answers health checks too.",
+        default=False,
+        allowed="true or false",
+        environment="SEPERATE_HEALTH_ENDPOINT",
+        banner="Create dedicated endpoint for health",
+    ),
+    # From here on rows have no banner line.
+    Setting(
+        name="host",
+        group="network",
+        kind=NON_EMPTY,
+        help="Address to listen on; 127.0.0.1 accepts callers on this machine only.",
+        default="0.0.0.0",
+        allowed="an IP address or a host name",
+        flag="--host",
+        metavar="ADDRESS",
+        original=False,
+        environment="AZMLINFSRV_HOST",
+        config_key="AZMLINFSRV_HOST",
+    ),
+    Setting(
+        name="app_root",
+        group="paths",
+        kind=PATH,
+        help="Folder that relative paths of the script start from; it is on sys.path.",
+        default_text="the current folder",
+        allowed="the path of a folder",
+        environment="AML_APP_ROOT",
+        exports="AML_APP_ROOT",
+        exported=ALWAYS,
+    ),
+    Setting(
+        name="source_directory",
+        group="paths",
+        kind=PATH,
+        help="Folder below AML_APP_ROOT that is put on sys.path too.",
+        default_text="none",
+        allowed="the path of a folder",
+        environment="AZUREML_SOURCE_DIRECTORY",
+        any_case=True,
+        config_key="AZUREML_SOURCE_DIRECTORY",
+    ),
+    Setting(
+        name="rest",
+        group="network",
+        kind=BOOLEAN,
+        help="Only sets TRANSPORT_PROTOCOL for the script: rest with it, grpc without.",
+        default=False,
+        allowed="true or false",
+        flag="--rest",
+        hidden=True,
+        exports="TRANSPORT_PROTOCOL",
+        exported=ALWAYS,
+        note="Kept for existing command lines; not shown by `--help`.",
+    ),
+    Setting(
+        name="worker_preload",
+        group="workers",
+        kind=ANY_CASE_TRUE,
+        help="Whether init() runs once, before the workers are forked, and not in each worker.",
+        default=False,
+        allowed="true or false",
+        environment="WORKER_PRELOAD",
+    ),
+    Setting(
+        name="scoring_timeout_ms",
+        group="limits",
+        kind=INTEGER,
+        help="Milliseconds after which a call of run() is interrupted and answered with 500; 0 means no limit.",
+        default=3600000,
+        allowed="a whole number of milliseconds, 0 or more (0 means no limit)",
+        minimum=0,
+        maximum=_MANY_MILLISECONDS,
+        environment="SCORING_TIMEOUT_MS",
+        any_case=True,
+        config_key="SCORING_TIMEOUT_MS",
+    ),
+    Setting(
+        name="max_queue",
+        group="limits",
+        kind=INTEGER,
+        help="Requests that may wait for a worker; further ones are answered with 503 at once.",
+        default=2048,
+        allowed="a whole number, 1 or more",
+        minimum=1,
+        maximum=_MANY_SECONDS,
+        flag="--max_queue",
+        metavar="N",
+        original=False,
+        environment="AZMLINFSRV_MAX_QUEUE",
+        config_key="AZMLINFSRV_MAX_QUEUE",
+    ),
+    Setting(
+        name="max_request_size",
+        group="limits",
+        kind=INTEGER,
+        help="Largest request body in bytes; larger ones are answered with 413.",
+        default=104857600,
+        default_text="104857600 (100 MiB)",
+        allowed="a whole number of bytes, 1 or more",
+        minimum=1,
+        maximum=_MANY_BYTES,
+        flag="--max_request_size",
+        metavar="BYTES",
+        original=False,
+        environment="AZMLINFSRV_MAX_REQUEST_SIZE",
+        config_key="AZMLINFSRV_MAX_REQUEST_SIZE",
+    ),
+    Setting(
+        name="graceful_timeout",
+        group="limits",
+        kind=INTEGER,
+        help="Seconds after SIGTERM within which waiting and running requests are finished.",
+        default=30,
+        allowed="a whole number of seconds, 0 or more",
+        minimum=0,
+        maximum=_MANY_SECONDS,
+        flag="--graceful_timeout",
+        metavar="SECONDS",
+        original=False,
+        environment="AZMLINFSRV_GRACEFUL_TIMEOUT",
+        config_key="AZMLINFSRV_GRACEFUL_TIMEOUT",
+    ),
+    Setting(
+        name="error_details",
+        group="diagnostics",
+        kind=BOOLEAN,
+        help="Put the traceback of a failed run() into the response. Callers then see parts of the script.",
+        default=False,
+        allowed="true or false (also yes/no, on/off, 1/0)",
+        flag="--error_details",
+        original=False,
+        environment="AZMLINFSRV_ERROR_DETAILS",
+        config_key="AZMLINFSRV_ERROR_DETAILS",
+    ),
+    Setting(
+        name="log_level",
+        group="diagnostics",
+        kind=LOG_LEVEL,
+        help="Least level that the server's loggers write.",
+        default="INFO",
+        allowed="DEBUG, INFO, WARNING, ERROR or CRITICAL, or a whole number, 0 or more",
+        environment="AZUREML_LOG_LEVEL",
+        any_case=True,
+        config_key="AZUREML_LOG_LEVEL",
+        note="A logging.json of your own decides alone.",
+    ),
+    Setting(
+        name="debug_port",
+        group="diagnostics",
+        kind=INTEGER,
+        help="Port on this machine where a debugger waits for debugpy to connect before the script is loaded.",
+        default_text="none",
+        allowed="a whole number from 1 to 65535",
+        minimum=1,
+        maximum=65535,
+        environment="AZUREML_DEBUG_PORT",
+        any_case=True,
+        config_key="AZUREML_DEBUG_PORT",
+    ),
+    Setting(
+        name="server_version_log_response_enabled",
+        group="diagnostics",
+        kind=ANY_CASE_TRUE,
+        help="Whether the response header x-ms-server-version names the version of the server.",
+        default=True,
+        allowed="true or false",
+        environment="SERVER_VERSION_LOG_RESPONSE_ENABLED",
+    ),
+    Setting(
+        name="app_insights_log_response_enabled",
+        group="telemetry",
+        kind=BOOLEAN,
+        help="Whether telemetry includes the response.",
+        default=True,
+        allowed="true or false (also yes/no, on/off, 1/0)",
+        environment="APP_INSIGHTS_LOG_RESPONSE_ENABLED",
+        any_case=True,
+        config_key="APP_INSIGHTS_LOG_RESPONSE_ENABLED",
+    ),
+    Setting(
+        name="mdc_storage_enabled",
+        group="telemetry",
+        kind=BOOLEAN,
+        help="Whether telemetry includes the collected model data.",
+        default=False,
+        allowed="true or false (also yes/no, on/off, 1/0)",
+        environment="AML_MDC_STORAGE_ENABLED",
+        any_case=True,
+    ),
+    Setting(
+        name="service_name",
+        group="names",
+        kind=TEXT,
+        help="Name of the service.",
+        default="ML service",
+        environment="SERVICE_NAME",
+        any_case=True,
+        config_key="SERVICE_NAME",
+    ),
+    Setting(
+        name="service_version",
+        group="names",
+        kind=TEXT,
+        help="Version of the service.",
+        default="1.0",
+        environment="SERVICE_VERSION",
+        any_case=True,
+        config_key="SERVICE_VERSION",
+    ),
+    Setting(
+        name="service_path_prefix",
+        group="names",
+        kind=TEXT,
+        help="Path in front of /score, as callers see it.",
+        default="",
+        default_text="none",
+        environment="SERVICE_PATH_PREFIX",
+        any_case=True,
+        config_key="SERVICE_PATH_PREFIX",
+    ),
+    Setting(
+        name="workspace_name",
+        group="names",
+        kind=TEXT,
+        help="Name of the Azure ML workspace.",
+        default="",
+        default_text="none",
+        environment="WORKSPACE_NAME",
+        any_case=True,
+        config_key="WORKSPACE_NAME",
+    ),
+    Setting(
+        name="hostname",
+        group="names",
+        kind=TEXT,
+        help="Name of this machine.",
+        default="Unknown",
+        environment="HOSTNAME",
+        any_case=True,
+        config_key="HOSTNAME",
+    ),
+)

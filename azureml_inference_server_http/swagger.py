@@ -1,0 +1,136 @@
+"""The OpenAPI documents that ``/swagger.json`` serves.
+
+Owns choosing between the user's own files and generated documents, and filling the templates. Does not own the route:
+the front picks a prepared document by version. Schemas come from inference_schema, which is looked up only if the
+script imported it. Runs in a worker process once, after init(). Rules: contract section 14.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .outputs import to_json
+
+if TYPE_CHECKING:
+    from .script import Script
+    from .settings import Settings
+
+VERSIONS = ("2", "3", "3.1")
+# Files in the app root that replace a generated document; the first one that is not empty counts.
+USER_FILES = {"2": ("swagger.json", "swagger2.json"), "3": ("swagger3.json",), "3.1": ("swagger3.1.json",)}
+_TEMPLATES = {"2": "swagger2_template.json", "3": "swagger3_template.json", "3.1": "swagger3_template.json"}
+_SCHEMA_VERSIONS = {"2": "2.0", "3": "3.0", "3.1": "3.1"}  # as inference_schema calls them
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+_WORD = re.compile(r"\$SERVICE_(?:NAME|VERSION|PATH_PREFIX)\$")
+_logger = logging.getLogger("azmlinfsrv.swagger")
+
+
+class SwaggerError(Exception):
+    """A user's swagger file that cannot be served, or a schema that is not JSON. The worker exits with 3."""
+
+
+def build(script: Script, settings: Settings) -> dict[str, bytes]:
+    """The documents by version, ready to be sent, in the order of VERSIONS.
+
+    A version is missing when the script's schemas cannot be written in it and the user has no file for it. Logs what
+    was prepared. Raises SwaggerError.
+    """
+    schemas = _Schemas(script)
+    documents: dict[str, bytes] = {}
+    for version in VERSIONS:
+        document = _user_document(version, settings.app_root)
+        if not document and _SCHEMA_VERSIONS[version] in schemas.versions:
+            document = _generate(version, schemas, settings)
+        if document:
+            documents[version] = _dump(document)
+    skipped = [version for version in VERSIONS if version not in documents]
+    if skipped:
+        _logger.info(
+            "Swaggers are prepared for versions [%s] and skipped for versions [%s].", _list(documents), _list(skipped)
+        )
+    else:
+        _logger.info("Swaggers are prepared for the following versions: [%s].", _list(documents))
+    return documents
+
+
+def _list(versions: Iterable[str]) -> str:
+    return ", ".join(versions)
+
+
+def _user_document(version: str, folder: str) -> Any:
+    """The user's own document, or something empty: an empty document is the same as no file."""
+    document = None
+    for path in (os.path.join(folder, name) for name in USER_FILES[version]):
+        if not document and os.path.exists(path):
+            document = _read(path)
+            _logger.info("Loaded user's swagger file for version [%s] from %s", version, path)
+    return document
+
+
+def _read(path: str) -> Any:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return json.load(file)
+    except (OSError, ValueError, RecursionError) as exc:
+        raise SwaggerError(
+            f"Cannot read swagger file {path}: {exc}. It has to be a UTF-8 file with JSON; correct it, or remove it to "
+            "have the document generated."
+        ) from exc
+
+
+class _Schemas:
+    """Input and output schema of the script's run(), and the document versions that can hold them."""
+
+    def __init__(self, script: Script) -> None:
+        util = sys.modules.get("inference_schema.schema_util") if script.mode == "schema" else None
+        if util is None:
+            self.versions = tuple(_SCHEMA_VERSIONS.values())
+            self.input: Any = {"type": "object", "example": {}}
+            self.output: Any = {"type": "object", "example": {}}
+        else:
+            self.versions = tuple(util.get_supported_versions(script.run))
+            self.input = util.get_input_schema(script.run)
+            self.output = util.get_output_schema(script.run)
+
+
+def _generate(version: str, schemas: _Schemas, settings: Settings) -> Any:
+    with open(os.path.join(_FOLDER, _TEMPLATES[version]), encoding="utf-8") as file:
+        template = json.load(file)
+    prefix = settings.service_path_prefix
+    words = {
+        "$SERVICE_NAME$": settings.service_name,
+        "$SERVICE_VERSION$": settings.service_version,
+        "$SERVICE_PATH_PREFIX$": "/" + prefix.strip("/") if prefix else "",
+    }
+    document = _fill(template, words)
+    if version == "3.1":
+        document["openapi"] = "3.1.0"
+    definitions = document["definitions"] if version == "2" else document["components"]["schemas"]
+    definitions["ServiceInput"] = schemas.input
+    definitions["ServiceOutput"] = schemas.output
+    return document
+
+
+def _fill(part: Any, words: dict[str, str]) -> Any:
+    """Replace the words in every string. Done in the parsed document, so that no service name can break its JSON."""
+    if isinstance(part, dict):
+        return {_fill(key, words): _fill(value, words) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_fill(value, words) for value in part]
+    return _WORD.sub(lambda word: words[word.group()], part) if isinstance(part, str) else part
+
+
+def _dump(document: Any) -> bytes:
+    try:
+        return to_json(document)  # samples may hold numpy values and times
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise SwaggerError(
+            f"The swagger document cannot be written as JSON: {exc}. Check the samples given to @input_schema and "
+            "@output_schema."
+        ) from exc

@@ -1,0 +1,120 @@
+//! The line protocol between the front and the supervisor, over a socket pair made before the fork.
+//!
+//! Text, one message a line, so that the Python side needs no native code: `supervisor.py` is the other end and lists
+//! the same verbs. Runs in the front's event loop. The end of the stream means that the supervisor is gone.
+
+use std::{io, rc::Rc};
+
+use bytes::{Buf, BytesMut};
+use tokio::net::UnixStream;
+
+/// Longest line either side may send, in bytes.
+const MAX_LINE: usize = 4096;
+
+/// What the supervisor tells the front.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// `exited PID TEXT`: the process ended, and how.
+    Exited(u32, String),
+    /// `retire PID`: send this worker no more jobs and let it exit.
+    Retire(u32),
+    /// `drain`: stop accepting, finish what is queued and running, then return.
+    Drain,
+    /// `stop`: answer everything 503 now, then return.
+    Stop,
+}
+
+impl Order {
+    /// Reads one line without its newline.
+    fn parse(line: &str) -> Option<Self> {
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        Some(match verb {
+            "exited" => {
+                let (pid, cause) = rest.split_once(' ')?;
+                Self::Exited(pid.parse().ok()?, cause.to_owned())
+            }
+            "retire" => Self::Retire(rest.parse().ok()?),
+            "drain" => Self::Drain,
+            "stop" => Self::Stop,
+            _ => return None,
+        })
+    }
+}
+
+/// The front's end of the socket pair.
+pub struct Supervisor {
+    stream: UnixStream,
+}
+
+impl Supervisor {
+    /// Takes over the front's end.
+    pub fn new(stream: UnixStream) -> Rc<Self> {
+        Rc::new(Self { stream })
+    }
+
+    /// `ready PID`: this worker takes jobs now.
+    pub fn say_ready(&self, pid: u32) {
+        self.say(&format!("ready {pid}"));
+    }
+
+    /// `kill PID TEXT`: end this worker and replace it; the text is for the log.
+    pub fn ask_to_kill(&self, pid: u32, reason: &str) {
+        self.say(&format!("kill {pid} {reason}"));
+    }
+
+    /// Messages are few and short, and the supervisor reads them at once: a full socket means that it hangs or is gone,
+    /// and then there is nobody to tell.
+    fn say(&self, message: &str) {
+        let line = format!("{message}\n");
+        match self.stream.try_write(line.as_bytes()) {
+            Ok(written) if written == line.len() => {}
+            Ok(_) => log::error!(target: "azmlinfsrv.front", "The supervisor took only a part of {message:?}"),
+            Err(error) => log::error!(target: "azmlinfsrv.front", "Cannot tell the supervisor {message:?}: {error}"),
+        }
+    }
+
+    /// Waits for the next order; `None` when the supervisor is gone. Lines that are none are logged and skipped.
+    pub async fn next_order(&self, buffer: &mut BytesMut) -> io::Result<Option<Order>> {
+        loop {
+            while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
+                let line = buffer.split_to(end);
+                buffer.advance(1);
+                match std::str::from_utf8(&line).ok().and_then(Order::parse) {
+                    Some(order) => return Ok(Some(order)),
+                    None => log::error!(target: "azmlinfsrv.front", "Unknown order from the supervisor: {line:?}"),
+                }
+            }
+            if buffer.len() > MAX_LINE {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "an order without an end"));
+            }
+            self.stream.readable().await?;
+            match self.stream.try_read_buf(buffer) {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Order;
+
+    #[test]
+    fn orders_are_read_from_their_lines() {
+        let cause = "was killed by signal 9 (SIGKILL)";
+        assert_eq!(Order::parse(&format!("exited 12 {cause}")), Some(Order::Exited(12, cause.to_owned())));
+        assert_eq!(Order::parse("retire 7"), Some(Order::Retire(7)));
+        assert_eq!(Order::parse("drain"), Some(Order::Drain));
+        assert_eq!(Order::parse("stop"), Some(Order::Stop));
+    }
+
+    #[test]
+    fn anything_else_is_no_order() {
+        for line in ["", "exited", "exited 12", "exited x y", "retire", "retire -1", "Stop"] {
+            assert_eq!(Order::parse(line), None, "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! From a request to the worker that answers it: the queue, the pool of connected workers, and who gets what next.
+//!
+//! Owned by the front's event loop thread: `Rc` and `RefCell`, no locks, and no borrow is ever held across an await.
+//! `remote.rs` does the socket I/O of one worker; this file only decides.
+//!
+//! Invariants: a job is in exactly one place (the queue, or one worker's in-flight list); a worker answers strictly in
+//! order, so when it dies only the first job of its list can have been running, and the others go back to the head of
+//! the queue.
+
+pub mod queue;
+pub mod remote;
+pub mod window;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap, VecDeque},
+    rc::Rc,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::{queue::Queue, remote::Link, window::Window};
+use crate::frame::{Hello, Job, ReplyHead};
+
+/// A job whose worker died before starting it is given to another this many times. Then the job itself is suspected
+/// (a body that kills every worker that reads it) and fails like a running one.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// What becomes of a submitted job.
+#[derive(Debug)]
+pub enum Answer {
+    /// A complete reply.
+    Whole {
+        /// Status, headers, timing.
+        head: ReplyHead,
+        /// The body.
+        body: Bytes,
+        /// Process id of the worker that made it.
+        pid: u32,
+    },
+    /// A streamed reply: parts follow as the script yields them.
+    Stream {
+        /// Status, headers, timing.
+        head: ReplyHead,
+        /// The parts; an `Err` is the reason why the stream broke off, and its last item.
+        parts: mpsc::Receiver<Result<Bytes, String>>,
+        /// Process id of the worker that makes it.
+        pid: u32,
+    },
+    /// The worker was lost while it ran the job.
+    Lost {
+        /// Process id of the worker.
+        pid: u32,
+        /// What happened, as the supervisor saw it: `was killed by signal 9 (SIGKILL)`.
+        cause: String,
+    },
+    /// The server is stopping at once.
+    Stopped,
+}
+
+/// The queue is full.
+#[derive(Debug, thiserror::Error)]
+#[error("the queue is full")]
+pub struct QueueFull;
+
+/// A request on its way to a worker.
+#[derive(Debug)]
+struct Submission {
+    job: Job,
+    body: Bytes,
+    /// Gone once a streamed reply has begun.
+    reply: Option<oneshot::Sender<Answer>>,
+    attempts: u32,
+}
+
+impl Submission {
+    /// True if nobody waits for the answer any more.
+    fn is_abandoned(&self) -> bool {
+        self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    fn answer(self, answer: Answer) {
+        if let Some(reply) = self.reply {
+            // A client that left meanwhile has dropped the receiver; then nobody wants the answer.
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// A job that a worker has.
+#[derive(Debug)]
+struct InFlight {
+    id: u64,
+    submission: Submission,
+}
+
+/// One connected worker.
+struct Worker {
+    pid: u32,
+    hello: Rc<Hello>,
+    link: Rc<Link>,
+    window: Window,
+    in_flight: VecDeque<InFlight>,
+    /// No new jobs: it is being replaced or it said goodbye.
+    retiring: bool,
+    /// When the job at the head of `in_flight` can have started.
+    head_since: Instant,
+}
+
+struct State {
+    queue: Queue<Submission>,
+    workers: BTreeMap<u64, Worker>,
+    next_worker: u64,
+    next_job: u64,
+    stopped: bool,
+    /// How processes ended, until their worker's loss is handled.
+    exits: HashMap<u32, String>,
+}
+
+/// Handle to the pool and its queue; clones share it.
+#[derive(Clone)]
+pub struct Dispatcher {
+    state: Rc<RefCell<State>>,
+    /// The script as the newest worker described it; `None` until one has connected.
+    script: watch::Sender<Option<Rc<Hello>>>,
+    /// Workers that accept jobs.
+    ready: watch::Sender<usize>,
+    exits_changed: Rc<tokio::sync::Notify>,
+    max_body_len: u64,
+}
+
+/// A submitted job. Dropping it before the answer came takes the job out of the queue, or abandons it at its worker.
+pub struct Pending {
+    id: u64,
+    dispatcher: Dispatcher,
+    answer: oneshot::Receiver<Answer>,
+    answered: bool,
+}
+
+impl Pending {
+    /// Waits for the outcome.
+    pub async fn answer(&mut self) -> Answer {
+        let answer = (&mut self.answer).await;
+        self.answered = true;
+        // The sender is only ever dropped unanswered if the pool itself goes away.
+        answer.unwrap_or(Answer::Stopped)
+    }
+
+    /// True while no worker has the job.
+    pub fn is_queued(&self) -> bool {
+        !self.answered && self.dispatcher.state.borrow().queue.contains(self.id)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.dispatcher.abandon(self.id);
+        }
+    }
+}
+
+impl Dispatcher {
+    /// An empty pool. `max_queue` jobs may wait; replies may be as long as frames allow.
+    pub fn new(max_queue: usize) -> Self {
+        let state = State {
+            queue: Queue::new(max_queue),
+            workers: BTreeMap::new(),
+            next_worker: 0,
+            next_job: 0,
+            stopped: false,
+            exits: HashMap::new(),
+        };
+        Self {
+            state: Rc::new(RefCell::new(state)),
+            script: watch::Sender::new(None),
+            ready: watch::Sender::new(0),
+            exits_changed: Rc::default(),
+            max_body_len: u64::from(u32::MAX),
+        }
+    }
+
+    /// Workers that accept jobs now.
+    pub fn ready_workers(&self) -> usize {
+        *self.ready.borrow()
+    }
+
+    /// Jobs that wait for a worker.
+    pub fn queued(&self) -> usize {
+        self.state.borrow().queue.len()
+    }
+
+    /// The script as the newest worker described it, if one has connected yet.
+    pub fn script(&self) -> Option<Rc<Hello>> {
+        self.script.borrow().clone()
+    }
+
+    /// Waits until a worker has told how its script wants to be called.
+    pub async fn script_known(&self) -> Option<Rc<Hello>> {
+        let mut script = self.script.subscribe();
+        let known = script.wait_for(Option::is_some).await.ok()?;
+        known.clone()
+    }
+
+    /// Queues a request and hands it to a worker as soon as one is free.
+    pub fn submit(&self, mut job: Job, body: Bytes) -> Result<Pending, QueueFull> {
+        let (reply, answer) = oneshot::channel();
+        let mut state = self.state.borrow_mut();
+        let id = state.next_job;
+        state.next_job += 1;
+        job.id = id;
+        let submission = Submission { job, body, reply: Some(reply), attempts: 0 };
+        if state.stopped {
+            submission.answer(Answer::Stopped);
+        } else {
+            state.queue.push_back(id, submission).map_err(|_| QueueFull)?;
+            state.assign();
+        }
+        drop(state);
+        Ok(Pending { id, dispatcher: self.clone(), answer, answered: false })
+    }
+
+    fn abandon(&self, id: u64) {
+        let mut state = self.state.borrow_mut();
+        if state.queue.remove(id).is_some() {
+            return;
+        }
+        // At a worker: its reply finds the receiver gone. Only a stream would go on for nobody, and ends by itself
+        // when its parts find no receiver (`remote.rs`).
+    }
+
+    /// Answers everything that waits or runs with [`Answer::Stopped`], now and from now on.
+    pub fn stop(&self) {
+        let mut state = self.state.borrow_mut();
+        state.stopped = true;
+        let mut open = state.queue.drain();
+        for worker in state.workers.values_mut() {
+            open.extend(worker.in_flight.drain(..).map(|job| job.submission));
+        }
+        drop(state);
+        for submission in open {
+            submission.answer(Answer::Stopped);
+        }
+    }
+
+    /// Takes a worker into the pool; it gets its first job at once if one waits.
+    fn join(&self, hello: Hello, link: Rc<Link>) -> u64 {
+        let hello = Rc::new(hello);
+        let mut state = self.state.borrow_mut();
+        let worker_id = state.next_worker;
+        state.next_worker += 1;
+        let worker = Worker {
+            pid: hello.pid,
+            hello: hello.clone(),
+            link,
+            window: Window::default(),
+            in_flight: VecDeque::new(),
+            retiring: false,
+            head_since: Instant::now(),
+        };
+        state.workers.insert(worker_id, worker);
+        state.assign();
+        drop(state);
+        self.script.send_replace(Some(hello));
+        self.publish_ready();
+        worker_id
+    }
+
+    fn publish_ready(&self) {
+        let ready = self.state.borrow().workers.values().filter(|worker| !worker.retiring).count();
+        self.ready.send_if_modified(|current| std::mem::replace(current, ready) != ready);
+    }
+
+    /// Sends no more jobs to the worker with this process id and lets it exit when it has answered what it has.
+    /// False if no such worker is connected.
+    pub fn retire(&self, pid: u32) -> bool {
+        let mut state = self.state.borrow_mut();
+        let Some(worker) = state.workers.values_mut().find(|worker| worker.pid == pid) else {
+            return false;
+        };
+        worker.retiring = true;
+        worker.link.send(crate::frame::encode_bare(crate::frame::Kind::Retire), Bytes::new());
+        drop(state);
+        self.publish_ready();
+        true
+    }
+
+    /// Notes how a process ended. If its worker is still connected (a child of the script may hold its socket open),
+    /// the worker is gone all the same.
+    pub fn process_exited(&self, pid: u32, cause: String) {
+        let mut state = self.state.borrow_mut();
+        let link = state.workers.values().find(|worker| worker.pid == pid).map(|worker| worker.link.clone());
+        // Workers that die before they connect leave an entry that nobody fetches; a few are kept, not all.
+        if state.exits.len() >= 64 {
+            state.exits.clear();
+        }
+        state.exits.insert(pid, cause);
+        drop(state);
+        self.exits_changed.notify_waiters();
+        if let Some(link) = link {
+            link.close();
+        }
+    }
+
+    /// How the process ended, waiting up to `patience` for the supervisor's word.
+    async fn exit_cause(&self, pid: u32, patience: std::time::Duration) -> Option<String> {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let changed = self.exits_changed.notified();
+            if let Some(cause) = self.state.borrow_mut().exits.remove(&pid) {
+                return Some(cause);
+            }
+            tokio::time::timeout_at(deadline, changed).await.ok()?;
+        }
+    }
+
+    /// Takes out who waits for the worker's running job, while the job stays its running one: its stream has begun.
+    fn begin_stream(&self, worker_id: u64, job_id: u64) -> Option<oneshot::Sender<Answer>> {
+        let mut state = self.state.borrow_mut();
+        let running = state.workers.get_mut(&worker_id)?.in_flight.front_mut()?;
+        if running.id != job_id {
+            return None;
+        }
+        running.submission.reply.take()
+    }
+
+    /// The job that a reply of this worker ends: its oldest one, or `None` for a reply to something else.
+    fn finish(&self, worker_id: u64, job_id: u64, busy_ms: f64) -> Option<Submission> {
+        let mut state = self.state.borrow_mut();
+        let worker = state.workers.get_mut(&worker_id)?;
+        if worker.in_flight.front()?.id != job_id {
+            return None;
+        }
+        let done = worker.in_flight.pop_front()?;
+        worker.window.record(busy_ms);
+        worker.head_since = Instant::now();
+        state.assign();
+        Some(done.submission)
+    }
+
+    /// The worker will not start anything it has not answered (`Goodbye`): its jobs go to others.
+    fn give_back(&self, worker_id: u64) {
+        let mut state = self.state.borrow_mut();
+        if let Some(worker) = state.workers.get_mut(&worker_id) {
+            worker.retiring = true;
+            let jobs = std::mem::take(&mut worker.in_flight);
+            state.requeue(jobs);
+            state.assign();
+        }
+        drop(state);
+        self.publish_ready();
+    }
+
+    /// The worker is gone. Returns the job it was running, if any; the unstarted ones are queued again.
+    fn leave(&self, worker_id: u64) -> Option<Submission> {
+        let mut state = self.state.borrow_mut();
+        let mut worker = state.workers.remove(&worker_id)?;
+        let running = worker.in_flight.pop_front();
+        state.requeue(worker.in_flight);
+        state.assign();
+        drop(state);
+        self.publish_ready();
+        running.map(|job| job.submission)
+    }
+}
+
+impl State {
+    /// Puts jobs that no worker started back at the head of the queue, in their order.
+    fn requeue(&mut self, jobs: VecDeque<InFlight>) {
+        for mut job in jobs.into_iter().rev() {
+            if job.submission.is_abandoned() {
+                continue;
+            }
+            job.submission.attempts += 1;
+            if job.submission.attempts >= MAX_ATTEMPTS {
+                let cause = format!("died {MAX_ATTEMPTS} times in a row before it could start the request");
+                job.submission.answer(Answer::Lost { pid: 0, cause });
+                continue;
+            }
+            self.queue.push_front(job.id, job.submission);
+        }
+    }
+
+    /// Hands out queued jobs for as long as a worker may take one.
+    fn assign(&mut self) {
+        while !self.queue.is_empty() {
+            let Some(worker) = next_worker(&mut self.workers) else { return };
+            let Some((id, submission)) = self.queue.pop() else { return };
+            if submission.is_abandoned() {
+                continue;
+            }
+            worker.take(id, submission);
+        }
+    }
+}
+
+/// An idle worker if there is one, else the least loaded whose window is open.
+fn next_worker(workers: &mut BTreeMap<u64, Worker>) -> Option<&mut Worker> {
+    workers
+        .values_mut()
+        .filter(|worker| worker.accepts())
+        .min_by_key(|worker| worker.in_flight.len())
+}
+
+impl Worker {
+    fn accepts(&self) -> bool {
+        if self.retiring {
+            return false;
+        }
+        // A worker that still has bytes of earlier jobs to read gains nothing from more of them.
+        self.in_flight.is_empty() || (self.in_flight.len() < self.window.size() && self.link.is_flushed())
+    }
+
+    fn take(&mut self, id: u64, submission: Submission) {
+        let head = if self.hello.wants_request {
+            submission.job.encode_head(submission.body.len())
+        } else {
+            submission.job.encode_short_head(submission.body.len())
+        };
+        if self.in_flight.is_empty() {
+            self.head_since = Instant::now();
+        }
+        self.link.send(head, submission.body.clone());
+        self.in_flight.push_back(InFlight { id, submission });
+    }
+}

@@ -1,0 +1,142 @@
+//! Round trips, cuts at every byte, refused lengths.
+
+use super::*;
+
+const DECODER: Decoder = Decoder { max_body_len: 1 << 20 };
+
+fn job() -> Job {
+    Job {
+        id: 7,
+        method: "POST".into(),
+        target: Bytes::from_static(b"/score?a=1"),
+        query: Bytes::from_static(b"a=1"),
+        content_type: Bytes::from_static(b"text/plain"),
+        http_minor: 1,
+        peer: "127.0.0.1:9".into(),
+        request_id: "r".into(),
+        fields: vec![(Bytes::from_static(b"x-latin"), Bytes::from_static(b"\xe9"))],
+    }
+}
+
+fn reply() -> ReplyHead {
+    ReplyHead {
+        id: 7,
+        status: 500,
+        origin: Origin::ScriptError,
+        run_ms: None,
+        busy_ms: 1.5,
+        server_version: Bytes::from_static(b"azmlinfsrv/2"),
+        error_location: Bytes::from_static(b"score.py:1 E"),
+        fields: vec![(Bytes::from_static(b"content-type"), Bytes::from_static(b"application/json"))],
+    }
+}
+
+fn wire(parts: &[&[u8]]) -> BytesMut {
+    BytesMut::from(&parts.concat()[..])
+}
+
+fn decode_one(mut buf: BytesMut) -> Frame {
+    let frame = DECODER.decode(&mut buf).expect("valid").expect("whole");
+    assert!(buf.is_empty());
+    frame
+}
+
+#[test]
+fn job_survives_the_round_trip() {
+    let body = b"{\"data\": 1}";
+    let frame = decode_one(wire(&[&job().encode_head(body.len()), body]));
+    assert_eq!(frame.kind, Kind::Job);
+    assert_eq!(Job::decode(&frame), Ok(job()));
+    assert_eq!(&frame.body[..], body);
+}
+
+#[test]
+fn reply_survives_the_round_trip_with_and_without_a_run_time() {
+    for run_ms in [None, Some(0.125)] {
+        let head = ReplyHead { run_ms, ..reply() };
+        let frame = decode_one(wire(&[&head.encode(Kind::StreamStart, 0)]));
+        assert_eq!(frame.kind, Kind::StreamStart);
+        assert_eq!(ReplyHead::decode(&frame), Ok(head));
+    }
+}
+
+#[test]
+fn hello_survives_the_round_trip() {
+    let hello = Hello {
+        protocol: PROTOCOL_VERSION,
+        pid: 12,
+        raw: true,
+        wants_request: true,
+        swagger: [("3".to_owned(), "{}".to_owned())].into(),
+    };
+    let frame = decode_one(hello.encode().expect("encodes"));
+    assert_eq!(Hello::decode(&frame), Ok(hello));
+}
+
+#[test]
+fn every_cut_asks_for_more_and_loses_nothing() {
+    let body = b"0123456789";
+    let whole = wire(&[
+        &job().encode_head(body.len()),
+        body,
+        &encode_bare(Kind::Retire),
+        &reply().encode(Kind::Reply, 3),
+        b"abc",
+        &encode_with_id(Kind::StreamEnd, 9, 0),
+    ]);
+    let mut expected = Vec::new();
+    let mut all = whole.clone();
+    while let Some(frame) = DECODER.decode(&mut all).expect("valid") {
+        expected.push(frame);
+    }
+    assert_eq!(expected.len(), 4);
+    for cut in 0..=whole.len() {
+        let mut buf = BytesMut::from(&whole[..cut]);
+        let mut seen = Vec::new();
+        while let Some(frame) = DECODER.decode(&mut buf).expect("valid prefix") {
+            seen.push(frame);
+        }
+        buf.extend_from_slice(&whole[cut..]);
+        while let Some(frame) = DECODER.decode(&mut buf).expect("valid rest") {
+            seen.push(frame);
+        }
+        assert_eq!(seen, expected, "cut at {cut}");
+    }
+}
+
+#[test]
+fn heads_cut_short_or_with_bytes_left_over_are_refused() {
+    let encoded = job().encode_head(0);
+    let head = encoded.slice(PREFIX_LEN..);
+    for len in 0..head.len() {
+        let frame = Frame { kind: Kind::Job, head: head.slice(..len), body: Bytes::new() };
+        assert_eq!(Job::decode(&frame), Err(FrameError::Malformed("job")), "length {len}");
+    }
+    let longer = Bytes::from([&head[..], b"x"].concat());
+    let frame = Frame { kind: Kind::Job, head: longer, body: Bytes::new() };
+    assert_eq!(Job::decode(&frame), Err(FrameError::Malformed("job")));
+}
+
+#[test]
+fn declared_lengths_are_limited_and_allocate_nothing() {
+    let mut buf = BytesMut::new();
+    buf.put_u8(Kind::Job as u8);
+    buf.put_u32_le(u32::MAX);
+    buf.put_u64_le(0);
+    assert!(matches!(DECODER.decode(&mut buf.clone()), Err(FrameError::TooLong { what: "head", .. })));
+    let mut buf = BytesMut::new();
+    buf.put_u8(Kind::Job as u8);
+    buf.put_u32_le(0);
+    buf.put_u64_le(u64::MAX);
+    assert!(matches!(DECODER.decode(&mut buf.clone()), Err(FrameError::TooLong { what: "body", .. })));
+    let generous = Decoder { max_body_len: 1 << 40 };
+    let mut buf = encode(Kind::StreamChunk, 1 << 39, |out| out.put_u64_le(1));
+    assert_eq!(generous.decode(&mut buf), Ok(None));
+    assert!(buf.capacity() <= 4 * MAX_RESERVE, "reserved {} for bytes that never came", buf.capacity());
+}
+
+#[test]
+fn unknown_kinds_are_refused() {
+    let mut buf = wire(&[&[99], &[0; 12]]);
+    assert_eq!(DECODER.decode(&mut buf), Err(FrameError::UnknownKind(99)));
+}

@@ -1,0 +1,207 @@
+//! One client connection: the socket under actix-http's parser, and what the rest of the front must know about it.
+//!
+//! Owns noticing that a client has left while its request waits, ending idle connections when the server drains, and
+//! swapping the parser's bare error replies for JSON (`protocol_error.rs`). Parsing and framing stay actix-http's.
+//! Runs in the front's event loop; a connection's state is shared by its socket wrapper and its requests through `Rc`.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{ready, Context, Poll, Waker},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::Notify,
+};
+
+use super::protocol_error;
+
+/// Bytes kept of what a client sent before its request is understood, to name the fault if it never is.
+const KEPT_HEAD: usize = 72 * 1024;
+
+/// What is known about a connection.
+#[derive(Default)]
+pub struct Connection {
+    /// Requests whose reply has not been handed to the parser yet.
+    open_requests: Cell<u32>,
+    /// The client closed its sending side.
+    client_left: Cell<bool>,
+    left: Notify,
+    /// No further request is wanted: the next read at rest reports the end of the stream.
+    ending: Cell<bool>,
+    /// The last reply announced the end of the connection; nothing may follow it.
+    closing: Cell<bool>,
+    /// The last reply's body ends like a head does, so the end of what is written says nothing.
+    ambiguous_end: Cell<bool>,
+    reader: RefCell<Option<Waker>>,
+    /// Bytes read since the last request began.
+    seen: RefCell<Vec<u8>>,
+}
+
+impl Connection {
+    /// Counts a request for as long as the guard lives.
+    pub fn begin_request(self: &Rc<Self>) -> OpenRequest {
+        self.open_requests.set(self.open_requests.get() + 1);
+        let mut seen = self.seen.borrow_mut();
+        if seen.capacity() > 4096 {
+            *seen = Vec::new();
+        } else {
+            seen.clear();
+        }
+        OpenRequest(self.clone())
+    }
+
+    /// Resolves when the client has closed its sending side. A client that only half-closed may still read a reply.
+    pub async fn client_left(&self) {
+        while !self.client_left.get() {
+            self.left.notified().await;
+        }
+    }
+
+    /// Ends the connection as soon as no request is open: at once if it is idle, else after the reply.
+    pub fn end(&self) {
+        self.ending.set(true);
+        if let Some(reader) = self.reader.borrow_mut().take() {
+            reader.wake();
+        }
+    }
+
+    /// True if the reply being made must announce the end of the connection.
+    pub fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
+    /// Notes what the parser is about to write.
+    pub fn note_reply(&self, closing: bool, body: &[u8]) {
+        self.closing.set(closing);
+        self.ambiguous_end.set(body.ends_with(b"\r\n\r\n"));
+    }
+
+    fn remember(&self, bytes: &[u8]) {
+        if self.open_requests.get() > 0 {
+            return;
+        }
+        let mut seen = self.seen.borrow_mut();
+        let room = KEPT_HEAD.saturating_sub(seen.len()).min(bytes.len());
+        seen.extend_from_slice(&bytes[..room]);
+    }
+}
+
+/// A request that is being answered.
+pub struct OpenRequest(Rc<Connection>);
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.0.open_requests.set(self.0.open_requests.get() - 1);
+    }
+}
+
+/// The socket as actix-http sees it.
+pub struct ClientSocket {
+    stream: TcpStream,
+    connection: Rc<Connection>,
+    /// Bytes accepted from the parser but not written yet: only ever a rewritten error reply and what precedes it.
+    rewritten: Bytes,
+    /// The last write took only a part: what comes next continues it and is not the start of a reply.
+    mid_write: bool,
+}
+
+impl ClientSocket {
+    /// Wraps an accepted socket.
+    pub fn new(stream: TcpStream, connection: Rc<Connection>) -> Self {
+        Self { stream, connection, rewritten: Bytes::new(), mid_write: false }
+    }
+
+    /// The state shared with the requests of this connection.
+    pub fn connection(&self) -> &Rc<Connection> {
+        &self.connection
+    }
+
+    /// What to write instead of `out`, if it ends in a bare error of the parser.
+    fn rewrite(&self, out: &[u8]) -> Option<Bytes> {
+        if self.mid_write || self.connection.ambiguous_end.get() {
+            return None;
+        }
+        let bare = protocol_error::find(out)?;
+        let mut whole = out[..bare.at].to_vec();
+        if !self.connection.closing.get() {
+            let reply = protocol_error::reply(bare.status, &self.connection.seen.borrow());
+            log::debug!(target: "azmlinfsrv.front", "Refused a request: {}", bare.status);
+            whole.extend_from_slice(&reply);
+        }
+        Some(whole.into())
+    }
+
+    fn poll_rewritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.rewritten.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.rewritten))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.rewritten.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for ClientSocket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let connection = self.connection.clone();
+        if connection.ending.get() && connection.open_requests.get() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Pending => {
+                let mut reader = connection.reader.borrow_mut();
+                if !reader.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    *reader = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+            Poll::Ready(Ok(())) => {
+                let read = &buf.filled()[before..];
+                if read.is_empty() {
+                    connection.client_left.set(true);
+                    connection.left.notify_waiters();
+                } else {
+                    connection.remember(read);
+                }
+                Poll::Ready(Ok(()))
+            }
+            failed @ Poll::Ready(Err(_)) => failed,
+        }
+    }
+}
+
+impl AsyncWrite for ClientSocket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_rewritten(cx))?;
+        if let Some(whole) = self.rewrite(buf) {
+            self.rewritten = whole;
+            // The whole of `buf` has been taken over, so its length is reported, even if the socket is full now.
+            return match self.poll_rewritten(cx) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(buf.len())),
+            };
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.mid_write = written < buf.len();
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_rewritten(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_rewritten(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

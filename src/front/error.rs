@@ -1,0 +1,134 @@
+//! Every reply that the front makes instead of a script: status, message and which headers go with it, in one table.
+//!
+//! Runs in the front's event loop. Worker replies, errors of the script included, do not pass here.
+
+use actix_web::http::StatusCode;
+
+/// Why a request is not answered by the script.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+pub enum RequestError {
+    /// Contract section 5.
+    #[error(
+        "The requested URL was not found on the server. If you entered the URL manually please check your spelling \
+         and try again."
+    )]
+    NotFound,
+    /// A method that the route does not know (contract section 5).
+    #[error("The method is not allowed for the requested URL.")]
+    RouteMethod,
+    /// HEAD on `/score` of a script that is not raw (contract section 5).
+    #[error("Method not allowed")]
+    ScoreMethod,
+    /// Contract section 9.
+    #[error("x-request-id must not exceed 100 characters")]
+    RequestIdTooLong,
+    /// Contract section 9.
+    #[error("x-ms-request-id and x-ms-client-request-id must not exceed 100 characters")]
+    ClientRequestIdTooLong,
+    /// `Expect` with anything but `100-continue` (RFC 9110 section 10.1.1).
+    #[error("The only expectation this server can meet is 100-continue.")]
+    Expectation,
+    /// More than `--max_request_size`.
+    #[error("The request body is larger than the {limit} bytes that --max_request_size allows.")]
+    BodyTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The client closed or broke off the connection inside the body.
+    #[error("The request body ended before its declared length.")]
+    BodyIncomplete,
+    /// Not valid chunked coding.
+    #[error("The request body is not valid: {0}")]
+    BodyInvalid(String),
+    /// `--max_queue` requests wait already.
+    #[error("The server is busy: {waiting} requests are waiting already. Try again later.")]
+    QueueFull {
+        /// Requests in the queue.
+        waiting: usize,
+    },
+    /// Health without a worker that takes requests.
+    #[error("Not ready: no worker has loaded the scoring script yet, or all of them are being replaced.")]
+    NotReady,
+    /// The server is finishing its last requests.
+    #[error("Not ready: the server is shutting down.")]
+    Draining,
+    /// Ctrl-C, QUIT, or the end of the graceful time-out.
+    #[error("The server was stopped before the request was finished.")]
+    Stopped,
+    /// The client closed its side before a worker was free.
+    #[error("The client closed the connection while the request was waiting.")]
+    ClientLeft,
+    /// The worker died with this request.
+    #[error("The worker process running this request {cause}. The request was not finished.")]
+    WorkerLost {
+        /// What happened to it: `was killed by signal 9 (SIGKILL)`.
+        cause: String,
+    },
+    /// A swagger version that does not exist or that the script cannot have (contract section 14).
+    #[error("{0}")]
+    SwaggerVersion(String),
+    /// A fault of the front itself.
+    #[error("An unexpected internal error occurred. Check the logs for more info.")]
+    Internal,
+}
+
+/// Which headers an error reply carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorHeaders {
+    /// Only `x-ms-run-function-failed` (routing errors).
+    FlagOnly,
+    /// Server version and request ids too.
+    Full,
+    /// Like `Full` without the failure flag (swagger, section 14 has it; health of this server does not).
+    NoFlag,
+}
+
+impl RequestError {
+    /// HTTP status of the reply.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound | Self::SwaggerVersion(_) => StatusCode::NOT_FOUND,
+            Self::RouteMethod | Self::ScoreMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestIdTooLong | Self::ClientRequestIdTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyIncomplete | Self::BodyInvalid(_) => StatusCode::BAD_REQUEST,
+            Self::QueueFull { .. } | Self::NotReady | Self::Draining | Self::Stopped | Self::ClientLeft => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::WorkerLost { .. } | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Which headers go with it.
+    pub fn headers(&self) -> ErrorHeaders {
+        match self {
+            Self::NotFound | Self::RouteMethod => ErrorHeaders::FlagOnly,
+            Self::NotReady | Self::Draining => ErrorHeaders::NoFlag,
+            _ => ErrorHeaders::Full,
+        }
+    }
+
+    /// True if the blame is the script's, or its process's: `x-ms-run-function-failed: True`.
+    pub fn run_failed(&self) -> bool {
+        matches!(self, Self::WorkerLost { .. })
+    }
+
+    /// Seconds for `Retry-After`, on replies that a client may simply repeat.
+    pub fn retry_after(&self) -> Option<u32> {
+        matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE).then_some(1)
+    }
+
+    /// True if the connection must end with this reply, because the rest of the request cannot be skipped safely.
+    pub fn closes_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::BodyTooLarge { .. }
+                | Self::BodyIncomplete
+                | Self::BodyInvalid(_)
+                | Self::Expectation
+                | Self::Stopped
+                | Self::ClientLeft
+        )
+    }
+}

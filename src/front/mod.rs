@@ -1,0 +1,246 @@
+//! The front process: accepts clients, answers health, queues requests for the workers, ends in good order.
+//!
+//! Everything here runs on one thread, the event loop of [`serve`]. No user code ever runs in this process, so nothing a
+//! script does can block it. Owns the listeners' accept loops and the order of shutting down; requests are `routes.rs`.
+
+mod access_log;
+mod body;
+mod connection;
+mod error;
+mod ids;
+mod protocol_error;
+mod reply;
+mod routes;
+mod swagger;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use actix_http::HttpService;
+use actix_service::{map_config, IntoServiceFactory as _, Service, ServiceFactory as _};
+use actix_web::{dev::AppConfig, web, App, HttpRequest};
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::Notify,
+};
+
+use self::connection::{ClientSocket, Connection};
+use crate::{
+    control::{Order, Supervisor},
+    dispatch::{remote, Dispatcher},
+    settings::Settings,
+};
+
+/// Idle keep-alive connections are closed after this time.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// A request head must be complete within this time.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// After an early reply to a body that is still being sent, the rest is read and dropped for this long, so that the
+/// client sees the reply and not a reset.
+const LINGER: Duration = Duration::from_secs(5);
+/// After `stop`, replies get this long to reach their clients.
+const STOP_PATIENCE: Duration = Duration::from_millis(300);
+
+/// The descriptors the supervisor hands over, as the sockets they are.
+pub struct Sockets {
+    /// Where clients connect: the main port, and the health port if it is separate.
+    pub clients: Vec<std::net::TcpListener>,
+    /// Where workers connect.
+    pub workers: std::os::unix::net::UnixListener,
+    /// The line to the supervisor.
+    pub supervisor: std::os::unix::net::UnixStream,
+}
+
+/// What all requests share.
+pub struct Front {
+    settings: Settings,
+    server_version: Bytes,
+    dispatcher: Dispatcher,
+    draining: Cell<bool>,
+    connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    next_connection: Cell<u64>,
+    connection_closed: Notify,
+}
+
+impl Front {
+    fn new(settings: Settings) -> Rc<Self> {
+        Rc::new(Self {
+            server_version: settings.server_version.clone().into(),
+            dispatcher: Dispatcher::new(settings.max_queue),
+            settings,
+            draining: Cell::new(false),
+            connections: RefCell::default(),
+            next_connection: Cell::new(0),
+            connection_closed: Notify::new(),
+        })
+    }
+
+    /// True once the server only finishes what it has.
+    fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    fn register(self: &Rc<Self>) -> Registered {
+        let id = self.next_connection.get();
+        self.next_connection.set(id + 1);
+        let connection = Rc::<Connection>::default();
+        self.connections.borrow_mut().insert(id, connection.clone());
+        Registered { front: self.clone(), id, connection }
+    }
+
+    /// Asks every connection to end when its open requests are answered.
+    fn end_connections(&self) {
+        self.draining.set(true);
+        for connection in self.connections.borrow().values() {
+            connection.end();
+        }
+    }
+
+    async fn all_closed(&self) {
+        while !self.connections.borrow().is_empty() {
+            self.connection_closed.notified().await;
+        }
+    }
+}
+
+/// A connection in the front's list, for as long as it is open.
+struct Registered {
+    front: Rc<Front>,
+    id: u64,
+    connection: Rc<Connection>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.front.connections.borrow_mut().remove(&self.id);
+        self.front.connection_closed.notify_waiters();
+    }
+}
+
+/// Serves until the supervisor says `drain` or `stop`, or is gone. Blocks the calling thread.
+pub fn serve(settings: Settings, sockets: Sockets) -> io::Result<()> {
+    actix_web::rt::System::new().block_on(run(Front::new(settings), sockets))
+}
+
+async fn run(front: Rc<Front>, sockets: Sockets) -> io::Result<()> {
+    let supervisor = Supervisor::new(UnixStream::from_std(sockets.supervisor)?);
+    let workers = UnixListener::from_std(sockets.workers)?;
+    let worker_loop = tokio::task::spawn_local(remote::accept_workers(
+        workers,
+        front.dispatcher.clone(),
+        supervisor.clone(),
+    ));
+    let mut accept_loops = Vec::new();
+    for listener in sockets.clients {
+        let listener = TcpListener::from_std(listener)?;
+        accept_loops.push(tokio::task::spawn_local(accept_clients(front.clone(), listener)));
+    }
+    let mut lines = BytesMut::new();
+    let drained = take_orders(&front, &supervisor, &mut lines, false).await?;
+    for accept_loop in accept_loops {
+        accept_loop.abort();
+    }
+    front.end_connections();
+    if drained {
+        let finish = async {
+            tokio::select! {
+                () = front.all_closed() => Ok(true),
+                again = take_orders(&front, &supervisor, &mut lines, true) => again,
+            }
+        };
+        // What is not finished in time is answered like after `stop`.
+        if let Ok(ended) = tokio::time::timeout(front.settings.graceful_timeout, finish).await {
+            ended?;
+        }
+    }
+    front.dispatcher.stop();
+    let _ = tokio::time::timeout(STOP_PATIENCE, front.all_closed()).await;
+    worker_loop.abort();
+    Ok(())
+}
+
+/// Follows the supervisor's orders until one of them ends serving: true for `drain`, false for `stop`.
+async fn take_orders(
+    front: &Front,
+    supervisor: &Supervisor,
+    lines: &mut BytesMut,
+    draining: bool,
+) -> io::Result<bool> {
+    loop {
+        match supervisor.next_order(lines).await? {
+            Some(Order::Exited(pid, cause)) => front.dispatcher.process_exited(pid, cause),
+            Some(Order::Retire(pid)) => {
+                if !front.dispatcher.retire(pid) {
+                    log::debug!(target: "azmlinfsrv.front", "Worker {pid} was to retire but is not connected");
+                }
+            }
+            Some(Order::Drain) if draining => {}
+            Some(Order::Drain) => return Ok(true),
+            // Without a supervisor nobody replaces workers or passes signals on: end like after `stop`.
+            Some(Order::Stop) | None => return Ok(false),
+        }
+    }
+}
+
+async fn accept_clients(front: Rc<Front>, listener: TcpListener) {
+    let handler = {
+        let front = front.clone();
+        move |request: HttpRequest, payload: web::Payload| routes::handle(front.clone(), request, payload.into_inner())
+    };
+    let app = App::new().default_service(web::to(handler)).into_factory();
+    let http = HttpService::build()
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(HEAD_TIMEOUT)
+        .client_disconnect_timeout(LINGER)
+        .on_connect_ext(|socket: &ClientSocket, data| {
+            data.insert(socket.connection().clone());
+        })
+        .h1(map_config(app, |_| AppConfig::default()));
+    let service = match http.new_service(()).await {
+        Ok(service) => Rc::new(service),
+        Err(error) => return log::error!(target: "azmlinfsrv.front", "Cannot build the HTTP service: {error:?}"),
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let registered = front.register();
+                let service = service.clone();
+                tokio::task::spawn_local(serve_client(service, stream, peer, registered));
+            }
+            Err(error) if is_connection_error(&error) => {}
+            Err(error) => {
+                // Out of descriptors or memory: others may be given back soon, the backlog waits.
+                log::error!(target: "azmlinfsrv.front", "Cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve_client<S>(service: Rc<S>, stream: TcpStream, peer: SocketAddr, registered: Registered)
+where
+    S: Service<(ClientSocket, Option<SocketAddr>), Response = ()>,
+    S::Error: std::fmt::Debug,
+{
+    // Small replies must not wait for an acknowledgement; a socket that refuses the option is broken anyway.
+    let _ = stream.set_nodelay(true);
+    let socket = ClientSocket::new(stream, registered.connection.clone());
+    if let Err(error) = service.call((socket, Some(peer))).await {
+        log::debug!(target: "azmlinfsrv.front", "Connection of {peer} ended: {error:?}");
+    }
+}
+
+/// Errors of the connection being accepted, not of accepting.
+fn is_connection_error(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}

@@ -1,0 +1,231 @@
+//! From an outcome to the HTTP response: status, the headers of contract sections 5, 7, 8 and 9, body.
+//!
+//! Runs in the front's event loop. Knows nothing of routes or workers beyond what a [`ReplyHead`] says.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use actix_web::{
+    body::{BodySize, MessageBody},
+    http::{
+        header::{HeaderName, HeaderValue, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SERVER},
+        StatusCode,
+    },
+    HttpResponse, HttpResponseBuilder,
+};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{
+    connection::{Connection, OpenRequest},
+    error::{ErrorHeaders, RequestError},
+    ids::RequestIds,
+};
+use crate::{
+    frame::{Origin, ReplyHead},
+    pyjson,
+};
+
+const FAILED: HeaderName = HeaderName::from_static("x-ms-run-function-failed");
+const RUN_MS: HeaderName = HeaderName::from_static("x-ms-run-fn-exec-ms");
+const SERVER_VERSION: HeaderName = HeaderName::from_static("x-ms-server-version");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MS_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
+const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+const TRACE_ID: HeaderName = HeaderName::from_static("traceid");
+const ERROR_LOCATION: HeaderName = HeaderName::from_static("x-ms-run-error-location");
+
+const TRUE: HeaderValue = HeaderValue::from_static("True");
+const FALSE: HeaderValue = HeaderValue::from_static("False");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+
+/// Header fields that describe the connection, not the reply: a script's are dropped (contract section 7).
+const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-authenticate", "te", "transfer-encoding", "upgrade"];
+
+/// What every reply to one request needs.
+pub struct ReplyContext {
+    /// Ids to echo.
+    pub ids: RequestIds,
+    /// The connection it goes to.
+    pub connection: Rc<Connection>,
+    /// `x-ms-server-version` of replies that no worker made.
+    pub server_version: Bytes,
+}
+
+/// A reply that cannot be sent because of what the script put into it.
+#[derive(Debug, thiserror::Error)]
+pub enum UnsendableReply {
+    /// Not a final HTTP status.
+    #[error("status {0} is not one of a final HTTP response (200 to 999)")]
+    Status(u16),
+    /// A header field that HTTP cannot carry.
+    #[error("header {0:?} has a name or value that HTTP does not allow")]
+    Field(String),
+}
+
+impl ReplyContext {
+    /// A short text reply of the front: health and OPTIONS. `failed_flag` adds `x-ms-run-function-failed: False`.
+    pub fn text(&self, text: &'static str, failed_flag: bool, allow: Option<&'static str>) -> HttpResponse {
+        let mut response = self.builder(StatusCode::OK);
+        response.insert_header((CONTENT_TYPE, TEXT));
+        if failed_flag {
+            response.insert_header((FAILED, FALSE));
+        }
+        if let Some(methods) = allow {
+            response.insert_header((ALLOW, HeaderValue::from_static(methods)));
+        }
+        self.identify(&mut response, &self.server_version);
+        self.finish(response, Bytes::from_static(text.as_bytes()))
+    }
+
+    /// A JSON document of the front (swagger).
+    pub fn json(&self, document: Bytes) -> HttpResponse {
+        let mut response = self.builder(StatusCode::OK);
+        response.insert_header((CONTENT_TYPE, JSON)).insert_header((FAILED, FALSE));
+        self.identify(&mut response, &self.server_version);
+        self.finish(response, document)
+    }
+
+    /// An error reply of the front.
+    pub fn error(&self, error: &RequestError) -> HttpResponse {
+        if error.closes_connection() {
+            self.connection.end();
+        }
+        let mut response = self.builder(error.status());
+        response.insert_header((CONTENT_TYPE, JSON));
+        if error.headers() != ErrorHeaders::NoFlag {
+            response.insert_header((FAILED, if error.run_failed() { TRUE } else { FALSE }));
+        }
+        if let Some(seconds) = error.retry_after() {
+            response.insert_header((RETRY_AFTER, seconds));
+        }
+        if error.headers() != ErrorHeaders::FlagOnly {
+            self.identify(&mut response, &self.server_version);
+        }
+        self.finish(response, pyjson::message_body(&error.to_string()).into())
+    }
+
+    /// A complete reply of a worker.
+    pub fn whole(&self, head: ReplyHead, body: Bytes) -> Result<HttpResponse, UnsendableReply> {
+        let response = self.of_worker(head)?;
+        Ok(self.finish(response, body))
+    }
+
+    /// A streamed reply of a worker. `open` keeps the request counted as open until the stream ends.
+    pub fn stream(
+        &self,
+        head: ReplyHead,
+        parts: mpsc::Receiver<Result<Bytes, String>>,
+        open: OpenRequest,
+    ) -> Result<HttpResponse, UnsendableReply> {
+        let declared = declared_length(&head);
+        let mut response = self.of_worker(head)?;
+        self.connection.note_reply(self.connection.is_ending(), b"");
+        Ok(response.body(StreamBody { parts, size: declared.map_or(BodySize::Stream, BodySize::Sized), _open: open }))
+    }
+
+    fn builder(&self, status: StatusCode) -> HttpResponseBuilder {
+        let mut response = HttpResponse::build(status);
+        response.insert_header((SERVER, HeaderValue::from_static("azmlinfsrv")));
+        if self.connection.is_ending() {
+            response.force_close();
+        }
+        response
+    }
+
+    fn of_worker(&self, head: ReplyHead) -> Result<HttpResponseBuilder, UnsendableReply> {
+        let status = StatusCode::from_u16(head.status).ok().filter(|status| !status.is_informational());
+        let status = status.ok_or(UnsendableReply::Status(head.status))?;
+        let mut response = self.builder(status);
+        if status.canonical_reason().is_none() {
+            response.reason("Unknown");
+        }
+        let forced = match head.origin {
+            Origin::Result | Origin::ServerError => Some(FALSE),
+            Origin::ScriptError => Some(TRUE),
+            Origin::Response => status.is_server_error().then_some(TRUE),
+        };
+        let own_fields = |name: &HeaderName| !(status.is_server_error() && *name == FAILED);
+        for (name, value) in &head.fields {
+            let unsendable = || UnsendableReply::Field(String::from_utf8_lossy(name).into_owned());
+            let name = HeaderName::from_bytes(name).map_err(|_| unsendable())?;
+            let value = HeaderValue::from_maybe_shared(value.clone()).map_err(|_| unsendable())?;
+            let kept = !HOP_BY_HOP.contains(&name.as_str()) && name != CONTENT_LENGTH && own_fields(&name);
+            if kept {
+                response.append_header((name, value));
+            }
+        }
+        if let Some(failed) = forced {
+            response.append_header((FAILED, failed));
+        }
+        if let Some(run_ms) = head.run_ms {
+            response.append_header((RUN_MS, format!("{run_ms:.3}")));
+        }
+        if let Some(location) = Some(head.error_location).filter(|location| !location.is_empty()) {
+            append_bytes(&mut response, ERROR_LOCATION, &location);
+        }
+        self.identify(&mut response, &head.server_version);
+        Ok(response)
+    }
+
+    /// Adds server version and request ids.
+    fn identify(&self, response: &mut HttpResponseBuilder, server_version: &Bytes) {
+        if !server_version.is_empty() {
+            append_bytes(response, SERVER_VERSION, server_version);
+        }
+        let ids = [
+            (REQUEST_ID, &self.ids.request),
+            (MS_REQUEST_ID, &self.ids.ms_request),
+            (CLIENT_REQUEST_ID, &self.ids.client),
+        ];
+        for (name, id) in ids {
+            if let Some(value) = id.as_ref().and_then(|id| HeaderValue::from_maybe_shared(id.clone()).ok()) {
+                response.insert_header((name, value));
+            }
+        }
+        if let Some(trace) = &self.ids.trace {
+            append_bytes(response, TRACE_ID, trace);
+        }
+    }
+
+    fn finish(&self, mut response: HttpResponseBuilder, body: Bytes) -> HttpResponse {
+        self.connection.note_reply(self.connection.is_ending(), &body);
+        response.body(body)
+    }
+}
+
+/// A value that HTTP cannot carry is left out: these come from a client's own header or an environment variable.
+fn append_bytes(response: &mut HttpResponseBuilder, name: HeaderName, value: &Bytes) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(value.clone()) {
+        response.append_header((name, value));
+    }
+}
+
+fn declared_length(head: &ReplyHead) -> Option<u64> {
+    let (_, value) = head.fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"content-length"))?;
+    std::str::from_utf8(value).ok()?.trim().parse().ok()
+}
+
+/// The parts of a stream as the body of a response.
+struct StreamBody {
+    parts: mpsc::Receiver<Result<Bytes, String>>,
+    size: BodySize,
+    _open: OpenRequest,
+}
+
+impl MessageBody for StreamBody {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.size
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        // An error cuts the connection without the final chunk: the only way to tell the client.
+        self.parts.poll_recv(cx).map(|part| part.map(|part| part.map_err(Into::into)))
+    }
+}

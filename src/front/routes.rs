@@ -1,0 +1,336 @@
+//! The routes: which method does what on `/`, `/score`, `/swagger.json`, `/livez` and `/readyz`; JSON 404 and 405.
+//!
+//! Runs in the front's event loop. `/score` is the only route that involves a worker; the others answer from what the
+//! front knows, so they never wait (contract section 5, DESIGN "health").
+
+use std::{borrow::Cow, rc::Rc, time::Instant};
+
+use actix_web::{
+    http::{
+        header::{HeaderName, CONTENT_TYPE, EXPECT},
+        Method,
+    },
+    HttpRequest, HttpResponse,
+};
+use bytes::Bytes;
+
+use super::{
+    access_log::Line,
+    body,
+    connection::Connection,
+    error::RequestError,
+    ids::{self, RequestIds},
+    reply::ReplyContext,
+    swagger, Front,
+};
+use crate::{
+    dispatch::{Answer, Pending},
+    frame::{Field, Job},
+};
+
+/// Methods of the routes that only tell something.
+const READ_METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// What a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// `/`: is there a worker that takes requests?
+    Health,
+    /// `/livez`: is the front alive?
+    Live,
+    /// `/readyz`: ready, and not draining?
+    Ready,
+    /// `/score`: the script.
+    Score,
+    /// `/swagger.json`: the script's description.
+    Swagger,
+}
+
+impl Route {
+    /// Percent-encoding is undone and leading slashes count once (`//score`, `/%73core`); nothing else is normalised.
+    pub fn of(path: &str) -> Option<Self> {
+        let decoded: Cow<'_, str> = if path.contains('%') {
+            percent_encoding::percent_decode_str(path).decode_utf8_lossy()
+        } else {
+            path.into()
+        };
+        if !decoded.starts_with('/') {
+            return None;
+        }
+        Some(match decoded.trim_start_matches('/') {
+            "" => Self::Health,
+            "livez" => Self::Live,
+            "readyz" => Self::Ready,
+            "score" => Self::Score,
+            "swagger.json" => Self::Swagger,
+            _ => return None,
+        })
+    }
+
+    fn accepts(self, method: &Method) -> bool {
+        let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        reads || (self == Self::Score && *method == Method::POST)
+    }
+}
+
+/// Answers one request.
+pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::dev::Payload) -> HttpResponse {
+    let Some(connection) = request.conn_data::<Rc<Connection>>().cloned() else {
+        // Every connection gets its state when it is accepted.
+        return HttpResponse::InternalServerError().finish();
+    };
+    let open = connection.begin_request();
+    if front.is_draining() {
+        connection.end();
+    }
+    let (ids, id_error) = RequestIds::read(request.headers(), ids::new_uuid);
+    let context = ReplyContext { ids, connection, server_version: front.server_version.clone() };
+    let Some(route) = Route::of(request.uri().path()) else {
+        return context.error(&RequestError::NotFound);
+    };
+    if !route.accepts(request.method()) {
+        return context.error(&RequestError::RouteMethod);
+    }
+    if context.ids.deprecated {
+        log::warn!(
+            target: "azmlinfsrv",
+            "x-ms-request-id header has been deprecated and will be removed from future versions of the server. \
+             Please use x-ms-client-request-id."
+        );
+    }
+    if let Some(error) = id_error {
+        return context.error(&error);
+    }
+    match route {
+        Route::Score => {
+            let exchange = Exchange { front, request, context, started: Instant::now() };
+            exchange.score(payload, open).await
+        }
+        Route::Swagger => {
+            let exchange = Exchange { front, request, context, started: Instant::now() };
+            exchange.swagger()
+        }
+        _ if request.method() == Method::OPTIONS => context.text("", false, Some(READ_METHODS)),
+        Route::Live => context.text("Alive", false, None),
+        Route::Health => health(&front, &context, "Healthy", false),
+        Route::Ready => health(&front, &context, "Ready", true),
+    }
+}
+
+/// Truth about the workers, told without asking them.
+fn health(front: &Front, context: &ReplyContext, good: &'static str, drain_counts: bool) -> HttpResponse {
+    if drain_counts && front.is_draining() {
+        context.error(&RequestError::Draining)
+    } else if front.dispatcher.ready_workers() == 0 {
+        context.error(&RequestError::NotReady)
+    } else {
+        context.text(good, false, None)
+    }
+}
+
+/// One request to a logged route, from its head to its log line.
+struct Exchange {
+    front: Rc<Front>,
+    request: HttpRequest,
+    context: ReplyContext,
+    started: Instant,
+}
+
+impl Exchange {
+    async fn score(self, payload: actix_web::dev::Payload, open: super::connection::OpenRequest) -> HttpResponse {
+        let outcome = self.answer(payload).await;
+        let (response, length, worker) = match outcome {
+            Ok(Answer::Whole { head, body, pid }) => {
+                let length = Some(body.len() as u64);
+                (self.context.whole(head, body), length, Some(pid))
+            }
+            Ok(Answer::Stream { head, parts, pid }) => (self.context.stream(head, parts, open), None, Some(pid)),
+            Ok(Answer::Lost { pid, cause }) => return self.refuse(&RequestError::WorkerLost { cause }, Some(pid)),
+            Ok(Answer::Stopped) => return self.refuse(&RequestError::Stopped, None),
+            Err(error) => return self.refuse(&error, None),
+        };
+        match response {
+            Ok(response) => {
+                self.log(response.status().as_u16(), length, worker);
+                response
+            }
+            Err(problem) => {
+                log::error!(target: "azmlinfsrv", "The reply of run() cannot be sent: {problem}");
+                self.refuse(&RequestError::Internal, worker)
+            }
+        }
+    }
+
+    /// Reads the body, queues the job, waits for the worker.
+    async fn answer(&self, payload: actix_web::dev::Payload) -> Result<Answer, RequestError> {
+        self.check_expectation()?;
+        let method = self.request.method();
+        if matches!(*method, Method::OPTIONS | Method::HEAD) && !self.script_is_raw().await {
+            // The two methods that only a raw script sees; answered here without a worker.
+            return if *method == Method::OPTIONS {
+                Ok(Answer::Whole { head: self.options_head(), body: Bytes::new(), pid: std::process::id() })
+            } else {
+                Err(RequestError::ScoreMethod)
+            };
+        }
+        let limit = self.front.settings.max_request_size;
+        let body = body::read(self.request.headers(), payload, limit).await?;
+        let dispatcher = &self.front.dispatcher;
+        let pending = dispatcher
+            .submit(self.job(), body)
+            .map_err(|_| RequestError::QueueFull { waiting: dispatcher.queued() })?;
+        self.wait(pending).await
+    }
+
+    /// While the job is only queued, a client that leaves takes it along (DESIGN "in-flight window").
+    async fn wait(&self, mut pending: Pending) -> Result<Answer, RequestError> {
+        let connection = self.context.connection.clone();
+        tokio::select! {
+            biased;
+            answer = pending.answer() => return Ok(answer),
+            () = connection.client_left() => {}
+        }
+        if pending.is_queued() {
+            return Err(RequestError::ClientLeft);
+        }
+        Ok(pending.answer().await)
+    }
+
+    /// RFC 9110 section 10.1.1; `100-continue` itself is met by the parser.
+    fn check_expectation(&self) -> Result<(), RequestError> {
+        let expectation = self.request.headers().get(EXPECT).filter(|value| !value.is_empty());
+        match expectation {
+            Some(value) if !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue") => {
+                Err(RequestError::Expectation)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn script_is_raw(&self) -> bool {
+        self.front.dispatcher.script_known().await.is_some_and(|script| script.raw)
+    }
+
+    fn options_head(&self) -> crate::frame::ReplyHead {
+        let content_type = (Bytes::from_static(b"content-type"), Bytes::from_static(b"text/html; charset=utf-8"));
+        crate::frame::ReplyHead {
+            status: 200,
+            server_version: self.front.server_version.clone(),
+            fields: vec![content_type],
+            ..Default::default()
+        }
+    }
+
+    fn job(&self) -> Job {
+        let uri = self.request.uri();
+        let mut job = Job {
+            method: self.request.method().as_str().to_owned(),
+            query: Bytes::copy_from_slice(uri.query().unwrap_or_default().as_bytes()),
+            content_type: self.header(CONTENT_TYPE),
+            http_minor: u8::from(self.request.version() == actix_web::http::Version::HTTP_11),
+            ..Job::default()
+        };
+        // Before the first worker has said what its script needs, everything is kept.
+        if self.front.dispatcher.script().is_none_or(|script| script.wants_request) {
+            let target = uri.path_and_query().map_or("/", |target| target.as_str());
+            job.target = Bytes::copy_from_slice(target.as_bytes());
+            job.peer = self.request.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+            job.request_id = self.context.ids.request_text().into_owned();
+            job.fields = fields_as_sent(&self.request);
+        }
+        job
+    }
+
+    fn header(&self, name: HeaderName) -> Bytes {
+        let value = self.request.headers().get(name);
+        value.map(|value| Bytes::copy_from_slice(value.as_bytes())).unwrap_or_default()
+    }
+
+    fn swagger(self) -> HttpResponse {
+        if self.request.method() == Method::OPTIONS {
+            let response = self.context.text("", true, Some(READ_METHODS));
+            self.log(200, Some(0), None);
+            return response;
+        }
+        let script = self.front.dispatcher.script();
+        match swagger::document(script.as_deref(), self.request.query_string()) {
+            Ok(document) => {
+                self.log(200, Some(document.len() as u64), None);
+                self.context.json(document)
+            }
+            Err(error) => self.refuse(&error, None),
+        }
+    }
+
+    fn refuse(&self, error: &RequestError, worker: Option<u32>) -> HttpResponse {
+        let response = self.context.error(error);
+        let length = pyjson_length(error);
+        self.log(response.status().as_u16(), Some(length), worker);
+        response
+    }
+
+    fn log(&self, status: u16, length: Option<u64>, worker: Option<u32>) {
+        let uri = self.request.uri();
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let method = self.request.method().as_str();
+        Line { method, target, status, started: self.started, length, worker }.log();
+    }
+}
+
+fn pyjson_length(error: &RequestError) -> u64 {
+    crate::pyjson::message_body(&error.to_string()).len() as u64
+}
+
+/// The header fields in the order the client sent them, names in lower case.
+///
+/// actix-http's map forgets the order between names. Each value, however, is a slice of the one buffer that held the
+/// head, so the addresses of the values are in the order sent.
+fn fields_as_sent(request: &HttpRequest) -> Vec<Field> {
+    let mut fields: Vec<_> = request.headers().iter().collect();
+    fields.sort_by_key(|(_, value)| value.as_bytes().as_ptr());
+    fields
+        .into_iter()
+        .map(|(name, value)| {
+            (Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::Method;
+
+    use super::Route;
+
+    #[test]
+    fn paths_of_contract_section_5() {
+        for (path, route) in [
+            ("/", Some(Route::Health)),
+            ("//", Some(Route::Health)),
+            ("/score", Some(Route::Score)),
+            ("//score", Some(Route::Score)),
+            ("/%73core", Some(Route::Score)),
+            ("/swagger.json", Some(Route::Swagger)),
+            ("/livez", Some(Route::Live)),
+            ("/readyz", Some(Route::Ready)),
+            ("/score/", None),
+            ("/SCORE", None),
+            ("/score%2F", None),
+            ("/./score", None),
+            ("/favicon.ico", None),
+            ("*", None),
+            ("", None),
+        ] {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_score_takes_posts() {
+        assert!(Route::Score.accepts(&Method::POST));
+        for route in [Route::Health, Route::Live, Route::Ready, Route::Swagger] {
+            assert!(route.accepts(&Method::HEAD) && !route.accepts(&Method::POST));
+        }
+        assert!(!Route::Score.accepts(&Method::PUT));
+    }
+}

@@ -1,0 +1,157 @@
+//! The text rules of Python's `json.dumps` with its default arguments: escapes, floats, separators.
+//!
+//! Pure text, no Python objects: `worker/output.rs` walks the objects and calls this. Used by the front for its own
+//! error bodies and by the workers for results, so that both read the same on the wire (contract section 7).
+
+#[cfg(test)]
+mod tests;
+
+/// Between the items of a list or object.
+pub const ITEM_SEPARATOR: &[u8] = b", ";
+/// Between key and value.
+pub const KEY_SEPARATOR: &[u8] = b": ";
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// Appends `text` as a JSON string in ASCII, as `json.dumps` (`ensure_ascii=True`) writes it.
+pub fn write_str(out: &mut Vec<u8>, text: &str) {
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut plain_from = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        let byte = bytes[at];
+        if is_plain(byte) {
+            at += 1;
+            continue;
+        }
+        out.extend_from_slice(&bytes[plain_from..at]);
+        if byte.is_ascii() {
+            write_ascii_escape(out, byte);
+            at += 1;
+        } else {
+            // `at` only ever stops at character starts, so the slice is valid text and has a first character.
+            let Some(character) = text[at..].chars().next() else { break };
+            let mut units = [0u16; 2];
+            for unit in character.encode_utf16(&mut units) {
+                write_unicode_escape(out, *unit);
+            }
+            at += character.len_utf8();
+        }
+        plain_from = at;
+    }
+    out.extend_from_slice(&bytes[plain_from..]);
+    out.push(b'"');
+}
+
+/// True for what stands for itself: printable ASCII except quote and backslash. DEL (0x7f) is escaped by CPython.
+const fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+}
+
+fn write_ascii_escape(out: &mut Vec<u8>, byte: u8) {
+    let short = match byte {
+        b'"' => b'"',
+        b'\\' => b'\\',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        0x08 => b'b',
+        0x0c => b'f',
+        _ => return write_unicode_escape(out, u16::from(byte)),
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+fn write_unicode_escape(out: &mut Vec<u8>, unit: u16) {
+    let digit = |shift: u16| HEX[usize::from(unit >> shift & 0xf)];
+    out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
+}
+
+/// Appends a float as `float.__repr__` writes it; the three non-finite values as `NaN`, `Infinity`, `-Infinity`.
+pub fn write_float(out: &mut Vec<u8>, value: f64) {
+    if value.is_nan() {
+        out.extend_from_slice(b"NaN");
+        return;
+    }
+    if value.is_infinite() {
+        out.extend_from_slice(if value > 0.0 { b"Infinity" } else { b"-Infinity" });
+        return;
+    }
+    let mut buffer = ryu::Buffer::new();
+    let shortest = buffer.format_finite(value).as_bytes();
+    // ryu switches to exponents at 1e16 and 1e-5; repr does so at 1e16 and 1e-4. Only the small side differs.
+    match shortest.iter().position(|&byte| byte == b'e') {
+        None => write_plain_float(out, value, shortest),
+        Some(at) => write_exponent_float(out, &shortest[..at], &shortest[at + 1..]),
+    }
+}
+
+/// ryu's plain notation; below 1e-4 repr wants an exponent.
+fn write_plain_float(out: &mut Vec<u8>, value: f64, shortest: &[u8]) {
+    if value == 0.0 || value.abs() >= 1e-4 {
+        out.extend_from_slice(shortest);
+        return;
+    }
+    // "-0.0000123" -> sign, first digit, the others, exponent by the count of zeros behind the point.
+    let (sign, digits) = match shortest.strip_prefix(b"-") {
+        Some(rest) => (&b"-"[..], rest),
+        None => (&b""[..], shortest),
+    };
+    let fraction = &digits[2..];
+    let zeros = fraction.iter().take_while(|&&byte| byte == b'0').count();
+    let significant = &fraction[zeros..];
+    out.extend_from_slice(sign);
+    out.push(significant[0]);
+    if significant.len() > 1 {
+        out.push(b'.');
+        out.extend_from_slice(&significant[1..]);
+    }
+    write_exponent(out, -(zeros as i32 + 1));
+}
+
+/// ryu's exponent notation: same digits, but repr signs the exponent and pads it to two digits.
+fn write_exponent_float(out: &mut Vec<u8>, mantissa: &[u8], exponent: &[u8]) {
+    let exponent: i32 = std::str::from_utf8(exponent).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let significant = mantissa.strip_suffix(b".0").unwrap_or(mantissa);
+    if (0..16).contains(&exponent) {
+        // Not reached with ryu's thresholds; kept exact in case they change.
+        write_positional(out, significant, exponent as usize);
+        return;
+    }
+    out.extend_from_slice(significant);
+    write_exponent(out, exponent);
+}
+
+fn write_positional(out: &mut Vec<u8>, mantissa: &[u8], exponent: usize) {
+    let mut digits: Vec<u8> = mantissa.iter().copied().filter(u8::is_ascii_digit).collect();
+    if mantissa.starts_with(b"-") {
+        out.push(b'-');
+    }
+    while digits.len() < exponent + 2 {
+        digits.push(b'0');
+    }
+    out.extend_from_slice(&digits[..=exponent]);
+    out.push(b'.');
+    out.extend_from_slice(&digits[exponent + 1..]);
+}
+
+fn write_exponent(out: &mut Vec<u8>, exponent: i32) {
+    out.push(b'e');
+    out.push(if exponent < 0 { b'-' } else { b'+' });
+    let size = exponent.unsigned_abs();
+    if size < 10 {
+        out.push(b'0');
+    }
+    out.extend_from_slice(itoa::Buffer::new().format(size).as_bytes());
+}
+
+/// The body of every error reply: `{"message": …}`.
+pub fn message_body(message: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len() + 16);
+    out.extend_from_slice(b"{\"message\": ");
+    write_str(&mut out, message);
+    out.push(b'}');
+    out
+}

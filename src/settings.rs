@@ -1,0 +1,45 @@
+//! The settings the Rust side needs, read once from the launcher's frozen `Settings` object.
+//!
+//! Owns nothing but the list: names, meaning, units. Defaults and parsing live in `settings_table.py` alone.
+
+use std::time::Duration;
+
+/// See `settings_table.py` for what each means; field names are the same there.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `x-ms-server-version` of replies that no worker made.
+    pub server_version: String,
+    /// Jobs that may wait before 503 is answered.
+    pub max_queue: usize,
+    /// Largest request body in bytes.
+    pub max_request_size: usize,
+    /// Seconds after TERM within which queued and running requests finish.
+    pub graceful_timeout: Duration,
+    /// Limit of one `run()`; zero means none.
+    pub worker_timeout: Duration,
+    /// Limit after which `run()` is interrupted, in milliseconds; zero means none, negative fails every call.
+    pub scoring_timeout_ms: i64,
+    /// Put the traceback of a script error into the reply.
+    pub error_details: bool,
+}
+
+#[cfg(feature = "python")]
+impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
+    type Error = pyo3::PyErr;
+
+    fn extract(object: pyo3::Borrowed<'a, 'py, pyo3::PyAny>) -> pyo3::PyResult<Self> {
+        use pyo3::types::PyAnyMethods;
+        let seconds = |name: &str| -> pyo3::PyResult<Duration> {
+            Ok(Duration::from_secs(object.getattr(name)?.extract()?))
+        };
+        Ok(Self {
+            server_version: object.getattr("server_version")?.extract()?,
+            max_queue: object.getattr("max_queue")?.extract()?,
+            max_request_size: object.getattr("max_request_size")?.extract()?,
+            graceful_timeout: seconds("graceful_timeout")?,
+            worker_timeout: seconds("worker_timeout")?,
+            scoring_timeout_ms: object.getattr("scoring_timeout_ms")?.extract()?,
+            error_details: object.getattr("error_details")?.extract()?,
+        })
+    }
+}

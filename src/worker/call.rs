@@ -1,0 +1,286 @@
+//! Calling the script: arguments, time limit, result or error, as one reply.
+//!
+//! Every failure becomes a reply here; nothing a script raises, `SystemExit` included, leaves this file. Runs on the
+//! worker's main thread.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use pyo3::{
+    exceptions::{PyBaseException, PyTimeoutError},
+    intern,
+    prelude::*,
+    types::{PyBytes, PyDict, PyString},
+};
+
+use super::{
+    input::{self, InputError},
+    output,
+    script::{Mode, Script},
+};
+use crate::{
+    frame::{Field, Job, Origin},
+    pyjson,
+    settings::Settings,
+};
+
+const SCRIPT_ERROR: &str = "An unexpected error occurred in scoring script. Check the logs for more info.";
+const INTERNAL_ERROR: &str = "An unexpected internal error occurred. Check the logs for more info.";
+const JSON: Field = (Bytes::from_static(b"content-type"), Bytes::from_static(b"application/json"));
+
+/// A reply before it is framed.
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) origin: Origin,
+    pub(super) run_ms: Option<f64>,
+    pub(super) error_location: Bytes,
+    pub(super) fields: Vec<Field>,
+    pub(super) outcome: Outcome,
+}
+
+/// The body of a reply.
+pub(super) enum Outcome {
+    /// All of it.
+    Whole(Bytes),
+    /// An iterator whose first part has been fetched, so that a failure before it is still a proper error reply.
+    Stream {
+        /// The first part; `None` if the stream is empty.
+        first: Option<Bytes>,
+        /// The iterator with the others.
+        rest: Py<PyAny>,
+    },
+}
+
+/// Calls one script under the settings' time limit.
+pub(super) struct Caller<'a, 'py> {
+    script: &'a Script<'py>,
+    scoring_timeout_ms: i64,
+    error_details: bool,
+    set_timer: Bound<'py, PyAny>,
+}
+
+impl<'a, 'py> Caller<'a, 'py> {
+    pub(super) fn new(py: Python<'py>, script: &'a Script<'py>, settings: &Settings) -> PyResult<Self> {
+        Ok(Self {
+            script,
+            scoring_timeout_ms: settings.scoring_timeout_ms,
+            error_details: settings.error_details,
+            // `arm(seconds)` of deadline.py; 0 disarms.
+            set_timer: py.import("azureml_inference_server_http.deadline")?.getattr("arm")?,
+        })
+    }
+
+    /// Runs the job.
+    pub(super) fn answer(&self, py: Python<'py>, job: &Job, body: &Bytes) -> Reply {
+        let arguments = match input::arguments(py, self.script, job, body) {
+            Ok(arguments) => arguments,
+            Err(InputError::Refused(status, message)) => return error_reply(status, &message),
+            Err(InputError::Internal(error)) => return self.internal_error(py, error),
+        };
+        let started = Instant::now();
+        let result = self.run_in_time(py, job, body, arguments);
+        let run_ms = started.elapsed().as_secs_f64() * 1e3;
+        match result {
+            Ok(result) => self.render(py, job, &result, run_ms),
+            Err(error) => self.script_error(py, error),
+        }
+    }
+
+    /// Logs a fault that no client can be told about.
+    pub(super) fn log_internal(&self, py: Python<'py>, error: PyErr) {
+        if let Err(failed) = self.script.object.call_method1(intern!(py, "internal_failed"), (exception(py, &error),)) {
+            failed.write_unraisable(py, None);
+        }
+    }
+
+    /// Ends a generator early or late: its `finally` blocks run (contract section 11).
+    pub(super) fn close_stream(&self, py: Python<'py>, stream: &Bound<'py, PyAny>) {
+        match stream.getattr_opt(intern!(py, "close")) {
+            Ok(None) => {}
+            Ok(Some(close)) => {
+                if let Err(error) = close.call0() {
+                    self.log_internal(py, error);
+                }
+            }
+            Err(error) => self.log_internal(py, error),
+        }
+    }
+
+    fn run_in_time(
+        &self,
+        py: Python<'py>,
+        job: &Job,
+        body: &Bytes,
+        arguments: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if self.scoring_timeout_ms == 0 {
+            return self.run(py, job, body, arguments);
+        }
+        // Negative limits fail every call (contract section 8): arming the timer with them raises.
+        self.set_timer.call1((self.scoring_timeout_ms as f64 / 1e3,))?;
+        let result = self.run(py, job, body, arguments);
+        let disarmed = self.set_timer.call1((0,));
+        // The limit may have struck after the last Python instruction of run(), when nothing looked at signals any more.
+        let struck_late = py.check_signals();
+        result.and_then(|result| disarmed.and(struck_late).map(|_| result))
+    }
+
+    fn run(
+        &self,
+        py: Python<'py>,
+        job: &Job,
+        body: &Bytes,
+        arguments: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if self.script.mode == Mode::Raw || self.script.needs_context(py)? {
+            return self.run_in_context(py, job, body, arguments);
+        }
+        self.script.run.call((), arguments.as_ref())
+    }
+
+    /// Inside a Flask request context, with the whole request at hand (contract section 11).
+    fn run_in_context(
+        &self,
+        py: Python<'py>,
+        job: &Job,
+        body: &Bytes,
+        arguments: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let fields: Vec<_> =
+            job.fields.iter().map(|(name, value)| (input::latin1(py, name), input::latin1(py, value))).collect();
+        let request = (
+            &job.method,
+            input::latin1(py, &job.target),
+            job.http_minor,
+            fields,
+            PyBytes::new(py, body),
+            &job.peer,
+            &job.request_id,
+            arguments,
+        );
+        self.script.object.call_method1(intern!(py, "call_with_request"), request)
+    }
+
+    fn script_error(&self, py: Python<'py>, error: PyErr) -> Reply {
+        let exception = exception(py, &error);
+        let message = if error.is_instance_of::<PyTimeoutError>(py) {
+            format!("Scoring timeout after {} ms", self.scoring_timeout_ms)
+        } else {
+            SCRIPT_ERROR.to_owned()
+        };
+        let location = self
+            .script
+            .object
+            .call_method1(intern!(py, "script_failed"), (exception,))
+            .and_then(|location| location.extract::<Option<String>>());
+        let location = location.unwrap_or_else(|failed| {
+            failed.write_unraisable(py, None);
+            None
+        });
+        let body = if self.error_details { self.detailed_body(py, &message, exception) } else { None };
+        Reply {
+            origin: Origin::ScriptError,
+            error_location: location.unwrap_or_default().into(),
+            outcome: Outcome::Whole(body.unwrap_or_else(|| pyjson::message_body(&message)).into()),
+            ..error_reply(500, "")
+        }
+    }
+
+    /// `{"message": …, "traceback": …}` for `--error_details`.
+    fn detailed_body(&self, py: Python<'py>, message: &str, exception: &Bound<'py, PyBaseException>) -> Option<Vec<u8>> {
+        let text = self.script.object.call_method1(intern!(py, "error_text"), (exception,)).ok()?;
+        let text = text.cast_into::<PyString>().ok()?;
+        let mut body = b"{\"message\": ".to_vec();
+        pyjson::write_str(&mut body, message);
+        body.extend_from_slice(b", \"traceback\": ");
+        pyjson::write_str(&mut body, &text.to_string_lossy());
+        body.push(b'}');
+        Some(body)
+    }
+
+    fn internal_error(&self, py: Python<'py>, error: PyErr) -> Reply {
+        self.log_internal(py, error);
+        error_reply(500, INTERNAL_ERROR)
+    }
+
+    fn render(&self, py: Python<'py>, job: &Job, result: &Bound<'py, PyAny>, run_ms: f64) -> Reply {
+        let run_ms = Some(run_ms);
+        let origin = Origin::Result;
+        match output::to_json(result) {
+            Ok(body) => Reply {
+                status: 200,
+                origin,
+                run_ms,
+                error_location: Bytes::new(),
+                fields: vec![JSON],
+                outcome: Outcome::Whole(body.into()),
+            },
+            Err(output::Unusual) => match self.render_in_python(py, job, result) {
+                Ok(reply) => Reply { run_ms, ..reply },
+                Err(error) => self.internal_error(py, error),
+            },
+        }
+    }
+
+    fn render_in_python(&self, py: Python<'py>, job: &Job, result: &Bound<'py, PyAny>) -> PyResult<Reply> {
+        type Rendered<'py> = (u16, Option<String>, Vec<(String, String)>, Bound<'py, PyAny>, bool);
+        let rendered = self.script.object.call_method1(intern!(py, "render"), (result, &job.method))?;
+        let (status, _reason, headers, body, is_response): Rendered<'py> = rendered.extract()?;
+        let fields = headers.into_iter().map(|(name, value)| Ok((to_latin1(&name)?, to_latin1(&value)?)));
+        let fields = fields.collect::<PyResult<Vec<Field>>>()?;
+        let outcome = match body.cast_exact::<PyBytes>() {
+            Ok(bytes) => Outcome::Whole(Bytes::copy_from_slice(bytes.as_bytes())),
+            Err(_) => Outcome::Stream { first: next_part(&body)?, rest: body.unbind() },
+        };
+        Ok(Reply {
+            status,
+            origin: if is_response { Origin::Response } else { Origin::Result },
+            run_ms: None,
+            error_location: Bytes::new(),
+            fields,
+            outcome,
+        })
+    }
+}
+
+/// The exception object of an error, with its traceback: before CPython 3.12 the two travel apart.
+fn exception<'a, 'py>(py: Python<'py>, error: &'a PyErr) -> &'a Bound<'py, PyBaseException> {
+    let value = error.value(py);
+    if let Some(traceback) = error.traceback(py) {
+        // Refused only by an exception class that overrides attribute access; then the log shows no frames.
+        let _ = value.setattr(intern!(py, "__traceback__"), traceback);
+    }
+    value
+}
+
+/// The next part of a stream, `None` at its end. Whatever the generator raises is an error of this stream only.
+pub(super) fn next_part(stream: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
+    let py = stream.py();
+    match stream.call_method0(intern!(py, "__next__")) {
+        Ok(part) => Ok(Some(Bytes::copy_from_slice(part.cast::<PyBytes>()?.as_bytes()))),
+        Err(error) if error.is_instance_of::<pyo3::exceptions::PyStopIteration>(py) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn error_reply(status: u16, message: &str) -> Reply {
+    Reply {
+        status,
+        origin: Origin::ServerError,
+        run_ms: None,
+        error_location: Bytes::new(),
+        fields: vec![JSON],
+        outcome: Outcome::Whole(pyjson::message_body(message).into()),
+    }
+}
+
+/// Header text as bytes, one per character; anything beyond latin-1 cannot be sent.
+fn to_latin1(text: &str) -> PyResult<Bytes> {
+    if text.is_ascii() {
+        return Ok(Bytes::copy_from_slice(text.as_bytes()));
+    }
+    let bytes = text.chars().map(|character| u8::try_from(u32::from(character)));
+    bytes.collect::<Result<Vec<u8>, _>>().map(Bytes::from).map_err(|_| {
+        pyo3::exceptions::PyValueError::new_err(format!("the header text {text:?} has characters beyond latin-1"))
+    })
+}

@@ -1,0 +1,65 @@
+//! The loaded script as the worker loop sees it: what is read once from `script.Script` of the Python half.
+//!
+//! Runs on the worker's main thread.
+
+use pyo3::{intern, prelude::*, types::PyString};
+
+/// How `run()` gets its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// The body as text; for GET the query as JSON text.
+    Text,
+    /// Keyword arguments by inference-schema.
+    Schema,
+    /// The Flask request.
+    Raw,
+}
+
+/// The parts of `script.Script` that every request needs.
+pub(super) struct Script<'py> {
+    /// The Python object; fallbacks are called on it.
+    pub(super) object: Bound<'py, PyAny>,
+    /// `run`, taken once at load (contract section 4).
+    pub(super) run: Bound<'py, PyAny>,
+    /// How it wants its input.
+    pub(super) mode: Mode,
+    /// Keyword of the text input.
+    pub(super) input_name: Bound<'py, PyString>,
+    /// True if `run` has a parameter `request_headers`.
+    pub(super) pass_headers: bool,
+}
+
+impl<'py> Script<'py> {
+    /// Reads the attributes.
+    pub(super) fn read(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let py = object.py();
+        let mode: String = object.getattr(intern!(py, "mode"))?.extract()?;
+        Ok(Self {
+            object: object.clone(),
+            run: object.getattr(intern!(py, "run"))?,
+            mode: match mode.as_str() {
+                "text" => Mode::Text,
+                "schema" => Mode::Schema,
+                "raw" => Mode::Raw,
+                other => return Err(pyo3::exceptions::PyValueError::new_err(format!("unknown script mode {other:?}"))),
+            },
+            input_name: object.getattr(intern!(py, "input_name"))?.cast_into()?,
+            pass_headers: object.getattr(intern!(py, "pass_headers"))?.is_truthy()?,
+        })
+    }
+
+    /// True if OPTIONS and HEAD reach the script.
+    pub(super) fn is_raw(&self) -> bool {
+        self.mode == Mode::Raw
+    }
+
+    /// True if `run` must be called inside a Flask request context: raw scripts, and scripts that imported Flask.
+    pub(super) fn needs_context(&self, py: Python<'_>) -> PyResult<bool> {
+        self.object.getattr(intern!(py, "needs_request"))?.is_truthy()
+    }
+
+    /// True if jobs must carry the whole request.
+    pub(super) fn wants_request(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.pass_headers || self.needs_context(py)?)
+    }
+}

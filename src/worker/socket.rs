@@ -1,0 +1,196 @@
+//! The worker's end of the socket to the front: blocking reads and writes with the GIL given up.
+//!
+//! Runs on the worker's main thread. A front that dies is waited for: the supervisor starts another on the same listener,
+//! so this end connects again and says hello again; the process, and with it the loaded model, stays.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice, Write as _},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use pyo3::prelude::*;
+
+use crate::frame::{self, Decoder, Frame, Hello, Kind};
+
+/// A read that waits returns after this time, to notice a signal that came just before it and a supervisor that is gone.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a lost front may take to come back. The listener itself stays open, so only a vanished supervisor exceeds it.
+const RECONNECT_PATIENCE: Duration = Duration::from_secs(30);
+/// Pause between attempts to connect.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+/// Read buffer growth.
+const READ_SIZE: usize = 64 * 1024;
+
+/// What waiting for the front brought.
+pub(super) enum Received {
+    /// A frame.
+    Frame(Frame),
+    /// Nothing; a signal may have arrived.
+    Nothing,
+    /// There is no front any more, nor will there be.
+    FrontGone,
+}
+
+/// Connection to the front.
+pub(super) struct FrontSocket {
+    stream: UnixStream,
+    path: PathBuf,
+    hello: Bytes,
+    decoder: Decoder,
+    buffer: BytesMut,
+    /// Frames read while a stream was being sent.
+    early: VecDeque<Frame>,
+    supervisor: nix::unistd::Pid,
+}
+
+impl FrontSocket {
+    /// Connects and says hello; `None` if there is no front. Jobs may be `max_body` bytes long.
+    pub(super) fn connect(py: Python<'_>, path: PathBuf, hello: &Hello, max_body: usize) -> PyResult<Option<Self>> {
+        let failed = |error: serde_json::Error| pyo3::exceptions::PyValueError::new_err(error.to_string());
+        let hello = hello.encode().map_err(failed)?.freeze();
+        let supervisor = nix::unistd::getppid();
+        Ok(open(py, &path, &hello, supervisor)?.map(|stream| Self {
+            stream,
+            path,
+            hello,
+            decoder: Decoder { max_body_len: max_body as u64 },
+            buffer: BytesMut::with_capacity(READ_SIZE),
+            early: VecDeque::new(),
+            supervisor,
+        }))
+    }
+
+    /// Waits for the next frame. Python signal handlers run in between; what they raise goes to the script's log only.
+    pub(super) fn receive(&mut self, py: Python<'_>) -> PyResult<Received> {
+        loop {
+            if let Some(frame) = self.next_decoded()? {
+                return Ok(Received::Frame(frame));
+            }
+            match py.detach(|| self.read(true)) {
+                Ok(0) => {
+                    if !self.reconnect(py)? {
+                        return Ok(Received::FrontGone);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) if is_pause(&error) => {
+                    check_signals(py);
+                    let orphaned = nix::unistd::getppid() != self.supervisor;
+                    return Ok(if orphaned { Received::FrontGone } else { Received::Nothing });
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    if !self.reconnect(py)? {
+                        return Ok(Received::FrontGone);
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// True if the client of this job has left. Does not wait.
+    pub(super) fn was_cancelled(&mut self, py: Python<'_>, id: u64) -> PyResult<bool> {
+        while let Ok(1..) = py.detach(|| self.read(false)) {}
+        while let Some(frame) = self.decoder.decode(&mut self.buffer).map_err(protocol_error)? {
+            self.early.push_back(frame);
+        }
+        let cancels = |frame: &Frame| frame.kind == Kind::Cancel && frame::decode_id(frame) == Ok(id);
+        Ok(self.early.iter().any(cancels))
+    }
+
+    /// Sends a frame. If the front is gone the reply has no client left; the next read notices and connects again.
+    pub(super) fn send(&self, py: Python<'_>, mut head: Bytes, mut body: Bytes) {
+        py.detach(|| {
+            while !(head.is_empty() && body.is_empty()) {
+                match (&self.stream).write_vectored(&[IoSlice::new(&head), IoSlice::new(&body)]) {
+                    Ok(written) => {
+                        let from_head = written.min(head.len());
+                        head.advance(from_head);
+                        body.advance(written - from_head);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => return,
+                }
+            }
+        });
+    }
+
+    /// Gives back every job that has not been answered; the front hands them to others.
+    pub(super) fn say_goodbye(&self, py: Python<'_>) {
+        self.send(py, frame::encode_bare(Kind::Goodbye), Bytes::new());
+    }
+
+    fn next_decoded(&mut self) -> PyResult<Option<Frame>> {
+        if let Some(frame) = self.early.pop_front() {
+            return Ok(Some(frame));
+        }
+        self.decoder.decode(&mut self.buffer).map_err(protocol_error)
+    }
+
+    fn read(&mut self, wait: bool) -> io::Result<usize> {
+        use nix::sys::socket::{recv, MsgFlags};
+        use std::os::fd::AsRawFd as _;
+        let room = (self.buffer.capacity() - self.buffer.len()).max(READ_SIZE);
+        let filled = self.buffer.len();
+        self.buffer.resize(filled + room, 0);
+        let flags = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
+        let read = recv(self.stream.as_raw_fd(), &mut self.buffer[filled..], flags);
+        self.buffer.truncate(filled + read.unwrap_or(0));
+        Ok(read?)
+    }
+
+    fn reconnect(&mut self, py: Python<'_>) -> PyResult<bool> {
+        self.buffer.clear();
+        self.early.clear();
+        match open(py, &self.path, &self.hello, self.supervisor)? {
+            Some(stream) => {
+                self.stream = stream;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+}
+
+/// Connects to whichever front listens, and says hello. `None` once the supervisor is gone or patience has run out.
+fn open(
+    py: Python<'_>,
+    path: &std::path::Path,
+    hello: &[u8],
+    supervisor: nix::unistd::Pid,
+) -> PyResult<Option<UnixStream>> {
+    let deadline = Instant::now() + RECONNECT_PATIENCE;
+    loop {
+        let attempt = py.detach(|| {
+            let mut stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(READ_TIMEOUT))?;
+            stream.write_all(hello)?;
+            Ok::<_, io::Error>(stream)
+        });
+        match attempt {
+            Ok(stream) => return Ok(Some(stream)),
+            Err(_) if nix::unistd::getppid() != supervisor || Instant::now() >= deadline => return Ok(None),
+            Err(_) => py.detach(|| std::thread::sleep(RECONNECT_PAUSE)),
+        }
+        check_signals(py);
+    }
+}
+
+/// Lets Python's signal handlers run. The loop must survive whatever a script's handler raises, so it is only shown.
+fn check_signals(py: Python<'_>) {
+    if let Err(error) = py.check_signals() {
+        error.write_unraisable(py, None);
+    }
+}
+
+fn is_pause(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+fn protocol_error(error: frame::FrameError) -> PyErr {
+    pyo3::exceptions::PyRuntimeError::new_err(format!("the front sent what is no frame: {error}"))
+}

@@ -1,0 +1,198 @@
+"""Logging: line format, user's logging.json, level setting, worker pids (contract section 13)."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from azureml_inference_server_http import log_config
+
+LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} I \[\d+\] azmlinfsrv - "
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return SimpleNamespace(app_root=str(tmp_path), entry_script=None, log_level="INFO")
+
+
+@pytest.fixture(autouse=True)
+def logging_state():
+    """dictConfig changes the process: put the two loggers it touches back."""
+    kept = [
+        (logger, logger.handlers[:], logger.filters[:], logger.level, logger.propagate, logger.disabled)
+        for logger in (logging.getLogger(), logging.getLogger("azmlinfsrv"))
+    ]
+    yield
+    for logger, handlers, filters, level, propagate, disabled in kept:
+        logger.handlers[:], logger.filters[:] = handlers, filters
+        logger.level, logger.propagate, logger.disabled = level, propagate, disabled
+        logger.manager._clear_cache()
+
+
+def write(folder, config):
+    path = Path(folder) / "logging.json"
+    path.write_text(config if isinstance(config, str) else json.dumps(config), encoding="utf-8")
+    return str(path)
+
+
+def test_default_config_writes_contract_lines_to_stdout(settings, capsys):
+    path = log_config.configure(settings)
+    assert log_config.is_default(path)
+    assert path.endswith("logging.json")
+    out, err = capsys.readouterr()
+    assert re.fullmatch(LINE + re.escape(f"Loaded logging config from {path}\n"), out)
+    assert err == ""
+
+
+def test_time_is_utc(monkeypatch):
+    record = logging.LogRecord("n", logging.INFO, "f", 1, "m", (), None)
+    record.created, record.msecs = 86399.5, 500.0
+    assert log_config.AMLLogFormatter("%(asctime)s").format(record) == "1970-01-01 23:59:59,500"
+
+
+def test_root_logger_prints_warnings_plainly_to_stderr(settings, capsys):
+    log_config.configure(settings)
+    logging.getLogger("entry_module").info("not shown")
+    logging.getLogger("entry_module").warning("shown")
+    logging.error("also %s", "shown")
+    assert capsys.readouterr().err == "WARNING:entry_module:shown\nERROR:root:also shown\n"
+
+
+def test_children_of_azmlinfsrv_do_not_reach_the_root(settings, capsys):
+    log_config.configure(settings)
+    capsys.readouterr()
+    logging.getLogger("azmlinfsrv.print").warning("x")
+    out, err = capsys.readouterr()
+    assert out.endswith(" azmlinfsrv.print - x\n")
+    assert err == ""
+
+
+@pytest.mark.parametrize(("level", "shown"), [("debug", ["d", "i", "w"]), ("INFO", ["i", "w"]), ("WARNING", ["w"])])
+def test_log_level_takes_effect(settings, capsys, level, shown):
+    settings.log_level = level
+    log_config.configure(settings)
+    capsys.readouterr()
+    logger = logging.getLogger("azmlinfsrv.x")
+    logger.debug("d")
+    logger.info("i")
+    logger.warning("w")
+    assert [line[-1] for line in capsys.readouterr().out.splitlines()] == shown
+
+
+def test_wrong_log_level_is_refused_with_the_choices(settings):
+    settings.log_level = "LOUD"
+    with pytest.raises(log_config.LogConfigError, match=r"AZUREML_LOG_LEVEL 'LOUD'.*DEBUG"):
+        log_config.configure(settings)
+
+
+def test_record_with_worker_pid_shows_that_pid_in_any_format(settings, capsys, tmp_path):
+    write(
+        tmp_path,
+        {
+            "version": 1,
+            "formatters": {"f": {"format": "%(process)d|%(message)s"}},
+            "handlers": {"h": {"class": "logging.StreamHandler", "formatter": "f", "stream": "ext://sys.stdout"}},
+            "loggers": {"azmlinfsrv": {"level": "INFO", "handlers": ["h"]}},
+        },
+    )
+    log_config.configure(settings)
+    log_config.configure(settings)  # a second time must not stack filters
+    capsys.readouterr()
+    logging.getLogger("azmlinfsrv").info("GET / 200", extra={"worker_pid": 77})
+    assert capsys.readouterr().out == "77|GET / 200\n"
+    assert len(logging.getLogger("azmlinfsrv").filters) == 1
+
+
+def test_user_file_in_app_root_wins_over_the_scripts_folder(settings, tmp_path):
+    (tmp_path / "code").mkdir()
+    settings.entry_script = "code/score.py"
+    beside = write(tmp_path / "code", {"version": 1})
+    assert log_config.configure(settings) == beside
+    in_root = write(tmp_path, {"version": 1})
+    path = log_config.configure(settings)
+    assert path == in_root
+    assert not log_config.is_default(path)
+
+
+def test_user_file_decides_the_level_alone(settings, capsys, tmp_path):
+    handler = {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}
+    write(
+        tmp_path,
+        {"version": 1, "handlers": {"h": handler}, "loggers": {"azmlinfsrv": {"level": "DEBUG", "handlers": ["h"]}}},
+    )
+    settings.log_level = "ERROR"
+    log_config.configure(settings)
+    logging.getLogger("azmlinfsrv").debug("d")
+    assert "\nd\n" in capsys.readouterr().out
+
+
+def test_user_file_may_name_the_published_classes(settings, tmp_path, capsys):
+    write(
+        tmp_path,
+        {
+            "version": 1,
+            "formatters": {
+                "f": {"class": "azureml_inference_server_http.log_config.AMLLogFormatter", "format": "%(message)s"}
+            },
+            "filters": {"r": {"()": "azureml_inference_server_http.log_config.RootAccessFilter"}},
+            "handlers": {
+                "h": {
+                    "class": "logging.StreamHandler",
+                    "formatter": "f",
+                    "filters": ["r"],
+                    "stream": "ext://sys.stdout",
+                }
+            },
+            "loggers": {"azmlinfsrv": {"handlers": ["h"]}},
+        },
+    )
+    log_config.configure(settings)
+    capsys.readouterr()
+    logging.getLogger("azmlinfsrv").info('"%s / HTTP/1.1" 200', "GET")
+    logging.getLogger("azmlinfsrv").info("GET /score HTTP/1.1")
+    assert capsys.readouterr().out == "GET /score HTTP/1.1\n"
+
+
+def test_user_file_that_only_configures_root_does_not_silence_the_server(settings, capsys, tmp_path):
+    logging.getLogger("azmlinfsrv.user_script")
+    write(tmp_path, {"version": 1, "root": {"level": "INFO"}})
+    log_config.configure(settings)
+    assert not logging.getLogger("azmlinfsrv.user_script").disabled
+    assert "Loaded logging config from" in capsys.readouterr().out
+    logging.getLogger("entry_module").info("of the script")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"version": 1', "Expecting ',' delimiter"),
+        ("[]", "JSON list, not an object"),
+        ('{"version": 2}', "Unsupported version"),
+        ('{"version": 1, "handlers": {"h": {"class": "no.such.Handler"}}}', r"Unable to configure handler 'h'.*no"),
+    ],
+)
+def test_broken_file_names_file_problem_and_remedy(settings, tmp_path, text, problem):
+    path = write(tmp_path, text)
+    with pytest.raises(log_config.LogConfigError, match=problem) as caught:
+        log_config.configure(settings)
+    assert path in str(caught.value)
+    assert "remove the file" in str(caught.value)
+
+
+def test_folder_named_logging_json_is_refused(settings, tmp_path):
+    (tmp_path / "logging.json").mkdir()
+    with pytest.raises(log_config.LogConfigError, match="Is a directory"):
+        log_config.configure(settings)
+
+
+def test_stream_of_default_handler_is_not_a_buffer_of_ours(settings):
+    log_config.configure(settings)
+    handlers = logging.getLogger("azmlinfsrv").handlers
+    assert [type(handler) for handler in handlers] == [logging.StreamHandler]
+    assert isinstance(handlers[0].stream, io.TextIOBase)

@@ -1,0 +1,107 @@
+"""Writes docs/settings.md from the settings table, or checks that it is up to date.
+
+Owns the layout of that page and its text about precedence and syntax; everything else on it is in
+``settings_table.py``. Run it from anywhere: ``python tools/generate_docs.py`` writes, with ``--check`` it only compares
+and exits with 1 if the page is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "settings.md"
+sys.path.insert(0, str(ROOT))
+
+from azureml_inference_server_http import settings_table as table  # noqa: E402
+from azureml_inference_server_http.settings_table import GROUPS, SETTINGS, Setting  # noqa: E402
+
+OPENING = """\
+# Settings
+
+<!-- Written by tools/generate_docs.py from azureml_inference_server_http/settings_table.py: change the table. -->
+
+A setting is given by an option of `azmlinfsrv`, by an environment variable, or by a key of the configuration file. An
+option counts before the environment, the environment before the file, and the file before the default. A value that
+another one overrides is not looked at. A wrong value that counts stops the start with one line on stderr and exit
+code 1.
+
+The configuration file is UTF-8 text with one JSON object. It is the file named by `--config_file` or
+`AZUREML_CONFIG_FILE` if that exists and is not empty, else `config.json` in `AML_APP_ROOT`, else `config.json` in the
+folder of the entry script. A file that is there and cannot be used stops the start with exit code 3. Its values do not
+reach the environment of the script.
+
+Whole numbers may have a sign, blanks around them, underscores between digits and, except in options, a fraction of
+zeros (`500.0`). True or false is one of `true`, `yes`, `on`, `1`, `t`, `y` or `false`, `no`, `off`, `0`, `f`, `n` in
+any case, unless a row says otherwise. `null` in the configuration file means that the key is not there.
+
+Variables marked * are found in any case (`scoring_timeout_ms`).
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [OPENING]
+    for group, purpose in GROUPS.items():
+        parts.append(f"\n## {group.capitalize()}\n\n{purpose}\n")
+        parts += [_entry(setting) for setting in SETTINGS if setting.group == group]
+    parts.append(_written())
+    return "".join(parts)
+
+
+def _entry(setting: Setting) -> str:
+    rows = []
+    if setting.flag:
+        rows.append(("option", f"`{setting.flag}{f' {setting.metavar}' if setting.metavar else ''}`"))
+    if setting.environment:
+        rows.append(("environment", f"`{setting.environment}`{' *' if setting.any_case else ''}"))
+    if setting.config_key:
+        rows.append(("file key", f"`{setting.config_key}`"))
+    rows.append(("default", table.default_text(setting)))
+    rows.append(("allowed", _allowed(setting)))
+    text = f"\n### {table.label(setting)}\n\n{setting.help}{f' {setting.note}' if setting.note else ''}\n\n"
+    return text + "| | |\n| --- | --- |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
+
+
+def _allowed(setting: Setting) -> str:
+    if setting.kind == table.EXACT_TRUE:
+        return "exactly `true` turns it on, every other text turns it off"
+    if setting.kind == table.ANY_CASE_TRUE:
+        return "`true` in any case turns it on, every other text turns it off"
+    return table.allowed_text(setting)
+
+
+def _written() -> str:
+    rows = "".join(
+        f"| `{setting.exports}` | {setting.exported} |\n" for setting in SETTINGS if setting.exports is not None
+    )
+    return f"""
+## Variables that the script can read
+
+The server writes these into the environment of the script. Everything else in it stays as it was.
+
+| variable | written |
+| --- | --- |
+{rows}| `SERVER_SOFTWARE` | {table.ALWAYS} |
+"""
+
+
+def main() -> int:
+    """Write or check the page. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="compare only; exit with 1 if the page is out of date")
+    check = parser.parse_args().check
+    found = PAGE.read_text(encoding="utf-8") if PAGE.exists() else None
+    if found == page():
+        return 0
+    if check:
+        print(f"{PAGE.relative_to(ROOT)} is out of date: run python tools/generate_docs.py", file=sys.stderr)
+        return 1
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
