@@ -9,7 +9,13 @@ from .settings import Settings
 VERSION: Final[str]
 
 def serve(
-    settings: Settings, *, clients: list[int], workers: int, supervisor: int, log_level: int
+    settings: Settings,
+    *,
+    clients: list[int],
+    workers: int,
+    supervisor: int,
+    log_level: int,
+    log_to_python: bool,
 ) -> None: ...
 def work(
     settings: Settings, *, socket_path: str, script: Script, swagger: dict[str, str], retiring: Callable[[], bool]

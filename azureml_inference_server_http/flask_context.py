@@ -80,6 +80,7 @@ class FlaskContext:
             "wsgi.multiprocess": settings.worker_count > 1,
         }
         self._app = self._build_app()
+        self._ignored = flask.Response(status=204)
         self._current = threading.local()  # .call: the _Call under way; workers may be threads
 
     def call(self, request: Request, kwargs: dict[str, Any] | None) -> outputs.Prepared:
@@ -122,7 +123,7 @@ class FlaskContext:
     def _score(self) -> flask.Response:
         """The view: runs the script. Its exceptions must not meet Flask, which would answer an abort() by itself."""
         call: _Call = self._current.call
-        _fill_g(call.request_id)
+        _fill_g(flask.request.environ, call.request_id)
         kwargs = self._raw_arguments() if call.kwargs is None else call.kwargs
         started = time.perf_counter()
         try:
@@ -151,8 +152,8 @@ class FlaskContext:
                 call.outcome = (status, reason, headers, body, call.is_response)
             except Exception as exc:
                 call.outcome = exc
-        # Flask goes on with an empty answer: the body of the real one is the front's to read, after the context ended.
-        return flask.Response()
+        # Flask goes on with an empty answer: the body of the real one is read later, after the context ended.
+        return self._ignored
 
 
 def _as_response(result: Any) -> flask.Response:
@@ -168,15 +169,15 @@ def _start_nothing(status: str, headers: list[tuple[str, str]], exc_info: Any = 
     return lambda chunk: None
 
 
-def _fill_g(request_id: str) -> None:
-    headers = flask.request.headers
-    legacy, client = headers.get("x-ms-request-id", ""), headers.get("x-ms-client-request-id", "")
-    flask.g.api_name = "/score"
-    flask.g.request_id = request_id
-    flask.g.client_request_id = client or legacy
-    flask.g.legacy_client_request_id = legacy or client or request_id
-    flask.g.start_datetime = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
-    flask.g.starting_perf_counter = time.perf_counter()
+def _fill_g(environ: dict[str, Any], request_id: str) -> None:
+    legacy, client = environ.get("HTTP_X_MS_REQUEST_ID", ""), environ.get("HTTP_X_MS_CLIENT_REQUEST_ID", "")
+    g: Any = flask.g._get_current_object()  # each use of the proxy costs
+    g.api_name = "/score"
+    g.request_id = request_id
+    g.client_request_id = client or legacy
+    g.legacy_client_request_id = legacy or client or request_id
+    g.start_datetime = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
+    g.starting_perf_counter = time.perf_counter()
 
 
 def build_environ(request: Request, server: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def run(settings: Settings, clients: list[socket.socket], workers: socket.socket, supervisor: socket.socket) -> int:
     """Serve clients until the supervisor ends it. Returns the exit code."""
-    from . import _core
+    from . import _core, log_config
 
     # Ctrl-C reaches the whole process group. Only the supervisor decides; it tells the front over its socket.
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
@@ -31,5 +31,6 @@ def run(settings: Settings, clients: list[socket.socket], workers: socket.socket
         workers=workers.detach(),
         supervisor=supervisor.detach(),
         log_level=logger.getEffectiveLevel(),
+        log_to_python=log_config.find_user_config(settings) is not None,
     )
     return 0

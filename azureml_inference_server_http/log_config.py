@@ -121,7 +121,8 @@ def _read(path: str) -> dict[str, Any]:
 
 def _set_level(logger: logging.Logger, level: str) -> None:
     try:
-        logger.setLevel(level.strip().upper())
+        # Resolved settings hold a level's name or its number as digits.
+        logger.setLevel(int(level) if level.strip().isdigit() else level.strip().upper())
     except ValueError as exc:
         raise LogConfigError(
             f"Invalid AZUREML_LOG_LEVEL {level!r}: use one of DEBUG, INFO, WARNING, ERROR, CRITICAL."

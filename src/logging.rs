@@ -1,40 +1,99 @@
-//! Log records of the Rust side, on their way to Python `logging` (through pyo3-log), so that a user's logging.json
-//! governs them like any other.
+//! Log records of the front, off the request path: `log` puts them into a bounded queue, one thread takes them out.
 //!
-//! `log` puts owned records into a bounded queue without touching Python; one thread takes them out, attaches to the
-//! interpreter once for as many as there are, and emits them. Runs in the front only. A queue that overflows drops
-//! records rather than hold up requests, and says how many.
+//! Two ways out. With the package's own logging config the line format is known, and batches are written to standard
+//! output without Python. With a user's logging.json every record goes to Python `logging` through pyo3-log, so that the
+//! file governs it like any other. A queue that overflows drops records rather than hold up requests, and says how many.
 
-use std::sync::{
-    atomic::{AtomicU64, Ordering},
-    mpsc::{sync_channel, Receiver, SyncSender, TrySendError},
-    Arc,
+use std::{
+    io::Write as _,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use std::thread::JoinHandle;
 
 use log::{kv, Level, LevelFilter, Log, Metadata, Record};
 use pyo3::prelude::*;
 
 /// Records that may wait; at about 200 bytes each.
 const CAPACITY: usize = 16 * 1024;
+/// Records are gathered for this long before a batch is written: one wake-up and one write for all of them.
+const GATHER: Duration = Duration::from_millis(5);
 /// Attribute of a record that names the worker a request was served by; `log_config.py` turns it into the pid shown.
 const WORKER_PID: &str = "worker_pid";
 
 struct OwnedRecord {
+    time: SystemTime,
     level: Level,
     target: String,
     message: String,
     worker_pid: Option<u64>,
 }
 
-enum Message {
-    Record(OwnedRecord),
-    End,
+impl OwnedRecord {
+    fn new(level: Level, target: &str, message: String, worker_pid: Option<u64>) -> Self {
+        Self { time: SystemTime::now(), level, target: target.to_owned(), message, worker_pid }
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    records: Vec<OwnedRecord>,
+    dropped: u64,
+    ended: bool,
+}
+
+/// The queue. A mutex, since both sides hold it only to push or to swap a vector.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    filled: Condvar,
+}
+
+impl Queue {
+    /// A panic of the other side cannot leave the vector half changed, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, record: OwnedRecord) {
+        let mut waiting = self.lock();
+        if waiting.records.len() >= CAPACITY {
+            waiting.dropped += 1;
+            return;
+        }
+        let wake = waiting.records.is_empty();
+        waiting.records.push(record);
+        drop(waiting);
+        if wake {
+            self.filled.notify_one();
+        }
+    }
+
+    fn end(&self) {
+        self.lock().ended = true;
+        self.filled.notify_one();
+    }
+
+    /// Everything that has come, waiting until there is something; `None` once ended and empty.
+    fn take(&self) -> Option<(Vec<OwnedRecord>, u64)> {
+        let mut waiting = self.lock();
+        while waiting.records.is_empty() {
+            if waiting.ended {
+                return None;
+            }
+            waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        if !waiting.ended {
+            drop(waiting);
+            std::thread::sleep(GATHER);
+            waiting = self.lock();
+        }
+        Some((std::mem::take(&mut waiting.records), std::mem::take(&mut waiting.dropped)))
+    }
 }
 
 struct QueueLogger {
-    queue: SyncSender<Message>,
-    dropped: Arc<AtomicU64>,
+    queue: Arc<Queue>,
 }
 
 impl Log for QueueLogger {
@@ -43,86 +102,116 @@ impl Log for QueueLogger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
-        }
-        let owned = OwnedRecord {
-            level: record.level(),
-            target: record.target().replace('.', "::"),
-            message: record.args().to_string(),
-            worker_pid: record.key_values().get(kv::Key::from_str(WORKER_PID)).and_then(|pid| pid.to_u64()),
-        };
-        if let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Record(owned)) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        if self.enabled(record.metadata()) {
+            let pid = record.key_values().get(kv::Key::from_str(WORKER_PID)).and_then(|pid| pid.to_u64());
+            let message = record.args().to_string();
+            self.queue.push(OwnedRecord::new(record.level(), record.target(), message, pid));
         }
     }
 
     fn flush(&self) {}
 }
 
+/// Where records go.
+enum Sink {
+    /// Lines in the format of contract section 13, to standard output.
+    Stdout { own_pid: u64 },
+    /// Python `logging`.
+    Python(pyo3_log::Logger),
+}
+
+impl Sink {
+    fn emit(&self, records: &[OwnedRecord]) {
+        match self {
+            Self::Stdout { own_pid } => {
+                let mut lines = Vec::with_capacity(records.len() * 96);
+                for record in records {
+                    write_line(&mut lines, record, *own_pid);
+                }
+                // A reader that has gone away (a closed pipe) wants no more lines.
+                let _ = std::io::stdout().lock().write_all(&lines).and_then(|()| std::io::stdout().flush());
+            }
+            Self::Python(logger) => Python::attach(|py| {
+                for record in records {
+                    hand_over(py, logger, record);
+                }
+            }),
+        }
+    }
+}
+
 /// The thread that emits records. Call [`Drain::finish`] before the process ends.
 pub(crate) struct Drain {
-    queue: SyncSender<Message>,
+    queue: Arc<Queue>,
     thread: JoinHandle<()>,
 }
 
 impl Drain {
     /// Emits what is queued and ends the thread. Must be called without holding the GIL.
     pub(crate) fn finish(self) {
-        // Blocks while the queue is full, until the thread has made room; fails only if the thread is gone already.
-        let _ = self.queue.send(Message::End);
+        self.queue.end();
+        // An error means that the thread panicked; its message is on stderr already.
         let _ = self.thread.join();
     }
 }
 
-/// Installs the logger for this process; `level` is the lowest Python level that any of our loggers lets through.
-pub(crate) fn install(py: Python<'_>, level: LevelFilter) -> PyResult<Drain> {
-    let (queue, records) = sync_channel(CAPACITY);
-    let dropped = Arc::new(AtomicU64::new(0));
-    let python = pyo3_log::Logger::new(py, pyo3_log::Caching::LoggersAndLevels)?.filter(level);
-    let logger = QueueLogger { queue: queue.clone(), dropped: dropped.clone() };
-    log::set_boxed_logger(Box::new(logger))
+/// Installs the logger for this process. `level` is the least severe level that is wanted; `to_python` selects the sink.
+pub(crate) fn install(py: Python<'_>, level: LevelFilter, to_python: bool) -> PyResult<Drain> {
+    let sink = if to_python {
+        Sink::Python(pyo3_log::Logger::new(py, pyo3_log::Caching::LoggersAndLevels)?.filter(level))
+    } else {
+        Sink::Stdout { own_pid: u64::from(std::process::id()) }
+    };
+    let queue = Arc::<Queue>::default();
+    log::set_boxed_logger(Box::new(QueueLogger { queue: queue.clone() }))
         .map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(format!("logging is set up already: {error}")))?;
     log::set_max_level(level);
-    let thread = std::thread::Builder::new()
-        .name("azmlinfsrv-log".to_owned())
-        .spawn(move || emit_all(&records, &python, &dropped))?;
+    let records = queue.clone();
+    let emit_all = move || {
+        while let Some((mut batch, dropped)) = records.take() {
+            if dropped > 0 {
+                let text = format!("{dropped} log records were dropped: they came faster than they could be written");
+                batch.push(OwnedRecord::new(Level::Warn, "azmlinfsrv", text, None));
+            }
+            sink.emit(&batch);
+        }
+    };
+    let thread = std::thread::Builder::new().name("azmlinfsrv-log".to_owned()).spawn(emit_all)?;
     Ok(Drain { queue, thread })
 }
 
-fn emit_all(records: &Receiver<Message>, python: &pyo3_log::Logger, dropped: &AtomicU64) {
-    while let Ok(Message::Record(first)) = records.recv() {
-        let ended = Python::attach(|py| {
-            emit(py, python, &first);
-            // As many as are there, under one attachment.
-            loop {
-                match records.try_recv() {
-                    Ok(Message::Record(next)) => emit(py, python, &next),
-                    Ok(Message::End) => break true,
-                    Err(_) => break false,
-                }
-            }
-        });
-        report_dropped(python, dropped);
-        if ended {
-            return;
-        }
-    }
+/// `2026-11-22 07:13:22,123 I [42] azmlinfsrv - text`, in UTC.
+fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64) {
+    let since_epoch = record.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or_default();
+    let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let letter = match record.level {
+        Level::Error => 'E',
+        Level::Warn => 'W',
+        Level::Info => 'I',
+        Level::Debug | Level::Trace => 'D',
+    };
+    // Writing to a vector cannot fail.
+    let _ = writeln!(
+        out,
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02},{:03} {letter} [{}] {} - {}",
+        time.year(),
+        u8::from(time.month()),
+        time.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        since_epoch.subsec_millis(),
+        record.worker_pid.unwrap_or(own_pid),
+        record.target,
+        record.message
+    );
 }
 
-fn report_dropped(python: &pyo3_log::Logger, dropped: &AtomicU64) {
-    let count = dropped.swap(0, Ordering::Relaxed);
-    if count > 0 {
-        let message = format!("{count} log records were dropped because they came faster than they could be written");
-        let record = OwnedRecord { level: Level::Warn, target: "azmlinfsrv".to_owned(), message, worker_pid: None };
-        Python::attach(|py| emit(py, python, &record));
-    }
-}
-
-fn emit(py: Python<'_>, python: &pyo3_log::Logger, record: &OwnedRecord) {
+fn hand_over(py: Python<'_>, logger: &pyo3_log::Logger, record: &OwnedRecord) {
     let pair = record.worker_pid.map(|pid| (WORKER_PID, pid));
     let fields: &dyn kv::Source = &pair;
-    python.log(
+    logger.log(
         &Record::builder()
             .level(record.level)
             .target(&record.target)
@@ -133,5 +222,40 @@ fn emit(py: Python<'_>, python: &pyo3_log::Logger, record: &OwnedRecord) {
     // pyo3-log leaves an error of a Python handler pending. It concerns the handler, not us: show and clear it.
     if let Some(error) = PyErr::take(py) {
         error.write_unraisable(py, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(worker_pid: Option<u64>) -> OwnedRecord {
+        let time = UNIX_EPOCH + Duration::from_millis(1_795_331_602_007);
+        OwnedRecord { time, ..OwnedRecord::new(Level::Info, "azmlinfsrv", "GET /score 200".to_owned(), worker_pid) }
+    }
+
+    #[test]
+    fn lines_have_the_format_of_contract_section_13() {
+        let mut out = Vec::new();
+        write_line(&mut out, &record(None), 42);
+        write_line(&mut out, &record(Some(7)), 42);
+        let text = String::from_utf8(out).expect("text");
+        assert_eq!(
+            text,
+            "2026-11-22 07:13:22,007 I [42] azmlinfsrv - GET /score 200\n\
+             2026-11-22 07:13:22,007 I [7] azmlinfsrv - GET /score 200\n"
+        );
+    }
+
+    #[test]
+    fn a_full_queue_counts_what_it_drops_and_keeps_the_order() {
+        let queue = Queue::default();
+        for _ in 0..CAPACITY + 3 {
+            queue.push(record(None));
+        }
+        queue.end();
+        let (records, dropped) = queue.take().expect("records");
+        assert_eq!((records.len(), dropped), (CAPACITY, 3));
+        assert!(queue.take().is_none());
     }
 }

@@ -17,7 +17,7 @@ mod _core {
 
     /// Serves clients until the supervisor says stop; the front process's whole life. The descriptors are taken over.
     #[pyfunction]
-    #[pyo3(signature = (settings, *, clients, workers, supervisor, log_level))]
+    #[pyo3(signature = (settings, *, clients, workers, supervisor, log_level, log_to_python))]
     fn serve(
         py: Python<'_>,
         settings: Settings,
@@ -25,6 +25,7 @@ mod _core {
         workers: RawFd,
         supervisor: RawFd,
         log_level: u32,
+        log_to_python: bool,
     ) -> PyResult<()> {
         let sockets = front::Sockets {
             clients: clients.into_iter().map(|client| Ok(fd::take_over(client)?.into())).collect::<PyResult<_>>()?,
@@ -36,7 +37,7 @@ mod _core {
         }
         sockets.workers.set_nonblocking(true)?;
         sockets.supervisor.set_nonblocking(true)?;
-        let drain = logging::install(py, level_filter(log_level))?;
+        let drain = logging::install(py, level_filter(log_level), log_to_python)?;
         let served = py.detach(|| {
             let served = front::serve(settings, sockets);
             drain.finish();

@@ -247,5 +247,5 @@ def test_names_are_taken_as_they_are(settings):
 
 def test_sample_that_is_not_json(settings, monkeypatch):
     monkeypatch.setattr(schema_util, "get_input_schema", lambda run: {"example": {1, 2}})
-    with pytest.raises(swagger.SwaggerError, match="set.*@input_schema"):
+    with pytest.raises(swagger.SwaggerError, match=r"set.*@input_schema"):
         swagger.build(schema_script(lambda a: a), settings)
