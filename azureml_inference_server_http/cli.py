@@ -61,6 +61,13 @@ def main(argv: Sequence[str]) -> int:
         return _refuse_file(raw, error)
     except SettingsError as error:
         return _refuse(error.lines)
+    if settings.cors_origins:
+        from . import _core
+
+        try:
+            _core.check(settings)
+        except ValueError as error:
+            return _refuse([str(error)])
     return _start(raw, settings)
 
 

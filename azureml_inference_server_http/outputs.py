@@ -33,6 +33,10 @@ class ResultTypeError(ResultError, TypeError):
     """A value inside the result is of a type that JSON cannot hold."""
 
 
+class _NoJsonForm(TypeError):
+    """Tells json that there is no way to render this value."""
+
+
 class Prepared:
     """A result that was rendered already, while its request context was alive; or why it could not be.
 
@@ -76,10 +80,15 @@ def to_json(value: Any) -> bytes:
         return json.dumps(value, default=_to_plain).encode("ascii")
     except TypeError as exc:
         # default= is not asked about keys, so keys of other types are replaced once they were refused.
-        if str(exc).startswith("keys must be"):
+        about_key = str(exc).startswith("keys must be")
+        if about_key:
             with contextlib.suppress(TypeError):
                 return json.dumps(_with_plain_keys(value), default=_to_plain).encode("ascii")
-        raise _explain_type_error(value, exc) from exc
+        explained = _explain_type_error(value)
+        if explained is None:
+            raise
+        # Frames of json and of this file tell nothing; a TypeError of the script's own objects would.
+        raise explained from (None if about_key or isinstance(exc, _NoJsonForm) else exc)
 
 
 def _to_plain(value: Any) -> Any:
@@ -88,7 +97,7 @@ def _to_plain(value: Any) -> Any:
         plain = convert(value)
         if plain is not value:
             return plain
-    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    raise _NoJsonForm(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def _numpy_to_plain(value: Any) -> Any:
@@ -153,13 +162,13 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float))
 
 
-def _explain_type_error(value: Any, exc: TypeError) -> TypeError:
+def _explain_type_error(value: Any) -> ResultTypeError | None:
     try:
         place = _find_unrenderable(value, "$")
     except RecursionError:
         place = None
     if place is None:
-        return exc
+        return None
     path, culprit = place
     kind = type(culprit)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -22,6 +22,7 @@ from .supervisor import Supervisor
 
 if TYPE_CHECKING:
     from .settings import Settings
+    from .worker import Prepared
 
 _logger = logging.getLogger("azmlinfsrv")
 
@@ -157,7 +158,8 @@ class _Loop:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._state = Supervisor(settings.worker_count, settings.graceful_timeout)
         self._exit_code: Optional[int] = None
-        self._spawned_early: list[supervisor.Event] = []
+        # With WORKER_PRELOAD: the script, loaded here and inherited by every worker.
+        self._prepared: Optional[Prepared] = None
 
     def run(self) -> int:
         """Supervise until a ``Finish`` action; its code."""
@@ -254,6 +256,10 @@ class _Loop:
         if isinstance(action, supervisor.SpawnFront):
             return supervisor.Spawned(self._spawn_front(), is_front=True)
         if isinstance(action, supervisor.SpawnWorker):
+            if self._settings.worker_preload and self._prepared is None:
+                failure = self._preload()
+                if failure is not None:
+                    return failure
             return supervisor.Spawned(self._spawn_worker(), is_front=False)
         if isinstance(action, supervisor.Kill):
             # Children are only reaped in this loop, so the number cannot have passed to a stranger.
@@ -299,9 +305,30 @@ class _Loop:
 
             for unneeded in (*self._clients, self._workers):
                 unneeded.close()
-            return worker.run(self._settings, self._socket_path, self.pid)
+            return worker.run(self._settings, self._socket_path, self.pid, self._prepared)
 
         return self._fork(begin)
+
+    def _preload(self) -> Optional[supervisor.Event]:
+        """Load the script in this process. The front is up already and lets requests wait.
+
+        Ctrl-C and QUIT interrupt init() here, because nobody else could.
+        """
+        from . import worker
+
+        asked_to_stop: list[int] = []
+
+        def interrupt(number: int, frame: object) -> None:
+            asked_to_stop.append(number)
+            raise KeyboardInterrupt
+
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, interrupt)
+        self._prepared = worker.prepare(self._settings)
+        self._catch_signals()
+        if asked_to_stop:
+            return supervisor.Signalled(asked_to_stop[0])
+        return None if self._prepared else supervisor.PreloadFailed()
 
     def _fork(self, begin: Callable[[], int]) -> int:
         """Fork; in the child, run ``begin`` and leave the supervisor's loop for good with its exit code."""

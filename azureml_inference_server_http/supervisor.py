@@ -60,6 +60,10 @@ class KillWanted(NamedTuple):
     reason: str
 
 
+class PreloadFailed(NamedTuple):
+    """The script could not be started in this process, before any worker was forked (WORKER_PRELOAD)."""
+
+
 class Signalled(NamedTuple):
     """The supervisor received a signal."""
 
@@ -70,7 +74,7 @@ class Tick(NamedTuple):
     """The time of ``Supervisor.next_wakeup`` has come."""
 
 
-Event = Union[Started, Spawned, Exited, Ready, KillWanted, Signalled, Tick]
+Event = Union[Started, Spawned, Exited, Ready, KillWanted, PreloadFailed, Signalled, Tick]
 
 # ---- Actions
 
@@ -171,6 +175,8 @@ class Supervisor:
             actions = self._ready(event.pid)
         elif isinstance(event, KillWanted):
             actions = self._kill_wanted(event)
+        elif isinstance(event, PreloadFailed):
+            actions = self._stop(EXIT_CANNOT_START, now)
         elif isinstance(event, Signalled):
             actions = self._signalled(event.number, now)
         else:

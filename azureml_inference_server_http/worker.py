@@ -11,9 +11,12 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from . import deadline
 
 if TYPE_CHECKING:
+    from .script import Script
     from .settings import Settings
 
 EXIT_OK = 0
@@ -37,15 +40,15 @@ class Retirement:
         return self._asked
 
 
-def run(settings: Settings, socket_path: str, supervisor: int) -> int:
-    """The whole life of a worker. Returns the exit code."""
+def run(settings: Settings, socket_path: str, supervisor: int, prepared: Optional[Prepared]) -> int:
+    """The whole life of a worker. ``prepared`` is what WORKER_PRELOAD made before the fork. Returns the exit code."""
     from . import _core
 
     if not _core.die_with_parent(supervisor):
         return EXIT_OK
     retirement = Retirement()
     _set_signals(retirement)
-    prepared = _prepare(settings)
+    prepared = prepared or prepare(settings)
     if prepared is None:
         return EXIT_CANNOT_START
     script, swagger = prepared
@@ -55,21 +58,40 @@ def run(settings: Settings, socket_path: str, supervisor: int) -> int:
     return EXIT_OK
 
 
-def _prepare(settings: Settings) -> tuple[object, dict[str, str]] | None:
-    """Load and initialise the script; None when that failed, which has been logged."""
-    from . import deadline, print_log_hook
+class Prepared(NamedTuple):
+    """A loaded and initialised script, with its swagger documents by version."""
+
+    script: Script
+    swagger: dict[str, str]
+
+
+def prepare(settings: Settings) -> Optional[Prepared]:
+    """Load and initialise the script; None when that failed, which has been logged.
+
+    Runs in each worker, or with WORKER_PRELOAD once in the supervisor before it forks them.
+    """
+    from . import debug, print_log_hook, swagger
     from . import script as user_script
     from .server.user_script import ScriptLoadError
 
-    print("Initializing logger", flush=True)
-    print_log_hook.install()
-    deadline.install()
     try:
+        debug.connect(settings)
+        print("Initializing logger", flush=True)
+        print_log_hook.install()
+        if settings.cors_origins:
+            origins = ", ".join(origin.strip() for origin in settings.cors_origins.split(","))
+            _logger.info("Enabling CORS for the following origins: %s", origins)
+        # Before the script is loaded, so that a script which wants the alarm signal for itself wins.
+        deadline.install()
         script = user_script.load(settings)
         script.initialize()
+        documents = swagger.build(script, settings)
+    except (debug.DebuggerError, swagger.SwaggerError) as error:
+        _logger.error("%s", error)
+        return None
     except ScriptLoadError:
         return None
-    return script, {}
+    return Prepared(script, {version: document.decode("ascii") for version, document in documents.items()})
 
 
 def _set_signals(retirement: Retirement) -> None:

@@ -105,7 +105,10 @@ mod tests {
     #[test]
     fn orders_are_read_from_their_lines() {
         let cause = "was killed by signal 9 (SIGKILL)";
-        assert_eq!(Order::parse(&format!("exited 12 {cause}")), Some(Order::Exited(12, cause.to_owned())));
+        assert_eq!(
+            Order::parse(&format!("exited 12 {cause}")),
+            Some(Order::Exited(12, cause.to_owned()))
+        );
         assert_eq!(Order::parse("retire 7"), Some(Order::Retire(7)));
         assert_eq!(Order::parse("drain"), Some(Order::Drain));
         assert_eq!(Order::parse("stop"), Some(Order::Stop));

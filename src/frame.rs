@@ -377,7 +377,10 @@ struct Reader {
 
 impl Reader {
     fn new(head: &Bytes, what: &'static str) -> Self {
-        Self { rest: head.clone(), what }
+        Self {
+            rest: head.clone(),
+            what,
+        }
     }
 
     fn take(&mut self, len: usize) -> Result<Bytes, FrameError> {

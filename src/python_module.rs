@@ -28,7 +28,10 @@ mod _core {
         log_to_python: bool,
     ) -> PyResult<()> {
         let sockets = front::Sockets {
-            clients: clients.into_iter().map(|client| Ok(fd::take_over(client)?.into())).collect::<PyResult<_>>()?,
+            clients: clients
+                .into_iter()
+                .map(|client| Ok(fd::take_over(client)?.into()))
+                .collect::<PyResult<_>>()?,
             workers: fd::take_over(workers)?.into(),
             supervisor: fd::take_over(supervisor)?.into(),
         };
@@ -58,6 +61,12 @@ mod _core {
         retiring: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         worker::work(py, &settings, socket_path, script, swagger, retiring)
+    }
+
+    /// Raises ValueError for a setting whose syntax only the core knows, so that the launcher can refuse it at once.
+    #[pyfunction]
+    fn check(settings: Settings) -> PyResult<()> {
+        front::check(&settings).map_err(pyo3::exceptions::PyValueError::new_err)
     }
 
     /// Makes the kernel end this process when its parent dies, where the system can. False if the parent is gone already.

@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Settings {
     /// `x-ms-server-version` of replies that no worker made.
     pub server_version: String,
+    /// The raw list of allowed origins; empty means no cross-origin headers.
+    pub cors_origins: String,
     /// Jobs that may wait before 503 is answered.
     pub max_queue: usize,
     /// Largest request body in bytes.
@@ -29,11 +31,14 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
 
     fn extract(object: pyo3::Borrowed<'a, 'py, pyo3::PyAny>) -> pyo3::PyResult<Self> {
         use pyo3::types::PyAnyMethods;
-        let seconds = |name: &str| -> pyo3::PyResult<Duration> {
-            Ok(Duration::from_secs(object.getattr(name)?.extract()?))
-        };
+        let seconds =
+            |name: &str| -> pyo3::PyResult<Duration> { Ok(Duration::from_secs(object.getattr(name)?.extract()?)) };
         Ok(Self {
             server_version: object.getattr("server_version")?.extract()?,
+            cors_origins: object
+                .getattr("cors_origins")?
+                .extract::<Option<String>>()?
+                .unwrap_or_default(),
             max_queue: object.getattr("max_queue")?.extract()?,
             max_request_size: object.getattr("max_request_size")?.extract()?,
             graceful_timeout: seconds("graceful_timeout")?,

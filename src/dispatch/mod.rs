@@ -211,7 +211,12 @@ impl Dispatcher {
         let id = state.next_job;
         state.next_job += 1;
         job.id = id;
-        let submission = Submission { job, body, reply: Some(reply), attempts: 0 };
+        let submission = Submission {
+            job,
+            body,
+            reply: Some(reply),
+            attempts: 0,
+        };
         if state.stopped {
             submission.answer(Answer::Stopped);
         } else {
@@ -219,16 +224,19 @@ impl Dispatcher {
             state.assign();
         }
         drop(state);
-        Ok(Pending { id, dispatcher: self.clone(), answer, answered: false })
+        Ok(Pending {
+            id,
+            dispatcher: self.clone(),
+            answer,
+            answered: false,
+        })
     }
 
     fn abandon(&self, id: u64) {
         let mut state = self.state.borrow_mut();
-        if state.queue.remove(id).is_some() {
-            return;
-        }
-        // At a worker: its reply finds the receiver gone. Only a stream would go on for nobody, and ends by itself
-        // when its parts find no receiver (`remote.rs`).
+        // If a worker has it already, its reply finds the receiver gone. Only a stream would go on for nobody, and it
+        // ends by itself when its parts find no receiver (`remote.rs`).
+        drop(state.queue.remove(id));
     }
 
     /// Answers everything that waits or runs with [`Answer::Stopped`], now and from now on.
@@ -269,8 +277,15 @@ impl Dispatcher {
     }
 
     fn publish_ready(&self) {
-        let ready = self.state.borrow().workers.values().filter(|worker| !worker.retiring).count();
-        self.ready.send_if_modified(|current| std::mem::replace(current, ready) != ready);
+        let ready = self
+            .state
+            .borrow()
+            .workers
+            .values()
+            .filter(|worker| !worker.retiring)
+            .count();
+        self.ready
+            .send_if_modified(|current| std::mem::replace(current, ready) != ready);
     }
 
     /// Sends no more jobs to the worker with this process id and lets it exit when it has answered what it has.
@@ -281,7 +296,9 @@ impl Dispatcher {
             return false;
         };
         worker.retiring = true;
-        worker.link.send(crate::frame::encode_bare(crate::frame::Kind::Retire), Bytes::new());
+        worker
+            .link
+            .send(crate::frame::encode_bare(crate::frame::Kind::Retire), Bytes::new());
         drop(state);
         self.publish_ready();
         true
@@ -291,7 +308,11 @@ impl Dispatcher {
     /// the worker is gone all the same.
     pub fn process_exited(&self, pid: u32, cause: String) {
         let mut state = self.state.borrow_mut();
-        let link = state.workers.values().find(|worker| worker.pid == pid).map(|worker| worker.link.clone());
+        let link = state
+            .workers
+            .values()
+            .find(|worker| worker.pid == pid)
+            .map(|worker| worker.link.clone());
         // Workers that die before they connect leave an entry that nobody fetches; a few are kept, not all.
         if state.exits.len() >= 64 {
             state.exits.clear();
@@ -386,8 +407,12 @@ impl State {
     /// Hands out queued jobs for as long as a worker may take one.
     fn assign(&mut self) {
         while !self.queue.is_empty() {
-            let Some(worker) = next_worker(&mut self.workers) else { return };
-            let Some((id, submission)) = self.queue.pop() else { return };
+            let Some(worker) = next_worker(&mut self.workers) else {
+                return;
+            };
+            let Some((id, submission)) = self.queue.pop() else {
+                return;
+            };
             if submission.is_abandoned() {
                 continue;
             }

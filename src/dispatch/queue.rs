@@ -15,7 +15,11 @@ pub struct Queue<T> {
 impl<T> Queue<T> {
     /// An empty queue that accepts `limit` entries at its end.
     pub fn new(limit: usize) -> Self {
-        Self { order: VecDeque::new(), entries: HashMap::new(), limit }
+        Self {
+            order: VecDeque::new(),
+            entries: HashMap::new(),
+            limit,
+        }
     }
 
     /// Entries waiting.

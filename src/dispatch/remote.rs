@@ -155,7 +155,12 @@ async fn serve_worker(stream: UnixStream, dispatcher: Dispatcher, supervisor: Rc
     let pid = hello.pid;
     let worker_id = dispatcher.join(hello, reader.link.clone());
     supervisor.say_ready(pid);
-    let session = Session { dispatcher: &dispatcher, worker_id, pid, stream: RefCell::new(None) };
+    let session = Session {
+        dispatcher: &dispatcher,
+        worker_id,
+        pid,
+        stream: RefCell::new(None),
+    };
     let link = reader.link.clone();
     let ended = tokio::select! {
         ended = session.read_frames(&mut reader) => ended,
@@ -173,7 +178,11 @@ fn accepted_hello(frame: &Frame) -> Result<Hello, String> {
     }
     let hello = Hello::decode(frame).map_err(|error| error.to_string())?;
     if hello.protocol != frame::PROTOCOL_VERSION {
-        return Err(format!("it speaks protocol {}, not {}", hello.protocol, frame::PROTOCOL_VERSION));
+        return Err(format!(
+            "it speaks protocol {}, not {}",
+            hello.protocol,
+            frame::PROTOCOL_VERSION
+        ));
     }
     Ok(hello)
 }
@@ -197,7 +206,11 @@ impl Frames {
     /// The next frame; `None` when the worker is gone and everything it sent has been read.
     async fn next(&mut self) -> Result<Option<Frame>, String> {
         loop {
-            if let Some(frame) = self.decoder.decode(&mut self.buffer).map_err(|error| error.to_string())? {
+            if let Some(frame) = self
+                .decoder
+                .decode(&mut self.buffer)
+                .map_err(|error| error.to_string())?
+            {
                 return Ok(Some(frame));
             }
             if self.buffer.capacity() - self.buffer.len() < READ_SIZE / 4 {
@@ -236,7 +249,9 @@ struct Session<'a> {
 impl Session<'_> {
     async fn read_frames(&self, reader: &mut Frames) -> Result<(), String> {
         while let Some(frame) = reader.next().await? {
-            self.handle(frame, &reader.link).await.map_err(|error| error.to_string())?;
+            self.handle(frame, &reader.link)
+                .await
+                .map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -246,7 +261,11 @@ impl Session<'_> {
             Kind::Reply => {
                 let head = ReplyHead::decode(&frame)?;
                 if let Some(job) = self.dispatcher.finish(self.worker_id, head.id, head.busy_ms) {
-                    job.answer(Answer::Whole { head, body: frame.body, pid: self.pid });
+                    job.answer(Answer::Whole {
+                        head,
+                        body: frame.body,
+                        pid: self.pid,
+                    });
                 }
             }
             Kind::StreamStart => self.start_stream(ReplyHead::decode(&frame)?, link),
@@ -264,8 +283,15 @@ impl Session<'_> {
     fn start_stream(&self, head: ReplyHead, link: &Link) {
         let (sender, parts) = mpsc::channel(STREAM_PARTS);
         let id = head.id;
-        let answer = Answer::Stream { head, parts, pid: self.pid };
-        let wanted = self.dispatcher.begin_stream(self.worker_id, id).is_some_and(|reply| reply.send(answer).is_ok());
+        let answer = Answer::Stream {
+            head,
+            parts,
+            pid: self.pid,
+        };
+        let wanted = self
+            .dispatcher
+            .begin_stream(self.worker_id, id)
+            .is_some_and(|reply| reply.send(answer).is_ok());
         if wanted {
             self.stream.replace(Some((id, sender)));
         } else {
@@ -275,7 +301,12 @@ impl Session<'_> {
 
     /// Hands a part to the client. A full channel holds up this worker's socket alone, and with it its generator.
     async fn forward(&self, id: u64, part: Result<Bytes, String>, link: &Link) {
-        let sender = self.stream.borrow().as_ref().filter(|(open, _)| *open == id).map(|(_, parts)| parts.clone());
+        let sender = self
+            .stream
+            .borrow()
+            .as_ref()
+            .filter(|(open, _)| *open == id)
+            .map(|(_, parts)| parts.clone());
         let Some(sender) = sender else { return };
         if sender.send(part).await.is_err() {
             self.stream.replace(None);

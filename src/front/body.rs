@@ -27,9 +27,13 @@ pub async fn read(headers: &HeaderMap, payload: Payload, limit: usize) -> Result
     }
     let mut payload = std::pin::pin!(payload);
     let mut next = async || poll_fn(|cx| payload.as_mut().poll_next(cx)).await.transpose();
-    let Some(first) = next().await.map_err(broken)? else { return Ok(Bytes::new()) };
+    let Some(first) = next().await.map_err(broken)? else {
+        return Ok(Bytes::new());
+    };
     // Small bodies arrive in one piece: no copy.
-    let Some(second) = next().await.map_err(broken)? else { return Ok(first) };
+    let Some(second) = next().await.map_err(broken)? else {
+        return Ok(first);
+    };
     let expected = declared.map_or(0, |length| length as usize);
     let mut body = BytesMut::with_capacity(expected.clamp(first.len() + second.len(), limit).min(MAX_RESERVE));
     body.extend_from_slice(&first);

@@ -114,7 +114,12 @@ pub struct ClientSocket {
 impl ClientSocket {
     /// Wraps an accepted socket.
     pub fn new(stream: TcpStream, connection: Rc<Connection>) -> Self {
-        Self { stream, connection, rewritten: Bytes::new(), mid_write: false }
+        Self {
+            stream,
+            connection,
+            rewritten: Bytes::new(),
+            mid_write: false,
+        }
     }
 
     /// The state shared with the requests of this connection.

@@ -36,7 +36,13 @@ impl RequestIds {
         let request = match field(headers, "x-request-id") {
             None => Some(new_id()),
             Some(id) if id.len() > MAX_LEN => {
-                return (Self { trace, ..Self::default() }, Some(RequestError::RequestIdTooLong));
+                return (
+                    Self {
+                        trace,
+                        ..Self::default()
+                    },
+                    Some(RequestError::RequestIdTooLong),
+                );
             }
             Some(id) => Some(id).filter(|id| !id.is_empty()),
         };
@@ -44,12 +50,28 @@ impl RequestIds {
         let client = field(headers, "x-ms-client-request-id").filter(|id| !id.is_empty());
         let too_long = |id: &Option<Bytes>| id.as_ref().is_some_and(|id| id.len() > MAX_LEN);
         if too_long(&legacy) || too_long(&client) {
-            return (Self { request, trace, ..Self::default() }, Some(RequestError::ClientRequestIdTooLong));
+            return (
+                Self {
+                    request,
+                    trace,
+                    ..Self::default()
+                },
+                Some(RequestError::ClientRequestIdTooLong),
+            );
         }
         let deprecated = legacy.is_some();
         let client = client.or(legacy);
         let ms_request = client.clone().or_else(|| request.clone());
-        (Self { request, ms_request, client, trace, deprecated }, None)
+        (
+            Self {
+                request,
+                ms_request,
+                client,
+                trace,
+                deprecated,
+            },
+            None,
+        )
     }
 
     /// The request id as text for logs and scripts.
@@ -69,7 +91,9 @@ pub fn new_uuid() -> Bytes {
 fn field(headers: &HeaderMap, name: &str) -> Option<Bytes> {
     let mut values = headers.get_all(name).map(|value| value.as_bytes().trim_ascii());
     let first = values.next()?;
-    let Some(second) = values.next() else { return Some(Bytes::copy_from_slice(first)) };
+    let Some(second) = values.next() else {
+        return Some(Bytes::copy_from_slice(first));
+    };
     let mut joined = [first, b",", second].concat();
     for value in values {
         joined.push(b',');
@@ -132,7 +156,10 @@ mod tests {
         assert_eq!(ids.trace.as_deref(), Some(&b"t"[..]));
         for name in ["x-ms-request-id", "x-ms-client-request-id"] {
             let (ids, error) = read(&[("x-request-id", "r"), (name, &over)]);
-            assert_eq!((texts(&ids), error), ([Some("r"), None, None], Some(RequestError::ClientRequestIdTooLong)));
+            assert_eq!(
+                (texts(&ids), error),
+                ([Some("r"), None, None], Some(RequestError::ClientRequestIdTooLong))
+            );
         }
     }
 

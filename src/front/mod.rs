@@ -6,6 +6,7 @@
 mod access_log;
 mod body;
 mod connection;
+mod cors;
 mod error;
 mod ids;
 mod protocol_error;
@@ -31,7 +32,10 @@ use tokio::{
     sync::Notify,
 };
 
-use self::connection::{ClientSocket, Connection};
+use self::{
+    connection::{ClientSocket, Connection},
+    cors::Cors,
+};
 use crate::{
     control::{Order, Supervisor},
     dispatch::{remote, Dispatcher},
@@ -62,6 +66,7 @@ pub struct Sockets {
 pub struct Front {
     settings: Settings,
     server_version: Bytes,
+    cors: Option<cors::Cors>,
     dispatcher: Dispatcher,
     draining: Cell<bool>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
@@ -70,16 +75,18 @@ pub struct Front {
 }
 
 impl Front {
-    fn new(settings: Settings) -> Rc<Self> {
-        Rc::new(Self {
+    fn new(settings: Settings) -> Result<Rc<Self>, cors::BadEntry> {
+        let cors = Cors::parse(&settings.cors_origins)?;
+        Ok(Rc::new(Self {
             server_version: settings.server_version.clone().into(),
+            cors,
             dispatcher: Dispatcher::new(settings.max_queue),
             settings,
             draining: Cell::new(false),
             connections: RefCell::default(),
             next_connection: Cell::new(0),
             connection_closed: Notify::new(),
-        })
+        }))
     }
 
     /// True once the server only finishes what it has.
@@ -92,7 +99,11 @@ impl Front {
         self.next_connection.set(id + 1);
         let connection = Rc::<Connection>::default();
         self.connections.borrow_mut().insert(id, connection.clone());
-        Registered { front: self.clone(), id, connection }
+        Registered {
+            front: self.clone(),
+            id,
+            connection,
+        }
     }
 
     /// Asks every connection to end when its open requests are answered.
@@ -124,9 +135,17 @@ impl Drop for Registered {
     }
 }
 
+/// Looks at the settings whose syntax is decided here; the text names the setting and what is wrong.
+pub fn check(settings: &Settings) -> Result<(), String> {
+    Cors::parse(&settings.cors_origins)
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
 /// Serves until the supervisor says `drain` or `stop`, or is gone. Blocks the calling thread.
 pub fn serve(settings: Settings, sockets: Sockets) -> io::Result<()> {
-    actix_web::rt::System::new().block_on(run(Front::new(settings), sockets))
+    let front = Front::new(settings).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    actix_web::rt::System::new().block_on(run(front, sockets))
 }
 
 async fn run(front: Rc<Front>, sockets: Sockets) -> io::Result<()> {
@@ -167,12 +186,7 @@ async fn run(front: Rc<Front>, sockets: Sockets) -> io::Result<()> {
 }
 
 /// Follows the supervisor's orders until one of them ends serving: true for `drain`, false for `stop`.
-async fn take_orders(
-    front: &Front,
-    supervisor: &Supervisor,
-    lines: &mut BytesMut,
-    draining: bool,
-) -> io::Result<bool> {
+async fn take_orders(front: &Front, supervisor: &Supervisor, lines: &mut BytesMut, draining: bool) -> io::Result<bool> {
     loop {
         match supervisor.next_order(lines).await? {
             Some(Order::Exited(pid, cause)) => front.dispatcher.process_exited(pid, cause),

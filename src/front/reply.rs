@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::{
     connection::{Connection, OpenRequest},
+    cors::Addition,
     error::{ErrorHeaders, RequestError},
     ids::RequestIds,
 };
@@ -44,7 +45,14 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// Header fields that describe the connection, not the reply: a script's are dropped (contract section 7).
-const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-authenticate", "te", "transfer-encoding", "upgrade"];
+const HOP_BY_HOP: [&str; 6] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// What every reply to one request needs.
 pub struct ReplyContext {
@@ -54,6 +62,8 @@ pub struct ReplyContext {
     pub connection: Rc<Connection>,
     /// `x-ms-server-version` of replies that no worker made.
     pub server_version: Bytes,
+    /// Cross-origin headers for this request.
+    pub cors: Vec<Addition>,
 }
 
 /// A reply that cannot be sent because of what the script put into it.
@@ -85,7 +95,9 @@ impl ReplyContext {
     /// A JSON document of the front (swagger).
     pub fn json(&self, document: Bytes) -> HttpResponse {
         let mut response = self.builder(StatusCode::OK);
-        response.insert_header((CONTENT_TYPE, JSON)).insert_header((FAILED, FALSE));
+        response
+            .insert_header((CONTENT_TYPE, JSON))
+            .insert_header((FAILED, FALSE));
         self.identify(&mut response, &self.server_version);
         self.finish(response, document)
     }
@@ -125,7 +137,11 @@ impl ReplyContext {
         let declared = declared_length(&head);
         let mut response = self.of_worker(head)?;
         self.connection.note_reply(self.connection.is_ending(), b"");
-        Ok(response.body(StreamBody { parts, size: declared.map_or(BodySize::Stream, BodySize::Sized), _open: open }))
+        Ok(response.body(StreamBody {
+            parts,
+            size: declared.map_or(BodySize::Stream, BodySize::Sized),
+            _open: open,
+        }))
     }
 
     fn builder(&self, status: StatusCode) -> HttpResponseBuilder {
@@ -138,7 +154,9 @@ impl ReplyContext {
     }
 
     fn of_worker(&self, head: ReplyHead) -> Result<HttpResponseBuilder, UnsendableReply> {
-        let status = StatusCode::from_u16(head.status).ok().filter(|status| !status.is_informational());
+        let status = StatusCode::from_u16(head.status)
+            .ok()
+            .filter(|status| !status.is_informational());
         let status = status.ok_or(UnsendableReply::Status(head.status))?;
         let mut response = self.builder(status);
         if status.canonical_reason().is_none() {
@@ -183,12 +201,18 @@ impl ReplyContext {
             (CLIENT_REQUEST_ID, &self.ids.client),
         ];
         for (name, id) in ids {
-            if let Some(value) = id.as_ref().and_then(|id| HeaderValue::from_maybe_shared(id.clone()).ok()) {
+            if let Some(value) = id
+                .as_ref()
+                .and_then(|id| HeaderValue::from_maybe_shared(id.clone()).ok())
+            {
                 response.insert_header((name, value));
             }
         }
         if let Some(trace) = &self.ids.trace {
             append_bytes(response, TRACE_ID, trace);
+        }
+        for addition in &self.cors {
+            response.append_header(addition.clone());
         }
     }
 
@@ -206,7 +230,10 @@ fn append_bytes(response: &mut HttpResponseBuilder, name: HeaderName, value: &By
 }
 
 fn declared_length(head: &ReplyHead) -> Option<u64> {
-    let (_, value) = head.fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"content-length"))?;
+    let (_, value) = head
+        .fields
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(b"content-length"))?;
     std::str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
@@ -226,6 +253,8 @@ impl MessageBody for StreamBody {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         // An error cuts the connection without the final chunk: the only way to tell the client.
-        self.parts.poll_recv(cx).map(|part| part.map(|part| part.map_err(Into::into)))
+        self.parts
+            .poll_recv(cx)
+            .map(|part| part.map(|part| part.map_err(Into::into)))
     }
 }

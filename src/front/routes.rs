@@ -84,7 +84,17 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
         connection.end();
     }
     let (ids, id_error) = RequestIds::read(request.headers(), ids::new_uuid);
-    let context = ReplyContext { ids, connection, server_version: front.server_version.clone() };
+    let cors = front
+        .cors
+        .as_ref()
+        .map(|cors| cors.additions(request.method(), request.headers()))
+        .unwrap_or_default();
+    let context = ReplyContext {
+        ids,
+        connection,
+        server_version: front.server_version.clone(),
+        cors,
+    };
     let Some(route) = Route::of(request.uri().path()) else {
         return context.error(&RequestError::NotFound);
     };
@@ -103,11 +113,21 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
     }
     match route {
         Route::Score => {
-            let exchange = Exchange { front, request, context, started: Instant::now() };
+            let exchange = Exchange {
+                front,
+                request,
+                context,
+                started: Instant::now(),
+            };
             exchange.score(payload, open).await
         }
         Route::Swagger => {
-            let exchange = Exchange { front, request, context, started: Instant::now() };
+            let exchange = Exchange {
+                front,
+                request,
+                context,
+                started: Instant::now(),
+            };
             exchange.swagger()
         }
         _ if request.method() == Method::OPTIONS => context.text("", false, Some(READ_METHODS)),
@@ -168,7 +188,11 @@ impl Exchange {
         if matches!(*method, Method::OPTIONS | Method::HEAD) && !self.script_is_raw().await {
             // The two methods that only a raw script sees; answered here without a worker.
             return if *method == Method::OPTIONS {
-                Ok(Answer::Whole { head: self.options_head(), body: Bytes::new(), pid: std::process::id() })
+                Ok(Answer::Whole {
+                    head: self.options_head(),
+                    body: Bytes::new(),
+                    pid: std::process::id(),
+                })
             } else {
                 Err(RequestError::ScoreMethod)
             };
@@ -178,7 +202,9 @@ impl Exchange {
         let dispatcher = &self.front.dispatcher;
         let pending = dispatcher
             .submit(self.job(), body)
-            .map_err(|_| RequestError::QueueFull { waiting: dispatcher.queued() })?;
+            .map_err(|_| RequestError::QueueFull {
+                waiting: dispatcher.queued(),
+            })?;
         self.wait(pending).await
     }
 
@@ -208,11 +234,18 @@ impl Exchange {
     }
 
     async fn script_is_raw(&self) -> bool {
-        self.front.dispatcher.script_known().await.is_some_and(|script| script.raw)
+        self.front
+            .dispatcher
+            .script_known()
+            .await
+            .is_some_and(|script| script.raw)
     }
 
     fn options_head(&self) -> crate::frame::ReplyHead {
-        let content_type = (Bytes::from_static(b"content-type"), Bytes::from_static(b"text/html; charset=utf-8"));
+        let content_type = (
+            Bytes::from_static(b"content-type"),
+            Bytes::from_static(b"text/html; charset=utf-8"),
+        );
         crate::frame::ReplyHead {
             status: 200,
             server_version: self.front.server_version.clone(),
@@ -234,7 +267,11 @@ impl Exchange {
         if self.front.dispatcher.script().is_none_or(|script| script.wants_request) {
             let target = uri.path_and_query().map_or("/", |target| target.as_str());
             job.target = Bytes::copy_from_slice(target.as_bytes());
-            job.peer = self.request.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+            job.peer = self
+                .request
+                .peer_addr()
+                .map(|peer| peer.to_string())
+                .unwrap_or_default();
             job.request_id = self.context.ids.request_text().into_owned();
             job.fields = fields_as_sent(&self.request);
         }
@@ -243,7 +280,9 @@ impl Exchange {
 
     fn header(&self, name: HeaderName) -> Bytes {
         let value = self.request.headers().get(name);
-        value.map(|value| Bytes::copy_from_slice(value.as_bytes())).unwrap_or_default()
+        value
+            .map(|value| Bytes::copy_from_slice(value.as_bytes()))
+            .unwrap_or_default()
     }
 
     fn swagger(self) -> HttpResponse {
@@ -273,7 +312,15 @@ impl Exchange {
         let uri = self.request.uri();
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let method = self.request.method().as_str();
-        Line { method, target, status, started: self.started, length, worker }.log();
+        Line {
+            method,
+            target,
+            status,
+            started: self.started,
+            length,
+            worker,
+        }
+        .log();
     }
 }
 
@@ -291,7 +338,10 @@ fn fields_as_sent(request: &HttpRequest) -> Vec<Field> {
     fields
         .into_iter()
         .map(|(name, value)| {
-            (Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
+            (
+                Bytes::copy_from_slice(name.as_str().as_bytes()),
+                Bytes::copy_from_slice(value.as_bytes()),
+            )
         })
         .collect()
 }

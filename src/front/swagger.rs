@@ -12,7 +12,9 @@ const VERSIONS: [(&str, &str); 5] = [("2", "2"), ("2.0", "2"), ("3", "3"), ("3.0
 
 /// The document for `?version=`, the first of repeated values; version 2 if none is asked for.
 pub fn document(script: Option<&Hello>, query: &str) -> Result<Bytes, RequestError> {
-    let Some(script) = script else { return Err(RequestError::NotReady) };
+    let Some(script) = script else {
+        return Err(RequestError::NotReady);
+    };
     let asked = asked_version(query);
     let supported = script.swagger.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let name = asked.as_deref().unwrap_or("2");
@@ -39,7 +41,11 @@ fn asked_version(query: &str) -> Option<String> {
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .find(|(name, _)| *name == "version")?;
     let spaced = value.replace('+', " ");
-    Some(percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+    Some(
+        percent_encoding::percent_decode_str(&spaced)
+            .decode_utf8_lossy()
+            .into_owned(),
+    )
 }
 
 #[cfg(test)]
@@ -52,7 +58,10 @@ mod tests {
             pid: 1,
             raw: false,
             wants_request: false,
-            swagger: versions.iter().map(|version| ((*version).to_owned(), format!("doc {version}"))).collect(),
+            swagger: versions
+                .iter()
+                .map(|version| ((*version).to_owned(), format!("doc {version}")))
+                .collect(),
         }
     }
 
@@ -86,8 +95,10 @@ mod tests {
         );
         assert_eq!(
             ask(&["3", "3.1"], ""),
-            Err("Swagger version [2] is not supported for the scoring script. Supported swagger versions: [3, 3.1]."
-                .to_owned())
+            Err(
+                "Swagger version [2] is not supported for the scoring script. Supported swagger versions: [3, 3.1]."
+                    .to_owned()
+            )
         );
         assert_eq!(document(None, ""), Err(RequestError::NotReady));
     }

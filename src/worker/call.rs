@@ -16,7 +16,7 @@ use pyo3::{
 use super::{
     input::{self, InputError},
     output,
-    script::{Mode, Script},
+    script::Script,
 };
 use crate::{
     frame::{Field, Job, Origin},
@@ -26,7 +26,10 @@ use crate::{
 
 const SCRIPT_ERROR: &str = "An unexpected error occurred in scoring script. Check the logs for more info.";
 const INTERNAL_ERROR: &str = "An unexpected internal error occurred. Check the logs for more info.";
-const JSON: Field = (Bytes::from_static(b"content-type"), Bytes::from_static(b"application/json"));
+const JSON: Field = (
+    Bytes::from_static(b"content-type"),
+    Bytes::from_static(b"application/json"),
+);
 
 /// A reply before it is framed.
 pub(super) struct Reply {
@@ -57,6 +60,8 @@ pub(super) struct Caller<'a, 'py> {
     scoring_timeout_ms: i64,
     error_details: bool,
     set_timer: Bound<'py, PyAny>,
+    /// Call inside a Flask request context. Decided once: jobs carry the whole request only if it was wanted at start.
+    in_context: bool,
 }
 
 impl<'a, 'py> Caller<'a, 'py> {
@@ -66,6 +71,7 @@ impl<'a, 'py> Caller<'a, 'py> {
             scoring_timeout_ms: settings.scoring_timeout_ms,
             error_details: settings.error_details,
             // `arm(seconds)` of deadline.py; 0 disarms.
+            in_context: script.needs_context(py)?,
             set_timer: py.import("azureml_inference_server_http.deadline")?.getattr("arm")?,
         })
     }
@@ -81,14 +87,18 @@ impl<'a, 'py> Caller<'a, 'py> {
         let result = self.run_in_time(py, job, body, arguments);
         let run_ms = started.elapsed().as_secs_f64() * 1e3;
         match result {
-            Ok(result) => self.render(py, job, &result, run_ms),
+            Ok(result) => self.render(py, job, &result, self.run_alone(py, &result).unwrap_or(run_ms)),
             Err(error) => self.script_error(py, error),
         }
     }
 
     /// Logs a fault that no client can be told about.
     pub(super) fn log_internal(&self, py: Python<'py>, error: PyErr) {
-        if let Err(failed) = self.script.object.call_method1(intern!(py, "internal_failed"), (exception(py, &error),)) {
+        if let Err(failed) = self
+            .script
+            .object
+            .call_method1(intern!(py, "internal_failed"), (exception(py, &error),))
+        {
             failed.write_unraisable(py, None);
         }
     }
@@ -125,6 +135,15 @@ impl<'a, 'py> Caller<'a, 'py> {
         result.and_then(|result| disarmed.and(struck_late).map(|_| result))
     }
 
+    /// Milliseconds inside `run()` when Flask was called around it: `outputs.Prepared.seconds`.
+    fn run_alone(&self, py: Python<'py>, result: &Bound<'py, PyAny>) -> Option<f64> {
+        if !self.in_context {
+            return None;
+        }
+        let seconds: f64 = result.getattr(intern!(py, "seconds")).ok()?.extract().ok()?;
+        Some(seconds * 1e3)
+    }
+
     fn run(
         &self,
         py: Python<'py>,
@@ -132,7 +151,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         body: &Bytes,
         arguments: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if self.script.mode == Mode::Raw || self.script.needs_context(py)? {
+        if self.in_context {
             return self.run_in_context(py, job, body, arguments);
         }
         self.script.run.call((), arguments.as_ref())
@@ -146,8 +165,11 @@ impl<'a, 'py> Caller<'a, 'py> {
         body: &Bytes,
         arguments: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let fields: Vec<_> =
-            job.fields.iter().map(|(name, value)| (input::latin1(py, name), input::latin1(py, value))).collect();
+        let fields: Vec<_> = job
+            .fields
+            .iter()
+            .map(|(name, value)| (input::latin1(py, name), input::latin1(py, value)))
+            .collect();
         let request = (
             &job.method,
             input::latin1(py, &job.target),
@@ -158,7 +180,9 @@ impl<'a, 'py> Caller<'a, 'py> {
             &job.request_id,
             arguments,
         );
-        self.script.object.call_method1(intern!(py, "call_with_request"), request)
+        self.script
+            .object
+            .call_method1(intern!(py, "call_with_request"), request)
     }
 
     fn script_error(&self, py: Python<'py>, error: PyErr) -> Reply {
@@ -177,7 +201,11 @@ impl<'a, 'py> Caller<'a, 'py> {
             failed.write_unraisable(py, None);
             None
         });
-        let body = if self.error_details { self.detailed_body(py, &message, exception) } else { None };
+        let body = if self.error_details {
+            self.detailed_body(py, &message, exception)
+        } else {
+            None
+        };
         Reply {
             origin: Origin::ScriptError,
             error_location: location.unwrap_or_default().into(),
@@ -187,8 +215,17 @@ impl<'a, 'py> Caller<'a, 'py> {
     }
 
     /// `{"message": …, "traceback": …}` for `--error_details`.
-    fn detailed_body(&self, py: Python<'py>, message: &str, exception: &Bound<'py, PyBaseException>) -> Option<Vec<u8>> {
-        let text = self.script.object.call_method1(intern!(py, "error_text"), (exception,)).ok()?;
+    fn detailed_body(
+        &self,
+        py: Python<'py>,
+        message: &str,
+        exception: &Bound<'py, PyBaseException>,
+    ) -> Option<Vec<u8>> {
+        let text = self
+            .script
+            .object
+            .call_method1(intern!(py, "error_text"), (exception,))
+            .ok()?;
         let text = text.cast_into::<PyString>().ok()?;
         let mut body = b"{\"message\": ".to_vec();
         pyjson::write_str(&mut body, message);
@@ -224,13 +261,21 @@ impl<'a, 'py> Caller<'a, 'py> {
 
     fn render_in_python(&self, py: Python<'py>, job: &Job, result: &Bound<'py, PyAny>) -> PyResult<Reply> {
         type Rendered<'py> = (u16, Option<String>, Vec<(String, String)>, Bound<'py, PyAny>, bool);
-        let rendered = self.script.object.call_method1(intern!(py, "render"), (result, &job.method))?;
+        let rendered = self
+            .script
+            .object
+            .call_method1(intern!(py, "render"), (result, &job.method))?;
         let (status, _reason, headers, body, is_response): Rendered<'py> = rendered.extract()?;
-        let fields = headers.into_iter().map(|(name, value)| Ok((to_latin1(&name)?, to_latin1(&value)?)));
+        let fields = headers
+            .into_iter()
+            .map(|(name, value)| Ok((to_latin1(&name)?, to_latin1(&value)?)));
         let fields = fields.collect::<PyResult<Vec<Field>>>()?;
         let outcome = match body.cast_exact::<PyBytes>() {
             Ok(bytes) => Outcome::Whole(Bytes::copy_from_slice(bytes.as_bytes())),
-            Err(_) => Outcome::Stream { first: next_part(&body)?, rest: body.unbind() },
+            Err(_) => Outcome::Stream {
+                first: next_part(&body)?,
+                rest: body.unbind(),
+            },
         };
         Ok(Reply {
             status,

@@ -150,6 +150,21 @@ def test_what_cannot_be_rendered_is_named_with_its_place(value, message):
     assert str(caught.value) == message
 
 
+def test_type_error_of_the_scripts_own_object_stays_visible():
+    @dataclasses.dataclass
+    class Odd:
+        x: int = 0
+
+        def __getattribute__(self, name):
+            if name == "x":
+                raise TypeError("own words")
+            return super().__getattribute__(name)
+
+    with pytest.raises(outputs.ResultTypeError, match=r"\$\[1\]: .*Odd") as caught:
+        outputs.render([1, Odd.__new__(Odd)], "POST")
+    assert str(caught.value.__cause__) == "own words"
+
+
 def test_circular_and_too_long_numbers_are_errors():
     loop: list = []
     loop.append(loop)

@@ -131,6 +131,14 @@ def test_main_is_the_default(settings, records):
     assert ("I", "azmlinfsrv.user_script", f"Found user script at {settings.app_root}/main.py") in records()
 
 
+def test_main_that_raises(settings, records):
+    settings.entry_script = None
+    sys.modules.pop("main", None)
+    (message,) = fail(settings, records, "\nraise SystemExit", "main.py")
+    assert message.count("File ") == message.count(f'File "{settings.app_root}/main.py", line 2') == 1
+    assert f"{QUALIFIED}UserScriptImportException: Failed to import user script" in message
+
+
 def test_main_from_the_source_directory(settings):
     settings.entry_script, settings.source_directory = None, "src"
     sys.modules.pop("main", None)
@@ -552,7 +560,9 @@ def test_internal_failed(settings, records):
         loaded.internal_failed(exc)
     level, name, message = records()[-1]
     assert (level, name) == ("E", "azmlinfsrv")
-    assert message.startswith("Encountered Exception: ")
+    # The test's own frame comes first; the worker loop has none, and json's say nothing.
+    assert message.startswith("Encountered Exception: Traceback (most recent call last):\n")
+    assert "json/" not in message
     assert message.endswith(
         "ResultTypeError: Object of type set is not JSON serializable, found at $.predictions[1]: set\n"
     )

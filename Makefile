@@ -1,0 +1,130 @@
+# The commands of this project. CI calls the same targets as people do; `make` alone lists them.
+#
+# Everything Python goes into a virtual environment of its own (.venv), so nothing else needs to be installed than
+# Python 3.9 or later, Rust with cargo, and make. Files named .done-* in it remember what is up to date.
+
+PYTHON ?= python3
+VENV ?= .venv
+HOST ?= 127.0.0.1
+PORT ?= 5001
+# Releases of Python that `make test-all` looks for.
+RELEASES ?= 3.9 3.10 3.11 3.12 3.13
+
+BIN := $(VENV)/bin
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
+# The build tool, as pyproject.toml wants it.
+MATURIN := $(shell sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml)
+EXAMPLE := examples/sklearn
+MODEL_DIR := $(EXAMPLE)/models/iris/1
+REFERENCE := .venv-reference
+PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)
+LIBPYTHON_FOLDER := import os, sysconfig as s; folder, name = map(s.get_config_var, ("LIBDIR", "LDLIBRARY")); \
+	print(folder if name.endswith(".so") and os.path.exists(os.path.join(folder, name)) else "")
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The interpreter that PyO3 builds for; the same for every cargo command, or each would rebuild what the last one built.
+export PYO3_PYTHON := $(abspath $(BIN)/python)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve test test-rust test-python check format conform test-all clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables: PYTHON (now $(PYTHON)), VENV ($(VENV)), HOST ($(HOST)) and PORT ($(PORT)) of make serve."
+
+# ---- Running it
+
+serve: $(VENV)/.done-server $(MODEL_DIR)/model.joblib ## Serve the scikit-learn example, and say how to call it
+	@printf '\nWhen the server says "ready for serving traffic", type this in another terminal (Ctrl-C here stops it):\n'
+	@printf '\n  curl -H "Content-Type: application/json" -d "@%s" http://%s:%s/score\n\n' \
+		'$(CURDIR)/$(EXAMPLE)/sample-request.json' '$(subst 0.0.0.0,127.0.0.1,$(HOST))' '$(PORT)'
+	@exec $(BIN)/azmlinfsrv --entry_script $(EXAMPLE)/score.py --model_dir $(MODEL_DIR) --host $(HOST) --port $(PORT)
+
+$(MODEL_DIR)/model.joblib: $(EXAMPLE)/train.py $(VENV)/.done-example
+	$(BIN)/python $(EXAMPLE)/train.py
+
+# ---- Testing it
+
+test: test-rust test-python ## Run every test: the Rust units, then the real command
+
+# The first run leaves out the worker, which needs Python to link; the second has it, where there is a libpython.
+test-rust: $(VENV)/.done-venv
+	cargo test --locked --no-default-features
+	@folder=$$($(BIN)/python -c '$(LIBPYTHON_FOLDER)'); \
+	if [ -z "$$folder" ]; then echo "No shared libpython for $(PYTHON): the tests of src/worker are left out."; exit 0; fi; \
+	echo "cargo test --locked"; LD_LIBRARY_PATH="$$folder" cargo test --locked
+
+test-python: $(VENV)/.done-server $(VENV)/.done-tools
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.done-server $(VENV)/.done-tools ## Check format, lints, types and generated pages
+	cargo fmt --check
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings
+	cargo clippy --locked --all-targets -- -D warnings
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest azureml_inference_server_http._core
+	$(BIN)/python tools/generate_docs.py --check
+
+format: $(VENV)/.done-tools ## Format the code and write the generated pages
+	cargo fmt
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/python tools/generate_docs.py
+
+conform: $(VENV)/.done-server $(VENV)/.done-tools $(REFERENCE)/.done-reference ## Compare with the published 1.5.1
+	$(BIN)/python -m tests.conformance --reference $(REFERENCE)/bin/python --candidate $(BIN)/python
+
+test-all: $(RELEASES:%=test-on-%) ## Run the Python tests on every supported Python that is found
+
+# One wheel and one environment for each release, so that what is tested is what would be installed.
+test-on-%: $(VENV)/.done-build
+	@set -e; for python in python$* $(PYENV)/versions/$*.*/bin/python none; do \
+		"$$python" -c 'import sys, venv; sys.exit("%d.%d" % sys.version_info[:2] != "$*")' 2>/dev/null && break; done; \
+	if [ $$python = none ]; then echo "Python $* was not found: not tested."; exit 0; fi; \
+	echo "Python $* ($$python):"; \
+	rm -rf $(VENV)-$*/wheel; \
+	$$python -m venv $(VENV)-$*; \
+	$(BIN)/maturin build --quiet --release --locked --interpreter $$python --out $(VENV)-$*/wheel; \
+	$(VENV)-$*/bin/pip install --quiet --force-reinstall --no-deps $(VENV)-$*/wheel/*.whl; \
+	$(VENV)-$*/bin/pip install --quiet azureml-inference-server-http -r tests/requirements.txt; \
+	$(VENV)-$*/bin/pytest tests/unit tests/e2e
+
+# ---- What the targets above need
+
+$(VENV)/.done-venv:
+	@command -v cargo >/dev/null || { echo "cargo was not found: install Rust (README.md, Install)." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || \
+		{ echo "$(PYTHON) is not Python 3.9 or later: choose another with make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.done-build: $(VENV)/.done-venv pyproject.toml
+	$(BIN)/pip install --quiet '$(MATURIN)'
+	@touch $@
+
+# Editable: changes of the Python files count at once, those of the Rust files and of the metadata build again.
+$(VENV)/.done-server: $(VENV)/.done-build pyproject.toml $(RUST_SOURCES)
+	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked
+	@touch $@
+
+$(VENV)/.done-tools: tests/requirements.txt $(VENV)/.done-venv
+	$(BIN)/pip install --quiet -r $<
+	@touch $@
+
+$(VENV)/.done-example: $(EXAMPLE)/requirements.txt $(VENV)/.done-venv
+	$(BIN)/pip install --quiet -r $<
+	@touch $@
+
+$(REFERENCE)/.done-reference: Makefile
+	$(PYTHON) -m venv $(REFERENCE)
+	$(REFERENCE)/bin/pip install --quiet azureml-inference-server-http==1.5.1 numpy pandas scikit-learn pillow
+	@touch $@
+
+clean: ## Remove everything that these targets made
+	rm -rf target .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist $(EXAMPLE)/models
+	rm -f azureml_inference_server_http/_core.*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,189 @@
+"""Runs cases on the reference and the candidate, several at a time, and compares what they did.
+
+Owns the order of things: start both servers of a case, send each check to both, stop, compare, report. Command line:
+`--reference PYTHON --candidate PYTHON` (interpreters of virtual environments), `--section`, `--case`, `--self-check`
+(reference against itself, no known differences), `--write-docs`, `--check`. Exit code 0 means no unexpected difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from conformance import cases, client, compare, normalise, report
+from conformance.cases import Case, Check
+from conformance.report import Result
+from conformance.server import Server, ServerProblem, interpreter_problem
+
+KNOWN = cases.FOLDER / "known_differences.toml"
+PAGE = cases.FOLDER.parents[1] / "docs" / "compatibility.md"
+THREADS = 4
+Observations = dict[str, dict[str, str]]
+
+
+def run_case(case: Case, reference: str, candidate: str, entries: list[compare.Entry]) -> list[Result]:
+    """Results of every comparison of one case."""
+    with tempfile.TemporaryDirectory(prefix="conform-", ignore_cleanup_errors=True) as folder:
+        # Names of one length, so that bodies with paths in them keep equal lengths.
+        servers = [Server(case, python, Path(folder, name)) for name, python in (("1", reference), ("2", candidate))]
+        with servers[0], servers[1]:
+            observed = [_observe(case, server) for server in servers]
+    results = []
+    for name in observed[0]:
+        left, right = observed[0][name], observed[1].get(name, {"problem": "was not reached"})
+        result = Result(f"{case.id}/{name}", case.section, left.pop("request", ""))
+        right.pop("request", "")
+        problems = [f"{who}: {side['problem']}" for who, side in (("reference", left), ("candidate", right)) if "problem" in side]
+        result.problem = "\n".join(problems)
+        if not problems:
+            result.differences = compare.differences(result.check, left, right, entries)
+        results.append(result)
+    return results
+
+
+def _observe(case: Case, server: Server) -> Observations:
+    """Everything one server did, by check id. A server that fails gives a problem for all checks not reached."""
+    context = normalise.Context(server.directory, server.environment_root, server.port, server.health_port)
+    observed: Observations = {}
+    try:
+        if case.exit:
+            observed["exit"] = _exit(case, server, context)
+            return observed
+        server.wait_ready()
+        start = normalise.log_lines(server.new_output("stdout"), context, banner=case.startup)
+        errors = normalise.stderr_lines(server.new_output("stderr"), context)
+        if case.startup:
+            observed["startup"] = {"startup": "\n".join(start)}
+            if case.stderr:
+                observed["startup"]["stderr"] = "\n".join(errors)
+        for check in case.checks:
+            if "write" in check.fields:
+                server.write_file(check.fields["write"]["path"], check.fields["write"]["text"])
+            else:
+                observed[check.id] = _check(case, check, server, context)
+        if case.stop:
+            observed["stop"] = _stop(case, server)
+    except (ServerProblem, OSError) as error:
+        names = [check.id for check in case.checks if "write" not in check.fields]
+        for name in ["exit"] if case.exit else [*names, *(["stop"] if case.stop else []), *(["startup"] if case.startup else [])]:
+            observed.setdefault(name, {"problem": f"{type(error).__name__}: {error}"})
+    return observed
+
+
+def _check(case: Case, check: Check, server: Server, context: normalise.Context) -> dict[str, str]:
+    request = check.request(server.port, server.directory)
+    port = server.health_port if check.option("on") == "health" else server.port
+    if check.option("until_close"):
+        replies = client.exchange_all(port, request, check.method())
+    else:
+        replies = client.exchange(port, request, check.method(), shutdown=bool(check.option("shutdown")))
+    facets = normalise.reply_facets(
+        replies, context, descriptions=bool(check.option("descriptions")), chunks=bool(check.option("chunks"))
+    )
+    if check.option("log", case.log):
+        server.settle()
+        lines = [line for line in normalise.log_lines(server.new_output("stdout"), context) if "version=mark-" not in line]
+        facets["log"] = "\n".join(_lengths(lines, facets))
+        if case.stderr:
+            facets["stderr"] = "\n".join(normalise.stderr_lines(server.new_output("stderr"), context))
+    facets = {name: text for name, text in facets.items() if name not in check.ignore}
+    facets["request"] = request[:600].decode("latin-1")
+    return facets
+
+
+def _lengths(lines: list[str], facets: dict[str, str]) -> list[str]:
+    """The length in a request line of a swagger document depends on its words."""
+    if "‹words›" not in facets.get("body", "") and "HEAD /swagger" not in "".join(lines):
+        return lines
+    return [line.rsplit(" ", 1)[0] if "‹ms›" in line else line for line in lines]
+
+
+def _exit(case: Case, server: Server, context: normalise.Context) -> dict[str, str]:
+    facets = {"exit": str(server.wait_exit())}
+    stdout, stderr = server.new_output("stdout"), server.new_output("stderr")
+    facets["log"] = "\n".join(normalise.log_lines(stdout, context))
+    facets["stdout"] = "\n".join(normalise.log_lines(stdout, context, banner=True))
+    facets["stderr"] = "\n".join(normalise.stderr_lines(stderr, context))
+    facets["stderr_last"] = facets["stderr"].strip().rsplit("\n", 1)[-1]
+    return {name: text for name, text in facets.items() if name in case.compare}
+
+
+def _stop(case: Case, server: Server) -> dict[str, str]:
+    server.send_signal(case.stop)
+    facets = {"exit": str(server.wait_exit(15.0))}
+    return facets
+
+
+def run(chosen: Sequence[Case], reference: str, candidate: str, entries: list[compare.Entry]) -> list[Result]:
+    """Results of all cases, in order, `THREADS` cases at a time."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return [one for many in pool.map(lambda case: run_case(case, reference, candidate, entries), chosen) for one in many]
+
+
+def select(everything: Sequence[Case], sections: Sequence[str], names: Sequence[str]) -> list[Case]:
+    """Cases of the sections and with the ids (or beginnings of ids) asked for."""
+    return [
+        case
+        for case in everything
+        if (not sections or case.section in sections) and (not names or case.id.startswith(tuple(names)))
+    ]
+
+
+def page_text() -> str:
+    """The compatibility page as it should be."""
+    everything = cases.load()
+    return report.page(compare.load(KNOWN), len(everything), sum(case.comparisons for case in everything))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry of `python tests/conformance`; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.write_docs or options.check:
+        return _docs(write=options.write_docs)
+    reference = os.path.abspath(options.reference)
+    candidate = reference if options.self_check else os.path.abspath(options.candidate)
+    for python in (reference, candidate):
+        if problem := interpreter_problem(python):
+            print(f"conformance: {problem}", file=sys.stderr)
+            return 2
+    entries = [] if options.self_check else compare.load(KNOWN)
+    chosen = select(cases.load(), options.section, options.case)
+    started = time.monotonic()
+    results = run(chosen, reference, candidate, entries)
+    for result in results:
+        if result.failed:
+            print(report.failure(result))
+    print(report.table(results, time.monotonic() - started))
+    stale = compare.stale(entries, [result.check for result in results]) if not (options.section or options.case) else []
+    for problem in stale:
+        print(f"known_differences.toml: {problem}")
+    return 1 if stale or any(result.failed for result in results) else 0
+
+
+def _docs(write: bool) -> int:
+    text = page_text()
+    if write:
+        PAGE.write_text(text, "utf-8")
+        return 0
+    if PAGE.exists() and PAGE.read_text("utf-8") == text:
+        return 0
+    print(f"{PAGE.name} is not what known_differences.toml says: run python tests/conformance --write-docs")
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="conformance", description="Compare the published server with this one.")
+    parser.add_argument("--reference", default=".venv-reference/bin/python", help="interpreter with the published package")
+    parser.add_argument("--candidate", default=sys.executable, help="interpreter with this package")
+    parser.add_argument("--section", action="append", default=[], help="only this section of the contract; repeatable")
+    parser.add_argument("--case", action="append", default=[], help="only cases whose id starts so; repeatable")
+    parser.add_argument("--self-check", action="store_true", help="compare the reference with itself")
+    parser.add_argument("--write-docs", action="store_true", help="write docs/compatibility.md and stop")
+    parser.add_argument("--check", action="store_true", help="check that docs/compatibility.md is up to date and stop")
+    return parser

@@ -1,0 +1,9 @@
+"""Answers with what it got."""
+
+
+def init():
+    pass
+
+
+def run(data):
+    return data
