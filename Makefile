@@ -76,7 +76,7 @@ format: $(VENV)/.done-tools ## Format the code and write the generated pages
 	$(BIN)/python tools/generate_docs.py
 
 conform: $(VENV)/.done-server $(VENV)/.done-tools $(REFERENCE)/.done-reference ## Compare with the published 1.5.1
-	$(BIN)/python -m tests.conformance --reference $(REFERENCE)/bin/python --candidate $(BIN)/python
+	$(BIN)/python tests/conformance --reference $(REFERENCE)/bin/python --candidate $(BIN)/python
 
 test-all: $(RELEASES:%=test-on-%) ## Run the Python tests on every supported Python that is found
 
@@ -108,7 +108,7 @@ $(VENV)/.done-build: $(VENV)/.done-venv pyproject.toml
 
 # Editable: changes of the Python files count at once, those of the Rust files and of the metadata build again.
 $(VENV)/.done-server: $(VENV)/.done-build pyproject.toml $(RUST_SOURCES)
-	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked
+	env -u CONDA_PREFIX PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked
 	@touch $@
 
 $(VENV)/.done-tools: tests/requirements.txt $(VENV)/.done-venv

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Callable
 
 from . import supervisor
 from .supervisor import Supervisor
@@ -153,13 +153,13 @@ class _Loop:
         self._workers.bind(self._socket_path)
         self._workers.listen(BACKLOG)
         # The line to the front of the moment, and what it said that does not end in a newline yet.
-        self._front: Optional[socket.socket] = None
+        self._front: socket.socket | None = None
         self._front_text = b""
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._state = Supervisor(settings.worker_count, settings.graceful_timeout)
-        self._exit_code: Optional[int] = None
+        self._exit_code: int | None = None
         # With WORKER_PRELOAD: the script, loaded here and inherited by every worker.
-        self._prepared: Optional[Prepared] = None
+        self._prepared: Prepared | None = None
 
     def run(self) -> int:
         """Supervise until a ``Finish`` action; its code."""
@@ -238,6 +238,8 @@ class _Loop:
             self._handle(supervisor.Ready(int(pid)))
         elif verb == "kill" and pid.isdigit():
             self._handle(supervisor.KillWanted(int(pid), text))
+        elif verb == "recycle" and pid.isdigit():
+            self._handle(supervisor.RecycleWanted(int(pid), text))
         else:
             _logger.error("The front said something that makes no sense: %r", line)
 
@@ -251,7 +253,7 @@ class _Loop:
                 if spawned is not None:
                     pending.append(spawned)
 
-    def _perform(self, action: supervisor.Action) -> Optional[supervisor.Event]:
+    def _perform(self, action: supervisor.Action) -> supervisor.Event | None:
         """Do it. A fork yields the event that it happened."""
         if isinstance(action, supervisor.SpawnFront):
             return supervisor.Spawned(self._spawn_front(), is_front=True)
@@ -309,7 +311,7 @@ class _Loop:
 
         return self._fork(begin)
 
-    def _preload(self) -> Optional[supervisor.Event]:
+    def _preload(self) -> supervisor.Event | None:
         """Load the script in this process. The front is up already and lets requests wait.
 
         Ctrl-C and QUIT interrupt init() here, because nobody else could.

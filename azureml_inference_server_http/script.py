@@ -41,6 +41,7 @@ MODEL_LISTING_LINES = 200
 _PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LIBRARY_FOLDER = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
+_TRACEBACK = "Traceback (most recent call last):"
 _logger = logging.getLogger("azmlinfsrv")
 _script_logger = logging.getLogger("azmlinfsrv.user_script")
 
@@ -148,7 +149,10 @@ class Script:
 
     def internal_failed(self, exc: BaseException) -> None:
         """Log a fault that is not the script's exception, such as a result that cannot be rendered."""
-        _logger.error("Encountered Exception: %s", _format(exc))
+        text = _format(exc)
+        if not text.startswith(_TRACEBACK):  # all frames were the server's own
+            text = f"{_TRACEBACK}\n{text}"
+        _logger.error("Encountered Exception: %s", text)
 
     def _flask(self) -> FlaskContext:
         if self._flask_context is None:

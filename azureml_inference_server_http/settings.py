@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, TypeVar
 
 import azureml_inference_server_http as package
 
@@ -21,8 +21,11 @@ from .settings_table import SETTINGS, Setting
 
 # Not int(): that takes digits of other scripts, and refuses " 400.0 ", which the contract takes.
 _INTEGER_TEXT = re.compile(r"\s*([+-]?[0-9]+(?:_[0-9]+)*)(?:\.0+)?\s*", re.ASCII)
+_DECIMAL_TEXT = re.compile(r"\s*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _SHOWN_VALUE = 80
+
+_Number = TypeVar("_Number", int, float)
 
 OPTION, ENVIRONMENT, FILE, DEFAULT = "option", "environment variable", "key", "default"
 
@@ -74,6 +77,12 @@ class Settings(NamedTuple):
     max_queue: int
     max_request_size: int
     graceful_timeout: int
+    queue_timeout: float
+    max_buffered: int
+    client_timeout: float
+    keep_alive: float
+    max_requests: int
+    max_worker_rss: int
     error_details: bool
     log_level: str
     debug_port: int | None
@@ -186,7 +195,7 @@ def parse_option(setting: Setting, text: str) -> Any:
     return _PARSERS[setting.kind](setting, text)
 
 
-def _in_range(setting: Setting, number: int) -> int:
+def _in_range(setting: Setting, number: _Number) -> _Number:
     if setting.minimum is not None and number < setting.minimum:
         raise ValueError("too small")
     if setting.maximum is not None and number > setting.maximum:
@@ -205,6 +214,15 @@ def _integer(setting: Setting, value: object) -> int:
     if not isinstance(value, int):
         raise ValueError("not a whole number")
     return _in_range(setting, int(value))
+
+
+def _number(setting: Setting, value: object) -> float:
+    """A decimal number; the words that float() takes for infinity and for no number are not."""
+    if isinstance(value, str) and _DECIMAL_TEXT.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("not a number")
+    return _in_range(setting, float(value))
 
 
 def _boolean(setting: Setting, value: object) -> bool:
@@ -253,6 +271,7 @@ _PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
     table.PATH: _text,
     table.RESOLVED_PATH: _text,
     table.INTEGER: _integer,
+    table.NUMBER: _number,
     table.BOOLEAN: _boolean,
     table.EXACT_TRUE: lambda setting, value: bool(value == "true"),
     table.ANY_CASE_TRUE: lambda setting, value: bool(value.lower() == "true"),

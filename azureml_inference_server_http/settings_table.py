@@ -15,6 +15,7 @@ NON_EMPTY = "non-empty text"
 PATH = "path, kept as given"
 RESOLVED_PATH = "path, made absolute when it is given by the option"
 INTEGER = "whole number"
+NUMBER = "number"
 BOOLEAN = "true or false"
 EXACT_TRUE = "on only for the exact text true"
 ANY_CASE_TRUE = "on only for the word true in any case"
@@ -53,12 +54,12 @@ class Setting(NamedTuple):
     group: str
     kind: str
     help: str
-    default: str | int | bool | None = None
+    default: str | int | float | bool | None = None
     # What the help says instead of the default's own text.
     default_text: str | None = None
     # What a refused value is answered with: "it must be ...".
     allowed: str = "text"
-    minimum: int | None = None
+    minimum: float | None = None
     maximum: int | None = None
     flag: str | None = None
     metavar: str | None = None
@@ -403,6 +404,100 @@ SETTINGS: tuple[Setting, ...] = (
         original=False,
         environment="AZMLINFSRV_GRACEFUL_TIMEOUT",
         config_key="AZMLINFSRV_GRACEFUL_TIMEOUT",
+    ),
+    Setting(
+        name="queue_timeout",
+        group="limits",
+        kind=NUMBER,
+        help="Seconds a request may wait for a free worker; then it is answered 503. 0: as long as its client waits.",
+        default=0,
+        default_text="0 (no limit)",
+        allowed="a number of seconds, 0 or more",
+        minimum=0,
+        maximum=_MANY_SECONDS,
+        flag="--queue_timeout",
+        metavar="SECONDS",
+        original=False,
+        environment="AZMLINFSRV_QUEUE_TIMEOUT",
+        config_key="AZMLINFSRV_QUEUE_TIMEOUT",
+    ),
+    Setting(
+        name="max_buffered",
+        group="limits",
+        kind=INTEGER,
+        help="Bytes of request and response bodies held at once; beyond that new bodies are answered 503.",
+        default=1024**3,
+        default_text="1073741824 (1 GiB)",
+        allowed="a whole number of bytes, 1 or more",
+        minimum=1,
+        maximum=_MANY_BYTES,
+        flag="--max_buffered",
+        metavar="BYTES",
+        original=False,
+        environment="AZMLINFSRV_MAX_BUFFERED",
+        config_key="AZMLINFSRV_MAX_BUFFERED",
+    ),
+    Setting(
+        name="client_timeout",
+        group="limits",
+        kind=NUMBER,
+        help="Seconds for a request head, and the longest pause of a client in a body or in reading.",
+        default=60,
+        allowed="a number of seconds, 0.001 or more",
+        minimum=0.001,
+        maximum=_MANY_SECONDS,
+        flag="--client_timeout",
+        metavar="SECONDS",
+        original=False,
+        environment="AZMLINFSRV_CLIENT_TIMEOUT",
+        config_key="AZMLINFSRV_CLIENT_TIMEOUT",
+    ),
+    Setting(
+        name="keep_alive",
+        group="limits",
+        kind=NUMBER,
+        help="Seconds an idle connection is kept open for the next request.",
+        default=75,
+        allowed="a number of seconds, 0.001 or more",
+        minimum=0.001,
+        maximum=_MANY_SECONDS,
+        flag="--keep_alive",
+        metavar="SECONDS",
+        original=False,
+        environment="AZMLINFSRV_KEEP_ALIVE",
+        config_key="AZMLINFSRV_KEEP_ALIVE",
+    ),
+    Setting(
+        name="max_requests",
+        group="workers",
+        kind=INTEGER,
+        help="Requests after which a worker is replaced, give or take a tenth so that not all go at once.",
+        default=0,
+        default_text="0 (never)",
+        allowed="a whole number, 0 or more",
+        minimum=0,
+        maximum=_MANY_BYTES,
+        flag="--max_requests",
+        metavar="COUNT",
+        original=False,
+        environment="AZMLINFSRV_MAX_REQUESTS",
+        config_key="AZMLINFSRV_MAX_REQUESTS",
+    ),
+    Setting(
+        name="max_worker_rss",
+        group="workers",
+        kind=INTEGER,
+        help="Resident memory in MiB above which a worker is replaced once it is free.",
+        default=0,
+        default_text="0 (never)",
+        allowed="a whole number of MiB, 0 or more",
+        minimum=0,
+        maximum=_MANY_SECONDS,
+        flag="--max_worker_rss",
+        metavar="MIB",
+        original=False,
+        environment="AZMLINFSRV_MAX_WORKER_RSS",
+        config_key="AZMLINFSRV_MAX_WORKER_RSS",
     ),
     Setting(
         name="error_details",

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple, Union
 
 EXIT_OK = 0
+EXIT_FRONT_FAILED = 1
 EXIT_CANNOT_START = 3
 # A worker that ends with one of these before it was ready says: do not try again.
 FATAL_EXIT_CODES = (3, 4)
@@ -60,6 +61,13 @@ class KillWanted(NamedTuple):
     reason: str
 
 
+class RecycleWanted(NamedTuple):
+    """The front says that this worker has served its time, or has grown too large."""
+
+    pid: int
+    reason: str
+
+
 class PreloadFailed(NamedTuple):
     """The script could not be started in this process, before any worker was forked (WORKER_PRELOAD)."""
 
@@ -74,7 +82,7 @@ class Tick(NamedTuple):
     """The time of ``Supervisor.next_wakeup`` has come."""
 
 
-Event = Union[Started, Spawned, Exited, Ready, KillWanted, PreloadFailed, Signalled, Tick]
+Event = Union[Started, Spawned, Exited, Ready, KillWanted, RecycleWanted, PreloadFailed, Signalled, Tick]
 
 # ---- Actions
 
@@ -119,7 +127,7 @@ Action = Union[SpawnFront, SpawnWorker, Kill, TellFront, Log, Finish]
 class Worker:
     """What is known about one worker process."""
 
-    def __init__(self, replaces: Optional[int]) -> None:
+    def __init__(self, replaces: int | None) -> None:
         self.ready = False
         self.retiring = False
         # The worker that is let go once this one is ready (HUP).
@@ -143,7 +151,7 @@ class Supervisor:
     def __init__(self, worker_count: int, graceful_timeout: float) -> None:
         self.worker_count = worker_count
         self.graceful_timeout = graceful_timeout
-        self.front: Optional[int] = None
+        self.front: int | None = None
         self.workers: dict[int, Worker] = {}
         self.exit_code = EXIT_OK
         # "serving", then "draining" (TERM) or at once "stopping".
@@ -154,11 +162,11 @@ class Supervisor:
         # Old workers that HUP still has to replace, one after the other.
         self._to_replace: list[int] = []
         # Worker forks asked for, each with the worker it replaces; consumed by Spawned.
-        self._asked: list[Optional[int]] = []
-        self._spawn_front_at: Optional[float] = None
-        self._spawn_workers_at: Optional[float] = None
-        self._kill_front_at: Optional[float] = None
-        self._kill_workers_at: Optional[float] = None
+        self._asked: list[int | None] = []
+        self._spawn_front_at: float | None = None
+        self._spawn_workers_at: float | None = None
+        self._kill_front_at: float | None = None
+        self._kill_workers_at: float | None = None
         self._finished = False
 
     # ---- Entry points
@@ -175,6 +183,8 @@ class Supervisor:
             actions = self._ready(event.pid)
         elif isinstance(event, KillWanted):
             actions = self._kill_wanted(event)
+        elif isinstance(event, RecycleWanted):
+            actions = self._recycle_wanted(event)
         elif isinstance(event, PreloadFailed):
             actions = self._stop(EXIT_CANNOT_START, now)
         elif isinstance(event, Signalled):
@@ -183,7 +193,7 @@ class Supervisor:
             actions = self._tick(now)
         return [*actions, *self._finish_if_done()]
 
-    def next_wakeup(self) -> Optional[float]:
+    def next_wakeup(self) -> float | None:
         """When a Tick is due, or None."""
         times = (self._spawn_front_at, self._spawn_workers_at, self._kill_front_at, self._kill_workers_at)
         return min((time for time in times if time is not None), default=None)
@@ -253,6 +263,9 @@ class Supervisor:
         # Nobody's request survives a front, but the listeners do: connections wait in their backlog meanwhile.
         pause = 0.0 if self._front_deaths == 0 else BACK_OFF[min(self._front_deaths, len(BACK_OFF)) - 1]
         self._front_deaths += 1
+        if self._front_deaths > MAX_EARLY_DEATHS:
+            text = f"{self._front_deaths} front processes in a row died; the last one {describe_exit(event.code)}. Giving up."
+            return [Log("critical", text), *self._stop(EXIT_FRONT_FAILED, now)]
         self._spawn_front_at = now + pause
         how = describe_exit(event.code)
         return [Log("error", f"The front process (pid:{event.pid}) {how}. Starting another one.")]
@@ -286,6 +299,13 @@ class Supervisor:
             return []
         text = f"Worker (pid:{event.pid}) {event.reason}. It is killed and replaced."
         return [Log("critical", text), Kill(event.pid, signal.SIGKILL)]
+
+    def _recycle_wanted(self, event: RecycleWanted) -> list[Action]:
+        worker = self.workers.get(event.pid)
+        if self.phase != "serving" or worker is None or worker.retiring or event.pid in self._to_replace:
+            return []
+        self._to_replace.append(event.pid)
+        return [Log("info", f"Worker (pid:{event.pid}) {event.reason}. It is replaced."), *self._replace_next()]
 
     # ---- Signals
 
@@ -368,5 +388,5 @@ class Supervisor:
         return [Finish(self.exit_code)]
 
 
-def _is_due(time: Optional[float], now: float) -> bool:
+def _is_due(time: float | None, now: float) -> bool:
     return time is not None and time <= now

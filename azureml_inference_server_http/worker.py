@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import deadline
 
@@ -40,7 +40,7 @@ class Retirement:
         return self._asked
 
 
-def run(settings: Settings, socket_path: str, supervisor: int, prepared: Optional[Prepared]) -> int:
+def run(settings: Settings, socket_path: str, supervisor: int, prepared: Prepared | None) -> int:
     """The whole life of a worker. ``prepared`` is what WORKER_PRELOAD made before the fork. Returns the exit code."""
     from . import _core
 
@@ -65,7 +65,7 @@ class Prepared(NamedTuple):
     swagger: dict[str, str]
 
 
-def prepare(settings: Settings) -> Optional[Prepared]:
+def prepare(settings: Settings) -> Prepared | None:
     """Load and initialise the script; None when that failed, which has been logged.
 
     Runs in each worker, or with WORKER_PRELOAD once in the supervisor before it forks them.

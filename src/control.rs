@@ -57,6 +57,11 @@ impl Supervisor {
         self.say(&format!("ready {pid}"));
     }
 
+    /// `recycle PID TEXT`: start a successor, and let this worker go when that is ready; the text is for the log.
+    pub fn ask_to_recycle(&self, pid: u32, reason: &str) {
+        self.say(&format!("recycle {pid} {reason}"));
+    }
+
     /// `kill PID TEXT`: end this worker and replace it; the text is for the log.
     pub fn ask_to_kill(&self, pid: u32, reason: &str) {
         self.say(&format!("kill {pid} {reason}"));
@@ -105,10 +110,7 @@ mod tests {
     #[test]
     fn orders_are_read_from_their_lines() {
         let cause = "was killed by signal 9 (SIGKILL)";
-        assert_eq!(
-            Order::parse(&format!("exited 12 {cause}")),
-            Some(Order::Exited(12, cause.to_owned()))
-        );
+        assert_eq!(Order::parse(&format!("exited 12 {cause}")), Some(Order::Exited(12, cause.to_owned())));
         assert_eq!(Order::parse("retire 7"), Some(Order::Retire(7)));
         assert_eq!(Order::parse("drain"), Some(Order::Drain));
         assert_eq!(Order::parse("stop"), Some(Order::Stop));

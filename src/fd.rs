@@ -9,10 +9,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 /// The descriptor as an owned object, or an error if it is not open in this process.
 pub fn take_over(fd: RawFd) -> std::io::Result<OwnedFd> {
     if fd < 0 {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::InvalidInput,
-            "a negative file descriptor",
-        ));
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "a negative file descriptor"));
     }
     // SAFETY: the Python callers (`front.py`) pass what `socket.detach()` returned: an open descriptor that no other
     // object owns or closes.

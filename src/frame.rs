@@ -377,10 +377,7 @@ struct Reader {
 
 impl Reader {
     fn new(head: &Bytes, what: &'static str) -> Self {
-        Self {
-            rest: head.clone(),
-            what,
-        }
+        Self { rest: head.clone(), what }
     }
 
     fn take(&mut self, len: usize) -> Result<Bytes, FrameError> {
@@ -413,9 +410,7 @@ impl Reader {
 
     fn text(&mut self) -> Result<String, FrameError> {
         let bytes = self.bytes()?;
-        std::str::from_utf8(&bytes)
-            .map(str::to_owned)
-            .map_err(|_| FrameError::Malformed(self.what))
+        std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| FrameError::Malformed(self.what))
     }
 
     fn fields(&mut self) -> Result<Vec<Field>, FrameError> {

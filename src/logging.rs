@@ -31,13 +31,7 @@ struct OwnedRecord {
 
 impl OwnedRecord {
     fn new(level: Level, target: &str, message: String, worker_pid: Option<u64>) -> Self {
-        Self {
-            time: SystemTime::now(),
-            level,
-            target: target.to_owned(),
-            message,
-            worker_pid,
-        }
+        Self { time: SystemTime::now(), level, target: target.to_owned(), message, worker_pid }
     }
 }
 
@@ -94,10 +88,7 @@ impl Queue {
             std::thread::sleep(GATHER);
             waiting = self.lock();
         }
-        Some((
-            std::mem::take(&mut waiting.records),
-            std::mem::take(&mut waiting.dropped),
-        ))
+        Some((std::mem::take(&mut waiting.records), std::mem::take(&mut waiting.dropped)))
     }
 }
 
@@ -112,13 +103,9 @@ impl Log for QueueLogger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let pid = record
-                .key_values()
-                .get(kv::Key::from_str(WORKER_PID))
-                .and_then(|pid| pid.to_u64());
+            let pid = record.key_values().get(kv::Key::from_str(WORKER_PID)).and_then(|pid| pid.to_u64());
             let message = record.args().to_string();
-            self.queue
-                .push(OwnedRecord::new(record.level(), record.target(), message, pid));
+            self.queue.push(OwnedRecord::new(record.level(), record.target(), message, pid));
         }
     }
 
@@ -142,10 +129,7 @@ impl Sink {
                     write_line(&mut lines, record, *own_pid);
                 }
                 // A reader that has gone away (a closed pipe) wants no more lines.
-                let _ = std::io::stdout()
-                    .lock()
-                    .write_all(&lines)
-                    .and_then(|()| std::io::stdout().flush());
+                let _ = std::io::stdout().lock().write_all(&lines).and_then(|()| std::io::stdout().flush());
             }
             Self::Python(logger) => Python::attach(|py| {
                 for record in records {
@@ -176,9 +160,7 @@ pub(crate) fn install(py: Python<'_>, level: LevelFilter, to_python: bool) -> Py
     let sink = if to_python {
         Sink::Python(pyo3_log::Logger::new(py, pyo3_log::Caching::LoggersAndLevels)?.filter(level))
     } else {
-        Sink::Stdout {
-            own_pid: u64::from(std::process::id()),
-        }
+        Sink::Stdout { own_pid: u64::from(std::process::id()) }
     };
     let queue = Arc::<Queue>::default();
     log::set_boxed_logger(Box::new(QueueLogger { queue: queue.clone() }))
@@ -194,9 +176,7 @@ pub(crate) fn install(py: Python<'_>, level: LevelFilter, to_python: bool) -> Py
             sink.emit(&batch);
         }
     };
-    let thread = std::thread::Builder::new()
-        .name("azmlinfsrv-log".to_owned())
-        .spawn(emit_all)?;
+    let thread = std::thread::Builder::new().name("azmlinfsrv-log".to_owned()).spawn(emit_all)?;
     Ok(Drain { queue, thread })
 }
 
@@ -251,10 +231,7 @@ mod tests {
 
     fn record(worker_pid: Option<u64>) -> OwnedRecord {
         let time = UNIX_EPOCH + Duration::from_millis(1_795_331_602_007);
-        OwnedRecord {
-            time,
-            ..OwnedRecord::new(Level::Info, "azmlinfsrv", "GET /score 200".to_owned(), worker_pid)
-        }
+        OwnedRecord { time, ..OwnedRecord::new(Level::Info, "azmlinfsrv", "GET /score 200".to_owned(), worker_pid) }
     }
 
     #[test]

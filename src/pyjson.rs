@@ -115,10 +115,7 @@ fn write_plain_float(out: &mut Vec<u8>, value: f64, shortest: &[u8]) {
 
 /// ryu's exponent notation: same digits, but repr signs the exponent and pads it to two digits.
 fn write_exponent_float(out: &mut Vec<u8>, mantissa: &[u8], exponent: &[u8]) {
-    let exponent: i32 = std::str::from_utf8(exponent)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0);
+    let exponent: i32 = std::str::from_utf8(exponent).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     let significant = mantissa.strip_suffix(b".0").unwrap_or(mantissa);
     if (0..16).contains(&exponent) {
         // Not reached with ryu's thresholds; kept exact in case they change.

@@ -28,10 +28,7 @@ mod _core {
         log_to_python: bool,
     ) -> PyResult<()> {
         let sockets = front::Sockets {
-            clients: clients
-                .into_iter()
-                .map(|client| Ok(fd::take_over(client)?.into()))
-                .collect::<PyResult<_>>()?,
+            clients: clients.into_iter().map(|client| Ok(fd::take_over(client)?.into())).collect::<PyResult<_>>()?,
             workers: fd::take_over(workers)?.into(),
             supervisor: fd::take_over(supervisor)?.into(),
         };

@@ -15,12 +15,24 @@ pub struct Settings {
     pub max_queue: usize,
     /// Largest request body in bytes.
     pub max_request_size: usize,
+    /// How long a request may wait for a worker; zero means as long as its client does.
+    pub queue_timeout: Duration,
+    /// Bytes of request and reply bodies that may be held at once.
+    pub max_buffered: usize,
+    /// Time for a request head, and the longest pause a client may make in a body or while it reads a reply.
+    pub client_timeout: Duration,
+    /// How long an idle connection stays open.
+    pub keep_alive: Duration,
+    /// Requests after which a worker is replaced; zero means never.
+    pub max_requests: u64,
+    /// Resident MiB above which a worker is replaced; zero means never.
+    pub max_worker_rss: u64,
     /// Seconds after TERM within which queued and running requests finish.
     pub graceful_timeout: Duration,
     /// Limit of one `run()`; zero means none.
     pub worker_timeout: Duration,
-    /// Limit after which `run()` is interrupted, in milliseconds; zero means none, negative fails every call.
-    pub scoring_timeout_ms: i64,
+    /// Limit after which `run()` is interrupted; zero means none.
+    pub scoring_timeout: Duration,
     /// Put the traceback of a script error into the reply.
     pub error_details: bool,
 }
@@ -31,19 +43,25 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
 
     fn extract(object: pyo3::Borrowed<'a, 'py, pyo3::PyAny>) -> pyo3::PyResult<Self> {
         use pyo3::types::PyAnyMethods;
-        let seconds =
-            |name: &str| -> pyo3::PyResult<Duration> { Ok(Duration::from_secs(object.getattr(name)?.extract()?)) };
+        let seconds = |name: &str| -> pyo3::PyResult<Duration> {
+            let seconds: f64 = object.getattr(name)?.extract()?;
+            Duration::try_from_secs_f64(seconds)
+                .map_err(|error| pyo3::exceptions::PyValueError::new_err(format!("{name}: {error}")))
+        };
         Ok(Self {
             server_version: object.getattr("server_version")?.extract()?,
-            cors_origins: object
-                .getattr("cors_origins")?
-                .extract::<Option<String>>()?
-                .unwrap_or_default(),
+            cors_origins: object.getattr("cors_origins")?.extract::<Option<String>>()?.unwrap_or_default(),
             max_queue: object.getattr("max_queue")?.extract()?,
             max_request_size: object.getattr("max_request_size")?.extract()?,
+            queue_timeout: seconds("queue_timeout")?,
+            max_buffered: object.getattr("max_buffered")?.extract()?,
+            client_timeout: seconds("client_timeout")?,
+            keep_alive: seconds("keep_alive")?,
+            max_requests: object.getattr("max_requests")?.extract()?,
+            max_worker_rss: object.getattr("max_worker_rss")?.extract()?,
             graceful_timeout: seconds("graceful_timeout")?,
             worker_timeout: seconds("worker_timeout")?,
-            scoring_timeout_ms: object.getattr("scoring_timeout_ms")?.extract()?,
+            scoring_timeout: Duration::from_millis(object.getattr("scoring_timeout_ms")?.extract()?),
             error_details: object.getattr("error_details")?.extract()?,
         })
     }

@@ -347,6 +347,7 @@ class Server:
                 start_new_session=True,
             )
         self.pid = self.process.pid
+        self._connections: list[Connection] = []
         self.running.append(self)
 
     def _environment(self, added: dict[str, str]) -> dict[str, str]:
@@ -446,8 +447,9 @@ class Server:
     # ---- Requests
 
     def connect(self, port: int | None = None) -> Connection:
-        """A raw connection, to be closed by the caller."""
-        return Connection(port or self.port)
+        """A raw connection. One that the test does not close is closed when the server is stopped."""
+        self._connections.append(Connection(port or self.port))
+        return self._connections[-1]
 
     def get(self, target: str, port: int | None = None) -> Response:
         """A GET on a connection of its own."""
@@ -481,6 +483,8 @@ class Server:
     def stop(self) -> None:
         """End the command and check that it leaves no process and no file behind."""
         self.running.remove(self)
+        for connection in self._connections:
+            connection.close()
         try:
             self._end()
             assert not self.members(), f"processes outlived the command: {self.members()}\n{self.output()}"
@@ -496,7 +500,7 @@ class Server:
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         try:
-            self.process.wait(PATIENCE)
+            self.process.wait(10)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"TERM did not end the command\n{self.output()}") from None
         # Orphans of a killed supervisor die a moment later.

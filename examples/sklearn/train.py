@@ -18,8 +18,9 @@ MODEL = Path(__file__).resolve().parent / "models" / "iris" / "1" / "model.jobli
 
 def main():
     iris = load_iris()
+    kinds = iris.target_names[iris.target]
     known, held_back, known_kinds, held_back_kinds = train_test_split(
-        iris.data, iris.target_names[iris.target], test_size=0.2, random_state=7
+        iris.data, kinds, test_size=0.2, random_state=0, stratify=kinds
     )
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     model.fit(known, known_kinds)

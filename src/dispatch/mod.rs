@@ -15,14 +15,22 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap, VecDeque},
     rc::Rc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::{queue::Queue, remote::Link, window::Window};
-use crate::frame::{Hello, Job, ReplyHead};
+use self::{
+    queue::{Full, Queue},
+    remote::Link,
+    window::Window,
+};
+use crate::{
+    control::Supervisor,
+    frame::{Hello, Job, ReplyHead},
+    settings::Settings,
+};
 
 /// A job whose worker died before starting it is given to another this many times. Then the job itself is suspected
 /// (a body that kills every worker that reads it) and fails like a running one.
@@ -56,14 +64,20 @@ pub enum Answer {
         /// What happened, as the supervisor saw it: `was killed by signal 9 (SIGKILL)`.
         cause: String,
     },
+    /// `run()` did not return in time; its worker is being killed.
+    Overdue {
+        /// Process id of the worker.
+        pid: u32,
+        /// The message for the client.
+        message: String,
+    },
     /// The server is stopping at once.
     Stopped,
 }
 
-/// The queue is full.
-#[derive(Debug, thiserror::Error)]
-#[error("the queue is full")]
-pub struct QueueFull;
+/// `SCORING_TIMEOUT_MS` interrupts Python code in the worker itself. A call that is stuck in native code has this much
+/// more time before its client is answered here and its worker killed.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
 
 /// A request on its way to a worker.
 #[derive(Debug)]
@@ -105,8 +119,61 @@ struct Worker {
     in_flight: VecDeque<InFlight>,
     /// No new jobs: it is being replaced or it said goodbye.
     retiring: bool,
-    /// When the job at the head of `in_flight` can have started.
+    /// When the job at the head of `in_flight` can have started, or its stream last went on.
     head_since: Instant,
+    /// The job at the head of `in_flight` has begun to stream its reply.
+    streaming: bool,
+    /// Jobs answered.
+    served: u64,
+    /// Jobs after which it is replaced; zero means never.
+    serves_at_most: u64,
+    /// The supervisor has been asked to replace or to kill it.
+    asked_for: bool,
+}
+
+/// The settings that decide about workers; see `settings_table.py`.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    max_queue: usize,
+    scoring_timeout: Duration,
+    worker_timeout: Duration,
+    max_requests: u64,
+    max_worker_rss: u64,
+}
+
+impl Rules {
+    /// Picks them out of all settings.
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            max_queue: settings.max_queue,
+            scoring_timeout: settings.scoring_timeout,
+            worker_timeout: settings.worker_timeout,
+            max_requests: settings.max_requests,
+            max_worker_rss: settings.max_worker_rss,
+        }
+    }
+
+    /// Requests that the next worker may serve: the setting give or take a tenth, so that not all go at once.
+    fn requests_of_next(&self, worker_number: u64) -> u64 {
+        let tenth = self.max_requests / 10;
+        if tenth == 0 {
+            return self.max_requests;
+        }
+        // Spread evenly instead of at random: neighbours must differ, whatever the numbers.
+        self.max_requests - tenth + worker_number.wrapping_mul(7919) % (2 * tenth + 1)
+    }
+
+    /// What to tell the client of a job that has been running for so long, if that is too long.
+    fn overdue(&self, running: Duration, streaming: bool) -> Option<String> {
+        let scoring = (!self.scoring_timeout.is_zero() && !streaming).then_some(self.scoring_timeout + INTERRUPT_GRACE);
+        let worker = (!self.worker_timeout.is_zero()).then_some(self.worker_timeout);
+        if scoring.is_some_and(|limit| running > limit) {
+            return Some(format!("Scoring timeout after {} ms", self.scoring_timeout.as_millis()));
+        }
+        worker.filter(|limit| running > *limit).map(|limit| {
+            format!("The request was not finished within {} seconds (WORKER_TIMEOUT).", limit.as_secs_f64())
+        })
+    }
 }
 
 struct State {
@@ -128,6 +195,8 @@ pub struct Dispatcher {
     /// Workers that accept jobs.
     ready: watch::Sender<usize>,
     exits_changed: Rc<tokio::sync::Notify>,
+    rules: Rc<Rules>,
+    supervisor: Rc<Supervisor>,
     max_body_len: u64,
 }
 
@@ -163,10 +232,10 @@ impl Drop for Pending {
 }
 
 impl Dispatcher {
-    /// An empty pool. `max_queue` jobs may wait; replies may be as long as frames allow.
-    pub fn new(max_queue: usize) -> Self {
+    /// An empty pool. Replies may be as long as frames allow.
+    pub fn new(rules: Rules, supervisor: Rc<Supervisor>) -> Self {
         let state = State {
-            queue: Queue::new(max_queue),
+            queue: Queue::new(rules.max_queue),
             workers: BTreeMap::new(),
             next_worker: 0,
             next_job: 0,
@@ -178,6 +247,8 @@ impl Dispatcher {
             script: watch::Sender::new(None),
             ready: watch::Sender::new(0),
             exits_changed: Rc::default(),
+            rules: Rc::new(rules),
+            supervisor,
             max_body_len: u64::from(u32::MAX),
         }
     }
@@ -205,31 +276,21 @@ impl Dispatcher {
     }
 
     /// Queues a request and hands it to a worker as soon as one is free.
-    pub fn submit(&self, mut job: Job, body: Bytes) -> Result<Pending, QueueFull> {
+    pub fn submit(&self, mut job: Job, body: Bytes) -> Result<Pending, Full> {
         let (reply, answer) = oneshot::channel();
         let mut state = self.state.borrow_mut();
         let id = state.next_job;
         state.next_job += 1;
         job.id = id;
-        let submission = Submission {
-            job,
-            body,
-            reply: Some(reply),
-            attempts: 0,
-        };
+        let submission = Submission { job, body, reply: Some(reply), attempts: 0 };
         if state.stopped {
             submission.answer(Answer::Stopped);
         } else {
-            state.queue.push_back(id, submission).map_err(|_| QueueFull)?;
+            state.queue.push_back(id, submission)?;
             state.assign();
         }
         drop(state);
-        Ok(Pending {
-            id,
-            dispatcher: self.clone(),
-            answer,
-            answered: false,
-        })
+        Ok(Pending { id, dispatcher: self.clone(), answer, answered: false })
     }
 
     fn abandon(&self, id: u64) {
@@ -267,25 +328,24 @@ impl Dispatcher {
             in_flight: VecDeque::new(),
             retiring: false,
             head_since: Instant::now(),
+            streaming: false,
+            served: 0,
+            serves_at_most: self.rules.requests_of_next(worker_id),
+            asked_for: false,
         };
+        let pid = worker.pid;
         state.workers.insert(worker_id, worker);
         state.assign();
         drop(state);
+        self.supervisor.say_ready(pid);
         self.script.send_replace(Some(hello));
         self.publish_ready();
         worker_id
     }
 
     fn publish_ready(&self) {
-        let ready = self
-            .state
-            .borrow()
-            .workers
-            .values()
-            .filter(|worker| !worker.retiring)
-            .count();
-        self.ready
-            .send_if_modified(|current| std::mem::replace(current, ready) != ready);
+        let ready = self.state.borrow().workers.values().filter(|worker| !worker.retiring).count();
+        self.ready.send_if_modified(|current| std::mem::replace(current, ready) != ready);
     }
 
     /// Sends no more jobs to the worker with this process id and lets it exit when it has answered what it has.
@@ -296,9 +356,7 @@ impl Dispatcher {
             return false;
         };
         worker.retiring = true;
-        worker
-            .link
-            .send(crate::frame::encode_bare(crate::frame::Kind::Retire), Bytes::new());
+        worker.link.send(crate::frame::encode_bare(crate::frame::Kind::Retire), Bytes::new());
         drop(state);
         self.publish_ready();
         true
@@ -308,11 +366,7 @@ impl Dispatcher {
     /// the worker is gone all the same.
     pub fn process_exited(&self, pid: u32, cause: String) {
         let mut state = self.state.borrow_mut();
-        let link = state
-            .workers
-            .values()
-            .find(|worker| worker.pid == pid)
-            .map(|worker| worker.link.clone());
+        let link = state.workers.values().find(|worker| worker.pid == pid).map(|worker| worker.link.clone());
         // Workers that die before they connect leave an entry that nobody fetches; a few are kept, not all.
         if state.exits.len() >= 64 {
             state.exits.clear();
@@ -340,11 +394,15 @@ impl Dispatcher {
     /// Takes out who waits for the worker's running job, while the job stays its running one: its stream has begun.
     fn begin_stream(&self, worker_id: u64, job_id: u64) -> Option<oneshot::Sender<Answer>> {
         let mut state = self.state.borrow_mut();
-        let running = state.workers.get_mut(&worker_id)?.in_flight.front_mut()?;
+        let worker = state.workers.get_mut(&worker_id)?;
+        let running = worker.in_flight.front_mut()?;
         if running.id != job_id {
             return None;
         }
-        running.submission.reply.take()
+        let reply = running.submission.reply.take();
+        worker.streaming = true;
+        worker.head_since = Instant::now();
+        reply
     }
 
     /// The job that a reply of this worker ends: its oldest one, or `None` for a reply to something else.
@@ -357,8 +415,40 @@ impl Dispatcher {
         let done = worker.in_flight.pop_front()?;
         worker.window.record(busy_ms);
         worker.head_since = Instant::now();
+        worker.streaming = false;
+        worker.served += 1;
+        if worker.serves_at_most > 0 && worker.served >= worker.serves_at_most && !worker.asked_for {
+            worker.asked_for = true;
+            self.supervisor.ask_to_recycle(worker.pid, &format!("has served {} requests", worker.served));
+        }
         state.assign();
         Some(done.submission)
+    }
+
+    /// A part of the worker's stream went out: it is not stuck.
+    fn stream_goes_on(&self, worker_id: u64) {
+        if let Some(worker) = self.state.borrow_mut().workers.get_mut(&worker_id) {
+            worker.head_since = Instant::now();
+        }
+    }
+
+    /// Answers for workers whose job is overdue and has them killed; has workers replaced that have grown too large.
+    pub fn watch(&self, now: Instant) {
+        let mut overdue = Vec::new();
+        for worker in self.state.borrow_mut().workers.values_mut() {
+            if let Some((submission, message)) = worker.take_overdue(now, &self.rules) {
+                self.supervisor.ask_to_kill(worker.pid, &format!("did not finish a request in time ({message})"));
+                overdue.push((submission, Answer::Overdue { pid: worker.pid, message }));
+            }
+            worker.recycle_if_large(&self.rules, &self.supervisor);
+        }
+        for (reply, answer) in overdue {
+            // Without a receiver the client has left, or its stream is under way and is cut when the worker dies.
+            if let Some(reply) = reply {
+                let _ = reply.send(answer);
+            }
+        }
+        self.publish_ready();
     }
 
     /// The worker will not start anything it has not answered (`Goodbye`): its jobs go to others.
@@ -423,13 +513,31 @@ impl State {
 
 /// An idle worker if there is one, else the least loaded whose window is open.
 fn next_worker(workers: &mut BTreeMap<u64, Worker>) -> Option<&mut Worker> {
-    workers
-        .values_mut()
-        .filter(|worker| worker.accepts())
-        .min_by_key(|worker| worker.in_flight.len())
+    workers.values_mut().filter(|worker| worker.accepts()).min_by_key(|worker| worker.in_flight.len())
 }
 
 impl Worker {
+    /// If the running job takes too long: who waits for it, and what to tell them. The worker gets nothing more.
+    fn take_overdue(&mut self, now: Instant, rules: &Rules) -> Option<(Option<oneshot::Sender<Answer>>, String)> {
+        if self.retiring && self.asked_for {
+            return None;
+        }
+        let running = self.in_flight.front_mut()?;
+        let message = rules.overdue(now.duration_since(self.head_since), self.streaming)?;
+        self.retiring = true;
+        self.asked_for = true;
+        Some((running.submission.reply.take(), message))
+    }
+
+    fn recycle_if_large(&mut self, rules: &Rules, supervisor: &Supervisor) {
+        if rules.max_worker_rss == 0 || self.asked_for {
+            return;
+        }
+        let Some(mib) = resident_mib(self.pid).filter(|mib| *mib > rules.max_worker_rss) else { return };
+        self.asked_for = true;
+        supervisor.ask_to_recycle(self.pid, &format!("uses {mib} MiB (--max_worker_rss {})", rules.max_worker_rss));
+    }
+
     fn accepts(&self) -> bool {
         if self.retiring {
             return false;
@@ -449,5 +557,52 @@ impl Worker {
         }
         self.link.send(head, submission.body.clone());
         self.in_flight.push_back(InFlight { id, submission });
+    }
+}
+
+/// Resident memory of a process; `None` where the system does not tell it in this way.
+fn resident_mib(pid: u32) -> Option<u64> {
+    let pages: u64 = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?.split(' ').nth(1)?.parse().ok()?;
+    let page_size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * u64::try_from(page_size).ok()? / (1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules {
+        max_queue: 1,
+        scoring_timeout: Duration::from_millis(400),
+        worker_timeout: Duration::from_secs(300),
+        max_requests: 1000,
+        max_worker_rss: 0,
+    };
+
+    #[test]
+    fn limits_are_told_by_their_name_and_the_earlier_one_counts() {
+        let message = "Scoring timeout after 400 ms".to_owned();
+        assert_eq!(RULES.overdue(Duration::from_millis(2300), false), None);
+        assert_eq!(RULES.overdue(Duration::from_millis(2500), false), Some(message));
+        assert_eq!(RULES.overdue(Duration::from_millis(2500), true), None);
+        let text = RULES.overdue(Duration::from_secs(301), true).expect("too long for a part of a stream");
+        assert!(text.contains("300 seconds") && text.contains("WORKER_TIMEOUT"), "{text}");
+        let unlimited = Rules { scoring_timeout: Duration::ZERO, worker_timeout: Duration::ZERO, ..RULES };
+        assert_eq!(unlimited.overdue(Duration::from_secs(1 << 40), false), None);
+    }
+
+    #[test]
+    fn workers_are_recycled_at_different_counts_within_a_tenth() {
+        let counts: Vec<u64> = (0..8).map(|number| RULES.requests_of_next(number)).collect();
+        assert!(counts.iter().all(|count| (900..=1100).contains(count)), "{counts:?}");
+        assert!(counts.windows(2).all(|pair| pair[0] != pair[1]), "{counts:?}");
+        assert_eq!(Rules { max_requests: 3, ..RULES }.requests_of_next(5), 3);
+        assert_eq!(Rules { max_requests: 0, ..RULES }.requests_of_next(5), 0);
+    }
+
+    #[test]
+    fn own_memory_is_told() {
+        assert!(resident_mib(std::process::id()).is_some_and(|mib| mib < 100_000));
+        assert_eq!(resident_mib(u32::MAX), None);
     }
 }

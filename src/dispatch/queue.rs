@@ -4,6 +4,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
+/// The queue has no room for another entry.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the queue is full")]
+pub struct Full;
+
 /// A queue whose entries can be taken out from anywhere by id.
 #[derive(Debug)]
 pub struct Queue<T> {
@@ -15,11 +20,7 @@ pub struct Queue<T> {
 impl<T> Queue<T> {
     /// An empty queue that accepts `limit` entries at its end.
     pub fn new(limit: usize) -> Self {
-        Self {
-            order: VecDeque::new(),
-            entries: HashMap::new(),
-            limit,
-        }
+        Self { order: VecDeque::new(), entries: HashMap::new(), limit }
     }
 
     /// Entries waiting.
@@ -32,10 +33,10 @@ impl<T> Queue<T> {
         self.entries.is_empty()
     }
 
-    /// Adds at the end, or gives the entry back if the queue is full.
-    pub fn push_back(&mut self, id: u64, entry: T) -> Result<(), T> {
+    /// Adds at the end, unless the queue is full.
+    pub fn push_back(&mut self, id: u64, entry: T) -> Result<(), Full> {
         if self.entries.len() >= self.limit {
-            return Err(entry);
+            return Err(Full);
         }
         self.order.push_back(id);
         self.entries.insert(id, entry);
@@ -81,7 +82,7 @@ impl<T> Queue<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::Queue;
+    use super::{Full, Queue};
 
     #[test]
     fn first_in_is_first_out() {
@@ -99,7 +100,7 @@ mod tests {
     fn the_bound_refuses_new_entries_but_not_returned_ones() {
         let mut queue = Queue::new(1);
         queue.push_back(1, 'a').expect("room");
-        assert_eq!(queue.push_back(2, 'b'), Err('b'));
+        assert_eq!(queue.push_back(2, 'b'), Err(Full));
         queue.push_front(0, 'z');
         assert_eq!(queue.len(), 2);
         assert_eq!(queue.drain(), ['z', 'a']);

@@ -18,10 +18,7 @@ use tokio::{
 };
 
 use super::{Answer, Dispatcher, Submission};
-use crate::{
-    control::Supervisor,
-    frame::{self, Decoder, Frame, Hello, Kind, ReplyHead},
-};
+use crate::frame::{self, Decoder, Frame, Hello, Kind, ReplyHead};
 
 /// How long a client of a lost request waits for the supervisor to say what happened to the worker.
 const EXIT_CAUSE_PATIENCE: Duration = Duration::from_millis(500);
@@ -126,12 +123,11 @@ fn advance(outbox: &mut VecDeque<Bytes>, mut written: usize) {
 }
 
 /// Accepts workers for ever.
-pub async fn accept_workers(listener: UnixListener, dispatcher: Dispatcher, supervisor: Rc<Supervisor>) {
+pub async fn accept_workers(listener: UnixListener, dispatcher: Dispatcher) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let serve = serve_worker(stream, dispatcher.clone(), supervisor.clone());
-                tokio::task::spawn_local(serve);
+                tokio::task::spawn_local(serve_worker(stream, dispatcher.clone()));
             }
             Err(error) => {
                 log::error!(target: "azmlinfsrv.front", "Cannot accept a worker: {error}");
@@ -142,7 +138,7 @@ pub async fn accept_workers(listener: UnixListener, dispatcher: Dispatcher, supe
 }
 
 /// Reads frames from one worker until it is gone, then settles what it leaves behind.
-async fn serve_worker(stream: UnixStream, dispatcher: Dispatcher, supervisor: Rc<Supervisor>) {
+async fn serve_worker(stream: UnixStream, dispatcher: Dispatcher) {
     let mut reader = Frames::new(stream, dispatcher.max_body_len);
     let hello = match tokio::time::timeout(HELLO_PATIENCE, reader.next()).await {
         Ok(Ok(Some(frame))) => match accepted_hello(&frame) {
@@ -154,13 +150,7 @@ async fn serve_worker(stream: UnixStream, dispatcher: Dispatcher, supervisor: Rc
     };
     let pid = hello.pid;
     let worker_id = dispatcher.join(hello, reader.link.clone());
-    supervisor.say_ready(pid);
-    let session = Session {
-        dispatcher: &dispatcher,
-        worker_id,
-        pid,
-        stream: RefCell::new(None),
-    };
+    let session = Session { dispatcher: &dispatcher, worker_id, pid, stream: RefCell::new(None) };
     let link = reader.link.clone();
     let ended = tokio::select! {
         ended = session.read_frames(&mut reader) => ended,
@@ -178,11 +168,7 @@ fn accepted_hello(frame: &Frame) -> Result<Hello, String> {
     }
     let hello = Hello::decode(frame).map_err(|error| error.to_string())?;
     if hello.protocol != frame::PROTOCOL_VERSION {
-        return Err(format!(
-            "it speaks protocol {}, not {}",
-            hello.protocol,
-            frame::PROTOCOL_VERSION
-        ));
+        return Err(format!("it speaks protocol {}, not {}", hello.protocol, frame::PROTOCOL_VERSION));
     }
     Ok(hello)
 }
@@ -206,11 +192,7 @@ impl Frames {
     /// The next frame; `None` when the worker is gone and everything it sent has been read.
     async fn next(&mut self) -> Result<Option<Frame>, String> {
         loop {
-            if let Some(frame) = self
-                .decoder
-                .decode(&mut self.buffer)
-                .map_err(|error| error.to_string())?
-            {
+            if let Some(frame) = self.decoder.decode(&mut self.buffer).map_err(|error| error.to_string())? {
                 return Ok(Some(frame));
             }
             if self.buffer.capacity() - self.buffer.len() < READ_SIZE / 4 {
@@ -249,9 +231,7 @@ struct Session<'a> {
 impl Session<'_> {
     async fn read_frames(&self, reader: &mut Frames) -> Result<(), String> {
         while let Some(frame) = reader.next().await? {
-            self.handle(frame, &reader.link)
-                .await
-                .map_err(|error| error.to_string())?;
+            self.handle(frame, &reader.link).await.map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -261,11 +241,7 @@ impl Session<'_> {
             Kind::Reply => {
                 let head = ReplyHead::decode(&frame)?;
                 if let Some(job) = self.dispatcher.finish(self.worker_id, head.id, head.busy_ms) {
-                    job.answer(Answer::Whole {
-                        head,
-                        body: frame.body,
-                        pid: self.pid,
-                    });
+                    job.answer(Answer::Whole { head, body: frame.body, pid: self.pid });
                 }
             }
             Kind::StreamStart => self.start_stream(ReplyHead::decode(&frame)?, link),
@@ -283,15 +259,8 @@ impl Session<'_> {
     fn start_stream(&self, head: ReplyHead, link: &Link) {
         let (sender, parts) = mpsc::channel(STREAM_PARTS);
         let id = head.id;
-        let answer = Answer::Stream {
-            head,
-            parts,
-            pid: self.pid,
-        };
-        let wanted = self
-            .dispatcher
-            .begin_stream(self.worker_id, id)
-            .is_some_and(|reply| reply.send(answer).is_ok());
+        let answer = Answer::Stream { head, parts, pid: self.pid };
+        let wanted = self.dispatcher.begin_stream(self.worker_id, id).is_some_and(|reply| reply.send(answer).is_ok());
         if wanted {
             self.stream.replace(Some((id, sender)));
         } else {
@@ -301,14 +270,11 @@ impl Session<'_> {
 
     /// Hands a part to the client. A full channel holds up this worker's socket alone, and with it its generator.
     async fn forward(&self, id: u64, part: Result<Bytes, String>, link: &Link) {
-        let sender = self
-            .stream
-            .borrow()
-            .as_ref()
-            .filter(|(open, _)| *open == id)
-            .map(|(_, parts)| parts.clone());
+        let sender = self.stream.borrow().as_ref().filter(|(open, _)| *open == id).map(|(_, parts)| parts.clone());
         let Some(sender) = sender else { return };
-        if sender.send(part).await.is_err() {
+        let left = sender.send(part).await.is_err();
+        self.dispatcher.stream_goes_on(self.worker_id);
+        if left {
             self.stream.replace(None);
             link.send(frame::encode_with_id(Kind::Cancel, id, 0), Bytes::new());
         }

@@ -30,11 +30,7 @@ impl Window {
             SLOW_MS
         } else {
             // From a slow phase the average restarts at the first fast job, so that recovery takes one job, not many.
-            let previous = if self.recent_ms >= SLOW_MS {
-                busy_ms
-            } else {
-                self.recent_ms
-            };
+            let previous = if self.recent_ms >= SLOW_MS { busy_ms } else { self.recent_ms };
             previous + NEWEST * (busy_ms - previous)
         };
     }

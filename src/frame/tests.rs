@@ -27,10 +27,7 @@ fn reply() -> ReplyHead {
         busy_ms: 1.5,
         server_version: Bytes::from_static(b"azmlinfsrv/2"),
         error_location: Bytes::from_static(b"score.py:1 E"),
-        fields: vec![(
-            Bytes::from_static(b"content-type"),
-            Bytes::from_static(b"application/json"),
-        )],
+        fields: vec![(Bytes::from_static(b"content-type"), Bytes::from_static(b"application/json"))],
     }
 }
 
@@ -112,19 +109,11 @@ fn heads_cut_short_or_with_bytes_left_over_are_refused() {
     let encoded = job().encode_head(0);
     let head = encoded.slice(PREFIX_LEN..);
     for len in 0..head.len() {
-        let frame = Frame {
-            kind: Kind::Job,
-            head: head.slice(..len),
-            body: Bytes::new(),
-        };
+        let frame = Frame { kind: Kind::Job, head: head.slice(..len), body: Bytes::new() };
         assert_eq!(Job::decode(&frame), Err(FrameError::Malformed("job")), "length {len}");
     }
     let longer = Bytes::from([&head[..], b"x"].concat());
-    let frame = Frame {
-        kind: Kind::Job,
-        head: longer,
-        body: Bytes::new(),
-    };
+    let frame = Frame { kind: Kind::Job, head: longer, body: Bytes::new() };
     assert_eq!(Job::decode(&frame), Err(FrameError::Malformed("job")));
 }
 
@@ -134,26 +123,16 @@ fn declared_lengths_are_limited_and_allocate_nothing() {
     buf.put_u8(Kind::Job as u8);
     buf.put_u32_le(u32::MAX);
     buf.put_u64_le(0);
-    assert!(matches!(
-        DECODER.decode(&mut buf.clone()),
-        Err(FrameError::TooLong { what: "head", .. })
-    ));
+    assert!(matches!(DECODER.decode(&mut buf.clone()), Err(FrameError::TooLong { what: "head", .. })));
     let mut buf = BytesMut::new();
     buf.put_u8(Kind::Job as u8);
     buf.put_u32_le(0);
     buf.put_u64_le(u64::MAX);
-    assert!(matches!(
-        DECODER.decode(&mut buf.clone()),
-        Err(FrameError::TooLong { what: "body", .. })
-    ));
+    assert!(matches!(DECODER.decode(&mut buf.clone()), Err(FrameError::TooLong { what: "body", .. })));
     let generous = Decoder { max_body_len: 1 << 40 };
     let mut buf = encode(Kind::StreamChunk, 1 << 39, |out| out.put_u64_le(1));
     assert_eq!(generous.decode(&mut buf), Ok(None));
-    assert!(
-        buf.capacity() <= 4 * MAX_RESERVE,
-        "reserved {} for bytes that never came",
-        buf.capacity()
-    );
+    assert!(buf.capacity() <= 4 * MAX_RESERVE, "reserved {} for bytes that never came", buf.capacity());
 }
 
 #[test]

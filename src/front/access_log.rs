@@ -26,9 +26,7 @@ pub struct Line<'a> {
 impl Line<'_> {
     /// Writes the line at level INFO.
     pub fn log(&self) {
-        let Self {
-            method, target, status, ..
-        } = self;
+        let Self { method, target, status, .. } = self;
         let elapsed = self.started.elapsed().as_secs_f64() * 1e3;
         let length = self.length.map_or_else(|| "N/A".to_owned(), |bytes| bytes.to_string());
         match self.worker {

@@ -1,9 +1,9 @@
-//! Reading a whole request body, within the size limit.
+//! Reading a whole request body, within the limits of size, memory and patience.
 //!
 //! Runs in the front's event loop. A job is queued only with its whole body, so that a slow upload costs a buffer here
 //! and never a worker.
 
-use std::future::poll_fn;
+use std::{future::poll_fn, time::Duration};
 
 use actix_web::{
     dev::Payload,
@@ -13,46 +13,70 @@ use actix_web::{
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream as _;
 
-use super::error::RequestError;
+use super::{budget::Share, error::RequestError};
 
 /// Reserved at most ahead of the bytes that arrived, whatever Content-Length says.
-const MAX_RESERVE: usize = 1 << 20;
+const MAX_RESERVE: usize = 16 << 20;
 
-/// Collects the body; `limit` in bytes applies to the declared and to the real length.
-pub async fn read(headers: &HeaderMap, payload: Payload, limit: usize) -> Result<Bytes, RequestError> {
-    let too_large = || RequestError::BodyTooLarge { limit };
+/// What a body may cost.
+pub struct Limits {
+    /// Largest body in bytes; holds for the declared and for the real length.
+    pub size: usize,
+    /// Longest pause between two parts.
+    pub pause: Duration,
+}
+
+/// Collects the body. Its bytes are taken from `share` as they arrive.
+pub async fn read(
+    headers: &HeaderMap,
+    payload: Payload,
+    limits: &Limits,
+    share: &mut Share,
+) -> Result<Bytes, RequestError> {
     let declared = declared_length(headers);
-    if declared.is_some_and(|length| length > limit as u64) {
-        return Err(too_large());
+    if declared.is_some_and(|length| length > limits.size as u64) {
+        return Err(RequestError::BodyTooLarge { limit: limits.size });
     }
-    let mut payload = std::pin::pin!(payload);
-    let mut next = async || poll_fn(|cx| payload.as_mut().poll_next(cx)).await.transpose();
-    let Some(first) = next().await.map_err(broken)? else {
-        return Ok(Bytes::new());
-    };
+    let mut parts = Parts { payload, limits, share, length: 0 };
+    let Some(first) = parts.next().await? else { return Ok(Bytes::new()) };
     // Small bodies arrive in one piece: no copy.
-    let Some(second) = next().await.map_err(broken)? else {
-        return Ok(first);
-    };
+    let Some(second) = parts.next().await? else { return Ok(first) };
     let expected = declared.map_or(0, |length| length as usize);
-    let mut body = BytesMut::with_capacity(expected.clamp(first.len() + second.len(), limit).min(MAX_RESERVE));
+    let mut body = BytesMut::with_capacity(expected.min(MAX_RESERVE).max(first.len() + second.len()));
     body.extend_from_slice(&first);
     body.extend_from_slice(&second);
-    while let Some(chunk) = next().await.map_err(broken)? {
-        if body.len() + chunk.len() > limit {
-            return Err(too_large());
-        }
-        body.extend_from_slice(&chunk);
-    }
-    if body.len() > limit {
-        return Err(too_large());
+    while let Some(part) = parts.next().await? {
+        body.extend_from_slice(&part);
     }
     Ok(body.freeze())
 }
 
 /// Content-Length, if it was sent; the parser has checked that it is a number.
-fn declared_length(headers: &HeaderMap) -> Option<u64> {
+pub fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+struct Parts<'a> {
+    payload: Payload,
+    limits: &'a Limits,
+    share: &'a mut Share,
+    length: usize,
+}
+
+impl Parts<'_> {
+    /// The next part within the limits; `None` at the end of the body.
+    async fn next(&mut self) -> Result<Option<Bytes>, RequestError> {
+        let next = poll_fn(|cx| std::pin::Pin::new(&mut self.payload).poll_next(cx));
+        let timed_out = RequestError::BodyTimeout { seconds: self.limits.pause.as_secs_f64() };
+        let part = tokio::time::timeout(self.limits.pause, next).await.map_err(|_| timed_out)?;
+        let Some(part) = part.transpose().map_err(broken)? else { return Ok(None) };
+        self.length += part.len();
+        if self.length > self.limits.size {
+            return Err(RequestError::BodyTooLarge { limit: self.limits.size });
+        }
+        self.share.grow(part.len()).map_err(|_| RequestError::Overloaded)?;
+        Ok(Some(part))
+    }
 }
 
 fn broken(error: PayloadError) -> RequestError {

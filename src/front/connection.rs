@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{ready, Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes};
@@ -39,20 +40,45 @@ pub struct Connection {
     /// The last reply's body ends like a head does, so the end of what is written says nothing.
     ambiguous_end: Cell<bool>,
     reader: RefCell<Option<Waker>>,
+    /// Since when a request head is being waited for; `None` while a request is open or the connection is idle.
+    head_since: Cell<Option<Instant>>,
+    /// The head did not come in time: the next read answers 408 and reports the end of the stream.
+    expired: Cell<bool>,
+    /// Since when the client has not taken any bytes that wait for it.
+    stalled_since: Cell<Option<Instant>>,
     /// Bytes read since the last request began.
     seen: RefCell<Vec<u8>>,
 }
 
 impl Connection {
-    /// Counts a request for as long as the guard lives.
-    pub fn begin_request(self: &Rc<Self>) -> OpenRequest {
-        self.open_requests.set(self.open_requests.get() + 1);
-        let mut seen = self.seen.borrow_mut();
-        if seen.capacity() > 4096 {
-            *seen = Vec::new();
-        } else {
-            seen.clear();
+    /// A connection that was just accepted: its first request head is due.
+    pub fn new() -> Rc<Self> {
+        let connection = Self::default();
+        connection.head_since.set(Some(Instant::now()));
+        Rc::new(connection)
+    }
+
+    /// Looks for a client that takes too long. A late request head is answered 408 by the connection itself; true means
+    /// that the client does not read, and the connection has to be cut.
+    pub fn has_stalled(&self, now: Instant, patience: Duration) -> bool {
+        let over = |since: Option<Instant>| since.is_some_and(|since| now.duration_since(since) > patience);
+        if over(self.head_since.get()) && !self.expired.replace(true) {
+            self.wake_reader();
         }
+        over(self.stalled_since.get())
+    }
+
+    fn wake_reader(&self) {
+        if let Some(reader) = self.reader.borrow_mut().take() {
+            reader.wake();
+        }
+    }
+
+    /// Counts a request for as long as the guard lives. `body_length` as declared, to know where the next one begins.
+    pub fn begin_request(self: &Rc<Self>, body_length: Option<u64>) -> OpenRequest {
+        self.open_requests.set(self.open_requests.get() + 1);
+        self.head_since.set(None);
+        self.forget_request(body_length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0));
         OpenRequest(self.clone())
     }
 
@@ -66,9 +92,7 @@ impl Connection {
     /// Ends the connection as soon as no request is open: at once if it is idle, else after the reply.
     pub fn end(&self) {
         self.ending.set(true);
-        if let Some(reader) = self.reader.borrow_mut().take() {
-            reader.wake();
-        }
+        self.wake_reader();
     }
 
     /// True if the reply being made must announce the end of the connection.
@@ -82,9 +106,33 @@ impl Connection {
         self.ambiguous_end.set(body.ends_with(b"\r\n\r\n"));
     }
 
+    /// Keeps the time since when a client has not taken what is written.
+    fn note_progress(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match polled {
+            Poll::Pending if self.stalled_since.get().is_none() => self.stalled_since.set(Some(Instant::now())),
+            Poll::Pending => {}
+            Poll::Ready(_) => self.stalled_since.set(None),
+        }
+        polled
+    }
+
+    /// Drops what belongs to the request that begins now; bytes of the next one may have come with it.
+    fn forget_request(&self, body_length: usize) {
+        let mut seen = self.seen.borrow_mut();
+        let head_end = seen.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
+        match head_end.map(|end| end.saturating_add(body_length)) {
+            Some(end) if end < seen.len() => drop(seen.drain(..end)),
+            _ if seen.capacity() > 4096 => *seen = Vec::new(),
+            _ => seen.clear(),
+        }
+    }
+
     fn remember(&self, bytes: &[u8]) {
         if self.open_requests.get() > 0 {
             return;
+        }
+        if self.head_since.get().is_none() {
+            self.head_since.set(Some(Instant::now()));
         }
         let mut seen = self.seen.borrow_mut();
         let room = KEPT_HEAD.saturating_sub(seen.len()).min(bytes.len());
@@ -114,12 +162,7 @@ pub struct ClientSocket {
 impl ClientSocket {
     /// Wraps an accepted socket.
     pub fn new(stream: TcpStream, connection: Rc<Connection>) -> Self {
-        Self {
-            stream,
-            connection,
-            rewritten: Bytes::new(),
-            mid_write: false,
-        }
+        Self { stream, connection, rewritten: Bytes::new(), mid_write: false }
     }
 
     /// The state shared with the requests of this connection.
@@ -144,7 +187,8 @@ impl ClientSocket {
 
     fn poll_rewritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.rewritten.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.rewritten))?;
+            let polled = Pin::new(&mut self.stream).poll_write(cx, &self.rewritten);
+            let written = ready!(self.connection.note_progress(polled))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -157,8 +201,14 @@ impl ClientSocket {
 impl AsyncRead for ClientSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let connection = self.connection.clone();
-        if connection.ending.get() && connection.open_requests.get() == 0 {
-            return Poll::Ready(Ok(()));
+        if connection.open_requests.get() == 0 {
+            if connection.expired.get() && connection.head_since.take().is_some() {
+                self.rewritten = protocol_error::reply(408, &connection.seen.borrow()).into();
+                return Poll::Ready(Ok(()));
+            }
+            if connection.ending.get() {
+                return Poll::Ready(Ok(()));
+            }
         }
         let before = buf.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
@@ -195,7 +245,8 @@ impl AsyncWrite for ClientSocket {
                 Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(buf.len())),
             };
         }
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let written = ready!(self.connection.note_progress(polled))?;
         self.mid_write = written < buf.len();
         Poll::Ready(Ok(written))
     }

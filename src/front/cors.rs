@@ -59,11 +59,7 @@ impl Cors {
             return Ok(None);
         }
         let any = texts.contains(&"*");
-        let entries = texts
-            .into_iter()
-            .filter(|text| *text != "*")
-            .map(entry)
-            .collect::<Result<_, _>>()?;
+        let entries = texts.into_iter().filter(|text| *text != "*").map(entry).collect::<Result<_, _>>()?;
         Ok(Some(Self { entries, any }))
     }
 
@@ -96,10 +92,7 @@ impl Cors {
     }
 
     fn with_origin(&self, origin: &HeaderValue, additions: &mut Vec<Addition>) -> bool {
-        let matching = origin
-            .to_str()
-            .ok()
-            .and_then(|text| self.entries.iter().find(|entry| entry.matches(text)));
+        let matching = origin.to_str().ok().and_then(|text| self.entries.iter().find(|entry| entry.matches(text)));
         if matching.is_none() && !self.any {
             return false;
         }
@@ -118,34 +111,19 @@ fn entry(text: &str) -> Result<Entry, BadEntry> {
     }
     let whole = format!("^(?:{text})$");
     let pattern = RegexBuilder::new(&whole).case_insensitive(true).build();
-    pattern.map(Entry::Pattern).map_err(|error| BadEntry {
-        entry: text.to_owned(),
-        reason: error.to_string(),
-    })
+    pattern.map(Entry::Pattern).map_err(|error| BadEntry { entry: text.to_owned(), reason: error.to_string() })
 }
 
 fn preflight(headers: &HeaderMap, additions: &mut Vec<Addition>) {
-    if headers
-        .get(REQUEST_PRIVATE_NETWORK)
-        .is_some_and(|value| value.as_bytes() == b"true")
-    {
+    if headers.get(REQUEST_PRIVATE_NETWORK).is_some_and(|value| value.as_bytes() == b"true") {
         additions.push((ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("false")));
     }
-    let method = headers
-        .get(ACCESS_CONTROL_REQUEST_METHOD)
-        .map(|value| value.as_bytes().trim_ascii());
+    let method = headers.get(ACCESS_CONTROL_REQUEST_METHOD).map(|value| value.as_bytes().trim_ascii());
     if !method.is_some_and(|name| name.eq_ignore_ascii_case(b"GET") || name.eq_ignore_ascii_case(b"POST")) {
         return;
     }
-    let asked = headers
-        .get(ACCESS_CONTROL_REQUEST_HEADERS)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let mut names: Vec<&str> = asked
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .collect();
+    let asked = headers.get(ACCESS_CONTROL_REQUEST_HEADERS).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut names: Vec<&str> = asked.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     names.sort_unstable();
     if let Some(value) = Some(names.join(", ")).filter(|list| !list.is_empty()) {
         if let Ok(value) = HeaderValue::from_str(&value) {
@@ -165,10 +143,7 @@ mod tests {
     fn added(list: &str, method: &Method, fields: &[(&'static str, &str)]) -> Vec<String> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.append(
-                HeaderName::from_static(name),
-                HeaderValue::from_str(value).expect("valid"),
-            );
+            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).expect("valid"));
         }
         let cors = Cors::parse(list).expect("usable").expect("not empty");
         let text = |(name, value): &Addition| format!("{name}: {}", value.to_str().expect("text"));
@@ -191,12 +166,7 @@ mod tests {
             ("*, http://a.com", Some("null"), Some("null"), true),
             ("http://*.a.com", Some("http://a.com"), Some("http://a.com"), true),
             ("http://*.a.com", Some("http://x.a.com"), None, false),
-            (
-                r"http://.*\.f\.com",
-                Some("http://x.f.com"),
-                Some("http://x.f.com"),
-                true,
-            ),
+            (r"http://.*\.f\.com", Some("http://x.f.com"), Some("http://x.f.com"), true),
             (r"http://.*\.f\.com", Some("http://x.f.com.evil.com"), None, false),
         ] {
             let fields: Vec<_> = origin.map(|origin| ("origin", origin)).into_iter().collect();
@@ -230,12 +200,7 @@ mod tests {
     #[test]
     fn lists_that_cannot_be_used_are_refused_by_name() {
         assert!(Cors::parse(" , ").expect("empty").is_none());
-        let error = Cors::parse("http://a.com, http://(")
-            .expect_err("an open group")
-            .to_string();
-        assert!(
-            error.contains("AML_CORS_ORIGINS") && error.contains("http://("),
-            "{error}"
-        );
+        let error = Cors::parse("http://a.com, http://(").expect_err("an open group").to_string();
+        assert!(error.contains("AML_CORS_ORIGINS") && error.contains("http://("), "{error}");
     }
 }

@@ -5,7 +5,7 @@
 use actix_web::http::StatusCode;
 
 /// Why a request is not answered by the script.
-#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error, Clone, PartialEq)]
 pub enum RequestError {
     /// Contract section 5.
     #[error(
@@ -13,6 +13,9 @@ pub enum RequestError {
          and try again."
     )]
     NotFound,
+    /// An offer to speak WebSocket (contract section 5).
+    #[error("The browser (or proxy) sent a request that this server could not understand.")]
+    WebSocket,
     /// A method that the route does not know (contract section 5).
     #[error("The method is not allowed for the requested URL.")]
     RouteMethod,
@@ -37,6 +40,15 @@ pub enum RequestError {
     /// The client closed or broke off the connection inside the body.
     #[error("The request body ended before its declared length.")]
     BodyIncomplete,
+    /// The client paused for longer than `--client_timeout` inside the body.
+    #[error("The request body did not arrive in time: nothing came for {seconds} seconds (--client_timeout).")]
+    BodyTimeout {
+        /// The limit in seconds.
+        seconds: f64,
+    },
+    /// `--max_buffered` is used up by other requests.
+    #[error("The server is busy: other requests use all the memory that --max_buffered allows. Try again later.")]
+    Overloaded,
     /// Not valid chunked coding.
     #[error("The request body is not valid: {0}")]
     BodyInvalid(String),
@@ -46,6 +58,15 @@ pub enum RequestError {
         /// Requests in the queue.
         waiting: usize,
     },
+    /// The request waited for `--queue_timeout`.
+    #[error("The server is busy: no worker was free within {seconds} seconds (--queue_timeout). Try again later.")]
+    QueueTimeout {
+        /// The limit in seconds.
+        seconds: f64,
+    },
+    /// `run()` did not return within its limit and could not be interrupted.
+    #[error("{0}")]
+    Overdue(String),
     /// Health without a worker that takes requests.
     #[error("Not ready: no worker has loaded the scoring script yet, or all of them are being replaced.")]
     NotReady,
@@ -92,18 +113,23 @@ impl RequestError {
             Self::RequestIdTooLong | Self::ClientRequestIdTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyIncomplete | Self::BodyInvalid(_) => StatusCode::BAD_REQUEST,
-            Self::QueueFull { .. } | Self::NotReady | Self::Draining | Self::Stopped | Self::ClientLeft => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::WorkerLost { .. } | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::WebSocket | Self::BodyIncomplete | Self::BodyInvalid(_) => StatusCode::BAD_REQUEST,
+            Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
+            | Self::Overloaded
+            | Self::NotReady
+            | Self::Draining
+            | Self::Stopped
+            | Self::ClientLeft => StatusCode::SERVICE_UNAVAILABLE,
+            Self::WorkerLost { .. } | Self::Overdue(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// Which headers go with it.
     pub fn headers(&self) -> ErrorHeaders {
         match self {
-            Self::NotFound | Self::RouteMethod => ErrorHeaders::FlagOnly,
+            Self::NotFound | Self::RouteMethod | Self::WebSocket => ErrorHeaders::FlagOnly,
             Self::NotReady | Self::Draining => ErrorHeaders::NoFlag,
             _ => ErrorHeaders::Full,
         }
@@ -111,7 +137,7 @@ impl RequestError {
 
     /// True if the blame is the script's, or its process's: `x-ms-run-function-failed: True`.
     pub fn run_failed(&self) -> bool {
-        matches!(self, Self::WorkerLost { .. })
+        matches!(self, Self::WorkerLost { .. } | Self::Overdue(_))
     }
 
     /// Seconds for `Retry-After`, on replies that a client may simply repeat.
@@ -123,8 +149,11 @@ impl RequestError {
     pub fn closes_connection(&self) -> bool {
         matches!(
             self,
-            Self::BodyTooLarge { .. }
+            Self::WebSocket
+                | Self::BodyTooLarge { .. }
                 | Self::BodyIncomplete
+                | Self::BodyTimeout { .. }
+                | Self::Overloaded
                 | Self::BodyInvalid(_)
                 | Self::Expectation
                 | Self::Stopped

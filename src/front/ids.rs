@@ -36,13 +36,7 @@ impl RequestIds {
         let request = match field(headers, "x-request-id") {
             None => Some(new_id()),
             Some(id) if id.len() > MAX_LEN => {
-                return (
-                    Self {
-                        trace,
-                        ..Self::default()
-                    },
-                    Some(RequestError::RequestIdTooLong),
-                );
+                return (Self { trace, ..Self::default() }, Some(RequestError::RequestIdTooLong));
             }
             Some(id) => Some(id).filter(|id| !id.is_empty()),
         };
@@ -50,28 +44,12 @@ impl RequestIds {
         let client = field(headers, "x-ms-client-request-id").filter(|id| !id.is_empty());
         let too_long = |id: &Option<Bytes>| id.as_ref().is_some_and(|id| id.len() > MAX_LEN);
         if too_long(&legacy) || too_long(&client) {
-            return (
-                Self {
-                    request,
-                    trace,
-                    ..Self::default()
-                },
-                Some(RequestError::ClientRequestIdTooLong),
-            );
+            return (Self { request, trace, ..Self::default() }, Some(RequestError::ClientRequestIdTooLong));
         }
         let deprecated = legacy.is_some();
         let client = client.or(legacy);
         let ms_request = client.clone().or_else(|| request.clone());
-        (
-            Self {
-                request,
-                ms_request,
-                client,
-                trace,
-                deprecated,
-            },
-            None,
-        )
+        (Self { request, ms_request, client, trace, deprecated }, None)
     }
 
     /// The request id as text for logs and scripts.
@@ -156,10 +134,7 @@ mod tests {
         assert_eq!(ids.trace.as_deref(), Some(&b"t"[..]));
         for name in ["x-ms-request-id", "x-ms-client-request-id"] {
             let (ids, error) = read(&[("x-request-id", "r"), (name, &over)]);
-            assert_eq!(
-                (texts(&ids), error),
-                ([Some("r"), None, None], Some(RequestError::ClientRequestIdTooLong))
-            );
+            assert_eq!((texts(&ids), error), ([Some("r"), None, None], Some(RequestError::ClientRequestIdTooLong)));
         }
     }
 

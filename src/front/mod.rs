@@ -5,6 +5,7 @@
 
 mod access_log;
 mod body;
+mod budget;
 mod connection;
 mod cors;
 mod error;
@@ -20,7 +21,7 @@ use std::{
     io,
     net::SocketAddr,
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix_http::HttpService;
@@ -38,14 +39,12 @@ use self::{
 };
 use crate::{
     control::{Order, Supervisor},
-    dispatch::{remote, Dispatcher},
+    dispatch::{remote, Dispatcher, Rules},
     settings::Settings,
 };
 
-/// Idle keep-alive connections are closed after this time.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// A request head must be complete within this time.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often deadlines of clients and workers are looked at.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// After an early reply to a body that is still being sent, the rest is read and dropped for this long, so that the
 /// client sees the reply and not a reset.
 const LINGER: Duration = Duration::from_secs(5);
@@ -69,18 +68,20 @@ pub struct Front {
     cors: Option<cors::Cors>,
     dispatcher: Dispatcher,
     draining: Cell<bool>,
-    connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    budget: Rc<budget::Budget>,
+    connections: RefCell<HashMap<u64, Open>>,
     next_connection: Cell<u64>,
     connection_closed: Notify,
 }
 
 impl Front {
-    fn new(settings: Settings) -> Result<Rc<Self>, cors::BadEntry> {
+    fn new(settings: Settings, supervisor: Rc<Supervisor>) -> Result<Rc<Self>, cors::BadEntry> {
         let cors = Cors::parse(&settings.cors_origins)?;
         Ok(Rc::new(Self {
             server_version: settings.server_version.clone().into(),
             cors,
-            dispatcher: Dispatcher::new(settings.max_queue),
+            dispatcher: Dispatcher::new(Rules::of(&settings), supervisor),
+            budget: budget::Budget::new(settings.max_buffered),
             settings,
             draining: Cell::new(false),
             connections: RefCell::default(),
@@ -97,20 +98,35 @@ impl Front {
     fn register(self: &Rc<Self>) -> Registered {
         let id = self.next_connection.get();
         self.next_connection.set(id + 1);
-        let connection = Rc::<Connection>::default();
-        self.connections.borrow_mut().insert(id, connection.clone());
-        Registered {
-            front: self.clone(),
-            id,
-            connection,
-        }
+        let connection = Connection::new();
+        self.connections.borrow_mut().insert(id, Open { connection: connection.clone(), task: None });
+        Registered { front: self.clone(), id, connection }
     }
 
     /// Asks every connection to end when its open requests are answered.
     fn end_connections(&self) {
         self.draining.set(true);
-        for connection in self.connections.borrow().values() {
-            connection.end();
+        for open in self.connections.borrow().values() {
+            open.connection.end();
+        }
+    }
+
+    /// Ends what takes too long: clients that do not send or read, workers that do not return.
+    async fn watch(self: Rc<Self>) {
+        let mut ticks = tokio::time::interval(WATCH_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let now = Instant::now();
+            let patience = self.settings.client_timeout;
+            for open in self.connections.borrow().values() {
+                if open.connection.has_stalled(now, patience) {
+                    if let Some(task) = &open.task {
+                        task.abort();
+                    }
+                }
+            }
+            self.dispatcher.watch(now);
         }
     }
 
@@ -121,7 +137,14 @@ impl Front {
     }
 }
 
-/// A connection in the front's list, for as long as it is open.
+/// A connection in the front's list.
+struct Open {
+    connection: Rc<Connection>,
+    /// Serves it; `None` only until it has been spawned.
+    task: Option<tokio::task::AbortHandle>,
+}
+
+/// Keeps a connection in the front's list, for as long as it is open.
 struct Registered {
     front: Rc<Front>,
     id: u64,
@@ -137,25 +160,21 @@ impl Drop for Registered {
 
 /// Looks at the settings whose syntax is decided here; the text names the setting and what is wrong.
 pub fn check(settings: &Settings) -> Result<(), String> {
-    Cors::parse(&settings.cors_origins)
-        .map(drop)
-        .map_err(|error| error.to_string())
+    Cors::parse(&settings.cors_origins).map(drop).map_err(|error| error.to_string())
 }
 
 /// Serves until the supervisor says `drain` or `stop`, or is gone. Blocks the calling thread.
 pub fn serve(settings: Settings, sockets: Sockets) -> io::Result<()> {
-    let front = Front::new(settings).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    actix_web::rt::System::new().block_on(run(front, sockets))
+    actix_web::rt::System::new().block_on(run(settings, sockets))
 }
 
-async fn run(front: Rc<Front>, sockets: Sockets) -> io::Result<()> {
+async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let supervisor = Supervisor::new(UnixStream::from_std(sockets.supervisor)?);
+    let front = Front::new(settings, supervisor.clone());
+    let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let watch = tokio::task::spawn_local(front.clone().watch());
     let workers = UnixListener::from_std(sockets.workers)?;
-    let worker_loop = tokio::task::spawn_local(remote::accept_workers(
-        workers,
-        front.dispatcher.clone(),
-        supervisor.clone(),
-    ));
+    let worker_loop = tokio::task::spawn_local(remote::accept_workers(workers, front.dispatcher.clone()));
     let mut accept_loops = Vec::new();
     for listener in sockets.clients {
         let listener = TcpListener::from_std(listener)?;
@@ -182,6 +201,7 @@ async fn run(front: Rc<Front>, sockets: Sockets) -> io::Result<()> {
     front.dispatcher.stop();
     let _ = tokio::time::timeout(STOP_PATIENCE, front.all_closed()).await;
     worker_loop.abort();
+    watch.abort();
     Ok(())
 }
 
@@ -210,8 +230,9 @@ async fn accept_clients(front: Rc<Front>, listener: TcpListener) {
     };
     let app = App::new().default_service(web::to(handler)).into_factory();
     let http = HttpService::build()
-        .keep_alive(KEEP_ALIVE)
-        .client_request_timeout(HEAD_TIMEOUT)
+        .keep_alive(front.settings.keep_alive)
+        // `Connection::has_stalled` watches every head; actix-http would only watch the first of a connection.
+        .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|socket: &ClientSocket, data| {
             data.insert(socket.connection().clone());
@@ -225,8 +246,11 @@ async fn accept_clients(front: Rc<Front>, listener: TcpListener) {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let registered = front.register();
-                let service = service.clone();
-                tokio::task::spawn_local(serve_client(service, stream, peer, registered));
+                let id = registered.id;
+                let task = tokio::task::spawn_local(serve_client(service.clone(), stream, peer, registered));
+                if let Some(open) = front.connections.borrow_mut().get_mut(&id) {
+                    open.task = Some(task.abort_handle());
+                }
             }
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {

@@ -65,17 +65,11 @@ pub fn reply(status: u16, seen: &[u8]) -> Vec<u8> {
 fn explain(status: u16, seen: &[u8]) -> (u16, String) {
     let line_end = seen.iter().position(|&byte| byte == b'\n').unwrap_or(seen.len());
     if line_end > MAX_REQUEST_LINE {
-        return (
-            414,
-            format!("The request line is longer than {MAX_REQUEST_LINE} bytes."),
-        );
+        return (414, format!("The request line is longer than {MAX_REQUEST_LINE} bytes."));
     }
     match status {
         408 => (408, "The request head did not arrive in time.".to_owned()),
-        431 => (
-            431,
-            format!("The request header is too large, or has more than {MAX_FIELDS} fields."),
-        ),
+        431 => (431, format!("The request header is too large, or has more than {MAX_FIELDS} fields.")),
         400 => explain_bad_request(seen),
         other => (other, "The request could not be processed.".to_owned()),
     }
@@ -118,10 +112,7 @@ fn explain_fields(request: &httparse::Request<'_, '_>) -> (u16, String) {
             .find(|coding| !known(coding.trim_ascii()));
         if let Some(coding) = unknown {
             let coding = String::from_utf8_lossy(coding.trim_ascii()).into_owned();
-            return (
-                501,
-                format!("The transfer coding '{coding}' is not supported, only chunked."),
-            );
+            return (501, format!("The transfer coding '{coding}' is not supported, only chunked."));
         }
         if values("content-length").next().is_some() {
             return bad("Content-Length and Transfer-Encoding exclude each other.");
@@ -158,13 +149,7 @@ mod tests {
         assert_eq!(find(BARE), Some(BareError { at: 0, status: 400 }));
         let before = b"HTTP/1.1 200 OK\r\nserver: azmlinfsrv\r\ncontent-length: 2\r\n\r\n{}";
         let both = [&before[..], BARE].concat();
-        assert_eq!(
-            find(&both),
-            Some(BareError {
-                at: before.len(),
-                status: 400
-            })
-        );
+        assert_eq!(find(&both), Some(BareError { at: before.len(), status: 400 }));
     }
 
     #[test]
@@ -190,27 +175,12 @@ mod tests {
             (431, &b"GET / HTTP/1.1\r\nA: b\r\n"[..], 431, "header is too large"),
             (408, b"GET /", 408, "in time"),
             (400, b"GET / HTTP/1.1\r\n\r\n", 400, "Host"),
-            (
-                400,
-                b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-                400,
-                "more than one Host",
-            ),
+            (400, b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "more than one Host"),
             (400, b"GET / HTTP/3.1\r\n\r\n", 400, "version"),
             (400, b"G@T\x01 / HTTP/1.1\r\n\r\n", 400, "request line"),
             (400, b"GET / HTTP/1.1\r\nA B: c\r\n\r\n", 400, "header name"),
-            (
-                400,
-                b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
-                501,
-                "'gzip'",
-            ),
-            (
-                400,
-                b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
-                400,
-                "must be chunked",
-            ),
+            (400, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "'gzip'"),
+            (400, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 400, "must be chunked"),
             (
                 400,
                 b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",

@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use actix_http::ConnectionType;
 use actix_web::{
     body::{BodySize, MessageBody},
     http::{
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{
+    budget::Share,
     connection::{Connection, OpenRequest},
     cors::Addition,
     error::{ErrorHeaders, RequestError},
@@ -45,14 +47,10 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// Header fields that describe the connection, not the reply: a script's are dropped (contract section 7).
-const HOP_BY_HOP: [&str; 6] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-];
+const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-authenticate", "te", "transfer-encoding", "upgrade"];
+
+/// Bodies above this many bytes are written in pieces of it.
+const PIECE: usize = 128 * 1024;
 
 /// What every reply to one request needs.
 pub struct ReplyContext {
@@ -64,6 +62,8 @@ pub struct ReplyContext {
     pub server_version: Bytes,
     /// Cross-origin headers for this request.
     pub cors: Vec<Addition>,
+    /// The request is HTTP/1.0: a stream ends with the connection instead of a last chunk.
+    pub http_1_0: bool,
 }
 
 /// A reply that cannot be sent because of what the script put into it.
@@ -95,9 +95,7 @@ impl ReplyContext {
     /// A JSON document of the front (swagger).
     pub fn json(&self, document: Bytes) -> HttpResponse {
         let mut response = self.builder(StatusCode::OK);
-        response
-            .insert_header((CONTENT_TYPE, JSON))
-            .insert_header((FAILED, FALSE));
+        response.insert_header((CONTENT_TYPE, JSON)).insert_header((FAILED, FALSE));
         self.identify(&mut response, &self.server_version);
         self.finish(response, document)
     }
@@ -121,10 +119,14 @@ impl ReplyContext {
         self.finish(response, pyjson::message_body(&error.to_string()).into())
     }
 
-    /// A complete reply of a worker.
-    pub fn whole(&self, head: ReplyHead, body: Bytes) -> Result<HttpResponse, UnsendableReply> {
-        let response = self.of_worker(head)?;
-        Ok(self.finish(response, body))
+    /// A complete reply of a worker. `share` is the memory it takes, given back when it has been written.
+    pub fn whole(&self, head: ReplyHead, body: Bytes, share: Share) -> Result<HttpResponse, UnsendableReply> {
+        let mut response = self.of_worker(head)?;
+        if body.len() <= PIECE {
+            return Ok(self.finish(response, body));
+        }
+        self.connection.note_reply(self.connection.is_ending(), &body);
+        Ok(response.body(LargeBody { rest: body, _share: share }))
     }
 
     /// A streamed reply of a worker. `open` keeps the request counted as open until the stream ends.
@@ -135,13 +137,15 @@ impl ReplyContext {
         open: OpenRequest,
     ) -> Result<HttpResponse, UnsendableReply> {
         let declared = declared_length(&head);
-        let mut response = self.of_worker(head)?;
+        let mut builder = self.of_worker(head)?;
         self.connection.note_reply(self.connection.is_ending(), b"");
-        Ok(response.body(StreamBody {
-            parts,
-            size: declared.map_or(BodySize::Stream, BodySize::Sized),
-            _open: open,
-        }))
+        let size = declared.map_or(BodySize::Stream, BodySize::Sized);
+        let mut response = builder.body(StreamBody { parts, size, _open: open });
+        if self.http_1_0 {
+            response.head_mut().no_chunking(true);
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        Ok(response)
     }
 
     fn builder(&self, status: StatusCode) -> HttpResponseBuilder {
@@ -154,9 +158,7 @@ impl ReplyContext {
     }
 
     fn of_worker(&self, head: ReplyHead) -> Result<HttpResponseBuilder, UnsendableReply> {
-        let status = StatusCode::from_u16(head.status)
-            .ok()
-            .filter(|status| !status.is_informational());
+        let status = StatusCode::from_u16(head.status).ok().filter(|status| !status.is_informational());
         let status = status.ok_or(UnsendableReply::Status(head.status))?;
         let mut response = self.builder(status);
         if status.canonical_reason().is_none() {
@@ -201,10 +203,7 @@ impl ReplyContext {
             (CLIENT_REQUEST_ID, &self.ids.client),
         ];
         for (name, id) in ids {
-            if let Some(value) = id
-                .as_ref()
-                .and_then(|id| HeaderValue::from_maybe_shared(id.clone()).ok())
-            {
+            if let Some(value) = id.as_ref().and_then(|id| HeaderValue::from_maybe_shared(id.clone()).ok()) {
                 response.insert_header((name, value));
             }
         }
@@ -230,11 +229,31 @@ fn append_bytes(response: &mut HttpResponseBuilder, name: HeaderName, value: &By
 }
 
 fn declared_length(head: &ReplyHead) -> Option<u64> {
-    let (_, value) = head
-        .fields
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(b"content-length"))?;
+    let (_, value) = head.fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"content-length"))?;
     std::str::from_utf8(value).ok()?.trim().parse().ok()
+}
+
+/// A large body, handed over piece by piece: the parser copies what it gets, and a slow client must not make it hold a
+/// second copy of everything.
+struct LargeBody {
+    rest: Bytes,
+    _share: Share,
+}
+
+impl MessageBody for LargeBody {
+    type Error = std::convert::Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.rest.len() as u64)
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(self.rest.split_to(length))))
+    }
 }
 
 /// The parts of a stream as the body of a response.
@@ -253,8 +272,6 @@ impl MessageBody for StreamBody {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         // An error cuts the connection without the final chunk: the only way to tell the client.
-        self.parts
-            .poll_recv(cx)
-            .map(|part| part.map(|part| part.map_err(Into::into)))
+        self.parts.poll_recv(cx).map(|part| part.map(|part| part.map_err(Into::into)))
     }
 }

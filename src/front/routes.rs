@@ -7,8 +7,8 @@ use std::{borrow::Cow, rc::Rc, time::Instant};
 
 use actix_web::{
     http::{
-        header::{HeaderName, CONTENT_TYPE, EXPECT},
-        Method,
+        header::{HeaderName, CONTENT_TYPE, EXPECT, UPGRADE},
+        Method, Version,
     },
     HttpRequest, HttpResponse,
 };
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::{
     access_log::Line,
     body,
+    budget::Share,
     connection::Connection,
     error::RequestError,
     ids::{self, RequestIds},
@@ -79,22 +80,24 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
         // Every connection gets its state when it is accepted.
         return HttpResponse::InternalServerError().finish();
     };
-    let open = connection.begin_request();
-    if front.is_draining() {
+    let open = connection.begin_request(body::declared_length(request.headers()));
+    // An offered upgrade is declined by answering over HTTP/1.1; the connection is not kept, so that nobody mistakes what
+    // follows for the other protocol.
+    if front.is_draining() || request.headers().contains_key(UPGRADE) {
         connection.end();
     }
     let (ids, id_error) = RequestIds::read(request.headers(), ids::new_uuid);
-    let cors = front
-        .cors
-        .as_ref()
-        .map(|cors| cors.additions(request.method(), request.headers()))
-        .unwrap_or_default();
+    let cors = front.cors.as_ref().map(|cors| cors.additions(request.method(), request.headers())).unwrap_or_default();
     let context = ReplyContext {
         ids,
         connection,
         server_version: front.server_version.clone(),
         cors,
+        http_1_0: request.version() == Version::HTTP_10,
     };
+    if request.headers().get(UPGRADE).is_some_and(|offer| offer.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+        return context.error(&RequestError::WebSocket);
+    }
     let Some(route) = Route::of(request.uri().path()) else {
         return context.error(&RequestError::NotFound);
     };
@@ -113,21 +116,11 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
     }
     match route {
         Route::Score => {
-            let exchange = Exchange {
-                front,
-                request,
-                context,
-                started: Instant::now(),
-            };
+            let exchange = Exchange { front, request, context, started: Instant::now() };
             exchange.score(payload, open).await
         }
         Route::Swagger => {
-            let exchange = Exchange {
-                front,
-                request,
-                context,
-                started: Instant::now(),
-            };
+            let exchange = Exchange { front, request, context, started: Instant::now() };
             exchange.swagger()
         }
         _ if request.method() == Method::OPTIONS => context.text("", false, Some(READ_METHODS)),
@@ -158,13 +151,16 @@ struct Exchange {
 
 impl Exchange {
     async fn score(self, payload: actix_web::dev::Payload, open: super::connection::OpenRequest) -> HttpResponse {
-        let outcome = self.answer(payload).await;
+        let mut share = self.front.budget.share();
+        let outcome = self.answer(payload, &mut share).await;
         let (response, length, worker) = match outcome {
             Ok(Answer::Whole { head, body, pid }) => {
                 let length = Some(body.len() as u64);
-                (self.context.whole(head, body), length, Some(pid))
+                share.charge(body.len());
+                (self.context.whole(head, body, share), length, Some(pid))
             }
             Ok(Answer::Stream { head, parts, pid }) => (self.context.stream(head, parts, open), None, Some(pid)),
+            Ok(Answer::Overdue { pid, message }) => return self.refuse(&RequestError::Overdue(message), Some(pid)),
             Ok(Answer::Lost { pid, cause }) => return self.refuse(&RequestError::WorkerLost { cause }, Some(pid)),
             Ok(Answer::Stopped) => return self.refuse(&RequestError::Stopped, None),
             Err(error) => return self.refuse(&error, None),
@@ -182,42 +178,41 @@ impl Exchange {
     }
 
     /// Reads the body, queues the job, waits for the worker.
-    async fn answer(&self, payload: actix_web::dev::Payload) -> Result<Answer, RequestError> {
+    async fn answer(&self, payload: actix_web::dev::Payload, share: &mut Share) -> Result<Answer, RequestError> {
         self.check_expectation()?;
         let method = self.request.method();
         if matches!(*method, Method::OPTIONS | Method::HEAD) && !self.script_is_raw().await {
             // The two methods that only a raw script sees; answered here without a worker.
             return if *method == Method::OPTIONS {
-                Ok(Answer::Whole {
-                    head: self.options_head(),
-                    body: Bytes::new(),
-                    pid: std::process::id(),
-                })
+                Ok(Answer::Whole { head: self.options_head(), body: Bytes::new(), pid: std::process::id() })
             } else {
                 Err(RequestError::ScoreMethod)
             };
         }
-        let limit = self.front.settings.max_request_size;
-        let body = body::read(self.request.headers(), payload, limit).await?;
+        let settings = &self.front.settings;
+        let limits = body::Limits { size: settings.max_request_size, pause: settings.client_timeout };
+        let body = body::read(self.request.headers(), payload, &limits, share).await?;
         let dispatcher = &self.front.dispatcher;
         let pending = dispatcher
             .submit(self.job(), body)
-            .map_err(|_| RequestError::QueueFull {
-                waiting: dispatcher.queued(),
-            })?;
+            .map_err(|_| RequestError::QueueFull { waiting: dispatcher.queued() })?;
         self.wait(pending).await
     }
 
     /// While the job is only queued, a client that leaves takes it along (DESIGN "in-flight window").
     async fn wait(&self, mut pending: Pending) -> Result<Answer, RequestError> {
         let connection = self.context.connection.clone();
-        tokio::select! {
+        let patience = self.front.settings.queue_timeout;
+        let given_up = tokio::select! {
             biased;
             answer = pending.answer() => return Ok(answer),
-            () = connection.client_left() => {}
-        }
+            () = connection.client_left() => RequestError::ClientLeft,
+            () = tokio::time::sleep(patience), if !patience.is_zero() => {
+                RequestError::QueueTimeout { seconds: patience.as_secs_f64() }
+            }
+        };
         if pending.is_queued() {
-            return Err(RequestError::ClientLeft);
+            return Err(given_up);
         }
         Ok(pending.answer().await)
     }
@@ -234,18 +229,11 @@ impl Exchange {
     }
 
     async fn script_is_raw(&self) -> bool {
-        self.front
-            .dispatcher
-            .script_known()
-            .await
-            .is_some_and(|script| script.raw)
+        self.front.dispatcher.script_known().await.is_some_and(|script| script.raw)
     }
 
     fn options_head(&self) -> crate::frame::ReplyHead {
-        let content_type = (
-            Bytes::from_static(b"content-type"),
-            Bytes::from_static(b"text/html; charset=utf-8"),
-        );
+        let content_type = (Bytes::from_static(b"content-type"), Bytes::from_static(b"text/html; charset=utf-8"));
         crate::frame::ReplyHead {
             status: 200,
             server_version: self.front.server_version.clone(),
@@ -260,18 +248,14 @@ impl Exchange {
             method: self.request.method().as_str().to_owned(),
             query: Bytes::copy_from_slice(uri.query().unwrap_or_default().as_bytes()),
             content_type: self.header(CONTENT_TYPE),
-            http_minor: u8::from(self.request.version() == actix_web::http::Version::HTTP_11),
+            http_minor: u8::from(self.request.version() == Version::HTTP_11),
             ..Job::default()
         };
         // Before the first worker has said what its script needs, everything is kept.
         if self.front.dispatcher.script().is_none_or(|script| script.wants_request) {
             let target = uri.path_and_query().map_or("/", |target| target.as_str());
             job.target = Bytes::copy_from_slice(target.as_bytes());
-            job.peer = self
-                .request
-                .peer_addr()
-                .map(|peer| peer.to_string())
-                .unwrap_or_default();
+            job.peer = self.request.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
             job.request_id = self.context.ids.request_text().into_owned();
             job.fields = fields_as_sent(&self.request);
         }
@@ -280,9 +264,7 @@ impl Exchange {
 
     fn header(&self, name: HeaderName) -> Bytes {
         let value = self.request.headers().get(name);
-        value
-            .map(|value| Bytes::copy_from_slice(value.as_bytes()))
-            .unwrap_or_default()
+        value.map(|value| Bytes::copy_from_slice(value.as_bytes())).unwrap_or_default()
     }
 
     fn swagger(self) -> HttpResponse {
@@ -312,15 +294,7 @@ impl Exchange {
         let uri = self.request.uri();
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let method = self.request.method().as_str();
-        Line {
-            method,
-            target,
-            status,
-            started: self.started,
-            length,
-            worker,
-        }
-        .log();
+        Line { method, target, status, started: self.started, length, worker }.log();
     }
 }
 
@@ -338,10 +312,7 @@ fn fields_as_sent(request: &HttpRequest) -> Vec<Field> {
     fields
         .into_iter()
         .map(|(name, value)| {
-            (
-                Bytes::copy_from_slice(name.as_str().as_bytes()),
-                Bytes::copy_from_slice(value.as_bytes()),
-            )
+            (Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
         })
         .collect()
 }

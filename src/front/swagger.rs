@@ -36,16 +36,10 @@ pub fn document(script: Option<&Hello>, query: &str) -> Result<Bytes, RequestErr
 
 /// The first `version` parameter, decoded.
 fn asked_version(query: &str) -> Option<String> {
-    let (_, value) = query
-        .split('&')
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .find(|(name, _)| *name == "version")?;
+    let (_, value) =
+        query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).find(|(name, _)| *name == "version")?;
     let spaced = value.replace('+', " ");
-    Some(
-        percent_encoding::percent_decode_str(&spaced)
-            .decode_utf8_lossy()
-            .into_owned(),
-    )
+    Some(percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
 }
 
 #[cfg(test)]
@@ -58,10 +52,7 @@ mod tests {
             pid: 1,
             raw: false,
             wants_request: false,
-            swagger: versions
-                .iter()
-                .map(|version| ((*version).to_owned(), format!("doc {version}")))
-                .collect(),
+            swagger: versions.iter().map(|version| ((*version).to_owned(), format!("doc {version}"))).collect(),
         }
     }
 
@@ -95,10 +86,8 @@ mod tests {
         );
         assert_eq!(
             ask(&["3", "3.1"], ""),
-            Err(
-                "Swagger version [2] is not supported for the scoring script. Supported swagger versions: [3, 3.1]."
-                    .to_owned()
-            )
+            Err("Swagger version [2] is not supported for the scoring script. Supported swagger versions: [3, 3.1]."
+                .to_owned())
         );
         assert_eq!(document(None, ""), Err(RequestError::NotReady));
     }

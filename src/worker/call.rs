@@ -3,7 +3,7 @@
 //! Every failure becomes a reply here; nothing a script raises, `SystemExit` included, leaves this file. Runs on the
 //! worker's main thread.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pyo3::{
@@ -26,10 +26,7 @@ use crate::{
 
 const SCRIPT_ERROR: &str = "An unexpected error occurred in scoring script. Check the logs for more info.";
 const INTERNAL_ERROR: &str = "An unexpected internal error occurred. Check the logs for more info.";
-const JSON: Field = (
-    Bytes::from_static(b"content-type"),
-    Bytes::from_static(b"application/json"),
-);
+const JSON: Field = (Bytes::from_static(b"content-type"), Bytes::from_static(b"application/json"));
 
 /// A reply before it is framed.
 pub(super) struct Reply {
@@ -57,7 +54,7 @@ pub(super) enum Outcome {
 /// Calls one script under the settings' time limit.
 pub(super) struct Caller<'a, 'py> {
     script: &'a Script<'py>,
-    scoring_timeout_ms: i64,
+    scoring_timeout: Duration,
     error_details: bool,
     set_timer: Bound<'py, PyAny>,
     /// Call inside a Flask request context. Decided once: jobs carry the whole request only if it was wanted at start.
@@ -68,7 +65,7 @@ impl<'a, 'py> Caller<'a, 'py> {
     pub(super) fn new(py: Python<'py>, script: &'a Script<'py>, settings: &Settings) -> PyResult<Self> {
         Ok(Self {
             script,
-            scoring_timeout_ms: settings.scoring_timeout_ms,
+            scoring_timeout: settings.scoring_timeout,
             error_details: settings.error_details,
             // `arm(seconds)` of deadline.py; 0 disarms.
             in_context: script.needs_context(py)?,
@@ -94,11 +91,7 @@ impl<'a, 'py> Caller<'a, 'py> {
 
     /// Logs a fault that no client can be told about.
     pub(super) fn log_internal(&self, py: Python<'py>, error: PyErr) {
-        if let Err(failed) = self
-            .script
-            .object
-            .call_method1(intern!(py, "internal_failed"), (exception(py, &error),))
-        {
+        if let Err(failed) = self.script.object.call_method1(intern!(py, "internal_failed"), (exception(py, &error),)) {
             failed.write_unraisable(py, None);
         }
     }
@@ -123,11 +116,10 @@ impl<'a, 'py> Caller<'a, 'py> {
         body: &Bytes,
         arguments: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if self.scoring_timeout_ms == 0 {
+        if self.scoring_timeout.is_zero() {
             return self.run(py, job, body, arguments);
         }
-        // Negative limits fail every call (contract section 8): arming the timer with them raises.
-        self.set_timer.call1((self.scoring_timeout_ms as f64 / 1e3,))?;
+        self.set_timer.call1((self.scoring_timeout.as_secs_f64(),))?;
         let result = self.run(py, job, body, arguments);
         let disarmed = self.set_timer.call1((0,));
         // The limit may have struck after the last Python instruction of run(), when nothing looked at signals any more.
@@ -165,11 +157,8 @@ impl<'a, 'py> Caller<'a, 'py> {
         body: &Bytes,
         arguments: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let fields: Vec<_> = job
-            .fields
-            .iter()
-            .map(|(name, value)| (input::latin1(py, name), input::latin1(py, value)))
-            .collect();
+        let fields: Vec<_> =
+            job.fields.iter().map(|(name, value)| (input::latin1(py, name), input::latin1(py, value))).collect();
         let request = (
             &job.method,
             input::latin1(py, &job.target),
@@ -180,15 +169,13 @@ impl<'a, 'py> Caller<'a, 'py> {
             &job.request_id,
             arguments,
         );
-        self.script
-            .object
-            .call_method1(intern!(py, "call_with_request"), request)
+        self.script.object.call_method1(intern!(py, "call_with_request"), request)
     }
 
     fn script_error(&self, py: Python<'py>, error: PyErr) -> Reply {
         let exception = exception(py, &error);
         let message = if error.is_instance_of::<PyTimeoutError>(py) {
-            format!("Scoring timeout after {} ms", self.scoring_timeout_ms)
+            format!("Scoring timeout after {} ms", self.scoring_timeout.as_millis())
         } else {
             SCRIPT_ERROR.to_owned()
         };
@@ -201,11 +188,7 @@ impl<'a, 'py> Caller<'a, 'py> {
             failed.write_unraisable(py, None);
             None
         });
-        let body = if self.error_details {
-            self.detailed_body(py, &message, exception)
-        } else {
-            None
-        };
+        let body = if self.error_details { self.detailed_body(py, &message, exception) } else { None };
         Reply {
             origin: Origin::ScriptError,
             error_location: location.unwrap_or_default().into(),
@@ -221,11 +204,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         message: &str,
         exception: &Bound<'py, PyBaseException>,
     ) -> Option<Vec<u8>> {
-        let text = self
-            .script
-            .object
-            .call_method1(intern!(py, "error_text"), (exception,))
-            .ok()?;
+        let text = self.script.object.call_method1(intern!(py, "error_text"), (exception,)).ok()?;
         let text = text.cast_into::<PyString>().ok()?;
         let mut body = b"{\"message\": ".to_vec();
         pyjson::write_str(&mut body, message);
@@ -261,21 +240,13 @@ impl<'a, 'py> Caller<'a, 'py> {
 
     fn render_in_python(&self, py: Python<'py>, job: &Job, result: &Bound<'py, PyAny>) -> PyResult<Reply> {
         type Rendered<'py> = (u16, Option<String>, Vec<(String, String)>, Bound<'py, PyAny>, bool);
-        let rendered = self
-            .script
-            .object
-            .call_method1(intern!(py, "render"), (result, &job.method))?;
+        let rendered = self.script.object.call_method1(intern!(py, "render"), (result, &job.method))?;
         let (status, _reason, headers, body, is_response): Rendered<'py> = rendered.extract()?;
-        let fields = headers
-            .into_iter()
-            .map(|(name, value)| Ok((to_latin1(&name)?, to_latin1(&value)?)));
+        let fields = headers.into_iter().map(|(name, value)| Ok((to_latin1(&name)?, to_latin1(&value)?)));
         let fields = fields.collect::<PyResult<Vec<Field>>>()?;
         let outcome = match body.cast_exact::<PyBytes>() {
             Ok(bytes) => Outcome::Whole(Bytes::copy_from_slice(bytes.as_bytes())),
-            Err(_) => Outcome::Stream {
-                first: next_part(&body)?,
-                rest: body.unbind(),
-            },
+            Err(_) => Outcome::Stream { first: next_part(&body)?, rest: body.unbind() },
         };
         Ok(Reply {
             status,

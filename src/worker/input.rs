@@ -105,12 +105,7 @@ fn schema_arguments<'py>(
             Err(error) => Err(refusal(py, error)),
         };
     }
-    let request = (
-        &job.method,
-        latin1(py, &job.content_type),
-        PyBytes::new(py, &job.query),
-        PyBytes::new(py, body),
-    );
+    let request = (&job.method, latin1(py, &job.content_type), PyBytes::new(py, &job.query), PyBytes::new(py, body));
     match script.object.call_method1(intern!(py, "schema_arguments"), request) {
         Ok(arguments) => Ok(arguments.cast_into::<PyDict>().map_err(PyErr::from)?),
         Err(error) => Err(refusal(py, error)),
@@ -123,23 +118,15 @@ fn parsed_object<'py>(py: Python<'py>, job: &Job, body: &Bytes) -> Option<Bound<
     if job.method == "GET" || !job.content_type.eq_ignore_ascii_case(b"application/json") {
         return None;
     }
-    let parser = PythonParse {
-        allow_inf_nan: true,
-        cache_mode: StringCacheMode::Keys,
-        ..PythonParse::default()
-    };
+    let parser = PythonParse { allow_inf_nan: true, cache_mode: StringCacheMode::Keys, ..PythonParse::default() };
     parser.python_parse(py, body).ok()?.cast_into_exact::<PyDict>().ok()
 }
 
 /// `inputs.InputError` carries status and message; any other exception is a fault on this side.
 fn refusal(py: Python<'_>, error: PyErr) -> InputError {
     let value = error.value(py);
-    let status = value
-        .getattr(intern!(py, "status"))
-        .and_then(|status| status.extract::<u16>());
-    let message = value
-        .getattr(intern!(py, "message"))
-        .and_then(|message| message.extract::<String>());
+    let status = value.getattr(intern!(py, "status")).and_then(|status| status.extract::<u16>());
+    let message = value.getattr(intern!(py, "message")).and_then(|message| message.extract::<String>());
     match (status, message) {
         (Ok(status), Ok(message)) => InputError::Refused(status, message),
         _ => InputError::Internal(error),
@@ -191,13 +178,9 @@ mod tests {
 
     #[test]
     fn names_are_title_cased_as_contract_section_10_shows() {
-        for (sent, shown) in [
-            ("x-all-caps", "X-All-Caps"),
-            ("etag", "Etag"),
-            ("te", "Te"),
-            ("x.dot", "X.Dot"),
-            ("x-2b", "X-2B"),
-        ] {
+        for (sent, shown) in
+            [("x-all-caps", "X-All-Caps"), ("etag", "Etag"), ("te", "Te"), ("x.dot", "X.Dot"), ("x-2b", "X-2B")]
+        {
             assert_eq!(title_case(sent.as_bytes()), shown);
         }
     }

@@ -135,7 +135,5 @@ fn stream(
 /// `x-ms-server-version`: a script may change the variable at any time (contract section 9).
 fn server_version() -> Bytes {
     use std::os::unix::ffi::OsStringExt as _;
-    std::env::var_os("HTTP_X_MS_SERVER_VERSION")
-        .map(|value| value.into_vec().into())
-        .unwrap_or_default()
+    std::env::var_os("HTTP_X_MS_SERVER_VERSION").map(|value| value.into_vec().into()).unwrap_or_default()
 }

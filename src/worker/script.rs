@@ -41,11 +41,7 @@ impl<'py> Script<'py> {
                 "text" => Mode::Text,
                 "schema" => Mode::Schema,
                 "raw" => Mode::Raw,
-                other => {
-                    return Err(pyo3::exceptions::PyValueError::new_err(format!(
-                        "unknown script mode {other:?}"
-                    )))
-                }
+                other => return Err(pyo3::exceptions::PyValueError::new_err(format!("unknown script mode {other:?}"))),
             },
             input_name: object.getattr(intern!(py, "input_name"))?.cast_into()?,
             pass_headers: object.getattr(intern!(py, "pass_headers"))?.is_truthy()?,

@@ -57,9 +57,7 @@ impl FrontSocket {
             stream,
             path,
             hello,
-            decoder: Decoder {
-                max_body_len: max_body as u64,
-            },
+            decoder: Decoder { max_body_len: max_body as u64 },
             buffer: BytesMut::with_capacity(READ_SIZE),
             early: VecDeque::new(),
             supervisor,
@@ -82,11 +80,7 @@ impl FrontSocket {
                 Err(error) if is_pause(&error) => {
                     check_signals(py);
                     let orphaned = nix::unistd::getppid() != self.supervisor;
-                    return Ok(if orphaned {
-                        Received::FrontGone
-                    } else {
-                        Received::Nothing
-                    });
+                    return Ok(if orphaned { Received::FrontGone } else { Received::Nothing });
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                     if !self.reconnect(py)? {
@@ -143,11 +137,7 @@ impl FrontSocket {
         let room = (self.buffer.capacity() - self.buffer.len()).max(READ_SIZE);
         let filled = self.buffer.len();
         self.buffer.resize(filled + room, 0);
-        let flags = if wait {
-            MsgFlags::empty()
-        } else {
-            MsgFlags::MSG_DONTWAIT
-        };
+        let flags = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
         let read = recv(self.stream.as_raw_fd(), &mut self.buffer[filled..], flags);
         self.buffer.truncate(filled + read.unwrap_or(0));
         Ok(read?)
@@ -198,10 +188,7 @@ fn check_signals(py: Python<'_>) {
 }
 
 fn is_pause(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
-    )
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
 fn protocol_error(error: frame::FrameError) -> PyErr {

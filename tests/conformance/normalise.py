@@ -22,7 +22,7 @@ OWN_LINES = re.compile(
 RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]) \[\d+\] ([\w.]+) - (.*)$")
 FRAME = re.compile(r'^( *)File "([^"]*)", line \d+')
 UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b")
-REQUEST_LINE = re.compile(r"^(I azmlinfsrv - .* \d{3} )\d+\.\d+ms (\S+)$")
+REQUEST_LINE = re.compile(r"^(I azmlinfsrv - .* \d+ )\d+\.\d+ms (\S+)$")
 BANNER_TITLE = "Azure ML Inferencing HTTP server v"
 
 
@@ -38,6 +38,8 @@ class Context:
 
     def text(self, text: str) -> str:
         """`text` with paths, ports, versions, uuids and addresses replaced by names."""
+        if "/azureml_inference_server_http/" in text:
+            text = re.sub(r"/[^\s'\"]{0,300}/azureml_inference_server_http/", "‹package›/", text)
         text = text.replace(self.directory, "‹dir›").replace(self.environment, "‹environment›")
         text = re.sub(rf"\b{self.port}\b", "‹port›", text)
         text = re.sub(rf"\b{self.health_port}\b", "‹health port›", text)

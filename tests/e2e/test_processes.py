@@ -112,8 +112,6 @@ def test_jobs_that_a_dying_worker_had_not_started_are_run_by_the_next(start):
         connection.send(request("POST", "/score", b"%d" % number))
     assert connections[0].read().json() == lost("exited with code 1")
     assert [connection.read().json() for connection in connections[1:]] == list(map(str, range(15)))
-    for connection in connections:
-        connection.close()
 
 
 def test_a_stream_whose_worker_is_killed_is_cut(start):
@@ -326,8 +324,6 @@ def test_a_full_queue_refuses_at_once(start):
     let_go(server, "a")
     assert running.result().status == 200
     assert [connection.read().status for connection in queued] == [200, 200]
-    for connection in queued:
-        connection.close()
 
 
 def test_a_burst_is_answered_exactly_once(start):
@@ -341,8 +337,6 @@ def test_a_burst_is_answered_exactly_once(start):
     answered = [connection.read().json() for connection in connections for _ in range(10)]
     assert answered == names
     assert sorted((server.folder / "notes").read_text().split()) == sorted(names)
-    for connection in connections:
-        connection.close()
 
 
 def test_idle_workers_are_used_before_queues_form(start):

@@ -21,4 +21,4 @@ def parts(name):
 
 
 def run(data):
-    return AMLResponse(parts(data))
+    return AMLResponse(parts(data), 200)

@@ -13,4 +13,4 @@ def parts():
 
 
 def run(data):
-    return AMLResponse(parts())
+    return AMLResponse(parts(), 200)

@@ -20,4 +20,4 @@ def parts():
 
 
 def run(data):
-    return AMLResponse(parts()) if data == "stream" else "plain"
+    return AMLResponse(parts(), 200) if data == "stream" else "plain"

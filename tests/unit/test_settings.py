@@ -53,6 +53,8 @@ def example(setting: Setting, number: int) -> tuple[Any, Any]:
     """A value for this setting, as text and resolved; another one for each number below 4."""
     if setting.kind == settings_table.INTEGER:
         return str(7000 + number), 7000 + number
+    if setting.kind == settings_table.NUMBER:
+        return f"{number}.25", number + 0.25
     if setting.kind in (settings_table.BOOLEAN, settings_table.EXACT_TRUE, settings_table.ANY_CASE_TRUE):
         value = bool(setting.default) != bool(number % 2)
         return str(value).lower(), value

@@ -50,6 +50,12 @@ DEFAULTS = {
     "max_queue": 2048,
     "max_request_size": 100 * 1024 * 1024,
     "graceful_timeout": 30,
+    "queue_timeout": 0,
+    "max_buffered": 1024**3,
+    "client_timeout": 60,
+    "keep_alive": 75,
+    "max_requests": 0,
+    "max_worker_rss": 0,
     "error_details": False,
 }
 
@@ -70,6 +76,12 @@ KEYS_OF_THE_FILE = {
     "AZMLINFSRV_MAX_QUEUE",
     "AZMLINFSRV_MAX_REQUEST_SIZE",
     "AZMLINFSRV_GRACEFUL_TIMEOUT",
+    "AZMLINFSRV_QUEUE_TIMEOUT",
+    "AZMLINFSRV_MAX_BUFFERED",
+    "AZMLINFSRV_CLIENT_TIMEOUT",
+    "AZMLINFSRV_KEEP_ALIVE",
+    "AZMLINFSRV_MAX_REQUESTS",
+    "AZMLINFSRV_MAX_WORKER_RSS",
     "AZMLINFSRV_ERROR_DETAILS",
 }
 
@@ -131,7 +143,7 @@ class TestRow:
         assert settings_table.default_text(setting) not in ("", "None")
 
     def test_numbers_are_bounded_so_that_they_fit_where_they_go(self, setting: settings_table.Setting) -> None:
-        if setting.kind == settings_table.INTEGER:
+        if setting.kind in (settings_table.INTEGER, settings_table.NUMBER):
             assert setting.minimum is not None
             assert setting.maximum is not None
             assert setting.maximum < 2**63

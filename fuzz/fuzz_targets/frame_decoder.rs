@@ -1,0 +1,212 @@
+//! Fuzz target: the frame codec takes any bytes, in any portions, without panicking and without trusting lengths.
+//!
+//! Owns three claims: what is not a frame is an error and never a panic; the read buffer never grows much beyond what
+//! has arrived; what one end encodes, the other end decodes to the same, wherever the bytes are cut. Run by libFuzzer,
+//! see `Cargo.toml` beside this folder.
+
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use _core::frame::{
+    decode_id, encode_bare, encode_with_id, Decoder, Field, Frame, Hello, Job, Kind, Origin, ReplyHead, MAX_HEAD_LEN,
+};
+use arbitrary::Arbitrary;
+use bytes::{Bytes, BytesMut};
+use libfuzzer_sys::fuzz_target;
+
+/// What the decoder may hold beyond the bytes that arrived: one reservation, and what growing by doubling adds to it.
+const SPARE: usize = 4 << 20;
+/// Body limit that both halves decode with; above some of the lengths that the fuzzer writes, below others.
+const MAX_BODY_LEN: u64 = 64 << 20;
+
+#[derive(Debug, Arbitrary)]
+enum Input {
+    /// Bytes of a peer that may be anything.
+    Stray { bytes: Vec<u8>, cuts: Vec<u16> },
+    /// Frames of a well-behaved peer.
+    Written { messages: Vec<Message>, cuts: Vec<u16> },
+}
+
+#[derive(Debug, Arbitrary)]
+enum Message {
+    Hello {
+        protocol: u16,
+        pid: u32,
+        raw: bool,
+        wants_request: bool,
+        swagger: BTreeMap<String, String>,
+    },
+    Job {
+        texts: [String; 3],
+        parts: [Vec<u8>; 3],
+        id: u64,
+        http_minor: u8,
+        fields: Fields,
+        short: bool,
+        body: Vec<u8>,
+    },
+    Reply {
+        id: u64,
+        status: u16,
+        origin: u8,
+        times: (Option<f64>, f64),
+        parts: [Vec<u8>; 2],
+        fields: Fields,
+        body: Vec<u8>,
+    },
+    WithId {
+        kind: u8,
+        id: u64,
+        body: Vec<u8>,
+    },
+    Bare {
+        goodbye: bool,
+    },
+}
+
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// A message as it must come out again.
+#[derive(Debug, PartialEq)]
+enum Meaning {
+    Hello(Hello),
+    Job(Job, Bytes),
+    Reply(ReplyHead, Bytes),
+    WithId(Kind, u64, Bytes),
+    Bare(Kind),
+}
+
+fuzz_target!(|input: Input| match input {
+    Input::Stray { bytes, cuts } => {
+        receive(&bytes, &cuts, |frame| read_everything(&frame));
+    }
+    Input::Written { messages, cuts } => {
+        let mut wire = Vec::new();
+        let expected: Vec<Meaning> = messages.into_iter().map(|message| message.write(&mut wire)).collect();
+        let mut seen = Vec::new();
+        let whole = receive(&wire, &cuts, |frame| seen.push(read(&frame)));
+        assert!(whole, "an encoded frame was refused");
+        assert_eq!(seen, expected);
+    }
+});
+
+/// Feeds the decoder one portion after the other. True if it refused nothing and left nothing over.
+fn receive(wire: &[u8], cuts: &[u16], mut on_frame: impl FnMut(Frame)) -> bool {
+    let decoder = Decoder { max_body_len: MAX_BODY_LEN };
+    let mut buf = BytesMut::new();
+    let mut rest = wire;
+    let mut cuts = cuts.iter();
+    while !rest.is_empty() {
+        let len = cuts.next().map_or(rest.len(), |&cut| usize::from(cut).clamp(1, rest.len()));
+        let (portion, later) = rest.split_at(len);
+        rest = later;
+        buf.extend_from_slice(portion);
+        loop {
+            match decoder.decode(&mut buf) {
+                Ok(Some(frame)) => on_frame(frame),
+                Ok(None) => break,
+                Err(_) => return false,
+            }
+        }
+        assert!(buf.capacity() <= 4 * wire.len() + SPARE, "{} reserved for {} bytes", buf.capacity(), wire.len());
+    }
+    buf.is_empty()
+}
+
+/// All readers, whatever the frame claims to be: a peer may put any head behind any kind.
+fn read_everything(frame: &Frame) {
+    assert!(frame.head.len() <= MAX_HEAD_LEN && frame.body.len() as u64 <= MAX_BODY_LEN);
+    let _ = Hello::decode(frame);
+    if let Ok(job) = Job::decode(frame) {
+        // The layout has one spelling for each message, so an accepted head is the one that would be written.
+        let again = job.encode_head(frame.body.len());
+        assert_eq!(&again[again.len() - frame.head.len()..], &frame.head[..]);
+    }
+    if let Ok(reply) = ReplyHead::decode(frame) {
+        // Every NaN means "no time", so compare only what was understood.
+        let again = reply.encode(Kind::Reply, frame.body.len());
+        assert_eq!(again.len() - _core::frame::PREFIX_LEN, frame.head.len());
+    }
+    if let Ok(id) = decode_id(frame) {
+        assert_eq!(frame.head[..], id.to_le_bytes());
+    }
+}
+
+fn read(frame: &Frame) -> Meaning {
+    let body = frame.body.clone();
+    match frame.kind {
+        Kind::Hello => Meaning::Hello(Hello::decode(frame).expect("a hello")),
+        Kind::Job => Meaning::Job(Job::decode(frame).expect("a job"), body),
+        Kind::Reply | Kind::StreamStart => Meaning::Reply(ReplyHead::decode(frame).expect("a reply"), body),
+        Kind::StreamChunk | Kind::StreamEnd | Kind::Cancel => {
+            Meaning::WithId(frame.kind, decode_id(frame).expect("an id"), body)
+        }
+        Kind::Retire | Kind::Goodbye => Meaning::Bare(frame.kind),
+    }
+}
+
+impl Message {
+    fn write(self, wire: &mut Vec<u8>) -> Meaning {
+        match self {
+            Self::Hello { protocol, pid, raw, wants_request, swagger } => {
+                let hello = Hello { protocol, pid, raw, wants_request, swagger };
+                wire.extend_from_slice(&hello.encode().expect("only text inside"));
+                Meaning::Hello(hello)
+            }
+            Self::Job { texts, parts, id, http_minor, fields, short, body } => {
+                let [method, peer, request_id] = texts;
+                let [target, query, content_type] = parts.map(Bytes::from);
+                let fields = owned(fields);
+                let mut job = Job { id, method, target, query, content_type, http_minor, peer, request_id, fields };
+                let head = if short { job.encode_short_head(body.len()) } else { job.encode_head(body.len()) };
+                if short {
+                    job = Job {
+                        target: Bytes::new(),
+                        peer: String::new(),
+                        request_id: String::new(),
+                        fields: vec![],
+                        ..job
+                    };
+                }
+                append(wire, &head, &body);
+                Meaning::Job(job, body.into())
+            }
+            Self::Reply { id, status, origin, times: (run_ms, busy_ms), parts, fields, body } => {
+                let [server_version, error_location] = parts.map(Bytes::from);
+                let origin = match origin % 4 {
+                    0 => Origin::Result,
+                    1 => Origin::Response,
+                    2 => Origin::ScriptError,
+                    _ => Origin::ServerError,
+                };
+                let run_ms = run_ms.filter(|ms| !ms.is_nan());
+                // NaN equals nothing, not even what was decoded from it.
+                let busy_ms = if busy_ms.is_nan() { 0.0 } else { busy_ms };
+                let fields = owned(fields);
+                let head = ReplyHead { id, status, origin, run_ms, busy_ms, server_version, error_location, fields };
+                append(wire, &head.encode(Kind::Reply, body.len()), &body);
+                Meaning::Reply(head, body.into())
+            }
+            Self::WithId { kind, id, body } => {
+                let kind = [Kind::StreamChunk, Kind::StreamEnd, Kind::Cancel][usize::from(kind % 3)];
+                append(wire, &encode_with_id(kind, id, body.len()), &body);
+                Meaning::WithId(kind, id, body.into())
+            }
+            Self::Bare { goodbye } => {
+                let kind = if goodbye { Kind::Goodbye } else { Kind::Retire };
+                wire.extend_from_slice(&encode_bare(kind));
+                Meaning::Bare(kind)
+            }
+        }
+    }
+}
+
+fn append(wire: &mut Vec<u8>, head: &[u8], body: &[u8]) {
+    wire.extend_from_slice(head);
+    wire.extend_from_slice(body);
+}
+
+fn owned(fields: Fields) -> Vec<Field> {
+    fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}

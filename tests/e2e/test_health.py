@@ -1,0 +1,164 @@
+"""Health: the truth about the workers, told without asking them (DESIGN)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import time
+
+import pytest
+from harness import eventually, request
+
+HTML = "text/html; charset=utf-8"
+
+
+def assert_not_ready(response):
+    assert response.status == 503
+    assert set(response.json()) == {"message"}
+    assert response["retry-after"] == "1"
+    assert response["x-request-id"]
+
+
+# ---- A ready server
+
+
+@pytest.mark.parametrize("target", ["/", "/?query", "//"])
+def test_healthy(shared, target):
+    response = shared("echo.py").get(target)
+    assert (response.status, response["content-type"], response.body) == (200, HTML, b"Healthy")
+    assert response["x-ms-server-version"]
+    assert response["x-request-id"] == response["x-ms-request-id"] is not None
+    assert response["x-ms-run-function-failed"] is None
+
+
+def test_head_has_the_length_of_the_answer(shared):
+    with shared("echo.py").connect() as connection:
+        response = connection.exchange("HEAD", "/")
+        assert (response.status, response["content-length"], response["content-type"]) == (200, "7", HTML)
+        assert connection.exchange("GET", "/").body == b"Healthy"
+
+
+@pytest.mark.parametrize("target", ["/", "/swagger.json"])
+def test_options_lists_the_methods(shared, target):
+    response = shared("echo.py").request("OPTIONS", target)
+    assert (response.status, response.body, response["content-type"]) == (200, b"", HTML)
+    assert set(response["allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
+    assert response["x-request-id"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("target", ["/", "/livez", "/readyz", "/swagger.json"])
+def test_other_methods_are_refused(shared, method, target):
+    response = shared("echo.py").request(method, target, b"body")
+    assert response.status == 405
+    assert response.json() == {"message": "The method is not allowed for the requested URL."}
+    assert (response["x-ms-run-function-failed"], response["allow"], response["x-request-id"]) == ("False", None, None)
+
+
+@pytest.mark.parametrize("target", ["/livez", "/readyz"])
+def test_live_and_ready(shared, target):
+    response = shared("echo.py").get(target)
+    assert (response.status, response["content-type"]) == (200, HTML)
+    assert response.body
+
+
+def test_health_requests_are_not_logged(start):
+    server = start("echo.py")
+    for target in ("/", "/livez", "/readyz"):
+        assert server.get(target).status == 200
+    server.get("/score?last")
+    server.wait_for_record("GET /score?last")
+    assert not [record for record in server.records() if record.message.startswith("GET /") and "?" not in record.text]
+
+
+# ---- Starting, and without workers
+
+
+def test_a_starting_server_is_alive_and_not_ready_and_holds_requests(start):
+    server = start("init_waits.py", ready=False)
+    eventually((server.folder / "waiting").exists, "init() runs")
+    assert_not_ready(server.get("/"))
+    assert_not_ready(server.get("/readyz"))
+    assert server.get("/livez").status == 200
+    with server.connect() as connection:
+        connection.send(request("POST", "/score", b"early"))
+        assert connection.is_silent(0.1)
+        (server.folder / "go").touch()
+        assert connection.read().json() == "early"
+    assert server.get("/").status == 200
+    assert server.get("/readyz").status == 200
+
+
+def test_a_server_that_lost_its_workers_is_not_ready(start):
+    server = start("init_waits.py", ready=False)
+    (server.folder / "go").touch()
+    server.wait_until_ready()
+    (server.folder / "go").unlink()
+    os.kill(server.workers()[0], signal.SIGKILL)
+    assert_not_ready(eventually(lambda: (r := server.get("/")).status == 503 and r, "not ready"))
+    assert server.get("/livez").status == 200
+    (server.folder / "go").touch()
+    server.wait_until_ready()
+
+
+# ---- Never waiting
+
+
+def assert_fast(server, target, port=None):
+    """DESIGN promises 10 ms; a slow machine may miss that once, but not usually."""
+    times = []
+    with server.connect(port) as connection:
+        for _ in range(21):
+            began = time.perf_counter()
+            assert connection.exchange("GET", target).status == 200
+            times.append(time.perf_counter() - began)
+    assert statistics.median(times) < 0.01
+
+
+def test_health_is_fast_while_all_workers_are_stopped(start):
+    server = start("echo.py", "--worker_count", "2", separate_health=True)
+    workers = server.wait_for_workers(2)
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    try:
+        waiting = [server.score_later("x") for _ in range(4)]
+        for target in ("/", "/livez", "/readyz"):
+            assert_fast(server, target)
+            assert_fast(server, target, server.health_port)
+        assert not any(answer.is_done for answer in waiting)
+    finally:
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+    assert [answer.result().json() for answer in waiting] == ["x"] * 4
+
+
+def test_health_is_fast_while_run_holds_the_interpreter(start):
+    server = start("slow.py", SCORING_TIMEOUT_MS="1000")
+    with server.connect() as connection:
+        connection.send(request("POST", "/score", b"spin"))
+        assert_fast(server, "/")
+        assert connection.read().status == 500
+
+
+# ---- The separate port
+
+
+def test_a_separate_health_port_has_all_routes(start):
+    server = start("echo.py", separate_health=True)
+    for port in (server.port, server.health_port):
+        assert server.get("/", port).body == b"Healthy"
+        assert server.get("/livez", port).status == server.get("/readyz", port).status == 200
+        assert server.get("/score?a=1", port).json() == '{"a": 1}'
+    assert f"Liveness Probe: GET   127.0.0.1:{server.health_port}/" in server.stdout()
+    assert f"Score:          POST  127.0.0.1:{server.port}/score" in server.stdout()
+
+
+def test_without_the_switch_there_is_no_health_port(start):
+    from harness import Port
+
+    port = Port()
+    server = start("echo.py", "--health_port", str(port.number))
+    with pytest.raises(ConnectionRefusedError):
+        server.get("/", port.number)
+    port.release()

@@ -1,0 +1,63 @@
+"""What a script sees of the process it runs in, which scripts have come to rely on (DESIGN, contract section 4)."""
+
+from __future__ import annotations
+
+from harness import SCRIPTS, eventually
+
+
+def test_a_script_sees_what_it_always_saw(shared):
+    server = shared("surroundings.py")
+    assert server.score().json() == {
+        "name": "entry_module",
+        "file": str(SCRIPTS / "surroundings.py"),
+        "in sys.modules": False,
+        "main thread": True,
+        "process of init": True,
+        "loop is running": False,
+        "flask is imported": False,
+        "folder": str(server.folder),
+        "port": str(server.port),
+    }
+
+
+def test_a_script_may_run_an_event_loop(shared):
+    assert shared("surroundings.py").score("loop").json() == "ran"
+
+
+def test_threads_of_init_live_while_the_worker_is_idle(shared):
+    server = shared("surroundings.py")
+    before = server.score("beats").json()
+    with server.connect() as idle:
+        assert idle.is_silent(0.2)
+    # A beat takes a little over a millisecond; a held lock would let none through.
+    assert server.score("beats").json() > before + 20
+
+
+def test_calls_never_overlap_in_a_worker(start):
+    server = start("wait.py")
+    first, second = server.score_later("a"), server.score_later("b")
+    started = eventually(lambda: list(server.folder.glob("*.started")), "one of them runs")
+    assert server.get("/").status == 200
+    assert len(list(server.folder.glob("*.started"))) == len(started) == 1
+    for name in "ab":
+        (server.folder / f"{name}.go").touch()
+    assert first.result().json() == second.result().json()
+
+
+def test_flask_imported_by_init_gives_run_a_request_context(start, tmp_path):
+    script = tmp_path / "score.py"
+    script.write_text(
+        "import flask\ndef init(): pass\ndef run(data): return [flask.request.path, flask.request.method]\n"
+    )
+    assert start(str(script)).score("x").json() == ["/score", "POST"]
+
+
+def test_flask_imported_by_run_gives_the_next_call_a_request_context(start):
+    server = start("no_flask_until_run.py")
+    assert [server.score().json() for _ in range(3)][1:] == ["/score", "/score"]
+
+
+def test_neighbours_of_the_current_folder_can_be_imported(start, tmp_path):
+    script = tmp_path / "elsewhere.py"
+    script.write_text("import neighbour\ndef init(): pass\ndef run(data): return neighbour.VALUE\n")
+    assert start(str(script), files={"neighbour.py": "VALUE = 5\n"}).score().json() == 5
