@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 5001
+FUZZ_SECONDS ?= 60
 # Releases of Python that `make test-all` looks for.
 RELEASES ?= 3.9 3.10 3.11 3.12 3.13
 
@@ -27,12 +28,12 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-rust test-python check format conform test-all clean
+.PHONY: help serve test test-rust test-python check format conform fuzz test-all clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: PYTHON (now $(PYTHON)), VENV ($(VENV)), HOST ($(HOST)) and PORT ($(PORT)) of make serve."
+	@echo "Variables: PYTHON (now $(PYTHON)), VENV ($(VENV)), HOST ($(HOST)) and PORT ($(PORT)) of make serve, FUZZ_SECONDS ($(FUZZ_SECONDS))."
 
 # ---- Running it
 
@@ -77,6 +78,9 @@ format: $(VENV)/.done-tools ## Format the code and write the generated pages
 
 conform: $(VENV)/.done-server $(VENV)/.done-tools $(REFERENCE)/.done-reference ## Compare with the published 1.5.1
 	$(BIN)/python tests/conformance --reference $(REFERENCE)/bin/python --candidate $(BIN)/python
+
+fuzz: $(VENV)/.done-server $(VENV)/.done-tools ## Compare with Python's json on made-up requests for FUZZ_SECONDS
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 test-all: $(RELEASES:%=test-on-%) ## Run the Python tests on every supported Python that is found
 

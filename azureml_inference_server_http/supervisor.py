@@ -228,7 +228,9 @@ class Supervisor:
         if self.front is not None:
             actions.append(TellFront(f"exited {event.pid} {how}"))
         self._to_replace = [pid for pid in self._to_replace if pid != event.pid]
-        if self.phase == "stopping" or (worker.retiring and event.code == 0):
+        self._forget_replaced(event.pid)
+        expected = worker.retiring and event.code in (0, -signal.SIGTERM)
+        if self.phase == "stopping" or expected:
             return [*actions, *self._replace_next()]
         level = "info" if event.code == 0 else "error"
         hint = " Perhaps it ran out of memory." if event.code == -signal.SIGKILL else ""
@@ -236,6 +238,13 @@ class Supervisor:
         if worker.ready:
             return [*actions, *self._fill_up(), *self._replace_next()]
         return actions + self._early_death(event, worker, how, now)
+
+    def _forget_replaced(self, pid: int) -> None:
+        """A worker that is gone needs nobody in its place beyond the one that is coming: that one is an ordinary one."""
+        for worker in self.workers.values():
+            if worker.replaces == pid:
+                worker.replaces = None
+        self._asked = [None if replaced == pid else replaced for replaced in self._asked]
 
     def _early_death(self, event: Exited, worker: Worker, how: str, now: float) -> list[Action]:
         """A worker died before it was ready."""
@@ -272,8 +281,11 @@ class Supervisor:
 
     def _ready(self, pid: int) -> list[Action]:
         worker = self.workers.get(pid)
-        if worker is None or worker.retiring:
+        if worker is None:
             return []
+        if worker.retiring:
+            # It was told so by a front that has died since.
+            return [TellFront(f"retire {pid}")]
         worker.ready = True
         self._early_deaths = 0
         self._front_deaths = 0
@@ -302,7 +314,10 @@ class Supervisor:
 
     def _recycle_wanted(self, event: RecycleWanted) -> list[Action]:
         worker = self.workers.get(event.pid)
-        if self.phase != "serving" or worker is None or worker.retiring or event.pid in self._to_replace:
+        if self.phase != "serving" or worker is None or worker.retiring:
+            return []
+        successors = [*self._asked, *(other.replaces for other in self.workers.values())]
+        if event.pid in (*self._to_replace, *successors):
             return []
         self._to_replace.append(event.pid)
         return [Log("info", f"Worker (pid:{event.pid}) {event.reason}. It is replaced."), *self._replace_next()]

@@ -46,7 +46,7 @@ pub enum FrameError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Worker to front, first frame: who it is and how its script wants to be called.
+    /// Worker to front, first frame: who it is and how its script wants to be called. Again whenever that changes.
     Hello = 1,
     /// Front to worker: one request.
     Job = 2,
@@ -195,6 +195,8 @@ pub struct Job {
     pub content_type: Bytes,
     /// Minor version of HTTP/1.x.
     pub http_minor: u8,
+    /// True if the request's own parts were sent along.
+    pub whole_request: bool,
     /// Peer address, `ip:port`.
     pub peer: String,
     /// The effective `x-request-id`, which scripts may read from `flask.g`.
@@ -209,6 +211,7 @@ impl Job {
         encode(Kind::Job, body_len, |out| {
             out.put_u64_le(self.id);
             out.put_u8(self.http_minor);
+            out.put_u8(1);
             for part in [
                 self.method.as_bytes(),
                 &self.target,
@@ -229,6 +232,7 @@ impl Job {
         encode(Kind::Job, body_len, |out| {
             out.put_u64_le(self.id);
             out.put_u8(self.http_minor);
+            out.put_u8(0);
             for part in [self.method.as_bytes(), b"", &self.query, &self.content_type, b"", b""] {
                 put_bytes(out, part);
             }
@@ -244,6 +248,7 @@ impl Job {
         let job = Self {
             id: head.u64()?,
             http_minor: head.u8()?,
+            whole_request: head.u8()? != 0,
             method: head.text()?,
             target: head.bytes()?,
             query: head.bytes()?,

@@ -343,6 +343,15 @@ impl Dispatcher {
         worker_id
     }
 
+    /// The worker's script wants to be called in another way from now on.
+    fn renew(&self, worker_id: u64, hello: Hello) {
+        let hello = Rc::new(hello);
+        if let Some(worker) = self.state.borrow_mut().workers.get_mut(&worker_id) {
+            worker.hello = hello.clone();
+        }
+        self.script.send_replace(Some(hello));
+    }
+
     fn publish_ready(&self) {
         let ready = self.state.borrow().workers.values().filter(|worker| !worker.retiring).count();
         self.ready.send_if_modified(|current| std::mem::replace(current, ready) != ready);

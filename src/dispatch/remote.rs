@@ -248,7 +248,8 @@ impl Session<'_> {
             Kind::StreamChunk => self.forward(frame::decode_id(&frame)?, Ok(frame.body), link).await,
             Kind::StreamEnd => self.end_stream(&frame).await?,
             Kind::Goodbye => self.dispatcher.give_back(self.worker_id),
-            Kind::Hello | Kind::Job | Kind::Cancel | Kind::Retire => {
+            Kind::Hello => self.dispatcher.renew(self.worker_id, Hello::decode(&frame)?),
+            Kind::Job | Kind::Cancel | Kind::Retire => {
                 return Err(frame::FrameError::Malformed("message of a worker"));
             }
         }

@@ -12,6 +12,7 @@ fn job() -> Job {
         query: Bytes::from_static(b"a=1"),
         content_type: Bytes::from_static(b"text/plain"),
         http_minor: 1,
+        whole_request: true,
         peer: "127.0.0.1:9".into(),
         request_id: "r".into(),
         fields: vec![(Bytes::from_static(b"x-latin"), Bytes::from_static(b"\xe9"))],

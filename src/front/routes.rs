@@ -116,11 +116,11 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
     }
     match route {
         Route::Score => {
-            let exchange = Exchange { front, request, context, started: Instant::now() };
+            let exchange = Exchange { front, request, context, path: "/score", started: Instant::now() };
             exchange.score(payload, open).await
         }
         Route::Swagger => {
-            let exchange = Exchange { front, request, context, started: Instant::now() };
+            let exchange = Exchange { front, request, context, path: "/swagger.json", started: Instant::now() };
             exchange.swagger()
         }
         _ if request.method() == Method::OPTIONS => context.text("", false, Some(READ_METHODS)),
@@ -146,6 +146,8 @@ struct Exchange {
     front: Rc<Front>,
     request: HttpRequest,
     context: ReplyContext,
+    /// `/score` or `/swagger.json`, for the log.
+    path: &'static str,
     started: Instant,
 }
 
@@ -291,8 +293,11 @@ impl Exchange {
     }
 
     fn log(&self, status: u16, length: Option<u64>, worker: Option<u32>) {
-        let uri = self.request.uri();
-        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        // The route's own path, however the client spelled it, and the query as sent.
+        let target = match self.request.uri().query() {
+            Some(query) => &format!("{}?{query}", self.path),
+            None => self.path,
+        };
         let method = self.request.method().as_str();
         Line { method, target, status, started: self.started, length, worker }.log();
     }

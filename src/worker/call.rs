@@ -57,8 +57,6 @@ pub(super) struct Caller<'a, 'py> {
     scoring_timeout: Duration,
     error_details: bool,
     set_timer: Bound<'py, PyAny>,
-    /// Call inside a Flask request context. Decided once: jobs carry the whole request only if it was wanted at start.
-    in_context: bool,
 }
 
 impl<'a, 'py> Caller<'a, 'py> {
@@ -68,7 +66,6 @@ impl<'a, 'py> Caller<'a, 'py> {
             scoring_timeout: settings.scoring_timeout,
             error_details: settings.error_details,
             // `arm(seconds)` of deadline.py; 0 disarms.
-            in_context: script.needs_context(py)?,
             set_timer: py.import("azureml_inference_server_http.deadline")?.getattr("arm")?,
         })
     }
@@ -84,7 +81,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         let result = self.run_in_time(py, job, body, arguments);
         let run_ms = started.elapsed().as_secs_f64() * 1e3;
         match result {
-            Ok(result) => self.render(py, job, &result, self.run_alone(py, &result).unwrap_or(run_ms)),
+            Ok(result) => self.render(py, job, &result, self.run_alone(py, job, &result).unwrap_or(run_ms)),
             Err(error) => self.script_error(py, error),
         }
     }
@@ -127,9 +124,15 @@ impl<'a, 'py> Caller<'a, 'py> {
         result.and_then(|result| disarmed.and(struck_late).map(|_| result))
     }
 
+    /// Call inside a Flask request context? Only if the job carries what the context needs: a script whose `run()` is the
+    /// first to import Flask gets one from the next job on.
+    fn in_context(&self, py: Python<'py>, job: &Job) -> bool {
+        job.whole_request && self.script.needs_context(py)
+    }
+
     /// Milliseconds inside `run()` when Flask was called around it: `outputs.Prepared.seconds`.
-    fn run_alone(&self, py: Python<'py>, result: &Bound<'py, PyAny>) -> Option<f64> {
-        if !self.in_context {
+    fn run_alone(&self, py: Python<'py>, job: &Job, result: &Bound<'py, PyAny>) -> Option<f64> {
+        if !self.in_context(py, job) {
             return None;
         }
         let seconds: f64 = result.getattr(intern!(py, "seconds")).ok()?.extract().ok()?;
@@ -143,7 +146,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         body: &Bytes,
         arguments: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if self.in_context {
+        if self.in_context(py, job) {
             return self.run_in_context(py, job, body, arguments);
         }
         self.script.run.call((), arguments.as_ref())

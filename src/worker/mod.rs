@@ -39,17 +39,21 @@ pub(crate) fn work(
 ) -> PyResult<()> {
     let script = Script::read(script)?;
     let caller = Caller::new(py, &script, settings)?;
-    let hello = Hello {
+    let mut hello = Hello {
         protocol: frame::PROTOCOL_VERSION,
         pid: std::process::id(),
         raw: script.is_raw(),
-        wants_request: script.wants_request(py)?,
+        wants_request: script.wants_request(py),
         swagger,
     };
     let Some(mut socket) = FrontSocket::connect(py, socket_path, &hello, settings.max_request_size)? else {
         return Ok(());
     };
     loop {
+        if !hello.wants_request && script.wants_request(py) {
+            hello.wants_request = true;
+            socket.say_hello_again(py, &hello)?;
+        }
         if retiring.call0()?.is_truthy()? {
             socket.say_goodbye(py);
             return Ok(());

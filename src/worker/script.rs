@@ -2,7 +2,11 @@
 //!
 //! Runs on the worker's main thread.
 
-use pyo3::{intern, prelude::*, types::PyString};
+use pyo3::{
+    intern,
+    prelude::*,
+    types::{PyDict, PyString},
+};
 
 /// How `run()` gets its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub(super) struct Script<'py> {
     pub(super) input_name: Bound<'py, PyString>,
     /// True if `run` has a parameter `request_headers`.
     pub(super) pass_headers: bool,
+    /// `sys.modules`.
+    modules: Bound<'py, PyDict>,
 }
 
 impl<'py> Script<'py> {
@@ -44,6 +50,7 @@ impl<'py> Script<'py> {
                 other => return Err(pyo3::exceptions::PyValueError::new_err(format!("unknown script mode {other:?}"))),
             },
             input_name: object.getattr(intern!(py, "input_name"))?.cast_into()?,
+            modules: py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?.cast_into()?,
             pass_headers: object.getattr(intern!(py, "pass_headers"))?.is_truthy()?,
         })
     }
@@ -54,12 +61,12 @@ impl<'py> Script<'py> {
     }
 
     /// True if `run` must be called inside a Flask request context: raw scripts, and scripts that imported Flask.
-    pub(super) fn needs_context(&self, py: Python<'_>) -> PyResult<bool> {
-        self.object.getattr(intern!(py, "needs_request"))?.is_truthy()
+    pub(super) fn needs_context(&self, py: Python<'_>) -> bool {
+        self.is_raw() || self.modules.contains(intern!(py, "flask")).unwrap_or(false)
     }
 
     /// True if jobs must carry the whole request.
-    pub(super) fn wants_request(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.pass_headers || self.needs_context(py)?)
+    pub(super) fn wants_request(&self, py: Python<'_>) -> bool {
+        self.pass_headers || self.needs_context(py)
     }
 }

@@ -50,8 +50,7 @@ pub(super) struct FrontSocket {
 impl FrontSocket {
     /// Connects and says hello; `None` if there is no front. Jobs may be `max_body` bytes long.
     pub(super) fn connect(py: Python<'_>, path: PathBuf, hello: &Hello, max_body: usize) -> PyResult<Option<Self>> {
-        let failed = |error: serde_json::Error| pyo3::exceptions::PyValueError::new_err(error.to_string());
-        let hello = hello.encode().map_err(failed)?.freeze();
+        let hello = encoded(hello)?;
         let supervisor = nix::unistd::getppid();
         Ok(open(py, &path, &hello, supervisor)?.map(|stream| Self {
             stream,
@@ -119,6 +118,13 @@ impl FrontSocket {
         });
     }
 
+    /// Tells this front, and every later one, how the script wants to be called from now on.
+    pub(super) fn say_hello_again(&mut self, py: Python<'_>, hello: &Hello) -> PyResult<()> {
+        self.hello = encoded(hello)?;
+        self.send(py, self.hello.clone(), Bytes::new());
+        Ok(())
+    }
+
     /// Gives back every job that has not been answered; the front hands them to others.
     pub(super) fn say_goodbye(&self, py: Python<'_>) {
         self.send(py, frame::encode_bare(Kind::Goodbye), Bytes::new());
@@ -154,6 +160,11 @@ impl FrontSocket {
             None => Ok(false),
         }
     }
+}
+
+fn encoded(hello: &Hello) -> PyResult<Bytes> {
+    let failed = |error: serde_json::Error| pyo3::exceptions::PyValueError::new_err(error.to_string());
+    Ok(hello.encode().map_err(failed)?.freeze())
 }
 
 /// Connects to whichever front listens, and says hello. `None` once the supervisor is gone or patience has run out.

@@ -2,18 +2,23 @@
 
 Owns the order of things: start both servers of a case, send each check to both, stop, compare, report. Command line:
 `--reference PYTHON --candidate PYTHON` (interpreters of virtual environments), `--section`, `--case`, `--self-check`
-(reference against itself, no known differences), `--write-docs`, `--check`. Exit code 0 means no unexpected difference.
+(reference against itself, no known differences), `--recorded` (reuse what the reference did), `--write-docs`, `--check`.
+Exit code 0 means no unexpected difference.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from conformance import cases, client, compare, normalise, report
@@ -27,16 +32,40 @@ THREADS = 4
 Observations = dict[str, dict[str, str]]
 
 
-def run_case(case: Case, reference: str, candidate: str, entries: list[compare.Entry]) -> list[Result]:
-    """Results of every comparison of one case."""
-    with tempfile.TemporaryDirectory(prefix="conform-", ignore_cleanup_errors=True) as folder:
-        # Names of one length, so that bodies with paths in them keep equal lengths.
-        servers = [Server(case, python, Path(folder, name)) for name, python in (("1", reference), ("2", candidate))]
-        with servers[0], servers[1]:
-            observed = [_observe(case, server) for server in servers]
+@dataclass
+class Suite:
+    """One run: both interpreters, what is known, and the reference's observations where they are reused."""
+
+    reference: str
+    candidate: str
+    entries: list[compare.Entry]
+    recorded: dict[str, Observations] = field(default_factory=dict)
+
+    def run(self, chosen: Sequence[Case]) -> list[Result]:
+        """Results of all cases, in order, `THREADS` cases at a time."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            return [result for results in pool.map(self._case, chosen) for result in results]
+
+    def _case(self, case: Case) -> list[Result]:
+        key = f"{case.id} {hashlib.sha256(repr(case).encode()).hexdigest()}"
+        with tempfile.TemporaryDirectory(prefix="conform-", ignore_cleanup_errors=True) as folder, ExitStack() as started:
+            # Names of one length, so that bodies with paths in them keep equal lengths. Both start before either is asked.
+            interpreters = {"2": self.candidate} if key in self.recorded else {"1": self.reference, "2": self.candidate}
+            servers = {
+                name: started.enter_context(Server(case, python, Path(folder, name)))
+                for name, python in interpreters.items()
+            }
+            if "1" in servers:
+                self.recorded[key] = _observe(case, servers["1"])
+            return _results(case, self.recorded[key], _observe(case, servers["2"]), self.entries)
+
+
+def _results(
+    case: Case, reference: Observations, candidate: Observations, entries: list[compare.Entry]
+) -> list[Result]:
     results = []
-    for name in observed[0]:
-        left, right = observed[0][name], observed[1].get(name, {"problem": "was not reached"})
+    for name in reference:
+        left, right = dict(reference[name]), dict(candidate.get(name, {"problem": "was not reached"}))
         result = Result(f"{case.id}/{name}", case.section, left.pop("request", ""))
         right.pop("request", "")
         problems = [f"{who}: {side['problem']}" for who, side in (("reference", left), ("candidate", right)) if "problem" in side]
@@ -120,12 +149,6 @@ def _stop(case: Case, server: Server) -> dict[str, str]:
     return facets
 
 
-def run(chosen: Sequence[Case], reference: str, candidate: str, entries: list[compare.Entry]) -> list[Result]:
-    """Results of all cases, in order, `THREADS` cases at a time."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return [one for many in pool.map(lambda case: run_case(case, reference, candidate, entries), chosen) for one in many]
-
-
 def select(everything: Sequence[Case], sections: Sequence[str], names: Sequence[str]) -> list[Case]:
     """Cases of the sections and with the ids (or beginnings of ids) asked for."""
     return [
@@ -155,7 +178,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entries = [] if options.self_check else compare.load(KNOWN)
     chosen = select(cases.load(), options.section, options.case)
     started = time.monotonic()
-    results = run(chosen, reference, candidate, entries)
+    suite = Suite(reference, candidate, entries, _recorded(options.recorded))
+    results = suite.run(chosen)
+    if options.recorded:
+        Path(options.recorded).write_text(json.dumps(suite.recorded), "utf-8")
     for result in results:
         if result.failed:
             print(report.failure(result))
@@ -164,6 +190,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for problem in stale:
         print(f"known_differences.toml: {problem}")
     return 1 if stale or any(result.failed for result in results) else 0
+
+
+def _recorded(name: str) -> dict[str, Observations]:
+    path = Path(name)
+    return json.loads(path.read_text("utf-8")) if name and path.exists() else {}
 
 
 def _docs(write: bool) -> int:
@@ -183,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--candidate", default=sys.executable, help="interpreter with this package")
     parser.add_argument("--section", action="append", default=[], help="only this section of the contract; repeatable")
     parser.add_argument("--case", action="append", default=[], help="only cases whose id starts so; repeatable")
+    parser.add_argument("--recorded", default="", help="file with what the reference did earlier; used and extended")
     parser.add_argument("--self-check", action="store_true", help="compare the reference with itself")
     parser.add_argument("--write-docs", action="store_true", help="write docs/compatibility.md and stop")
     parser.add_argument("--check", action="store_true", help="check that docs/compatibility.md is up to date and stop")

@@ -118,7 +118,7 @@ def draw(random: Random, large: bool) -> Any:
 
 
 def draw_nested(random: Random) -> shapes.Nested:
-    depth = random.choice((5, 99, 100, 101, 102, 200, 255, 256, 300, 700, 850, 940, 990, 1100, 1500))
+    depth = random.choice((5, 99, 100, 101, 102, 200, 255, 256, 300, 700, 850, 940, 990, 1100, 1700))
     kinds = "".join(random.choices("lltdLD", k=random.randrange(1, 4)))
     return shapes.Nested(depth, kinds, draw_scalar(random, False))
 
@@ -240,7 +240,7 @@ def draw_float(random: Random) -> float:
         return float(f"{random.randrange(-99999, 100000)}e{random.randrange(-12, 22)}")
     # Beside the powers of ten, where the notation changes, and of two, where the spacing does.
     edge = 10.0 ** random.randrange(-12, 25) if kind < 9 else 2.0 ** random.randrange(-1074, 1024)
-    return math.nextafter(edge, random.choice((0.0, math.inf))) if hasattr(math, "nextafter") else edge
+    return math.nextafter(edge, random.choice((0.0, math.inf)))
 
 
 # ---- What json.dumps makes of it

@@ -1,4 +1,4 @@
-"""Streams until it is closed, and leaves the file "closed" then."""
+"""Streams until it is closed, little by little or a flood, and leaves the file "closed" then."""
 
 import pathlib
 import time
@@ -10,14 +10,18 @@ def init():
     pass
 
 
-def parts():
+def parts(part, pause):
     try:
         while True:
-            yield "more,"
-            time.sleep(0.002)
+            yield part
+            time.sleep(pause)
     finally:
         pathlib.Path("closed").touch()
 
 
 def run(data):
-    return AMLResponse(parts(), 200) if data == "stream" else "plain"
+    if data == "stream":
+        return AMLResponse(parts("more,", 0.002), 200)
+    if data == "flood":
+        return AMLResponse(parts(b"x" * 65536, 0), 200)
+    return "plain"

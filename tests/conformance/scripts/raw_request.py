@@ -67,7 +67,7 @@ SHOW = {
     "method": lambda r: r.method,
     "kind": lambda r: [type(r).__name__, isinstance(r, flask.Request), isinstance(r, AMLRequest), r._get_current_object().__class__.__name__],
     "urls": lambda r: [r.path, r.full_path, r.url, r.base_url, r.host, r.root_path, r.url_root, r.host_url, r.scheme, r.is_secure, r.script_root],
-    "args": lambda r: [r.args.to_dict(flat=False), type(r.args).__name__, r.query_string.decode("latin-1"), list(r.values.keys())],
+    "args": lambda r: [r.args.to_dict(flat=False), type(r.args).__name__, r.query_string.decode("latin-1"), sorted(r.values.keys())],
     "headers": lambda r: [list(r.headers.items()), r.headers.get("x-a"), "X-A" in r.headers, r.headers.getlist("x-a"), type(r.headers).__name__],
     "data": lambda r: r.data.decode("latin-1"),
     "get-data": lambda r: r.get_data(as_text=True),
