@@ -92,7 +92,7 @@ test-on-%: $(VENV)/.done-build
 	echo "Python $* ($$python):"; \
 	rm -rf $(VENV)-$*/wheel; \
 	$$python -m venv $(VENV)-$*; \
-	$(BIN)/maturin build --quiet --release --locked --interpreter $$python --out $(VENV)-$*/wheel; \
+	$(BIN)/maturin build --release --locked --interpreter $$python --out $(VENV)-$*/wheel; \
 	$(VENV)-$*/bin/pip install --quiet --force-reinstall --no-deps $(VENV)-$*/wheel/*.whl; \
 	$(VENV)-$*/bin/pip install --quiet azureml-inference-server-http -r tests/requirements.txt; \
 	$(VENV)-$*/bin/pytest tests/unit tests/e2e

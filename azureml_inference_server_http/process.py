@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import select
 import signal
@@ -182,12 +183,17 @@ class _Loop:
     def _wait(self) -> None:
         """Sleep until something happens, and handle it."""
         wakeup = self._state.next_wakeup()
-        timeout = None if wakeup is None else max(0.0, wakeup - time.monotonic())
-        sources = [self._wake_reader, *([self._front] if self._front else [])]
-        readable, _, _ = select.select(sources, [], [], timeout)
-        if self._front in readable:
+        # Rounded up, or the last millisecond would be spent in a busy loop.
+        timeout = None if wakeup is None else max(0, math.ceil((wakeup - time.monotonic()) * 1000))
+        # Not select(): a preloaded script may have opened more files than that can watch.
+        poll = select.poll()
+        for source in (self._wake_reader, self._front):
+            if source is not None:
+                poll.register(source, select.POLLIN)
+        readable = {descriptor for descriptor, _ in poll.poll(timeout)}
+        if self._front is not None and self._front.fileno() in readable:
             self._read_front()
-        if self._wake_reader in readable:
+        if self._wake_reader.fileno() in readable:
             self._read_signals()
 
     def _read_signals(self) -> None:

@@ -26,7 +26,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
     if report.failed:
         for server in Server.running:
-            report.sections.append((f"Output of {' '.join(server.process.args)}", server.output()))
+            report.sections.append((f"Output of the server in {server.folder}", server.output()))
     return report
 
 

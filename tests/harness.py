@@ -25,6 +25,12 @@ from typing import Any, NamedTuple, TypeVar
 
 SCRIPTS = Path(__file__).parent / "scripts"
 COMMAND = (sys.executable, "-m", "azureml_inference_server_http")
+# Runs its arguments as a command that the kernel ends together with the test process (PR_SET_PDEATHSIG), so that a test
+# run that is killed leaves no servers behind. Not a preexec_fn: those are not safe once the test process has threads.
+TIED_TO_US = (
+    *(sys.executable, "-I", "-S", "-c"),
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])",
+)
 # Seconds that anything may take on a loaded machine; nothing is expected to need them.
 PATIENCE = 20.0
 
@@ -130,7 +136,7 @@ class Connection:
             chunks = list(self._chunks())
             return dataclasses.replace(response, body=b"".join(chunks), chunks=chunks)
         length = response["content-length"]
-        body = self._rest() if length is None else self._exactly(int(length))
+        body = self.rest() if length is None else self.exactly(int(length))
         return dataclasses.replace(response, body=body)
 
     def read_head_of_stream(self) -> Response:
@@ -142,7 +148,7 @@ class Connection:
     def next_chunk(self) -> bytes:
         """The next part of a chunked body; empty at its end."""
         length = int(self._until(b"\r\n").strip(), 16)
-        data = self._exactly(length + 2)
+        data = self.exactly(length + 2)
         assert data[-2:] == b"\r\n"
         return data[:-2]
 
@@ -164,7 +170,7 @@ class Connection:
 
     def assert_closed(self) -> None:
         """The server has closed the connection, and sent nothing more before that."""
-        rest = self._rest()
+        rest = self.rest()
         assert rest == b"", f"unexpected bytes before the end of the connection: {rest!r}"
 
     def _chunks(self) -> Iterator[bytes]:
@@ -178,13 +184,15 @@ class Connection:
         found, self._received = self._received[:at], self._received[at:]
         return found
 
-    def _exactly(self, length: int) -> bytes:
+    def exactly(self, length: int) -> bytes:
+        """So many bytes as they come."""
         while len(self._received) < length:
             self._more(f"{length} bytes")
         found, self._received = self._received[:length], self._received[length:]
         return found
 
-    def _rest(self) -> bytes:
+    def rest(self) -> bytes:
+        """Everything until the server closes the connection."""
         found, self._received = self._received, b""
         while data := self.socket.recv(65536):
             found += data
@@ -338,7 +346,7 @@ class Server:
             environment["SEPERATE_HEALTH_ENDPOINT"] = "true"
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*COMMAND, *arguments],
+                [*TIED_TO_US, *COMMAND, *arguments],
                 cwd=folder,
                 env=self._environment(environment),
                 stdin=subprocess.DEVNULL,

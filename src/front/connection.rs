@@ -25,6 +25,9 @@ use super::protocol_error;
 /// Bytes kept of what a client sent before its request is understood, to name the fault if it never is.
 const KEPT_HEAD: usize = 72 * 1024;
 
+/// A refused client may go on sending for so long before its connection is cut.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// What is known about a connection.
 #[derive(Default)]
 pub struct Connection {
@@ -35,6 +38,8 @@ pub struct Connection {
     left: Notify,
     /// No further request is wanted: the next read at rest reports the end of the stream.
     ending: Cell<bool>,
+    /// The reply of the open request is the last one; what the client still sends is dropped.
+    last_request: Cell<bool>,
     /// The last reply announced the end of the connection; nothing may follow it.
     closing: Cell<bool>,
     /// The last reply's body ends like a head does, so the end of what is written says nothing.
@@ -44,6 +49,8 @@ pub struct Connection {
     head_since: Cell<Option<Instant>>,
     /// The head did not come in time: the next read answers 408 and reports the end of the stream.
     expired: Cell<bool>,
+    /// Since when what a refused client still sends is read and dropped.
+    lingering_since: Cell<Option<Instant>>,
     /// Since when the client has not taken any bytes that wait for it.
     stalled_since: Cell<Option<Instant>>,
     /// Bytes read since the last request began.
@@ -65,7 +72,8 @@ impl Connection {
         if over(self.head_since.get()) && !self.expired.replace(true) {
             self.wake_reader();
         }
-        over(self.stalled_since.get())
+        let lingers = self.lingering_since.get().is_some_and(|since| now.duration_since(since) > LINGER);
+        lingers || over(self.stalled_since.get())
     }
 
     fn wake_reader(&self) {
@@ -95,9 +103,20 @@ impl Connection {
         self.wake_reader();
     }
 
+    /// Closes the connection after the reply to the open request, but not before the client could read it: unlike
+    /// [`Connection::end`] this leaves reading to the parser, which drops the rest of a body that nobody wants.
+    pub fn close_after_reply(&self) {
+        self.last_request.set(true);
+    }
+
     /// True if the reply being made must announce the end of the connection.
     pub fn is_ending(&self) -> bool {
-        self.ending.get()
+        self.ending.get() || self.last_request.get()
+    }
+
+    /// True while the client has not taken everything that was written.
+    pub fn has_unread(&self) -> bool {
+        self.stalled_since.get().is_some()
     }
 
     /// Notes what the parser is about to write.
@@ -155,6 +174,8 @@ pub struct ClientSocket {
     connection: Rc<Connection>,
     /// Bytes accepted from the parser but not written yet: only ever a rewritten error reply and what precedes it.
     rewritten: Bytes,
+    /// A request was refused while more of it may be on its way.
+    refused: bool,
     /// The last write took only a part: what comes next continues it and is not the start of a reply.
     mid_write: bool,
 }
@@ -162,7 +183,7 @@ pub struct ClientSocket {
 impl ClientSocket {
     /// Wraps an accepted socket.
     pub fn new(stream: TcpStream, connection: Rc<Connection>) -> Self {
-        Self { stream, connection, rewritten: Bytes::new(), mid_write: false }
+        Self { stream, connection, rewritten: Bytes::new(), refused: false, mid_write: false }
     }
 
     /// The state shared with the requests of this connection.
@@ -183,6 +204,19 @@ impl ClientSocket {
             whole.extend_from_slice(&reply);
         }
         Some(whole.into())
+    }
+
+    /// Reads what a refused client still sends: closing with unread bytes would reset the connection, and the client
+    /// would not see why it was refused. Ends with the client's end, or when the front's watch cuts the connection.
+    fn poll_drop_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [0u8; 16 * 1024];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 
     fn poll_rewritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -239,6 +273,7 @@ impl AsyncWrite for ClientSocket {
         ready!(self.poll_rewritten(cx))?;
         if let Some(whole) = self.rewrite(buf) {
             self.rewritten = whole;
+            self.refused = true;
             // The whole of `buf` has been taken over, so its length is reported, even if the socket is full now.
             return match self.poll_rewritten(cx) {
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -258,6 +293,13 @@ impl AsyncWrite for ClientSocket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_rewritten(cx))?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if !self.refused {
+            return Pin::new(&mut self.stream).poll_shutdown(cx);
+        }
+        if self.connection.lingering_since.get().is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.connection.lingering_since.set(Some(Instant::now()));
+        }
+        self.poll_drop_rest(cx)
     }
 }

@@ -103,7 +103,7 @@ impl ReplyContext {
     /// An error reply of the front.
     pub fn error(&self, error: &RequestError) -> HttpResponse {
         if error.closes_connection() {
-            self.connection.end();
+            self.connection.close_after_reply();
         }
         let mut response = self.builder(error.status());
         response.insert_header((CONTENT_TYPE, JSON));
@@ -140,7 +140,8 @@ impl ReplyContext {
         let mut builder = self.of_worker(head)?;
         self.connection.note_reply(self.connection.is_ending(), b"");
         let size = declared.map_or(BodySize::Stream, BodySize::Sized);
-        let mut response = builder.body(StreamBody { parts, size, _open: open });
+        let connection = self.connection.clone();
+        let mut response = builder.body(StreamBody { parts, size, failure: None, connection, _open: open });
         if self.http_1_0 {
             response.head_mut().no_chunking(true);
             response.head_mut().set_connection_type(ConnectionType::Close);
@@ -260,6 +261,9 @@ impl MessageBody for LargeBody {
 struct StreamBody {
     parts: mpsc::Receiver<Result<Bytes, String>>,
     size: BodySize,
+    /// Why the stream broke off, until what came before it has been written.
+    failure: Option<String>,
+    connection: Rc<Connection>,
     _open: OpenRequest,
 }
 
@@ -271,7 +275,21 @@ impl MessageBody for StreamBody {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        // An error cuts the connection without the final chunk: the only way to tell the client.
-        self.parts.poll_recv(cx).map(|part| part.map(|part| part.map_err(Into::into)))
+        // An error cuts the connection without the final chunk, the only way to tell the client. The parser then drops
+        // what it has not written yet, so the error waits until the earlier parts are on their way.
+        if self.failure.is_some() {
+            if self.connection.has_unread() {
+                return Poll::Pending;
+            }
+            return Poll::Ready(self.failure.take().map(|reason| Err(reason.into())));
+        }
+        match std::task::ready!(self.parts.poll_recv(cx)) {
+            Some(Err(reason)) => {
+                self.failure = Some(reason);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            part => Poll::Ready(part.map(|part| part.map_err(Into::into))),
+        }
     }
 }

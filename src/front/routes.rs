@@ -81,10 +81,13 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
         return HttpResponse::InternalServerError().finish();
     };
     let open = connection.begin_request(body::declared_length(request.headers()));
+    if front.is_draining() {
+        connection.end();
+    }
     // An offered upgrade is declined by answering over HTTP/1.1; the connection is not kept, so that nobody mistakes what
     // follows for the other protocol.
-    if front.is_draining() || request.headers().contains_key(UPGRADE) {
-        connection.end();
+    if request.headers().contains_key(UPGRADE) {
+        connection.close_after_reply();
     }
     let (ids, id_error) = RequestIds::read(request.headers(), ids::new_uuid);
     let cors = front.cors.as_ref().map(|cors| cors.additions(request.method(), request.headers())).unwrap_or_default();
@@ -294,7 +297,7 @@ impl Exchange {
 
     fn log(&self, status: u16, length: Option<u64>, worker: Option<u32>) {
         // The route's own path, however the client spelled it, and the query as sent.
-        let target = match self.request.uri().query() {
+        let target = match self.request.uri().query().filter(|query| !query.is_empty()) {
             Some(query) => &format!("{}?{query}", self.path),
             None => self.path,
         };

@@ -50,16 +50,20 @@ pub(crate) fn work(
         return Ok(());
     };
     loop {
-        if !hello.wants_request && script.wants_request(py) {
-            hello.wants_request = true;
-            socket.say_hello_again(py, &hello)?;
-        }
         if retiring.call0()?.is_truthy()? {
             socket.say_goodbye(py);
             return Ok(());
         }
         match socket.receive(py)? {
-            Received::Frame(frame) if frame.kind == Kind::Job => serve(py, &caller, &mut socket, &frame)?,
+            Received::Frame(frame) if frame.kind == Kind::Job => {
+                let (head, outcome) = answer(py, &caller, &frame)?;
+                // Before the reply: whoever has read it may count on the next request being called in the new way.
+                if !hello.wants_request && script.wants_request(py) {
+                    hello.wants_request = true;
+                    socket.say_hello_again(py, &hello)?;
+                }
+                deliver(py, &caller, &mut socket, head, outcome)?;
+            }
             // Its stream has ended meanwhile, or its job has been answered.
             Received::Frame(frame) if frame.kind == Kind::Cancel => {}
             Received::Frame(frame) if frame.kind == Kind::Retire => return Ok(()),
@@ -75,7 +79,7 @@ pub(crate) fn work(
 }
 
 /// Runs one job. An error is one of the connection's protocol, never of the script.
-fn serve(py: Python<'_>, caller: &Caller<'_, '_>, socket: &mut FrontSocket, frame: &Frame) -> PyResult<()> {
+fn answer<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, frame: &Frame) -> PyResult<(ReplyHead, Outcome)> {
     let started = Instant::now();
     let job = Job::decode(frame).map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(error.to_string()))?;
     let reply = caller.answer(py, &job, &frame.body);
@@ -89,14 +93,24 @@ fn serve(py: Python<'_>, caller: &Caller<'_, '_>, socket: &mut FrontSocket, fram
         error_location: reply.error_location,
         fields: reply.fields,
     };
-    match reply.outcome {
+    Ok((head, reply.outcome))
+}
+
+fn deliver(
+    py: Python<'_>,
+    caller: &Caller<'_, '_>,
+    socket: &mut FrontSocket,
+    head: ReplyHead,
+    outcome: Outcome,
+) -> PyResult<()> {
+    match outcome {
         Outcome::Whole(body) => {
             socket.send(py, head.encode(Kind::Reply, body.len()), body);
             Ok(())
         }
         Outcome::Stream { first, rest } => {
             socket.send(py, head.encode(Kind::StreamStart, 0), Bytes::new());
-            stream(py, caller, socket, job.id, first, rest.bind(py))
+            stream(py, caller, socket, head.id, first, rest.bind(py))
         }
     }
 }

@@ -1,7 +1,7 @@
 """Case files: what is started, what is sent. Owns the format of `cases/*.toml`; knows no server and no result.
 
-A file has a `section` (of the contract) and a list of `[[case]]`: one server configuration with many `checks`. A check is an
-inline table; the short forms are `get = TARGET`, `post = BODY` (JSON content type unless `type` says otherwise) and
+A file has a `section` (of the contract) and a list of `[[case]]`: one server configuration with many `checks`. A check
+is an inline table; short forms are `get = TARGET`, `post = BODY` (JSON content type unless `type` says otherwise) and
 `send = "METHOD TARGET"`; `raw` is a whole request. `{{x*100}}` repeats text, `{port}` and `{dir}` are the server's.
 Text of requests and headers is sent as latin-1, bodies as UTF-8, `hex` as bytes. Unknown keys are errors.
 """
@@ -9,18 +9,19 @@ Text of requests and headers is sent as latin-1, bodies as UTF-8, `hex` as bytes
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
+
+import tomllib
 
 FOLDER = Path(__file__).resolve().parent
 
 CASE_KEYS = {
-    "id": str, "title": str, "section": str, "script": str, "script_file": str, "files": dict, "env": dict, "args": list,
-    "entry": str, "module": bool, "checks": list, "log": bool, "startup": bool, "stderr": bool, "exit": bool,
-    "compare": list, "stop": str, "health_port": bool, "ready": str, "port": bool,
+    "id": str, "title": str, "section": str, "script": str, "script_file": str, "files": dict, "env": dict,
+    "args": list, "entry": str, "module": bool, "checks": list, "log": bool, "startup": bool, "stderr": bool,
+    "exit": bool, "compare": list, "stop": str, "health_port": bool, "ready": str, "port": bool,
 }  # fmt: skip
 CHECK_KEYS = {
     "id": str, "get": str, "post": str, "send": str, "raw": str, "target": str, "body": str, "hex": str, "type": str,
@@ -66,9 +67,9 @@ class Check:
             return str(self.fields["raw"]).lstrip("\n").split(" ", 1)[0]
         return self._parts()[0]
 
-    def _parts(self) -> tuple[str, str, Optional[bytes]]:
+    def _parts(self) -> tuple[str, str, bytes | None]:
         fields = self.fields
-        body: Optional[bytes] = None
+        body: bytes | None = None
         if "hex" in fields:
             body = bytes.fromhex(fields["hex"])
         elif "body" in fields or "post" in fields:
@@ -88,7 +89,7 @@ class Case:
     id: str
     section: str
     title: str = ""
-    script: Optional[str] = None
+    script: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     args: tuple[str, ...] = ()
@@ -106,10 +107,10 @@ class Case:
     port: bool = True
 
     @property
-    def comparisons(self) -> int:
-        """How many things of this case are compared: requests, start-up text, ways to end."""
-        requests = sum(1 for check in self.checks if "write" not in check.fields)
-        return requests + self.startup + self.exit + bool(self.stop)
+    def comparison_names(self) -> list[str]:
+        """What of this case is compared: requests, start-up text, ways to end."""
+        names = [check.id for check in self.checks if "write" not in check.fields]
+        return names + ["startup"] * self.startup + ["exit"] * self.exit + ["stop"] * bool(self.stop)
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
@@ -121,7 +122,7 @@ def expand(text: str, values: Mapping[str, str]) -> str:
 
 
 def _raw(text: str, exact: bool) -> bytes:
-    """Latin-1 bytes of a written-out request; unless exact, the lines of its head end in CRLF and a blank line ends it."""
+    """Latin-1 bytes of a written-out request; unless exact, lines of the head get CRLF and a blank line ends it."""
     if exact:
         return text.encode("latin-1")
     head, blank, body = text.partition("\n\n")

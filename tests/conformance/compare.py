@@ -1,19 +1,21 @@
 """Differences between two observations, and the list of those that are known.
 
-An observation maps facets to texts (normalise.py). A difference must be covered by an entry of known_differences.toml: the
-entry names checks (`case/check`, with wildcards), the facets that differ, and optionally what this server must give there.
-An entry that covers nothing in the checks that ran is an error too, so the list cannot rot.
+An observation maps facets to texts (normalise.py). A difference must be covered by an entry of known_differences.toml:
+the entry names checks (`case/check`, with wildcards), the facets that differ, and optionally a pattern for what this
+server gives there (`expect`); or `lines`, patterns of output lines that only one of the servers writes. An entry that
+covers nothing in the checks that ran is an error too, so the list cannot rot.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import tomllib
 
 KINDS = ("decided", "improvement", "not-reproduced")
 ENTRY_KEYS = {"title", "kind", "reason", "published", "here", "checks", "differs", "expect", "lines", "untested"}
@@ -79,12 +81,14 @@ def _validate(raw: Mapping[str, Any]) -> None:
         raise ValueError(f"{title}: differs or lines")
 
 
-def differences(check: str, reference: Observation, candidate: Observation, entries: Iterable[Entry]) -> list[Difference]:
+def differences(
+    check: str, reference: Observation, candidate: Observation, entries: Iterable[Entry]
+) -> list[Difference]:
     """Every facet that differs, with the entry that covers it if there is one; marks the entries as seen."""
     own = [entry for entry in entries if entry.matches(check)]
     found: list[Difference] = []
     for facet in sorted({*reference, *candidate}):
-        left, right = reference.get(facet, "‹absent›"), candidate.get(facet, "‹absent›")
+        left, right = reference.get(facet, "«absent»"), candidate.get(facet, "«absent»")
         if left != right:
             found += _facet(check, facet, left, right, own)
     return found
@@ -104,9 +108,9 @@ def _facet(check: str, facet: str, left: str, right: str, entries: list[Entry]) 
     for entry in entries:
         if entry.covers(facet):
             entry.covered.add(check)
-            wanted = entry.expect.get(facet, right)
-            if wanted != right:
-                return found + [Difference(facet, left, right, None, f"known, but expected {wanted!r} here")]
+            wanted = entry.expect.get(facet)
+            if wanted is not None and not re.fullmatch(wanted, right, re.DOTALL):
+                return found + [Difference(facet, left, right, None, f"is known to differ, but should match {wanted}")]
             return found + [Difference(facet, left, right, entry)]
     return found + [Difference(facet, left, right, None)]
 

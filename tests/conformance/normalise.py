@@ -1,8 +1,8 @@
 """Removes from replies and output what must vary between two runs or two servers, and nothing else.
 
-Turns a reply into facets (named texts) that compare.py sets side by side: outcome, version, status, one `header:NAME` per
-header name, body, interim, chunks. Output becomes lines without time and pid. Every rule says why it exists; rules that
-hide a decided difference do not belong here but in known_differences.toml.
+Turns a reply into facets (named texts) that compare.py sets side by side: outcome, version, status, one `header:NAME`
+per header name, body, interim, chunks. Output becomes lines without time and pid. Every rule says why it exists; rules
+that hide a decided difference do not belong here but in known_differences.toml.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ DROPPED_HEADERS = {"connection", "date", "keep-alive", "server"}
 # Records about the process tree. Each server has its own; the contract compares none of them.
 DROPPED_LOGGERS = ("gunicorn.",)
 OWN_LINES = re.compile(
-    r"^[A-Z] azmlinfsrv - (Listening at: |Stopping\b|Stopped\.|Worker \(pid:|The front |Replacing |Starting worker|Worker \d)"
+    r"Listening at: http://|^[A-Z] azmlinfsrv - (Stopping\b|Stopped\.|Worker \(pid:|The front process )"
 )
 RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]) \[\d+\] ([\w.]+) - (.*)$")
-FRAME = re.compile(r'^( *)File "([^"]*)", line \d+')
+# Frames of exception groups are indented by a margin of bars.
+FRAME = re.compile(r'^([ |]*)File "([^"]*)", line \d+')
 UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b")
 REQUEST_LINE = re.compile(r"^(I azmlinfsrv - .* \d+ )\d+\.\d+ms (\S+)$")
+# The second line per request of the published server, where a user's configuration took its format away.
+ACCESS_LINE = re.compile(r'^\S+ - \S+ \[\d\d/\w{3}/\d{4}:[\d:]{8} [+-]\d{4}\] "')
+TRACEBACK = "Traceback (most recent call last):"
 BANNER_TITLE = "Azure ML Inferencing HTTP server v"
 
 
@@ -39,19 +43,19 @@ class Context:
     def text(self, text: str) -> str:
         """`text` with paths, ports, versions, uuids and addresses replaced by names."""
         if "/azureml_inference_server_http/" in text:
-            text = re.sub(r"/[^\s'\"]{0,300}/azureml_inference_server_http/", "‹package›/", text)
-        text = text.replace(self.directory, "‹dir›").replace(self.environment, "‹environment›")
-        text = re.sub(rf"\b{self.port}\b", "‹port›", text)
-        text = re.sub(rf"\b{self.health_port}\b", "‹health port›", text)
-        text = re.sub(r"azmlinfsrv/\d+\.\d+\.\d+\w*", "azmlinfsrv/‹version›", text)
-        text = re.sub(rf"({BANNER_TITLE})\S+", r"\1‹version›", text)
-        text = re.sub(r"\b0x[0-9a-f]{8,}\b", "0x‹address›", text)
+            text = re.sub(r"/[^\s'\"]{0,300}/azureml_inference_server_http/", "«package»/", text)
+        text = text.replace(self.directory, "«dir»").replace(self.environment, "«environment»")
+        text = re.sub(rf"\b{self.port}\b", "«port»", text)
+        text = re.sub(rf"\b{self.health_port}\b", "«health port»", text)
+        text = re.sub(r"azmlinfsrv/\d+\.\d+\.\d+\w*", "azmlinfsrv/«version»", text)
+        text = re.sub(rf"({BANNER_TITLE})\S+", r"\1«version»", text)
+        text = re.sub(r"\b0x[0-9a-f]{8,}\b", "0x«address»", text)
         return UUID.sub(self._uuid, text)
 
     def _uuid(self, match: re.Match[str]) -> str:
         if match[0] not in self.seen:
             self.seen.append(match[0])
-        return f"‹uuid {self.seen.index(match[0]) + 1}›"
+        return f"«uuid {self.seen.index(match[0]) + 1}»"
 
 
 def reply_facets(replies: list[Reply], context: Context, *, descriptions: bool, chunks: bool) -> dict[str, str]:
@@ -86,10 +90,10 @@ def _one_reply(reply: Reply, context: Context, descriptions: bool, chunks: bool)
 
 def _header(name: str, value: str, reply: Reply) -> str:
     if name == "x-ms-run-fn-exec-ms":
-        return re.sub(r"^\d+\.\d{3}$", "‹ms›", value)
+        return re.sub(r"^\d+\.\d{3}$", "«ms»", value)
     # A body with a path in it differs in length between two servers; the bodies themselves are compared.
     if name == "content-length" and value == str(len(reply.body)):
-        return "‹length of the body›"
+        return "«length of the body»"
     # The published server sends the methods in random order.
     if name == "allow":
         return ", ".join(sorted(value.split(", ")))
@@ -100,7 +104,7 @@ def _body(body: bytes, context: Context, descriptions: bool) -> str:
     text = context.text(body.decode("utf-8", "backslashreplace"))
     # Descriptions in the swagger documents are each server's own words, unless they are the user's.
     if not descriptions and text.startswith(('{"swagger": "2.0"', '{"openapi": "3.')):
-        text = re.sub(r'("description": )"(?:[^"\\]|\\.)*"', r'\1"‹words›"', text)
+        text = re.sub(r'("description": )"(?:[^"\\]|\\.)*"', r'\1"«words»"', text)
     return text
 
 
@@ -109,7 +113,7 @@ def log_lines(text: str, context: Context, *, banner: bool = False) -> list[str]
     context.seen.clear()
     lines = [_line(context.text(line)) for line in text.splitlines()]
     lines = [line for line in lines if line is not None]
-    lines = [line for line in lines if not OWN_LINES.match(line)]
+    lines = [line for line in lines if not OWN_LINES.search(line) and not ACCESS_LINE.match(line)]
     if not banner:
         lines = _without_banner(lines)
     return _user_frames(lines)
@@ -121,9 +125,11 @@ def stderr_lines(text: str, context: Context) -> list[str]:
     dropping = False
     for line in text.splitlines():
         record = RECORD.match(line)
+        own = record is not None and record[2].startswith((*DROPPED_LOGGERS, "azmlinfsrv"))
         if record:
-            dropping = record[2].startswith((*DROPPED_LOGGERS, "azmlinfsrv"))
-        if not dropping:
+            # A traceback belongs to the record before it; after other records the next line is somebody else's.
+            dropping = own and record[1] in "EC"
+        if not dropping and not own:
             kept.append(_line(context.text(line)) or "")
     return _user_frames(kept)
 
@@ -134,12 +140,12 @@ def _line(line: str) -> str | None:
         if record[2].startswith(DROPPED_LOGGERS):
             return None
         line = f"{record[1]} {record[2]} - {record[3]}"
-    line = REQUEST_LINE.sub(r"\1‹ms› \2", line)
-    return re.sub(r"\bpid([ :])\d+", r"pid\1‹pid›", line)
+    line = REQUEST_LINE.sub(r"\1«ms» \2", line)
+    return re.sub(r"\bpid([ :])\d+", r"pid\1«pid»", line)
 
 
 def _without_banner(lines: list[str]) -> list[str]:
-    """The lines from the blank one before the title to the blank one after the routes are the start-up case's business."""
+    """From the blank line before the title to the blank one after the routes: only start-up cases compare that."""
     for start, line in enumerate(lines):
         if line.startswith(BANNER_TITLE):
             for end in range(start, len(lines)):
@@ -149,16 +155,26 @@ def _without_banner(lines: list[str]) -> list[str]:
 
 
 def _user_frames(lines: list[str]) -> list[str]:
-    """Tracebacks keep the frames of the user's files: the others show the inside of a server or a library."""
+    """Tracebacks keep the frames of the user's files: the others show the inside of a server or a library.
+
+    The heading of a traceback goes as well, since it may have lost all its frames; a record that began with it begins
+    with the next line that is kept.
+    """
     kept: list[str] = []
     frame_indent: int | None = None
+    joined = False
     for line in lines:
         frame = FRAME.match(line)
         if frame:
-            frame_indent = None if frame[2].startswith("‹dir›") else len(frame[1])
-        elif frame_indent is not None and not line.startswith(" " * (frame_indent + 2)):
+            frame_indent = None if frame[2].startswith("«dir»") else len(frame[1])
+        elif frame_indent is not None and not line.replace("|", " ").startswith(" " * (frame_indent + 2)):
             frame_indent = None
-        headless = line == "Traceback (most recent call last):" or line.startswith("  [Previous line repeated")
-        if frame_indent is None and not headless:
+        if frame_indent is not None or line == TRACEBACK or line.startswith("  [Previous line repeated"):
+            continue
+        if joined:
+            kept[-1] += line
+        else:
             kept.append(line)
+        joined = line.endswith(TRACEBACK)
+        kept[-1] = kept[-1].removesuffix(TRACEBACK)
     return kept

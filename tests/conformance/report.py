@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from conformance.compare import KINDS, Difference, Entry
 
 SECTIONS = {
-    "1": "command line", "2": "output at start", "3": "configuration", "4": "script loading", "5": "routes", "6": "input",
-    "7": "output", "8": "errors and timeouts", "9": "request ids", "10": "request_headers", "11": "raw requests",
-    "12": "CORS", "13": "logging", "14": "swagger", "15": "schemas", "16": "processes", "18": "protocol edge",
+    "1": "command line", "2": "output at start", "3": "configuration", "4": "script loading", "5": "routes",
+    "6": "input", "7": "output", "8": "errors and timeouts", "9": "request ids", "10": "request_headers",
+    "11": "raw requests", "12": "CORS", "13": "logging", "14": "swagger", "15": "schemas",
+    "16": "processes", "18": "protocol edge",
     "scripts": "scripts as people write them",
 }  # fmt: skip
 HEADINGS = {
@@ -84,12 +85,13 @@ def page(entries: list[Entry], cases: int, checks: int) -> str:
     lines = [
         "# Compatibility with azureml-inference-server-http 1.5.1",
         "",
-        "<!-- Generated from tests/conformance/known_differences.toml; run `python tests/conformance --write-docs`. -->",
+        "<!-- Generated from tests/conformance/known_differences.toml by `python tests/conformance --write-docs`. -->",
         "",
-        f"The conformance suite (`tests/conformance`) runs {cases} server configurations with {checks} checks on the published",
-        "1.5.1 and on this server and compares status, headers, body bytes, log lines, start-up text and exit codes. Whatever",
-        "differs must be listed here; an entry that no longer differs fails the suite as well. Dates, ids, ports, paths,",
-        "versions, timings, the order and case of header names and the wording of swagger descriptions are not compared.",
+        f"The conformance suite (`make conform`) runs {cases} server configurations with {checks} checks on the",
+        "published 1.5.1 and on this server and compares status, headers, body bytes, log lines, start-up text and",
+        "exit codes. Whatever differs must be listed here; an entry that no longer differs fails the suite as well.",
+        "Dates, ids, ports, paths, versions, timings, the order and case of header names, the frames of a traceback that are",
+        "not in the user's files and the wording of swagger descriptions are not compared.",
         "",
     ]
     for kind in KINDS:

@@ -2,8 +2,8 @@
 
 Owns the order of things: start both servers of a case, send each check to both, stop, compare, report. Command line:
 `--reference PYTHON --candidate PYTHON` (interpreters of virtual environments), `--section`, `--case`, `--self-check`
-(reference against itself, no known differences), `--recorded` (reuse what the reference did), `--write-docs`, `--check`.
-Exit code 0 means no unexpected difference.
+(reference against itself, no known differences), `--recorded` (reuse what the reference did), `--write-docs` and
+`--check`. Exit code 0 means no unexpected difference.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from conformance import cases, client, compare, normalise, report
 from conformance.cases import Case, Check
 from conformance.report import Result
-from conformance.server import Server, ServerProblem, interpreter_problem
+from conformance.server import Server, ServerProblem, environment
 
 KNOWN = cases.FOLDER / "known_differences.toml"
 PAGE = cases.FOLDER.parents[1] / "docs" / "compatibility.md"
@@ -47,17 +47,29 @@ class Suite:
             return [result for results in pool.map(self._case, chosen) for result in results]
 
     def _case(self, case: Case) -> list[Result]:
-        key = f"{case.id} {hashlib.sha256(repr(case).encode()).hexdigest()}"
-        with tempfile.TemporaryDirectory(prefix="conform-", ignore_cleanup_errors=True) as folder, ExitStack() as started:
-            # Names of one length, so that bodies with paths in them keep equal lengths. Both start before either is asked.
+        key = f"{case.id} {hashlib.sha256((repr(case) + _rules()).encode()).hexdigest()}"
+        with (
+            tempfile.TemporaryDirectory(prefix="conform-", ignore_cleanup_errors=True) as folder,
+            ExitStack() as started,
+        ):
+            # Names of one length, so that bodies with paths in them have equal lengths. Both start before one is asked.
             interpreters = {"2": self.candidate} if key in self.recorded else {"1": self.reference, "2": self.candidate}
             servers = {
                 name: started.enter_context(Server(case, python, Path(folder, name)))
                 for name, python in interpreters.items()
             }
             if "1" in servers:
-                self.recorded[key] = _observe(case, servers["1"])
-            return _results(case, self.recorded[key], _observe(case, servers["2"]), self.entries)
+                observed = _observe(case, servers["1"])
+                if not any("problem" in facets for facets in observed.values()):
+                    self.recorded[key] = observed
+            else:
+                observed = self.recorded[key]
+            return _results(case, observed, _observe(case, servers["2"]), self.entries)
+
+
+def _rules() -> str:
+    """What observations depend on besides the case: kept ones are of no use when it changes."""
+    return "".join((cases.FOLDER / name).read_text("utf-8") for name in ("normalise.py", "client.py", "runner.py"))
 
 
 def _results(
@@ -68,7 +80,11 @@ def _results(
         left, right = dict(reference[name]), dict(candidate.get(name, {"problem": "was not reached"}))
         result = Result(f"{case.id}/{name}", case.section, left.pop("request", ""))
         right.pop("request", "")
-        problems = [f"{who}: {side['problem']}" for who, side in (("reference", left), ("candidate", right)) if "problem" in side]
+        problems = [
+            f"{who}: {side['problem']}"
+            for who, side in (("reference", left), ("candidate", right))
+            if "problem" in side
+        ]
         result.problem = "\n".join(problems)
         if not problems:
             result.differences = compare.differences(result.check, left, right, entries)
@@ -99,8 +115,7 @@ def _observe(case: Case, server: Server) -> Observations:
         if case.stop:
             observed["stop"] = _stop(case, server)
     except (ServerProblem, OSError) as error:
-        names = [check.id for check in case.checks if "write" not in check.fields]
-        for name in ["exit"] if case.exit else [*names, *(["stop"] if case.stop else []), *(["startup"] if case.startup else [])]:
+        for name in case.comparison_names:
             observed.setdefault(name, {"problem": f"{type(error).__name__}: {error}"})
     return observed
 
@@ -117,7 +132,9 @@ def _check(case: Case, check: Check, server: Server, context: normalise.Context)
     )
     if check.option("log", case.log):
         server.settle()
-        lines = [line for line in normalise.log_lines(server.new_output("stdout"), context) if "version=mark-" not in line]
+        lines = [
+            line for line in normalise.log_lines(server.new_output("stdout"), context) if "version=mark-" not in line
+        ]
         facets["log"] = "\n".join(_lengths(lines, facets))
         if case.stderr:
             facets["stderr"] = "\n".join(normalise.stderr_lines(server.new_output("stderr"), context))
@@ -128,9 +145,9 @@ def _check(case: Case, check: Check, server: Server, context: normalise.Context)
 
 def _lengths(lines: list[str], facets: dict[str, str]) -> list[str]:
     """The length in a request line of a swagger document depends on its words."""
-    if "‹words›" not in facets.get("body", "") and "HEAD /swagger" not in "".join(lines):
+    if "«words»" not in facets.get("body", "") and "HEAD /swagger" not in "".join(lines):
         return lines
-    return [line.rsplit(" ", 1)[0] if "‹ms›" in line else line for line in lines]
+    return [line.rsplit(" ", 1)[0] if "«ms»" in line else line for line in lines]
 
 
 def _exit(case: Case, server: Server, context: normalise.Context) -> dict[str, str]:
@@ -145,8 +162,7 @@ def _exit(case: Case, server: Server, context: normalise.Context) -> dict[str, s
 
 def _stop(case: Case, server: Server) -> dict[str, str]:
     server.send_signal(case.stop)
-    facets = {"exit": str(server.wait_exit(15.0))}
-    return facets
+    return {"exit": str(server.wait_exit(15.0))}
 
 
 def select(everything: Sequence[Case], sections: Sequence[str], names: Sequence[str]) -> list[Case]:
@@ -161,7 +177,7 @@ def select(everything: Sequence[Case], sections: Sequence[str], names: Sequence[
 def page_text() -> str:
     """The compatibility page as it should be."""
     everything = cases.load()
-    return report.page(compare.load(KNOWN), len(everything), sum(case.comparisons for case in everything))
+    return report.page(compare.load(KNOWN), len(everything), sum(len(case.comparison_names) for case in everything))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -171,10 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _docs(write=options.write_docs)
     reference = os.path.abspath(options.reference)
     candidate = reference if options.self_check else os.path.abspath(options.candidate)
-    for python in (reference, candidate):
-        if problem := interpreter_problem(python):
-            print(f"conformance: {problem}", file=sys.stderr)
-            return 2
+    try:
+        same_environment(reference, candidate)
+    except ServerProblem as problem:
+        print(f"conformance: {problem}", file=sys.stderr)
+        return 2
     entries = [] if options.self_check else compare.load(KNOWN)
     chosen = select(cases.load(), options.section, options.case)
     started = time.monotonic()
@@ -186,10 +203,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if result.failed:
             print(report.failure(result))
     print(report.table(results, time.monotonic() - started))
-    stale = compare.stale(entries, [result.check for result in results]) if not (options.section or options.case) else []
+    stale = (
+        compare.stale(entries, [result.check for result in results]) if not (options.section or options.case) else []
+    )
     for problem in stale:
         print(f"known_differences.toml: {problem}")
     return 1 if stale or any(result.failed for result in results) else 0
+
+
+def same_environment(reference: str, candidate: str) -> None:
+    """Another Python or another Flask would be blamed on the server: ServerProblem says what differs."""
+    left, right = environment(reference), environment(candidate)
+    different = [f"{name} {left[name]} and {right[name]}" for name in left if left[name] != right[name]]
+    if different:
+        raise ServerProblem(f"the two environments differ: {', '.join(different)}")
 
 
 def _recorded(name: str) -> dict[str, Observations]:
@@ -210,7 +237,9 @@ def _docs(write: bool) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="conformance", description="Compare the published server with this one.")
-    parser.add_argument("--reference", default=".venv-reference/bin/python", help="interpreter with the published package")
+    parser.add_argument(
+        "--reference", default=".venv-reference/bin/python", help="interpreter with the published package"
+    )
     parser.add_argument("--candidate", default=sys.executable, help="interpreter with this package")
     parser.add_argument("--section", action="append", default=[], help="only this section of the contract; repeatable")
     parser.add_argument("--case", action="append", default=[], help="only cases whose id starts so; repeatable")

@@ -1,29 +1,31 @@
 """One running server of either kind: start, output lines, readiness, end. Owns its process group and temporary folder.
 
-Used by runner.py, one object per (case, server). The server gets a session of its own, a clean environment and a port the
-system chose; everything is waited for by its output or its exit, with a bound. Does not look at what the output says,
-except for the line that announces a ready worker.
+Used by runner.py, one object per case and server. The server gets a session of its own, a clean environment and a port
+the system chose; everything is waited for by its output or its exit, with a bound. Does not look at what the output
+says, except for the line that announces a ready worker.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import selectors
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable
 
 from conformance import client
 from conformance.cases import Case, expand
 
 READY = "ready for serving traffic"
 START_SECONDS = 40.0
+# What scripts of the cases import and what shapes the replies; both servers need the same versions.
+PACKAGES = ("flask", "werkzeug", "inference-schema", "numpy", "pandas", "scikit-learn", "pillow")
 
 
 class ServerProblem(Exception):
@@ -92,7 +94,7 @@ class Server:
         self._process.send_signal(signal.Signals[f"SIG{name}"])
 
     def settle(self) -> None:
-        """Waits until everything logged for earlier requests has been read, by means of a request whose line is known."""
+        """Waits until everything logged for earlier requests was read, by a request whose log line is known."""
         self._sentinels += 1
         target = f"/swagger.json?version=mark-{self._sentinels}"
         request = f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
@@ -183,7 +185,11 @@ class Server:
 
     def _command(self) -> list[str]:
         bin_folder = Path(self.python).parent
-        command = [self.python, "-m", "azureml_inference_server_http"] if self.case.module else [str(bin_folder / "azmlinfsrv")]
+        command = (
+            [self.python, "-m", "azureml_inference_server_http"]
+            if self.case.module
+            else [str(bin_folder / "azmlinfsrv")]
+        )
         if self.case.entry:
             command += ["--entry_script", self.case.entry]
         if self.case.port:
@@ -218,12 +224,16 @@ def _reserve() -> socket.socket:
     return held
 
 
-def interpreter_problem(python: str) -> Optional[str]:
-    """Why an interpreter cannot serve the suite, or None."""
-    if sys.platform == "win32":
-        return "the published server does not run on Windows"
-    if not os.access(python, os.X_OK):
-        return f"{python} is not there"
+def environment(python: str) -> dict[str, str]:
+    """Versions in a virtual environment that decide what a server answers. ServerProblem when one is missing."""
+    code = (
+        "import importlib.metadata as m, json, platform, sys; "
+        "print(json.dumps({'python': platform.python_version()} | {n: m.version(n) for n in sys.argv[1:]}))"
+    )
     if not (Path(python).parent / "azmlinfsrv").exists():
-        return f"no azmlinfsrv beside {python}"
-    return None
+        raise ServerProblem(f"no azmlinfsrv beside {python}")
+    done = subprocess.run([python, "-c", code, *PACKAGES], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ServerProblem(f"{python}: {done.stderr.strip().splitlines()[-1]}")
+    versions: dict[str, str] = json.loads(done.stdout)
+    return versions

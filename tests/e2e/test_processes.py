@@ -114,6 +114,17 @@ def test_jobs_that_a_dying_worker_had_not_started_are_run_by_the_next(start):
     assert [connection.read().json() for connection in connections[1:]] == list(map(str, range(15)))
 
 
+def test_a_child_that_outlives_its_worker_does_not_hold_up_the_answer(start):
+    server = start("leave_child.py")
+    response = server.score("leave")
+    assert (response.status, response.json()) == (500, lost("exited with code 9"))
+    assert server.score("next").json() == "next"
+    child = int((server.folder / "child").read_text())
+    assert is_running(child)
+    (server.folder / "go").touch()
+    eventually(lambda: not is_running(child), "the child has ended")
+
+
 def test_a_stream_whose_worker_is_killed_is_cut(start):
     server = start("stream.py")
     (worker,) = server.wait_for_workers(1)
@@ -147,6 +158,17 @@ def test_workers_that_never_get_ready_end_the_command(start):
     (record,) = server.records(level="C")
     assert record.message.startswith(f"{tries} workers in a row died before they were ready")
     assert "exited with code 7" in record.message
+
+
+def test_a_preloaded_script_is_started_once(start):
+    server = start("wait.py", "--worker_count", "2", WORKER_PRELOAD="true")
+    let_go(server, "a")
+    before = server.wait_for_workers(2)
+    os.kill(before[0], signal.SIGKILL)
+    eventually(lambda: before[0] not in server.workers(), "the worker is dead")
+    assert set(server.wait_for_workers(2)) != set(before)
+    assert server.score("a").json() in server.workers()
+    assert (server.folder / "inits").read_text().split() == [str(server.pid)]
 
 
 # ---- The front and the supervisor die

@@ -33,9 +33,9 @@ def test_http_1_0_gets_a_stream_until_the_end_of_the_connection(start):
         head = connection.read("HEAD")
         assert (head.version, head.status) == ("HTTP/1.0", 200)
         assert (head["transfer-encoding"], head["content-length"]) == (None, None)
-        assert connection._exactly(6) == b"first,"
+        assert connection.exactly(6) == b"first,"
         (server.folder / "name.go").touch()
-        assert connection._rest() == SECOND
+        assert connection.rest() == SECOND
 
 
 def test_a_stream_that_fails_at_once_is_an_error_reply(shared):

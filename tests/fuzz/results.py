@@ -35,7 +35,7 @@ ALPHABETS = (
     "😀𝄞\U00010000\U0010ffff",
     "\ud800\udbff\udc00\udfff",
 )
-KEYS = ("a", "b", "data", "prediction", "", "é", '"', "\ud800", "1", "true", "null", "NaN")
+KEYS = ("a", "b", "data", "prediction", "", "é", '"', "\x7f", "1", "true", "null", "NaN", "\ud800")
 # Any depth from here on may meet the recursion limit, which depends on how many frames are on the stack.
 DEEP = 400
 # Frames by which the stacks of a worker and of the test process may differ; see `outcomes`.
@@ -120,11 +120,11 @@ def draw(random: Random, large: bool) -> Any:
 def draw_nested(random: Random) -> shapes.Nested:
     depth = random.choice((5, 99, 100, 101, 102, 200, 255, 256, 300, 700, 850, 940, 990, 1100, 1700))
     kinds = "".join(random.choices("lltdLD", k=random.randrange(1, 4)))
-    return shapes.Nested(depth, kinds, draw_scalar(random, False))
+    return shapes.Nested(depth, kinds, draw_scalar(random))
 
 
 def _draw_many(random: Random) -> list[Any]:
-    one = random.choice((draw_float, draw_int, draw_text))
+    one = random.choice((draw_float, draw_int, draw_usual, draw_usual_text))
     return [one(random) for _ in range(random.choice((10, 300, 3000)))]
 
 
@@ -135,8 +135,10 @@ class _Drawing:
         self.random = random
         self.large = large
         self.made: list[Any] = []
-        self.has_converted = random.randrange(4) == 3
-        self.has_refused = random.randrange(12) == 11
+        # One unusual value anywhere makes the server leave the whole result to Python, so most results have none.
+        self.is_usual = random.randrange(3) < 2
+        self.has_converted = not self.is_usual and random.randrange(2) == 1
+        self.has_refused = not self.is_usual and random.randrange(4) == 3
         self.has_circles = random.randrange(40) == 39
 
     def value(self, depth: int) -> Any:
@@ -160,11 +162,15 @@ class _Drawing:
             return self.random.choice(REFUSED)
         if self.has_converted and self.random.randrange(3) == 2:
             return self.random.choice(CONVERTED)
-        return draw_scalar(self.random, self.large)
+        return self.scalar()
+
+    def scalar(self) -> Any:
+        longest = 400 if self.large and self.random.randrange(60) == 59 else 12
+        return draw_usual(self.random, longest) if self.is_usual else draw_scalar(self.random)
 
     def container(self, depth: int) -> Any:
         random = self.random
-        kind = random.randrange(13)
+        kind = random.choice((0, 1, 3, 7, 8)) if self.is_usual else random.randrange(13)
         if kind < 7:
             items = [self.value(depth + 1) for _ in range(random.randrange(5))]
             if kind == 6:
@@ -181,6 +187,8 @@ class _Drawing:
 
     def key(self) -> Any:
         random = self.random
+        if self.is_usual:
+            return random.choice(KEYS[:-1]) if random.randrange(2) else draw_usual_text(random)
         kind = random.randrange(16)
         if kind < 9:
             return random.choice(KEYS)
@@ -190,10 +198,28 @@ class _Drawing:
             return random.choice(REFUSED_KEYS)
         if self.has_converted and kind == 13:
             return random.choice(CONVERTED_KEYS)
-        return draw_scalar(random, False)
+        return draw_scalar(random)
 
 
-def draw_scalar(random: Random, large: bool) -> Any:
+def draw_usual(random: Random, longest: int = 12) -> Any:
+    """A scalar that the server writes without asking Python."""
+    kind = random.randrange(12)
+    if kind < 2:
+        return random.choice((None, True, False))
+    if kind < 5:
+        number = draw_int(random)
+        return number if -(2**63) <= number < 2**63 else number % 2**64 - 2**63
+    if kind < 8:
+        return draw_float(random)
+    return draw_usual_text(random, longest)
+
+
+def draw_usual_text(random: Random, longest: int = 12) -> str:
+    """Text that has a UTF-8 form."""
+    return draw_text(random, longest).encode("utf-8", "ignore").decode("utf-8")
+
+
+def draw_scalar(random: Random) -> Any:
     kind = random.randrange(16)
     if kind < 3:
         return random.choice((None, True, False))
@@ -202,7 +228,7 @@ def draw_scalar(random: Random, large: bool) -> Any:
     if kind < 9:
         return draw_float(random)
     if kind < 13:
-        return draw_text(random, 400 if large and random.randrange(20) == 19 else 12)
+        return draw_text(random)
     if kind == 13:
         return random.choice((shapes.Size.SMALL, shapes.Size.HUGE, shapes.Name.PLAIN, shapes.Name.QUOTED))
     if kind == 14:
@@ -220,8 +246,10 @@ def draw_text(random: Random, longest: int = 12) -> str:
 def draw_int(random: Random) -> int:
     kind = random.randrange(40)
     sign = random.choice((1, -1))
-    if kind < 15:
+    if kind < 12:
         return sign * random.randrange(1000)
+    if kind < 15:
+        return sign * random.choice((2**31, 2**32, 2**53, 2**63, 2**64)) - random.randrange(2)
     if kind < 25:
         return sign * (1 << random.randrange(70)) + random.randrange(-2, 3)
     if kind < 39:
@@ -239,8 +267,11 @@ def draw_float(random: Random) -> float:
     if kind < 7:
         return float(f"{random.randrange(-99999, 100000)}e{random.randrange(-12, 22)}")
     # Beside the powers of ten, where the notation changes, and of two, where the spacing does.
-    edge = 10.0 ** random.randrange(-12, 25) if kind < 9 else 2.0 ** random.randrange(-1074, 1024)
-    return math.nextafter(edge, random.choice((0.0, math.inf)))
+    if kind == 7:
+        edge = random.choice((1e-5, 1e-4, 1e15, 1e16, 1e17, 1e22, 1e23))
+    else:
+        edge = float(f"1e{random.randrange(-12, 25)}") if kind == 8 else 2.0 ** random.randrange(-1074, 1024)
+    return random.choice((1, -1)) * math.nextafter(edge, random.choice((0.0, edge, math.inf)))
 
 
 # ---- What json.dumps makes of it

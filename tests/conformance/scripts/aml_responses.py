@@ -107,7 +107,9 @@ CASES = {
         "x", 200, {"x-request-id": "mine", "x-ms-request-id": "mine", "x-ms-client-request-id": "mine"}
     ),
     "headers-own-trace": lambda: R("x", 200, {"TraceId": "mine"}),
-    "headers-hop": lambda: R("x", 200, {"Keep-Alive": "1", "Upgrade": "x", "TE": "y", "Proxy-Authenticate": "z", "X-Y": "1"}),
+    "headers-hop": lambda: R(
+        "x", 200, {"Keep-Alive": "1", "Upgrade": "x", "TE": "y", "Proxy-Authenticate": "z", "X-Y": "1"}
+    ),
     "headers-set-cookie": lambda: R("x", 200, {"Set-Cookie": "a=1; Path=/"}),
     "headers-cors": lambda: R("x", 200, {"Access-Control-Allow-Origin": "*"}),
     "trailer": lambda: R("x", 200, {"Trailer": "X-T"}),

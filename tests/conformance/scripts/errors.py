@@ -1,5 +1,6 @@
 """Fails in the way named in the body."""
 
+import builtins
 import json
 import sys
 import warnings
@@ -54,7 +55,7 @@ def recursion():
 
 
 def group():
-    raise ExceptionGroup("several", [ValueError("one"), TypeError("two")])
+    raise builtins.ExceptionGroup("several", [ValueError("one"), TypeError("two")])
 
 
 def note():

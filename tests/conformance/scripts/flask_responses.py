@@ -44,7 +44,9 @@ CASES = {
     "status-500": lambda: flask.Response("x", 500),
     "status-404": lambda: flask.Response("x", 404, {"X-A": "1, 2"}),
     "send-file": lambda: flask.send_file(os.path.abspath("data.bin"), last_modified=0, etag=False),
-    "send-file-attachment": lambda: flask.send_file(io.BytesIO(b"abc"), mimetype="image/png", as_attachment=True, download_name="ü.png"),
+    "send-file-attachment": lambda: flask.send_file(
+        io.BytesIO(b"abc"), mimetype="image/png", as_attachment=True, download_name="ü.png"
+    ),
     "cookie": cookie,
     "make-response-tuple": lambda: flask.make_response(("body", 201, {"X-B": "2"})),
     "stream": lambda: flask.Response(parts()),

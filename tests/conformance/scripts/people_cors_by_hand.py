@@ -1,6 +1,6 @@
 """CORS headers set by the script itself, the preflight answered in run()."""
 
-from azureml.contrib.services.aml_request import AMLRequest, rawhttp
+from azureml.contrib.services.aml_request import rawhttp
 from azureml.contrib.services.aml_response import AMLResponse
 
 
@@ -10,7 +10,7 @@ def init():
 
 @rawhttp
 def run(req):
-    print("Request: [{0}]".format(req.method))
+    print(f"Request: [{req.method}]")
     if req.method == "POST":
         result = AMLResponse(req.get_data(), 200)
         result.headers["Access-Control-Allow-Origin"] = "http://site.example"

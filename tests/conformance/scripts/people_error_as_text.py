@@ -14,7 +14,9 @@ def run(mini_batch):
     try:
         data = json.loads(mini_batch)
         if "wanted" in data:
-            return AMLResponse(json.dumps({"code": data["wanted"]}), data["wanted"], {"Content-Type": "application/json"})
+            return AMLResponse(
+                json.dumps({"code": data["wanted"]}), data["wanted"], {"Content-Type": "application/json"}
+            )
         return {"sum": sum(data["data"])}
     except TypeError as error:
         return str(error)

@@ -1,4 +1,4 @@
-"""Logging set up the ways people do it: root helpers, a named logger with a handler, prints, exc_info, extra records."""
+"""Logging set up the ways people do it: root helpers, a named logger with its own handler, prints, exc_info."""
 
 import json
 import logging

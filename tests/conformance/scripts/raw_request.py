@@ -9,7 +9,16 @@ from azureml.contrib.services.aml_response import AMLResponse
 
 def files(r):
     found = [
-        [key, f.filename, f.content_type, f.mimetype, f.name, f.read().decode("latin-1"), f.stream.seekable(), f.headers.to_wsgi_list()]
+        [
+            key,
+            f.filename,
+            f.content_type,
+            f.mimetype,
+            f.name,
+            f.read().decode("latin-1"),
+            f.stream.seekable(),
+            f.headers.to_wsgi_list(),
+        ]
         for key in r.files
         for f in r.files.getlist(key)
     ]
@@ -32,13 +41,30 @@ def data_twice(r):
 
 
 def environ(r):
-    return {key: repr(value) for key, value in sorted(r.environ.items()) if key.isupper() and key not in ("REMOTE_PORT", "SERVER_SOFTWARE")}
+    return {
+        key: repr(value)
+        for key, value in sorted(r.environ.items())
+        if key.isupper() and key not in ("REMOTE_PORT", "SERVER_SOFTWARE")
+    }
 
 
 def wsgi(r):
     e = r.environ
-    names = ["wsgi.multiprocess", "wsgi.multithread", "wsgi.run_once", "wsgi.url_scheme", "wsgi.version", "wsgi.input_terminated"]
-    return [{n: repr(e.get(n)) for n in names}, e["SERVER_PORT"].isdigit(), e["REMOTE_PORT"].isdigit(), "wsgi.input" in e, "wsgi.errors" in e]
+    names = [
+        "wsgi.multiprocess",
+        "wsgi.multithread",
+        "wsgi.run_once",
+        "wsgi.url_scheme",
+        "wsgi.version",
+        "wsgi.input_terminated",
+    ]
+    return [
+        {n: repr(e.get(n)) for n in names},
+        e["SERVER_PORT"].isdigit(),
+        e["REMOTE_PORT"].isdigit(),
+        "wsgi.input" in e,
+        "wsgi.errors" in e,
+    ]
 
 
 def set_attribute(r):
@@ -48,27 +74,72 @@ def set_attribute(r):
 
 def context(r):
     return [
-        flask.request.path, flask.g.api_name, flask.current_app.name, flask.url_for("main.handle_score"), type(flask.session).__name__,
+        flask.request.path,
+        flask.g.api_name,
+        flask.current_app.name,
+        flask.url_for("main.handle_score"),
+        type(flask.session).__name__,
         sorted(rule.rule for rule in flask.current_app.url_map.iter_rules()),
     ]
 
 
 def ids(r):
     g = flask.g
-    return [g.request_id, g.client_request_id, g.legacy_client_request_id, type(g.start_datetime).__name__, type(g.starting_perf_counter).__name__]
+    return [
+        g.request_id,
+        g.client_request_id,
+        g.legacy_client_request_id,
+        type(g.start_datetime).__name__,
+        type(g.starting_perf_counter).__name__,
+    ]
 
 
 def change_limits(r):
     c = flask.current_app.config
-    return [c["MAX_CONTENT_LENGTH"], c["MAX_FORM_MEMORY_SIZE"], c["MAX_FORM_PARTS"], r.max_content_length, r.max_form_memory_size, r.max_form_parts]
+    return [
+        c["MAX_CONTENT_LENGTH"],
+        c["MAX_FORM_MEMORY_SIZE"],
+        c["MAX_FORM_PARTS"],
+        r.max_content_length,
+        r.max_form_memory_size,
+        r.max_form_parts,
+    ]
 
 
 SHOW = {
     "method": lambda r: r.method,
-    "kind": lambda r: [type(r).__name__, isinstance(r, flask.Request), isinstance(r, AMLRequest), r._get_current_object().__class__.__name__],
-    "urls": lambda r: [r.path, r.full_path, r.url, r.base_url, r.host, r.root_path, r.url_root, r.host_url, r.scheme, r.is_secure, r.script_root],
-    "args": lambda r: [r.args.to_dict(flat=False), type(r.args).__name__, r.query_string.decode("latin-1"), sorted(r.values.keys())],
-    "headers": lambda r: [list(r.headers.items()), r.headers.get("x-a"), "X-A" in r.headers, r.headers.getlist("x-a"), type(r.headers).__name__],
+    "kind": lambda r: [
+        type(r).__name__,
+        isinstance(r, flask.Request),
+        isinstance(r, AMLRequest),
+        r._get_current_object().__class__.__name__,
+    ],
+    "urls": lambda r: [
+        r.path,
+        r.full_path,
+        r.url,
+        r.base_url,
+        r.host,
+        r.root_path,
+        r.url_root,
+        r.host_url,
+        r.scheme,
+        r.is_secure,
+        r.script_root,
+    ],
+    "args": lambda r: [
+        r.args.to_dict(flat=False),
+        type(r.args).__name__,
+        r.query_string.decode("latin-1"),
+        sorted(r.values.keys()),
+    ],
+    "headers": lambda r: [
+        list(r.headers.items()),
+        r.headers.get("x-a"),
+        "X-A" in r.headers,
+        r.headers.getlist("x-a"),
+        type(r.headers).__name__,
+    ],
     "data": lambda r: r.data.decode("latin-1"),
     "get-data": lambda r: r.get_data(as_text=True),
     "get-data-false": lambda r: r.get_data(False).decode("latin-1"),
@@ -82,21 +153,49 @@ SHOW = {
     "files": files,
     "picture": picture,
     "cookies": lambda r: r.cookies.to_dict(flat=False),
-    "read": lambda r: [r.stream.read(3).decode("latin-1"), r.stream.read().decode("latin-1"), r.stream.read().decode("latin-1")],
+    "read": lambda r: [
+        r.stream.read(3).decode("latin-1"),
+        r.stream.read().decode("latin-1"),
+        r.stream.read().decode("latin-1"),
+    ],
     "readline": lambda r: [r.stream.readline().decode("latin-1"), r.stream.readline().decode("latin-1")],
     "lines": lines,
     "content": lambda r: [r.content_type, r.mimetype, r.mimetype_params, r.content_length, r.content_encoding],
     "remote": lambda r: [r.remote_addr, list(r.access_route), r.remote_user],
-    "authorization": lambda r: [r.authorization.type, r.authorization.username, r.authorization.password, r.authorization.token] if r.authorization else None,
-    "agent": lambda r: [r.user_agent.string, r.referrer, r.accept_mimetypes.best, list(r.accept_languages.values()), r.accept_encodings.best],
-    "route": lambda r: [r.endpoint, r.blueprint, str(r.url_rule), r.view_args, r.blueprints, r.routing_exception is None],
+    "authorization": lambda r: (
+        [r.authorization.type, r.authorization.username, r.authorization.password, r.authorization.token]
+        if r.authorization
+        else None
+    ),
+    "agent": lambda r: [
+        r.user_agent.string,
+        r.referrer,
+        r.accept_mimetypes.best,
+        list(r.accept_languages.values()),
+        r.accept_encodings.best,
+    ],
+    "route": lambda r: [
+        r.endpoint,
+        r.blueprint,
+        str(r.url_rule),
+        r.view_args,
+        r.blueprints,
+        r.routing_exception is None,
+    ],
     "environ": environ,
     "wsgi": wsgi,
     "setattr": set_attribute,
     "context": context,
     "ids": ids,
     "limits": change_limits,
-    "conditions": lambda r: [r.if_none_match.to_header(), str(r.if_modified_since), str(r.range), r.cache_control.no_cache, str(r.date), r.pragma.to_header()],
+    "conditions": lambda r: [
+        r.if_none_match.to_header(),
+        str(r.if_modified_since),
+        str(r.range),
+        r.cache_control.no_cache,
+        str(r.date),
+        r.pragma.to_header(),
+    ],
     "response": lambda r: AMLResponse(r.method, 201, {"X-M": r.method}),
     "nothing": lambda r: None,
     "text": lambda r: "a text",

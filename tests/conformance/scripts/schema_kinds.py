@@ -1,4 +1,4 @@
-"""One parameter of each standard kind, nested types, a default and an output schema; answers with reprs of its arguments."""
+"""One parameter of each standard kind, nested types, defaults, an output schema; answers with reprs of arguments."""
 
 import datetime
 

@@ -79,7 +79,9 @@ VALUES = {
     "nan": lambda: [float("nan"), float("inf"), float("-inf")],
     "str": lambda: "text",
     "empty-str": lambda: "",
-    "escapes": lambda: 'quote " backslash \\ slash / less < amp & tab \t newline \n return \r bs \b ff \f apostrophe \'',
+    "escapes": lambda: (
+        "quote \" backslash \\ slash / less < amp & tab \t newline \n return \r bs \b ff \f apostrophe '"
+    ),
     "unicode": lambda: "é ☃ 😀 \u2028 \u2029 \uffff",
     "lone-surrogate": lambda: "\ud800 and \udfff",
     "control": lambda: "".join(chr(i) for i in range(32)) + "\x7f\x80\x9f\xa0",
