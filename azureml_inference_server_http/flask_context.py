@@ -1,9 +1,9 @@
 """The Flask side of a request: what a script may read from ``flask.request``, ``g`` and ``current_app``.
 
-Owns a Flask application that is never served: its one used view calls run(). It exists so that raw scripts get a real
+Owns a Flask application that no server serves: its one used view calls run(). It exists so that raw scripts get a real
 request, and so that a script that imported Flask finds what it found under the published server (contract section 11).
 Does not own how results become bytes (``outputs``) or which scripts need this (``script``). Imports Flask, so it is
-imported only once the script did. Runs in worker processes.
+imported only once the script did. Runs in worker processes, and in tests of scripts through ``server.create_app``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Call:
 
 
 class FlaskContext:
-    """Calls run() inside request contexts of one application.
+    """Calls run() inside request contexts of one application, ``app``.
 
     ``input_name`` and ``pass_headers`` say how a raw run() takes the request.
     """
@@ -79,19 +79,24 @@ class FlaskContext:
             "SERVER_SOFTWARE": settings.server_version,
             "wsgi.multiprocess": settings.worker_count > 1,
         }
-        self._app = self._build_app()
+        self.app = self._build_app()
+        self._serve = self.app.wsgi_app  # taken once: server.create_app puts itself in front of it
         self._ignored = flask.Response(status=204)
         self._current = threading.local()  # .call: the _Call under way; workers may be threads
 
     def call(self, request: Request, kwargs: dict[str, Any] | None) -> outputs.Prepared:
-        """Call run() with ``kwargs``, or with the Flask request if they are None.
+        """Call run() for a request of the front; see ``call_in``."""
+        return self.call_in(build_environ(request, self._server), request.request_id, kwargs)
+
+    def call_in(self, environ: dict[str, Any], request_id: str, kwargs: dict[str, Any] | None) -> outputs.Prepared:
+        """Call run() with ``kwargs``, or with the Flask request of ``environ`` if they are None.
 
         The result comes rendered, because functions of ``after_this_request`` may change the answer to any result and
         need the context for it. Raises what run() raised, BaseException included.
         """
-        self._current.call = call = _Call(request.request_id, kwargs)
+        self._current.call = call = _Call(request_id, kwargs)
         try:
-            self._app.wsgi_app(build_environ(request, self._server), _start_nothing)
+            self._serve(environ, _start_nothing)
         except TimeoutError:  # the timer may strike while Flask's own code runs
             raise
         except Exception as exc:
@@ -111,7 +116,7 @@ class FlaskContext:
         )
         app.config["PROPAGATE_EXCEPTIONS"] = True
         main = flask.Blueprint("main", APPLICATION_NAME, root_path=_FOLDER)
-        # The front answers the first two; they are here for url_for and url_map.
+        # Whoever is in front answers the first two; they are here for url_for and url_map.
         main.add_url_rule("/", "health_probe", _not_served)
         main.add_url_rule("/swagger.json", "get_swagger_specification", _not_served)
         methods = ["GET", "POST", "OPTIONS", "HEAD"]

@@ -12,10 +12,13 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Optional, Union
+
+_logger = logging.getLogger("azmlinfsrv")
 
 # (status, own reason text or None, headers in order, body or chunks, whether run() returned an HTTP response)
 Rendered = tuple[int, Optional[str], list[tuple[str, str]], Union[bytes, Iterator[bytes]], bool]
@@ -213,7 +216,10 @@ def _render_response(response: Any, method: str) -> Rendered:
     status, reason = _status_line(response)
     environ = _environ(method)
     headers = _wire_headers(response.get_wsgi_headers(environ))
-    if status not in (204, 304) and not response.is_sequence:
+    _logger.info("run() output is HTTP Response")
+    # A dict is no sequence to werkzeug, but all there as well: its keys are the body.
+    streams = not (response.is_sequence or isinstance(response.response, Collection))
+    if status not in (204, 304) and streams:
         return status, reason, headers, _Stream(response), True
     body = b"" if status in (204, 304) else b"".join(response.iter_encoded())
     response.close()

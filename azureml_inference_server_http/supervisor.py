@@ -240,7 +240,7 @@ class Supervisor:
         return actions + self._early_death(event, worker, how, now)
 
     def _forget_replaced(self, pid: int) -> None:
-        """A worker that is gone needs nobody in its place beyond the one that is coming: that one is an ordinary one."""
+        """A worker that is gone needs no second successor: the one that is coming is an ordinary worker."""
         for worker in self.workers.values():
             if worker.replaces == pid:
                 worker.replaces = None
@@ -257,7 +257,7 @@ class Supervisor:
         self._early_deaths += 1
         anyone_ready = any(other.ready for other in self.workers.values())
         if self._early_deaths >= MAX_EARLY_DEATHS and not anyone_ready:
-            text = f"{self._early_deaths} workers in a row died before they were ready; the last one {how}. Giving up."
+            text = f"{self._early_deaths} workers in a row died before they were ready, the last one {how}. Giving up."
             return [Log("critical", text), *self._stop(EXIT_CANNOT_START, now)]
         pause = BACK_OFF[min(self._early_deaths, len(BACK_OFF)) - 1]
         if self._spawn_workers_at is None:
@@ -273,7 +273,8 @@ class Supervisor:
         pause = 0.0 if self._front_deaths == 0 else BACK_OFF[min(self._front_deaths, len(BACK_OFF)) - 1]
         self._front_deaths += 1
         if self._front_deaths > MAX_EARLY_DEATHS:
-            text = f"{self._front_deaths} front processes in a row died; the last one {describe_exit(event.code)}. Giving up."
+            how = describe_exit(event.code)
+            text = f"{self._front_deaths} front processes in a row died, the last one {how}. Giving up."
             return [Log("critical", text), *self._stop(EXIT_FRONT_FAILED, now)]
         self._spawn_front_at = now + pause
         how = describe_exit(event.code)

@@ -109,6 +109,12 @@ impl Connection {
         self.last_request.set(true);
     }
 
+    /// The same for a request that is refused: what the client still sends is dropped for a moment only.
+    pub fn refuse(&self) {
+        self.close_after_reply();
+        self.lingering_since.set(Some(Instant::now()));
+    }
+
     /// True if the reply being made must announce the end of the connection.
     pub fn is_ending(&self) -> bool {
         self.ending.get() || self.last_request.get()
@@ -206,9 +212,13 @@ impl ClientSocket {
         Some(whole.into())
     }
 
-    /// Reads what a refused client still sends: closing with unread bytes would reset the connection, and the client
+    /// Says that nothing more comes, then reads what a refused client still sends: closing with unread bytes would reset the connection, and the client
     /// would not see why it was refused. Ends with the client's end, or when the front's watch cuts the connection.
-    fn poll_drop_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.connection.lingering_since.get().is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.connection.lingering_since.set(Some(Instant::now()));
+        }
         let mut scratch = [0u8; 16 * 1024];
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
@@ -271,13 +281,18 @@ impl AsyncRead for ClientSocket {
 impl AsyncWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_rewritten(cx))?;
+        if self.refused {
+            ready!(self.poll_linger(cx))?;
+            return Poll::Ready(Ok(buf.len()));
+        }
         if let Some(whole) = self.rewrite(buf) {
             self.rewritten = whole;
             self.refused = true;
-            // The whole of `buf` has been taken over, so its length is reported, even if the socket is full now.
+            // All of `buf` has been taken over, but its last byte is only reported as written after lingering: the
+            // parser drops the connection as soon as it has nothing more to write.
             return match self.poll_rewritten(cx) {
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(buf.len())),
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(buf.len() - 1)),
             };
         }
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
@@ -293,13 +308,6 @@ impl AsyncWrite for ClientSocket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_rewritten(cx))?;
-        if !self.refused {
-            return Pin::new(&mut self.stream).poll_shutdown(cx);
-        }
-        if self.connection.lingering_since.get().is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            self.connection.lingering_since.set(Some(Instant::now()));
-        }
-        self.poll_drop_rest(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

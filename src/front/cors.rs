@@ -77,16 +77,21 @@ impl Cors {
         additions
     }
 
-    /// A request without an origin is told the only origin there is, if there is only one.
+    /// A request without an origin is told the first plain origin in the order of the alphabet, as 1.5.1 does.
     fn without_origin(&self, additions: &mut Vec<Addition>) -> bool {
         if self.any {
             additions.push((ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")));
-        } else if let [Entry::Plain(only)] = &self.entries[..] {
-            if let Ok(value) = HeaderValue::from_str(only) {
-                additions.push((ACCESS_CONTROL_ALLOW_ORIGIN, value));
+            return true;
+        }
+        let plain = self.entries.iter().filter_map(|entry| match entry {
+            Entry::Plain(origin) => Some(origin.as_str()),
+            Entry::Pattern(_) => None,
+        });
+        if let Some(value) = plain.min().and_then(|first| HeaderValue::from_str(first).ok()) {
+            additions.push((ACCESS_CONTROL_ALLOW_ORIGIN, value));
+            if self.entries.len() > 1 {
+                additions.push((VARY, HeaderValue::from_static("Origin")));
             }
-        } else {
-            additions.push((VARY, HeaderValue::from_static("Origin")));
         }
         true
     }
@@ -159,7 +164,8 @@ mod tests {
             (ONE, Some("HTTP://a.COM"), Some("HTTP://a.COM"), false),
             (ONE, Some("http://a.com/"), None, false),
             (ONE, Some("http://a.com:80"), None, false),
-            (TWO, None, None, true),
+            (TWO, None, Some("http://a.com"), true),
+            ("http://b.*\\.com", None, None, false),
             (TWO, Some("http://B.com"), Some("http://B.com"), true),
             (TWO, Some("http://c.com"), None, false),
             ("*", None, Some("*"), false),

@@ -13,6 +13,9 @@ pub enum RequestError {
          and try again."
     )]
     NotFound,
+    /// A request target that is no path (RFC 9112 section 3.2).
+    #[error("Not a valid HTTP request: the target must be a path that begins with a slash.")]
+    Target,
     /// An offer to speak WebSocket (contract section 5).
     #[error("The browser (or proxy) sent a request that this server could not understand.")]
     WebSocket,
@@ -114,7 +117,7 @@ impl RequestError {
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::WebSocket | Self::BodyIncomplete | Self::BodyInvalid(_) => StatusCode::BAD_REQUEST,
+            Self::Target | Self::WebSocket | Self::BodyIncomplete | Self::BodyInvalid(_) => StatusCode::BAD_REQUEST,
             Self::QueueFull { .. }
             | Self::QueueTimeout { .. }
             | Self::Overloaded
@@ -129,7 +132,7 @@ impl RequestError {
     /// Which headers go with it.
     pub fn headers(&self) -> ErrorHeaders {
         match self {
-            Self::NotFound | Self::RouteMethod | Self::WebSocket => ErrorHeaders::FlagOnly,
+            Self::NotFound | Self::RouteMethod | Self::Target | Self::WebSocket => ErrorHeaders::FlagOnly,
             Self::NotReady | Self::Draining => ErrorHeaders::NoFlag,
             _ => ErrorHeaders::Full,
         }
@@ -149,7 +152,8 @@ impl RequestError {
     pub fn closes_connection(&self) -> bool {
         matches!(
             self,
-            Self::WebSocket
+            Self::Target
+                | Self::WebSocket
                 | Self::BodyTooLarge { .. }
                 | Self::BodyIncomplete
                 | Self::BodyTimeout { .. }

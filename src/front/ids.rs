@@ -17,7 +17,7 @@ const MAX_LEN: usize = 100;
 pub struct RequestIds {
     /// `x-request-id`; absent only if the client sent it empty.
     pub request: Option<Bytes>,
-    /// `x-ms-request-id`: the client's id, else the request id.
+    /// `x-ms-request-id`: as the client sent it, else its client request id, else the request id.
     pub ms_request: Option<Bytes>,
     /// `x-ms-client-request-id`, if the client named itself by either header.
     pub client: Option<Bytes>,
@@ -44,11 +44,12 @@ impl RequestIds {
         let client = field(headers, "x-ms-client-request-id").filter(|id| !id.is_empty());
         let too_long = |id: &Option<Bytes>| id.as_ref().is_some_and(|id| id.len() > MAX_LEN);
         if too_long(&legacy) || too_long(&client) {
-            return (Self { request, trace, ..Self::default() }, Some(RequestError::ClientRequestIdTooLong));
+            let ids = Self { request, trace, deprecated: legacy.is_some(), ..Self::default() };
+            return (ids, Some(RequestError::ClientRequestIdTooLong));
         }
         let deprecated = legacy.is_some();
+        let ms_request = legacy.clone().or_else(|| client.clone()).or_else(|| request.clone());
         let client = client.or(legacy);
-        let ms_request = client.clone().or_else(|| request.clone());
         (Self { request, ms_request, client, trace, deprecated }, None)
     }
 
@@ -113,7 +114,7 @@ mod tests {
             (&[C], [Some("new"), Some("c"), Some("c")]),
             (&[R, M], [Some("r"), Some("m"), Some("m")]),
             (&[R, C], [Some("r"), Some("c"), Some("c")]),
-            (&[M, C], [Some("new"), Some("c"), Some("c")]),
+            (&[M, C], [Some("new"), Some("m"), Some("c")]),
             (&[EMPTY_R], [None, None, None]),
             (&[EMPTY_R, M], [None, Some("m"), Some("m")]),
             (&[("x-ms-request-id", "")], [Some("new"), Some("new"), None]),

@@ -62,6 +62,8 @@ pub struct ReplyContext {
     pub server_version: Bytes,
     /// Cross-origin headers for this request.
     pub cors: Vec<Addition>,
+    /// The request is a HEAD: a stream has no length to tell, and nothing else.
+    pub head_only: bool,
     /// The request is HTTP/1.0: a stream ends with the connection instead of a last chunk.
     pub http_1_0: bool,
 }
@@ -78,17 +80,14 @@ pub enum UnsendableReply {
 }
 
 impl ReplyContext {
-    /// A short text reply of the front: health and OPTIONS. `failed_flag` adds `x-ms-run-function-failed: False`.
-    pub fn text(&self, text: &'static str, failed_flag: bool, allow: Option<&'static str>) -> HttpResponse {
+    /// A short text reply of the front: health and OPTIONS.
+    pub fn text(&self, text: &'static str, allow: Option<&'static str>) -> HttpResponse {
         let mut response = self.builder(StatusCode::OK);
         response.insert_header((CONTENT_TYPE, TEXT));
-        if failed_flag {
-            response.insert_header((FAILED, FALSE));
-        }
         if let Some(methods) = allow {
             response.insert_header((ALLOW, HeaderValue::from_static(methods)));
         }
-        self.identify(&mut response, &self.server_version);
+        self.identify(&mut response, &self.server_version, false);
         self.finish(response, Bytes::from_static(text.as_bytes()))
     }
 
@@ -96,14 +95,14 @@ impl ReplyContext {
     pub fn json(&self, document: Bytes) -> HttpResponse {
         let mut response = self.builder(StatusCode::OK);
         response.insert_header((CONTENT_TYPE, JSON)).insert_header((FAILED, FALSE));
-        self.identify(&mut response, &self.server_version);
+        self.identify(&mut response, &self.server_version, false);
         self.finish(response, document)
     }
 
     /// An error reply of the front.
     pub fn error(&self, error: &RequestError) -> HttpResponse {
         if error.closes_connection() {
-            self.connection.close_after_reply();
+            self.connection.refuse();
         }
         let mut response = self.builder(error.status());
         response.insert_header((CONTENT_TYPE, JSON));
@@ -114,7 +113,7 @@ impl ReplyContext {
             response.insert_header((RETRY_AFTER, seconds));
         }
         if error.headers() != ErrorHeaders::FlagOnly {
-            self.identify(&mut response, &self.server_version);
+            self.identify(&mut response, &self.server_version, false);
         }
         self.finish(response, pyjson::message_body(&error.to_string()).into())
     }
@@ -139,6 +138,9 @@ impl ReplyContext {
         let declared = declared_length(&head);
         let mut builder = self.of_worker(head)?;
         self.connection.note_reply(self.connection.is_ending(), b"");
+        if self.head_only && declared.is_none() {
+            return Ok(builder.body(actix_web::body::None::new()));
+        }
         let size = declared.map_or(BodySize::Stream, BodySize::Sized);
         let connection = self.connection.clone();
         let mut response = builder.body(StreamBody { parts, size, failure: None, connection, _open: open });
@@ -168,9 +170,9 @@ impl ReplyContext {
         let forced = match head.origin {
             Origin::Result | Origin::ServerError => Some(FALSE),
             Origin::ScriptError => Some(TRUE),
-            Origin::Response => status.is_server_error().then_some(TRUE),
+            Origin::Response => is_failure(status).then_some(TRUE),
         };
-        let own_fields = |name: &HeaderName| !(status.is_server_error() && *name == FAILED);
+        let own_fields = |name: &HeaderName| !(is_failure(status) && *name == FAILED);
         for (name, value) in &head.fields {
             let unsendable = || UnsendableReply::Field(String::from_utf8_lossy(name).into_owned());
             let name = HeaderName::from_bytes(name).map_err(|_| unsendable())?;
@@ -189,12 +191,13 @@ impl ReplyContext {
         if let Some(location) = Some(head.error_location).filter(|location| !location.is_empty()) {
             append_bytes(&mut response, ERROR_LOCATION, &location);
         }
-        self.identify(&mut response, &head.server_version);
+        let own_cors = head.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"access-control-allow-origin"));
+        self.identify(&mut response, &head.server_version, own_cors);
         Ok(response)
     }
 
     /// Adds server version and request ids.
-    fn identify(&self, response: &mut HttpResponseBuilder, server_version: &Bytes) {
+    fn identify(&self, response: &mut HttpResponseBuilder, server_version: &Bytes, own_cors: bool) {
         if !server_version.is_empty() {
             append_bytes(response, SERVER_VERSION, server_version);
         }
@@ -211,8 +214,11 @@ impl ReplyContext {
         if let Some(trace) = &self.ids.trace {
             append_bytes(response, TRACE_ID, trace);
         }
-        for addition in &self.cors {
-            response.append_header(addition.clone());
+        // A script that sets the origin itself has decided about the others too (contract section 12).
+        if !own_cors {
+            for addition in &self.cors {
+                response.append_header(addition.clone());
+            }
         }
     }
 
@@ -220,6 +226,11 @@ impl ReplyContext {
         self.connection.note_reply(self.connection.is_ending(), &body);
         response.body(body)
     }
+}
+
+/// Contract section 7: every status from 500 on, codes without a meaning included.
+fn is_failure(status: StatusCode) -> bool {
+    status.as_u16() >= 500
 }
 
 /// A value that HTTP cannot carry is left out: these come from a client's own header or an environment variable.

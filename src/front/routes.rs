@@ -96,10 +96,14 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
         connection,
         server_version: front.server_version.clone(),
         cors,
+        head_only: *request.method() == Method::HEAD,
         http_1_0: request.version() == Version::HTTP_10,
     };
     if request.headers().get(UPGRADE).is_some_and(|offer| offer.as_bytes().eq_ignore_ascii_case(b"websocket")) {
         return context.error(&RequestError::WebSocket);
+    }
+    if request.uri().path().is_empty() {
+        return context.error(&RequestError::Target);
     }
     let Some(route) = Route::of(request.uri().path()) else {
         return context.error(&RequestError::NotFound);
@@ -126,8 +130,8 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
             let exchange = Exchange { front, request, context, path: "/swagger.json", started: Instant::now() };
             exchange.swagger()
         }
-        _ if request.method() == Method::OPTIONS => context.text("", false, Some(READ_METHODS)),
-        Route::Live => context.text("Alive", false, None),
+        _ if request.method() == Method::OPTIONS => context.text("", Some(READ_METHODS)),
+        Route::Live => context.text("Alive", None),
         Route::Health => health(&front, &context, "Healthy", false),
         Route::Ready => health(&front, &context, "Ready", true),
     }
@@ -140,7 +144,7 @@ fn health(front: &Front, context: &ReplyContext, good: &'static str, drain_count
     } else if front.dispatcher.ready_workers() == 0 {
         context.error(&RequestError::NotReady)
     } else {
-        context.text(good, false, None)
+        context.text(good, None)
     }
 }
 
@@ -274,9 +278,7 @@ impl Exchange {
 
     fn swagger(self) -> HttpResponse {
         if self.request.method() == Method::OPTIONS {
-            let response = self.context.text("", true, Some(READ_METHODS));
-            self.log(200, Some(0), None);
-            return response;
+            return self.context.text("", Some(READ_METHODS));
         }
         let script = self.front.dispatcher.script();
         match swagger::document(script.as_deref(), self.request.query_string()) {

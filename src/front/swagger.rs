@@ -39,7 +39,9 @@ fn asked_version(query: &str) -> Option<String> {
     let (_, value) =
         query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).find(|(name, _)| *name == "version")?;
     let spaced = value.replace('+', " ");
-    Some(percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+    // What is not UTF-8 stays as it was sent.
+    let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8().map(|text| text.into_owned());
+    Some(decoded.unwrap_or(spaced))
 }
 
 #[cfg(test)]

@@ -90,8 +90,8 @@ def page(entries: list[Entry], cases: int, checks: int) -> str:
         f"The conformance suite (`make conform`) runs {cases} server configurations with {checks} checks on the",
         "published 1.5.1 and on this server and compares status, headers, body bytes, log lines, start-up text and",
         "exit codes. Whatever differs must be listed here; an entry that no longer differs fails the suite as well.",
-        "Dates, ids, ports, paths, versions, timings, the order and case of header names, the frames of a traceback that are",
-        "not in the user's files and the wording of swagger descriptions are not compared.",
+        "Dates, ids, ports, paths, versions, timings, the order and case of header names, the frames of a traceback",
+        "that are not in the user's files and the wording of swagger descriptions are not compared.",
         "",
     ]
     for kind in KINDS:

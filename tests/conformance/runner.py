@@ -69,7 +69,9 @@ class Suite:
 
 def _rules() -> str:
     """What observations depend on besides the case: kept ones are of no use when it changes."""
-    return "".join((cases.FOLDER / name).read_text("utf-8") for name in ("normalise.py", "client.py", "runner.py"))
+    return "".join(
+        (cases.FOLDER / name).read_text("utf-8") for name in ("normalise.py", "client.py", "server.py", "runner.py")
+    )
 
 
 def _results(

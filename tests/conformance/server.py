@@ -90,8 +90,9 @@ class Server:
         return code
 
     def send_signal(self, name: str) -> None:
-        """Sends a signal to the process that was started, not to its children."""
-        self._process.send_signal(signal.Signals[f"SIG{name}"])
+        """Sends a signal to the process that was started, or, with `group ` before it, to its children as well."""
+        target, _, number = name.rpartition(" ")
+        (os.killpg if target == "group" else os.kill)(self._process.pid, signal.Signals[f"SIG{number}"])
 
     def settle(self) -> None:
         """Waits until everything logged for earlier requests was read, by a request whose log line is known."""

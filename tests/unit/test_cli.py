@@ -35,7 +35,7 @@ ORIGINAL_OPTIONS = [
     "--config_file",
     "--rest",
 ]
-NEW_OPTIONS = ["--host", "--max_queue", "--max_request_size", "--graceful_timeout", "--error_details", "--version"]
+NEW_OPTIONS = ["--version", *(setting.flag for setting in SETTINGS if setting.flag and not setting.original)]
 
 
 class Outcome(NamedTuple):
@@ -189,7 +189,10 @@ COUNTS = "(it must be a whole number, 1 or more, at most 1000000000)"
             "ambiguous option: --a could match --appinsights_instrumentation_key, --access_control_allow_origins",
         ),
         (["--h"], "ambiguous option: --h could match --help, --health_port"),
-        (["--max", "1"], "ambiguous option: --max could match --max_queue, --max_request_size, --max_buffered, --max_requests, --max_worker_rss"),
+        (
+            ["--max", "1"],
+            "ambiguous option: --max could match --max_queue, --max_request_size, --max_buffered, --max_requests, --max_worker_rss",
+        ),
     ],
 )
 def test_usage_errors(start: Start, arguments: list[str], text: str) -> None:

@@ -1,0 +1,204 @@
+"""Public: ``create()``, the server as a Flask application in the caller's own process, for tests of scoring scripts.
+
+Owns, once more in Python and as WSGI, what ``src/front`` does to a request and ``src/worker`` to a call: routes,
+request ids (names and limits as in ``src/front/ids.rs``), error texts, headers (contract sections 5 to 9). Script,
+input, results, the Flask request and swagger documents are those of the workers. Not here, because a test of a script
+needs none of it: queue, time-outs, size limits, CORS, debugger, request log. ``print`` and the handlers of loggers are
+left to the test. Never runs in a server.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import os
+import uuid
+from asyncio import CancelledError
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from flask import Flask
+from werkzeug import Request
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import BadRequest, MethodNotAllowed, NotFound
+from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.wsgi import ClosingIterator
+
+from .. import inputs, outputs, settings, swagger
+from .. import script as user_script
+from ..config_file import ConfigFileError
+from ..flask_context import FlaskContext
+from .user_script import ScriptLoadError
+
+_HEALTH = {"/": b"Healthy", "/livez": b"Alive", "/readyz": b"Ready"}
+_READ_METHODS = ("GET", "HEAD", "OPTIONS")
+_MAX_ID = 100
+_IDS = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id")
+_JSON = ("Content-Type", "application/json")
+_TEXT = ("Content-Type", "text/html; charset=utf-8")
+_FAILED = "x-ms-run-function-failed"
+_logger = logging.getLogger("azmlinfsrv")
+
+
+def create() -> Flask:
+    """Load the script that the environment names, run its init(), and return an application that answers as the server.
+
+    The app root is AML_APP_ROOT, else the current folder. Each call loads the script anew. Where the server would not
+    start this raises SystemExit(3), with the reason logged and as its cause.
+    """
+    try:
+        resolved = settings.load(settings.RawSettings({}, os.environ, os.getcwd()))
+        script = user_script.load(resolved)
+        script.initialize()
+        return _Front(script, resolved, swagger.build(script, resolved)).app
+    except (ConfigFileError, settings.SettingsError, swagger.SwaggerError, ScriptLoadError) as error:
+        if not isinstance(error, ScriptLoadError):  # which is logged already
+            _logger.critical("%s", error)
+        raise SystemExit(3) from error
+
+
+class _Reply(NamedTuple):
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes | Iterator[bytes]
+    reason: str | None = None
+
+
+class _Front:
+    """Stands between the test client and ``FlaskContext``, as the front stands between a client and a worker."""
+
+    def __init__(self, script: user_script.Script, given: settings.Settings, documents: Mapping[str, bytes]) -> None:
+        self._script, self._settings, self._documents = script, given, documents
+        self._context = FlaskContext(given, script.run, script.input_name, script.pass_headers)
+        self.app = self._context.app
+        self.app.wsgi_app = self  # type: ignore[method-assign]
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        request = Request(environ, populate_request=False)
+        status, headers, body, reason = self._answer(request)
+        if isinstance(body, bytes) and status not in (204, 304):
+            headers.append(("Content-Length", str(len(body))))
+        start_response(f"{status} {reason or HTTP_STATUS_CODES.get(status, 'Unknown').upper()}", headers)
+        if request.method == "HEAD":
+            return ClosingIterator((), getattr(body, "close", None))
+        return [body] if isinstance(body, bytes) else body
+
+    def _answer(self, request: Request) -> _Reply:
+        path, method = request.path, request.method
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return _error(400, BadRequest.description)
+        if path not in (*_HEALTH, "/score", "/swagger.json"):
+            return _error(404, NotFound.description)
+        if method not in _READ_METHODS and (path, method) != ("/score", "POST"):
+            return _error(405, MethodNotAllowed.description)
+        ids, problem = _read_ids(request.headers)
+        if problem:
+            reply = _error(431, problem)
+        elif path == "/score":
+            reply = self._score(request, ids.get("x-request-id", ""))
+        elif method == "OPTIONS":
+            reply = _Reply(200, [_TEXT, ("Allow", ", ".join(_READ_METHODS))], b"")
+        elif path == "/swagger.json":
+            reply = self._swagger(request.args.get("version", "2"))
+        else:
+            reply = _Reply(200, [_TEXT], _HEALTH[path])
+        version = os.environ.get("HTTP_X_MS_SERVER_VERSION", self._settings.server_version)
+        added = {"x-ms-server-version": version, **ids} if version else ids
+        own = [(name, value) for name, value in reply.headers if name.lower() not in ids]  # but its TraceId stays
+        return reply._replace(headers=[*own, *added.items()])
+
+    def _swagger(self, asked: str) -> _Reply:
+        version = {"2.0": "2", "3.0": "3"}.get(asked, asked)
+        there = ", ".join(self._documents)
+        if version in self._documents:
+            return _Reply(200, [_JSON, (_FAILED, "False")], self._documents[version])
+        if version not in swagger.VERSIONS:
+            return _error(404, f"Swagger version [{asked}] is not valid. Supported versions: [{there}].")
+        text = f"Swagger version [{version}] is not supported for the scoring script. Supported swagger versions:"
+        return _error(404, f"{text} [{there}].")
+
+    def _score(self, request: Request, request_id: str) -> _Reply:
+        if self._script.mode != "raw" and request.method in ("HEAD", "OPTIONS"):
+            empty = _Reply(200, [_TEXT, (_FAILED, "False")], b"")
+            return empty if request.method == "OPTIONS" else _error(405, "Method not allowed")
+        try:
+            arguments = self._arguments(request)
+            try:
+                result = self._context.call_in(request.environ, request_id, arguments)
+            except (Exception, SystemExit, GeneratorExit, CancelledError) as exc:
+                return self._script_error(exc)  # others are the test's own: Ctrl-C, outcomes of a test framework
+            return _finish(self._script.render(result, request.method), result.seconds)
+        except inputs.InputError as refusal:
+            return _error(refusal.status, refusal.message)
+        except Exception as exc:
+            self._script.internal_failed(exc)
+            return _error(500, "An unexpected internal error occurred. Check the logs for more info.")
+
+    def _arguments(self, request: Request) -> dict[str, Any] | None:
+        script, method, query = self._script, request.method, request.query_string
+        body = request.get_data(cache=False)
+        request.environ["wsgi.input"] = io.BytesIO(body)  # run() may read it again
+        if script.mode == "raw":
+            return None
+        if script.mode == "schema":
+            arguments = script.schema_arguments(method, request.headers.get("Content-Type"), query, body)
+        else:
+            arguments = {script.input_name: script.query_input(query) if method == "GET" else _text(request, body)}
+        return {**arguments, "request_headers": dict(request.headers)} if script.pass_headers else arguments
+
+    def _script_error(self, exc: BaseException) -> _Reply:
+        content = {"message": "An unexpected error occurred in scoring script. Check the logs for more info."}
+        if isinstance(exc, TimeoutError):
+            content = {"message": f"Scoring timeout after {self._settings.scoring_timeout_ms} ms"}
+        location = self._script.script_failed(exc)
+        if self._settings.error_details:
+            content["traceback"] = self._script.error_text(exc)
+        located = [("x-ms-run-error-location", location)] if location else []
+        return _Reply(500, [_JSON, (_FAILED, "True"), *located], outputs.to_json(content))
+
+
+def _error(status: int, message: str | None) -> _Reply:
+    return _Reply(status, [_JSON, (_FAILED, "False")], outputs.to_json({"message": message}))
+
+
+def _read_ids(sent: Headers) -> tuple[dict[str, str], str | None]:
+    """Ids for the reply by header name, and what is wrong with those that were sent. Contract section 9."""
+    trace = {"TraceId": sent["TraceId"].strip()} if "TraceId" in sent else {}
+    request, legacy, client = (sent.get(name, "").strip() for name in _IDS)
+    request = request if "x-request-id" in sent else str(uuid.uuid4())
+    if len(request) > _MAX_ID:
+        return trace, f"x-request-id must not exceed {_MAX_ID} characters"
+    if max(len(legacy), len(client)) > _MAX_ID:
+        found = {_IDS[0]: request, **trace} if request else trace
+        return found, f"x-ms-request-id and x-ms-client-request-id must not exceed {_MAX_ID} characters"
+    if legacy:
+        _logger.warning(
+            "x-ms-request-id header has been deprecated and will be removed from future versions of the server. "
+            "Please use x-ms-client-request-id."
+        )
+    values = zip(_IDS, (request, legacy or client or request, client or legacy))
+    return {**{name: value for name, value in values if value}, **trace}, None
+
+
+def _text(request: Request, body: bytes) -> str:
+    if request.mimetype == "multipart/form-data" and request.mimetype_params.get("boundary"):
+        return ""  # contract section 6: a parsed form leaves no text behind
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise inputs.InputError(400, f"Input cannot be decoded as UTF-8: {exc}") from exc
+
+
+def _finish(rendered: outputs.Rendered, seconds: float) -> _Reply:
+    """A result with what the server adds. Raises what the first part of a stream raises."""
+    body: Any
+    status, reason, headers, body, is_response = rendered
+    if status >= 500:
+        headers = [(name, value) for name, value in headers if name.lower() != _FAILED] + [(_FAILED, "True")]
+    elif not is_response:
+        headers.append((_FAILED, "False"))
+    headers.append(("x-ms-run-fn-exec-ms", f"{seconds * 1000:.3f}"))
+    if not isinstance(body, bytes):
+        body = ClosingIterator(itertools.chain(list(itertools.islice(body, 1)), body), body.close)
+    return _Reply(status, headers, body, reason)
