@@ -18,6 +18,7 @@ MATURIN := $(shell sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml)
 EXAMPLE := examples/sklearn
 MODEL_DIR := $(EXAMPLE)/models/iris/1
 REFERENCE := .venv-reference
+PUBLISHED := 1.5.1
 PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)
 LIBPYTHON_FOLDER := import os, sysconfig as s; folder, name = map(s.get_config_var, ("LIBDIR", "LDLIBRARY")); \
 	print(folder if name.endswith(".so") and os.path.exists(os.path.join(folder, name)) else "")
@@ -76,7 +77,7 @@ format: $(VENV)/.done-tools ## Format the code and write the generated pages
 	$(BIN)/ruff format
 	$(BIN)/python tools/generate_docs.py
 
-conform: $(VENV)/.done-server $(VENV)/.done-tools $(REFERENCE)/.done-reference ## Compare with the published 1.5.1
+conform: $(VENV)/.done-server $(VENV)/.done-tools $(REFERENCE)/.done-$(PUBLISHED) ## Compare with the published server
 	$(BIN)/python tests/conformance --reference $(REFERENCE)/bin/python --candidate $(BIN)/python
 
 fuzz: $(VENV)/.done-server $(VENV)/.done-tools ## Compare with Python's json on made-up requests for FUZZ_SECONDS
@@ -123,9 +124,10 @@ $(VENV)/.done-example: $(EXAMPLE)/requirements.txt $(VENV)/.done-venv
 	$(BIN)/pip install --quiet -r $<
 	@touch $@
 
-$(REFERENCE)/.done-reference: Makefile
-	$(PYTHON) -m venv $(REFERENCE)
-	$(REFERENCE)/bin/pip install --quiet azureml-inference-server-http==1.5.1 numpy pandas scikit-learn pillow
+# The same Python as in $(VENV): the comparison is between servers.
+$(REFERENCE)/.done-$(PUBLISHED): $(VENV)/.done-venv
+	$(BIN)/python -m venv $(REFERENCE)
+	$(REFERENCE)/bin/pip install --quiet azureml-inference-server-http==$(PUBLISHED) numpy pandas scikit-learn pillow
 	@touch $@
 
 clean: ## Remove everything that these targets made

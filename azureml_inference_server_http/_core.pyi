@@ -6,6 +6,8 @@ from typing import Final
 from .script import Script
 from .settings import Settings
 
+__all__ = ["VERSION", "check", "die_with_parent", "serve", "work"]
+
 VERSION: Final[str]
 
 def serve(

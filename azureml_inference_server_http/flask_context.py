@@ -153,7 +153,9 @@ class FlaskContext:
         call: _Call = self._current.call
         if call.failure is None:
             try:
-                status, reason, headers, body, _ = outputs.render(response, flask.request.method)
+                if call.is_response:
+                    outputs.note_response()
+                status, reason, headers, body, _ = outputs.render_response(response, flask.request.method)
                 call.outcome = (status, reason, headers, body, call.is_response)
             except Exception as exc:
                 call.outcome = exc

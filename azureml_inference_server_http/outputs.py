@@ -73,7 +73,8 @@ def render(result: Any, method: str) -> Rendered:
     # While another thread imports Flask the module exists without its names, but then no result can be of its types.
     response_type = getattr(flask, "Response", None)
     if response_type is not None and isinstance(result, response_type):
-        return _render_response(result, method)
+        note_response()
+        return render_response(result, method)
     return 200, None, [("Content-Type", "application/json")], to_json({} if result is None else result), False
 
 
@@ -212,11 +213,15 @@ def _step(key: Any) -> str:
     return f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r:.80}]"
 
 
-def _render_response(response: Any, method: str) -> Rendered:
+def note_response() -> None:
+    """Log that run() returned a Response by itself (contract section 7)."""
+    _logger.info("run() output is HTTP Response")
+
+
+def render_response(response: Any, method: str) -> Rendered:
     status, reason = _status_line(response)
     environ = _environ(method)
     headers = _wire_headers(response.get_wsgi_headers(environ))
-    _logger.info("run() output is HTTP Response")
     # A dict is no sequence to werkzeug, but all there as well: its keys are the body.
     streams = not (response.is_sequence or isinstance(response.response, Collection))
     if status not in (204, 304) and streams:

@@ -33,6 +33,12 @@ MAX_SOCKET_PATH = 103
 _HANDLED = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGCHLD", "SIGUSR1", "SIGWINCH")
 
 
+_NO_CORE = (
+    "the native module is missing. This is a source tree, or a package built for another Python: install the package "
+    "into this environment, and start the command from another folder than the source tree's"
+)
+
+
 class ListenError(Exception):
     """A listener cannot be opened; the text is for the user."""
 
@@ -50,6 +56,12 @@ def run(settings: Settings) -> int:
 
     Returns the exit code of this process: of the command in the supervisor, and in a forked child of that child.
     """
+    try:
+        # Every child needs it: loaded once here, its pages are shared. It starts no thread until it is called.
+        from . import _core  # noqa: F401
+    except ImportError as error:
+        print(f"azmlinfsrv: error: {_NO_CORE} ({error})", file=sys.stderr)
+        return 1
     try:
         clients = _open_listeners(settings)
     except ListenError as error:

@@ -85,11 +85,11 @@ def prepare(settings: Settings) -> Prepared | None:
         deadline.install()
         script = user_script.load(settings)
         script.initialize()
-        documents = swagger.build(script, settings)
         if any(name in os.environ for name in ("AML_DBG_MODEL_INFO", "AML_DBG_RESOURCE_INFO")):
             _logger.warning(
                 "The debuggability features have been removed. If you have a use case for them please reach out to us."
             )
+        documents = swagger.build(script, settings)
     except (debug.DebuggerError, swagger.SwaggerError) as error:
         _logger.error("%s", error)
         return None

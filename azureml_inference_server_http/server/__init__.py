@@ -1,4 +1,4 @@
-"""Home of names that logs and dashboards know by this dotted path; see ``user_script``.
-
-Nothing else of the server lives here, and importing it does nothing.
+"""Home of names that others know by this dotted path: exceptions in logs and dashboards (``user_script``), and the
+in-process application that tests of scripts use (``create_app``, ``entry``). The server itself lives one level up;
+importing this package does nothing.
 """

@@ -1,10 +1,9 @@
 """Public: ``create()``, the server as a Flask application in the caller's own process, for tests of scoring scripts.
 
-Owns, once more in Python and as WSGI, what ``src/front`` does to a request and ``src/worker`` to a call: routes,
-request ids (names and limits as in ``src/front/ids.rs``), error texts, headers (contract sections 5 to 9). Script,
-input, results, the Flask request and swagger documents are those of the workers. Not here, because a test of a script
-needs none of it: queue, time-outs, size limits, CORS, debugger, request log. ``print`` and the handlers of loggers are
-left to the test. Never runs in a server.
+Owns, once more in Python as WSGI, what ``src/front`` does to a request and ``src/worker`` to a call: routes, ids (as in
+``src/front/ids.rs``), error texts, headers (contract sections 5 to 9). All else is what workers use. Not here, as tests
+of scripts need none of it: queue, time-outs, size limits, CORS, debugger, request log. ``print`` and the handlers of
+loggers are left to the test. Never runs in a server.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ _logger = logging.getLogger("azmlinfsrv")
 def create() -> Flask:
     """Load the script that the environment names, run its init(), and return an application that answers as the server.
 
-    The app root is AML_APP_ROOT, else the current folder. Each call loads the script anew. Where the server would not
-    start this raises SystemExit(3), with the reason logged and as its cause.
+    The app root is AML_APP_ROOT, else the current folder. Each call loads anew; @rawhttp and inference_schema remember
+    earlier scripts. Raises SystemExit(3), the reason logged and as its cause, when the server would not start.
     """
     try:
         resolved = settings.load(settings.RawSettings({}, os.environ, os.getcwd()))
@@ -53,8 +52,7 @@ def create() -> Flask:
         script.initialize()
         return _Front(script, resolved, swagger.build(script, resolved)).app
     except (ConfigFileError, settings.SettingsError, swagger.SwaggerError, ScriptLoadError) as error:
-        if not isinstance(error, ScriptLoadError):  # which is logged already
-            _logger.critical("%s", error)
+        _logger.critical("The server cannot start: %s", error)
         raise SystemExit(3) from error
 
 
@@ -88,7 +86,7 @@ class _Front:
         path, method = request.path, request.method
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return _error(400, BadRequest.description)
-        if path not in (*_HEALTH, "/score", "/swagger.json"):
+        if path not in {*_HEALTH, "/score", "/swagger.json"}:
             return _error(404, NotFound.description)
         if method not in _READ_METHODS and (path, method) != ("/score", "POST"):
             return _error(405, MethodNotAllowed.description)
@@ -110,18 +108,17 @@ class _Front:
 
     def _swagger(self, asked: str) -> _Reply:
         version = {"2.0": "2", "3.0": "3"}.get(asked, asked)
-        there = ", ".join(self._documents)
         if version in self._documents:
             return _Reply(200, [_JSON, (_FAILED, "False")], self._documents[version])
-        if version not in swagger.VERSIONS:
-            return _error(404, f"Swagger version [{asked}] is not valid. Supported versions: [{there}].")
-        text = f"Swagger version [{version}] is not supported for the scoring script. Supported swagger versions:"
-        return _error(404, f"{text} [{there}].")
+        text = f"Swagger version [{asked}] is not valid. Supported versions:"
+        if version in swagger.VERSIONS:
+            text = f"Swagger version [{version}] is not supported for the scoring script. Supported swagger versions:"
+        return _error(404, f"{text} [{', '.join(self._documents)}].")
 
     def _score(self, request: Request, request_id: str) -> _Reply:
         if self._script.mode != "raw" and request.method in ("HEAD", "OPTIONS"):
-            empty = _Reply(200, [_TEXT, (_FAILED, "False")], b"")
-            return empty if request.method == "OPTIONS" else _error(405, "Method not allowed")
+            refused = request.method == "HEAD"
+            return _error(405, "Method not allowed") if refused else _Reply(200, [_TEXT, (_FAILED, "False")], b"")
         try:
             arguments = self._arguments(request)
             try:
@@ -154,8 +151,8 @@ class _Front:
         location = self._script.script_failed(exc)
         if self._settings.error_details:
             content["traceback"] = self._script.error_text(exc)
-        located = [("x-ms-run-error-location", location)] if location else []
-        return _Reply(500, [_JSON, (_FAILED, "True"), *located], outputs.to_json(content))
+        headers = [_JSON, (_FAILED, "True")] + ([("x-ms-run-error-location", location)] if location else [])
+        return _Reply(500, headers, outputs.to_json(content))
 
 
 def _error(status: int, message: str | None) -> _Reply:
@@ -169,16 +166,15 @@ def _read_ids(sent: Headers) -> tuple[dict[str, str], str | None]:
     request = request if "x-request-id" in sent else str(uuid.uuid4())
     if len(request) > _MAX_ID:
         return trace, f"x-request-id must not exceed {_MAX_ID} characters"
-    if max(len(legacy), len(client)) > _MAX_ID:
-        found = {_IDS[0]: request, **trace} if request else trace
-        return found, f"x-ms-request-id and x-ms-client-request-id must not exceed {_MAX_ID} characters"
     if legacy:
         _logger.warning(
             "x-ms-request-id header has been deprecated and will be removed from future versions of the server. "
             "Please use x-ms-client-request-id."
         )
-    values = zip(_IDS, (request, legacy or client or request, client or legacy))
-    return {**{name: value for name, value in values if value}, **trace}, None
+    problem, values = None, [request, legacy or client or request, client or legacy]
+    if max(len(legacy), len(client)) > _MAX_ID:
+        problem, values = f"x-ms-request-id and x-ms-client-request-id must not exceed {_MAX_ID} characters", [request]
+    return {**{name: value for name, value in zip(_IDS, values) if value}, **trace}, problem
 
 
 def _text(request: Request, body: bytes) -> str:
@@ -192,7 +188,6 @@ def _text(request: Request, body: bytes) -> str:
 
 def _finish(rendered: outputs.Rendered, seconds: float) -> _Reply:
     """A result with what the server adds. Raises what the first part of a stream raises."""
-    body: Any
     status, reason, headers, body, is_response = rendered
     if status >= 500:
         headers = [(name, value) for name, value in headers if name.lower() != _FAILED] + [(_FAILED, "True")]
@@ -200,5 +195,5 @@ def _finish(rendered: outputs.Rendered, seconds: float) -> _Reply:
         headers.append((_FAILED, "False"))
     headers.append(("x-ms-run-fn-exec-ms", f"{seconds * 1000:.3f}"))
     if not isinstance(body, bytes):
-        body = ClosingIterator(itertools.chain(list(itertools.islice(body, 1)), body), body.close)
+        body = ClosingIterator(itertools.chain(list(itertools.islice(body, 1)), body), getattr(body, "close", None))
     return _Reply(status, headers, body, reason)

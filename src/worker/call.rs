@@ -249,7 +249,13 @@ impl<'a, 'py> Caller<'a, 'py> {
         let fields = fields.collect::<PyResult<Vec<Field>>>()?;
         let outcome = match body.cast_exact::<PyBytes>() {
             Ok(bytes) => Outcome::Whole(Bytes::copy_from_slice(bytes.as_bytes())),
-            Err(_) => Outcome::Stream { first: next_part(&body)?, rest: body.unbind() },
+            Err(_) => match next_part(&body) {
+                Ok(first) => Outcome::Stream { first, rest: body.unbind() },
+                Err(error) => {
+                    self.close_stream(py, &body);
+                    return Err(error);
+                }
+            },
         };
         Ok(Reply {
             status,

@@ -191,7 +191,8 @@ COUNTS = "(it must be a whole number, 1 or more, at most 1000000000)"
         (["--h"], "ambiguous option: --h could match --help, --health_port"),
         (
             ["--max", "1"],
-            "ambiguous option: --max could match --max_queue, --max_request_size, --max_buffered, --max_requests, --max_worker_rss",
+            "ambiguous option: --max could match --max_queue, --max_request_size, --max_buffered, --max_requests, "
+            "--max_worker_rss",
         ),
     ],
 )
