@@ -9,13 +9,15 @@
 
 pub mod queue;
 pub mod remote;
+pub mod rules;
 pub mod window;
+mod worker;
 
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap, VecDeque},
     rc::Rc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -24,12 +26,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::{
     queue::{Full, Queue},
     remote::Link,
+    rules::Rules,
     window::Window,
+    worker::{InFlight, Worker},
 };
 use crate::{
     control::Supervisor,
     frame::{Hello, Job, ReplyHead},
-    settings::Settings,
 };
 
 /// A job whose worker died before starting it is given to another this many times. Then the job itself is suspected
@@ -75,10 +78,6 @@ pub enum Answer {
     Stopped,
 }
 
-/// `SCORING_TIMEOUT_MS` interrupts Python code in the worker itself. A call that is stuck in native code has this much
-/// more time before its client is answered here and its worker killed.
-const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
-
 /// A request on its way to a worker.
 #[derive(Debug)]
 struct Submission {
@@ -100,79 +99,6 @@ impl Submission {
             // A client that left meanwhile has dropped the receiver; then nobody wants the answer.
             let _ = reply.send(answer);
         }
-    }
-}
-
-/// A job that a worker has.
-#[derive(Debug)]
-struct InFlight {
-    id: u64,
-    submission: Submission,
-}
-
-/// One connected worker.
-struct Worker {
-    pid: u32,
-    hello: Rc<Hello>,
-    link: Rc<Link>,
-    window: Window,
-    in_flight: VecDeque<InFlight>,
-    /// No new jobs: it is being replaced or it said goodbye.
-    retiring: bool,
-    /// When the job at the head of `in_flight` can have started, or its stream last went on.
-    head_since: Instant,
-    /// The job at the head of `in_flight` has begun to stream its reply.
-    streaming: bool,
-    /// Jobs answered.
-    served: u64,
-    /// Jobs after which it is replaced; zero means never.
-    serves_at_most: u64,
-    /// The supervisor has been asked to replace or to kill it.
-    asked_for: bool,
-}
-
-/// The settings that decide about workers; see `settings_table.py`.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    max_queue: usize,
-    scoring_timeout: Duration,
-    worker_timeout: Duration,
-    max_requests: u64,
-    max_worker_rss: u64,
-}
-
-impl Rules {
-    /// Picks them out of all settings.
-    pub fn of(settings: &Settings) -> Self {
-        Self {
-            max_queue: settings.max_queue,
-            scoring_timeout: settings.scoring_timeout,
-            worker_timeout: settings.worker_timeout,
-            max_requests: settings.max_requests,
-            max_worker_rss: settings.max_worker_rss,
-        }
-    }
-
-    /// Requests that the next worker may serve: the setting give or take a tenth, so that not all go at once.
-    fn requests_of_next(&self, worker_number: u64) -> u64 {
-        let tenth = self.max_requests / 10;
-        if tenth == 0 {
-            return self.max_requests;
-        }
-        // Spread evenly instead of at random: neighbours must differ, whatever the numbers.
-        self.max_requests - tenth + worker_number.wrapping_mul(7919) % (2 * tenth + 1)
-    }
-
-    /// What to tell the client of a job that has been running for so long, if that is too long.
-    fn overdue(&self, running: Duration, streaming: bool) -> Option<String> {
-        let scoring = (!self.scoring_timeout.is_zero() && !streaming).then_some(self.scoring_timeout + INTERRUPT_GRACE);
-        let worker = (!self.worker_timeout.is_zero()).then_some(self.worker_timeout);
-        if scoring.is_some_and(|limit| running > limit) {
-            return Some(format!("Scoring timeout after {} ms", self.scoring_timeout.as_millis()));
-        }
-        worker.filter(|limit| running > *limit).map(|limit| {
-            format!("The request was not finished within {} seconds (WORKER_TIMEOUT).", limit.as_secs_f64())
-        })
     }
 }
 
@@ -331,7 +257,8 @@ impl Dispatcher {
             streaming: false,
             served: 0,
             serves_at_most: self.rules.requests_of_next(worker_id),
-            asked_for: false,
+            recycling: false,
+            doomed: false,
         };
         let pid = worker.pid;
         state.workers.insert(worker_id, worker);
@@ -426,8 +353,8 @@ impl Dispatcher {
         worker.head_since = Instant::now();
         worker.streaming = false;
         worker.served += 1;
-        if worker.serves_at_most > 0 && worker.served >= worker.serves_at_most && !worker.asked_for {
-            worker.asked_for = true;
+        if worker.serves_at_most > 0 && worker.served >= worker.serves_at_most && !worker.recycling {
+            worker.recycling = true;
             self.supervisor.ask_to_recycle(worker.pid, &format!("has served {} requests", worker.served));
         }
         state.assign();
@@ -523,95 +450,4 @@ impl State {
 /// An idle worker if there is one, else the least loaded whose window is open.
 fn next_worker(workers: &mut BTreeMap<u64, Worker>) -> Option<&mut Worker> {
     workers.values_mut().filter(|worker| worker.accepts()).min_by_key(|worker| worker.in_flight.len())
-}
-
-impl Worker {
-    /// If the running job takes too long: who waits for it, and what to tell them. The worker gets nothing more.
-    fn take_overdue(&mut self, now: Instant, rules: &Rules) -> Option<(Option<oneshot::Sender<Answer>>, String)> {
-        if self.retiring && self.asked_for {
-            return None;
-        }
-        let running = self.in_flight.front_mut()?;
-        let message = rules.overdue(now.duration_since(self.head_since), self.streaming)?;
-        self.retiring = true;
-        self.asked_for = true;
-        Some((running.submission.reply.take(), message))
-    }
-
-    fn recycle_if_large(&mut self, rules: &Rules, supervisor: &Supervisor) {
-        if rules.max_worker_rss == 0 || self.asked_for {
-            return;
-        }
-        let Some(mib) = resident_mib(self.pid).filter(|mib| *mib > rules.max_worker_rss) else { return };
-        self.asked_for = true;
-        supervisor.ask_to_recycle(self.pid, &format!("uses {mib} MiB (--max_worker_rss {})", rules.max_worker_rss));
-    }
-
-    fn accepts(&self) -> bool {
-        if self.retiring {
-            return false;
-        }
-        // A worker that still has bytes of earlier jobs to read gains nothing from more of them.
-        self.in_flight.is_empty() || (self.in_flight.len() < self.window.size() && self.link.is_flushed())
-    }
-
-    fn take(&mut self, id: u64, submission: Submission) {
-        let head = if self.hello.wants_request {
-            submission.job.encode_head(submission.body.len())
-        } else {
-            submission.job.encode_short_head(submission.body.len())
-        };
-        if self.in_flight.is_empty() {
-            self.head_since = Instant::now();
-        }
-        self.link.send(head, submission.body.clone());
-        self.in_flight.push_back(InFlight { id, submission });
-    }
-}
-
-/// Resident memory of a process; `None` where the system does not tell it in this way.
-fn resident_mib(pid: u32) -> Option<u64> {
-    let pages: u64 = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?.split(' ').nth(1)?.parse().ok()?;
-    let page_size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    Some(pages * u64::try_from(page_size).ok()? / (1 << 20))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RULES: Rules = Rules {
-        max_queue: 1,
-        scoring_timeout: Duration::from_millis(400),
-        worker_timeout: Duration::from_secs(300),
-        max_requests: 1000,
-        max_worker_rss: 0,
-    };
-
-    #[test]
-    fn limits_are_told_by_their_name_and_the_earlier_one_counts() {
-        let message = "Scoring timeout after 400 ms".to_owned();
-        assert_eq!(RULES.overdue(Duration::from_millis(2300), false), None);
-        assert_eq!(RULES.overdue(Duration::from_millis(2500), false), Some(message));
-        assert_eq!(RULES.overdue(Duration::from_millis(2500), true), None);
-        let text = RULES.overdue(Duration::from_secs(301), true).expect("too long for a part of a stream");
-        assert!(text.contains("300 seconds") && text.contains("WORKER_TIMEOUT"), "{text}");
-        let unlimited = Rules { scoring_timeout: Duration::ZERO, worker_timeout: Duration::ZERO, ..RULES };
-        assert_eq!(unlimited.overdue(Duration::from_secs(1 << 40), false), None);
-    }
-
-    #[test]
-    fn workers_are_recycled_at_different_counts_within_a_tenth() {
-        let counts: Vec<u64> = (0..8).map(|number| RULES.requests_of_next(number)).collect();
-        assert!(counts.iter().all(|count| (900..=1100).contains(count)), "{counts:?}");
-        assert!(counts.windows(2).all(|pair| pair[0] != pair[1]), "{counts:?}");
-        assert_eq!(Rules { max_requests: 3, ..RULES }.requests_of_next(5), 3);
-        assert_eq!(Rules { max_requests: 0, ..RULES }.requests_of_next(5), 0);
-    }
-
-    #[test]
-    fn own_memory_is_told() {
-        assert!(resident_mib(std::process::id()).is_some_and(|mib| mib < 100_000));
-        assert_eq!(resident_mib(u32::MAX), None);
-    }
 }

@@ -39,7 +39,7 @@ use self::{
 };
 use crate::{
     control::{Order, Supervisor},
-    dispatch::{remote, Dispatcher, Rules},
+    dispatch::{remote, rules::Rules, Dispatcher},
     settings::Settings,
 };
 

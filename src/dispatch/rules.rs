@@ -1,0 +1,103 @@
+//! The limits of a worker: how long a job may take, after how many jobs or how much memory it is replaced.
+//!
+//! Numbers from the settings and pure decisions; asked by the front's event loop for every worker, ten times a second.
+
+use std::time::Duration;
+
+use crate::settings::Settings;
+
+/// `SCORING_TIMEOUT_MS` interrupts Python code in the worker itself. A call that is stuck in native code has this much
+/// more time before its client is answered here and its worker killed.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
+
+/// The settings that decide about workers; see `settings_table.py`.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub(super) max_queue: usize,
+    scoring_timeout: Duration,
+    worker_timeout: Duration,
+    max_requests: u64,
+    pub(super) max_worker_rss: u64,
+}
+
+impl Rules {
+    /// Picks them out of all settings.
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            max_queue: settings.max_queue,
+            scoring_timeout: settings.scoring_timeout,
+            worker_timeout: settings.worker_timeout,
+            max_requests: settings.max_requests,
+            max_worker_rss: settings.max_worker_rss,
+        }
+    }
+
+    /// Requests that the next worker may serve: the setting give or take a tenth, so that not all go at once.
+    pub(super) fn requests_of_next(&self, worker_number: u64) -> u64 {
+        let tenth = self.max_requests / 10;
+        if tenth == 0 {
+            return self.max_requests;
+        }
+        // Spread evenly instead of at random: neighbours must differ, whatever the numbers.
+        self.max_requests - tenth + worker_number.wrapping_mul(7919) % (2 * tenth + 1)
+    }
+
+    /// What to tell the client of a job that has been running for so long, if that is too long.
+    pub(super) fn overdue(&self, running: Duration, streaming: bool) -> Option<String> {
+        let scoring = (!self.scoring_timeout.is_zero() && !streaming).then_some(self.scoring_timeout + INTERRUPT_GRACE);
+        let worker = (!self.worker_timeout.is_zero()).then_some(self.worker_timeout);
+        if scoring.is_some_and(|limit| running > limit) {
+            return Some(format!("Scoring timeout after {} ms", self.scoring_timeout.as_millis()));
+        }
+        worker.filter(|limit| running > *limit).map(|limit| {
+            format!("The request was not finished within {} seconds (WORKER_TIMEOUT).", limit.as_secs_f64())
+        })
+    }
+}
+
+/// Resident memory of a process; `None` where the system does not tell it in this way.
+pub(super) fn resident_mib(pid: u32) -> Option<u64> {
+    let pages: u64 = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?.split(' ').nth(1)?.parse().ok()?;
+    let page_size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * u64::try_from(page_size).ok()? / (1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules {
+        max_queue: 1,
+        scoring_timeout: Duration::from_millis(400),
+        worker_timeout: Duration::from_secs(300),
+        max_requests: 1000,
+        max_worker_rss: 0,
+    };
+
+    #[test]
+    fn limits_are_told_by_their_name_and_the_earlier_one_counts() {
+        let message = "Scoring timeout after 400 ms".to_owned();
+        assert_eq!(RULES.overdue(Duration::from_millis(2300), false), None);
+        assert_eq!(RULES.overdue(Duration::from_millis(2500), false), Some(message));
+        assert_eq!(RULES.overdue(Duration::from_millis(2500), true), None);
+        let text = RULES.overdue(Duration::from_secs(301), true).expect("too long for a part of a stream");
+        assert!(text.contains("300 seconds") && text.contains("WORKER_TIMEOUT"), "{text}");
+        let unlimited = Rules { scoring_timeout: Duration::ZERO, worker_timeout: Duration::ZERO, ..RULES };
+        assert_eq!(unlimited.overdue(Duration::from_secs(1 << 40), false), None);
+    }
+
+    #[test]
+    fn workers_are_recycled_at_different_counts_within_a_tenth() {
+        let counts: Vec<u64> = (0..8).map(|number| RULES.requests_of_next(number)).collect();
+        assert!(counts.iter().all(|count| (900..=1100).contains(count)), "{counts:?}");
+        assert!(counts.windows(2).all(|pair| pair[0] != pair[1]), "{counts:?}");
+        assert_eq!(Rules { max_requests: 3, ..RULES }.requests_of_next(5), 3);
+        assert_eq!(Rules { max_requests: 0, ..RULES }.requests_of_next(5), 0);
+    }
+
+    #[test]
+    fn own_memory_is_told() {
+        assert!(resident_mib(std::process::id()).is_some_and(|mib| mib < 100_000));
+        assert_eq!(resident_mib(u32::MAX), None);
+    }
+}
