@@ -7,6 +7,7 @@ workers begin. One thread for ever: nothing here may start another.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
@@ -41,6 +42,10 @@ _NO_CORE = (
 
 class ListenError(Exception):
     """A listener cannot be opened; the text is for the user."""
+
+
+class _ForkFailed(Exception):
+    """The system refused another process; the text says why."""
 
 
 class _ChildEnded(Exception):
@@ -274,13 +279,19 @@ class _Loop:
     def _perform(self, action: supervisor.Action) -> supervisor.Event | None:
         """Do it. A fork yields the event that it happened."""
         if isinstance(action, supervisor.SpawnFront):
-            return supervisor.Spawned(self._spawn_front(), is_front=True)
+            try:
+                return supervisor.Spawned(self._spawn_front(), is_front=True)
+            except _ForkFailed as error:
+                return supervisor.SpawnFailed(is_front=True, reason=str(error))
         if isinstance(action, supervisor.SpawnWorker):
             if self._settings.worker_preload and self._prepared is None:
                 failure = self._preload()
                 if failure is not None:
                     return failure
-            return supervisor.Spawned(self._spawn_worker(), is_front=False)
+            try:
+                return supervisor.Spawned(self._spawn_worker(), is_front=False)
+            except _ForkFailed as error:
+                return supervisor.SpawnFailed(is_front=False, reason=str(error))
         if isinstance(action, supervisor.Kill):
             # Children are only reaped in this loop, so the number cannot have passed to a stranger.
             os.kill(action.pid, action.number)
@@ -353,14 +364,26 @@ class _Loop:
     def _fork(self, begin: Callable[[], int]) -> int:
         """Fork; in the child, run ``begin`` and leave the supervisor's loop for good with its exit code."""
         # What is still buffered would be written once more by the child.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
+        for stream in (sys.stdout, sys.stderr):
+            # A reader that has gone away must not take the server with it.
+            with contextlib.suppress(OSError):
+                stream.flush()
+        # Until the child has handlers of its own, a signal to it would be told to the supervisor: they share the socket
+        # that signal numbers are written to.
+        handled = {getattr(signal, name) for name in _HANDLED}
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            raise _ForkFailed(error.strerror) from error
         if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             return pid
         signal.set_wakeup_fd(-1)
-        for name in _HANDLED:
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._wake_reader.close()
         self._wake_writer.close()
         if self._front is not None:

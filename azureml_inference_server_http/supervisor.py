@@ -22,6 +22,8 @@ FATAL_EXIT_CODES = (3, 4)
 MAX_EARLY_DEATHS = 5
 # Seconds before the first, second, … new attempt after early deaths.
 BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+# Seconds before a fork that failed is tried again.
+SPAWN_AGAIN = 1.0
 # Seconds between a worker's TERM and its KILL once nobody waits for its answer.
 KILL_AFTER = 0.5
 # Seconds that the front gets beyond its own time-outs before it is taken for stuck.
@@ -39,6 +41,13 @@ class Spawned(NamedTuple):
 
     pid: int
     is_front: bool
+
+
+class SpawnFailed(NamedTuple):
+    """A process that an action asked for could not be forked: the system is out of processes or memory."""
+
+    is_front: bool
+    reason: str
 
 
 class Exited(NamedTuple):
@@ -82,7 +91,7 @@ class Tick(NamedTuple):
     """The time of ``Supervisor.next_wakeup`` has come."""
 
 
-Event = Union[Started, Spawned, Exited, Ready, KillWanted, RecycleWanted, PreloadFailed, Signalled, Tick]
+Event = Union[Started, Spawned, SpawnFailed, Exited, Ready, KillWanted, RecycleWanted, PreloadFailed, Signalled, Tick]
 
 # ---- Actions
 
@@ -177,6 +186,8 @@ class Supervisor:
             actions: list[Action] = [SpawnFront(), *self._fill_up()]
         elif isinstance(event, Spawned):
             actions = self._spawned(event)
+        elif isinstance(event, SpawnFailed):
+            actions = self._spawn_failed(event, now)
         elif isinstance(event, Exited):
             actions = self._exited(event, now)
         elif isinstance(event, Ready):
@@ -216,6 +227,16 @@ class Supervisor:
         if self.phase == "stopping":
             return [Kill(event.pid, signal.SIGKILL)]
         return []
+
+    def _spawn_failed(self, event: SpawnFailed, now: float) -> list[Action]:
+        """Try again in a while: what serves goes on serving."""
+        if event.is_front:
+            self._spawn_front_at = now + SPAWN_AGAIN
+        else:
+            self._asked.pop(0)
+            self._spawn_workers_at = now + SPAWN_AGAIN
+        what = "the front process" if event.is_front else "a worker"
+        return [Log("error", f"Cannot start {what}: {event.reason}. Trying again.")]
 
     def _exited(self, event: Exited, now: float) -> list[Action]:
         if event.pid == self.front:
@@ -333,7 +354,10 @@ class Supervisor:
         if self.phase != "serving":
             return []
         if number == signal.SIGHUP:
-            self._to_replace = [pid for pid, worker in self.workers.items() if not worker.retiring]
+            # Neither those whose successor is being started already, nor the successors: they are new enough.
+            replaced = {*self._asked, *(worker.replaces for worker in self.workers.values())}
+            old = [pid for pid, worker in self.workers.items() if not worker.retiring and worker.replaces is None]
+            self._to_replace = [pid for pid in old if pid not in replaced]
             return [Log("info", "Replacing the workers one by one."), *self._replace_next()]
         if number == signal.SIGTTIN:
             self.worker_count += 1

@@ -6,6 +6,7 @@ launcher, on the main thread, which also is the thread that calls run().
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -76,7 +77,9 @@ def prepare(settings: Settings) -> Prepared | None:
 
     try:
         debug.connect(settings)
-        print("Initializing logger", flush=True)
+        # The line is for people; a reader that has gone away must not keep the script from being served.
+        with contextlib.suppress(OSError):
+            print("Initializing logger", flush=True)
         print_log_hook.install()
         if settings.cors_origins:
             origins = ", ".join(origin.strip() for origin in settings.cors_origins.split(","))

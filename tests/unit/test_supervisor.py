@@ -22,6 +22,7 @@ from azureml_inference_server_http.supervisor import (
     RecycleWanted,
     Signalled,
     Spawned,
+    SpawnFailed,
     SpawnFront,
     SpawnWorker,
     Started,
@@ -580,3 +581,25 @@ def test_the_command_finishes_once(one):
 @pytest.mark.parametrize(("code", "text"), [(0, "exited with code 0"), (-9, "was killed by signal 9 (SIGKILL)")])
 def test_how_a_process_ended_in_words(code, text):
     assert supervisor.describe_exit(code) == text
+
+
+def test_a_second_hup_while_the_first_is_at_work_leaves_no_surplus(two):
+    two.signal(signal.SIGHUP)
+    two.signal(signal.SIGHUP)
+    for _ in range(6):
+        for pid in list(two.workers):
+            two.ready(pid)
+        for pid in list(two.workers):
+            if two.state.workers[pid].retiring:
+                two.exit(pid, 0)
+    assert [worker.retiring for worker in two.state.workers.values()] == [False, False]
+
+
+def test_a_worker_that_cannot_be_forked_is_tried_again():
+    state = Supervisor(1, 30.0)
+    state.handle(Started(), 0.0)
+    state.handle(Spawned(1, is_front=True), 0.0)
+    actions = state.handle(SpawnFailed(is_front=False, reason="Resource temporarily unavailable"), 5.0)
+    assert [action.level for action in actions if isinstance(action, Log)] == ["error"]
+    assert state.next_wakeup() == 6.0
+    assert state.handle(Tick(), 6.0) == [SpawnWorker()]
