@@ -47,7 +47,7 @@ class Suite:
             return [result for results in pool.map(self._case, chosen) for result in results]
 
     def _case(self, case: Case) -> list[Result]:
-        """One case. Anything unexpected is looked at a second time: what was chance on a busy machine does not repeat."""
+        """One case. What is unexpected is looked at a second time: chance on a busy machine does not repeat itself."""
         results = self._attempt(case)
         return self._attempt(case, reuse=False) if any(result.failed for result in results) else results
 
