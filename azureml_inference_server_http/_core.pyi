@@ -1,14 +1,11 @@
 """Types of the Rust module (``src/python_module.rs``)."""
 
 from collections.abc import Callable
-from typing import Final
 
 from .script import Script
 from .settings import Settings
 
-__all__ = ["VERSION", "check", "die_with_parent", "serve", "work"]
-
-VERSION: Final[str]
+__all__ = ["check", "die_with_parent", "serve", "work"]
 
 def serve(
     settings: Settings,

@@ -147,13 +147,15 @@ def _socket_path(folder: str) -> str:
 
 
 def _remove_folder(folder: str) -> None:
-    for remove, path in ((os.unlink, _socket_path(folder)), (os.rmdir, folder)):
-        try:
-            remove(path)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            _logger.warning("Cannot remove %s: %s", path, error)
+    # The socket, and counters (src/claims.rs) that no front has taken over.
+    try:
+        for entry in os.scandir(folder):
+            os.unlink(entry)
+        os.rmdir(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        _logger.warning("Cannot remove %s: %s", folder, error)
 
 
 # ---- Supervising

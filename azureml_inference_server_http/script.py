@@ -8,6 +8,7 @@ on the main thread.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -18,7 +19,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn
 
 from . import contrib_services, inputs, outputs
 from .server.user_script import (
@@ -37,6 +38,8 @@ MODULE_NAME = "entry_module"
 DEFAULT_MODULE = "main"
 HEADERS_PARAMETER = "request_headers"
 MODEL_LISTING_LINES = 200
+# Longest x-ms-run-error-location, in characters.
+MAX_LOCATION = 256
 
 _PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LIBRARY_FOLDER = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
@@ -154,6 +157,23 @@ class Script:
             text = f"{_TRACEBACK}\n{text}"
         _logger.error("Encountered Exception: %s", text)
 
+    def end_forked_child(self, exc: BaseException | None) -> NoReturn:
+        """End a process that run() forked and then returned in, or left with ``exc``: not by way of the server's code.
+
+        Exit code as Python's own at the end of a script: SystemExit's, 1 for any other exception, else 0.
+        """
+        code = 0
+        if isinstance(exc, SystemExit):
+            code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+        elif exc is not None:
+            code = 1
+            with contextlib.suppress(OSError, ValueError):
+                traceback.print_exception(type(exc), exc, exc.__traceback__)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code & 0xFF)
+
     def _flask(self) -> FlaskContext:
         if self._flask_context is None:
             from .flask_context import FlaskContext
@@ -167,7 +187,8 @@ class Script:
             name = _own_name(frame.f_code.co_filename, self._own_folders)
             if name is not None:
                 deepest = f"{name}:{line} {type(exc).__name__}"
-        return deepest and "".join(char if " " <= char <= "~" else "?" for char in deepest)
+        # A header: one line of plain characters, and short enough for every proxy.
+        return deepest and "".join(char if " " <= char <= "~" else "?" for char in deepest[:MAX_LOCATION])
 
 
 def load(settings: Settings) -> Script:

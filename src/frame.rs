@@ -64,6 +64,8 @@ pub enum Kind {
     Retire = 8,
     /// Worker to front: it will not start any job that it has not answered yet.
     Goodbye = 9,
+    /// Worker to front: it found a job revoked and did not start it.
+    Skipped = 10,
 }
 
 impl Kind {
@@ -78,6 +80,7 @@ impl Kind {
             7 => Self::Cancel,
             8 => Self::Retire,
             9 => Self::Goodbye,
+            10 => Self::Skipped,
             other => return Err(FrameError::UnknownKind(other)),
         })
     }
@@ -153,6 +156,8 @@ pub struct Hello {
     pub protocol: u16,
     /// Process id of the worker.
     pub pid: u32,
+    /// Name of the file with the counter of started jobs (`claims.rs`), beside the socket; empty if there is none.
+    pub claims: String,
     /// True if OPTIONS and HEAD on `/score` reach the script (`@rawhttp`, contract section 11).
     pub raw: bool,
     /// True if jobs must carry request headers, target and peer; otherwise only method, query and body are sent.

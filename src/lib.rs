@@ -2,7 +2,7 @@
 //!
 //! One crate, two roles, never in one process: the **front** (`front`, `dispatch`, `control`) owns clients and the
 //! queue and touches no Python object on the request path; a **worker** (`worker`) runs the user's script. They share
-//! only [`frame`]. `error`, `pyjson` and `settings` are leaves. `docs/design.md` follows one request through the files.
+//! only [`frame`] and [`claims`]. `error`, `pyjson` and `settings` are leaves. `docs/design.md` follows one request through the files.
 //!
 //! pyo3 is named only here and in `settings`, `logging` and `worker`; without the `python` feature the rest builds and
 //! is tested on a machine without libpython.
@@ -11,6 +11,8 @@ pub mod frame;
 pub mod pyjson;
 pub mod settings;
 
+#[cfg(unix)]
+pub mod claims;
 #[cfg(unix)]
 pub mod control;
 #[cfg(unix)]

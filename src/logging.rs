@@ -8,7 +8,7 @@ use std::{
     io::Write as _,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use log::{kv, Level, LevelFilter, Log, Metadata, Record};
@@ -18,6 +18,8 @@ use pyo3::prelude::*;
 const CAPACITY: usize = 16 * 1024;
 /// Records are gathered for this long before a batch is written: one wake-up and one write for all of them.
 const GATHER: Duration = Duration::from_millis(5);
+/// At the end, records get this long to be written: a full pipe that nobody reads must not keep the process alive.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Attribute of a record that names the worker a request was served by; `log_config.py` turns it into the pid shown.
 const WORKER_PID: &str = "worker_pid";
 
@@ -147,11 +149,13 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    /// Emits what is queued and ends the thread. Must be called without holding the GIL.
+    /// Emits what is queued and ends the thread, unless nobody reads what it writes. Must be called without the GIL.
     pub(crate) fn finish(self) {
         self.queue.end();
-        // An error means that the thread panicked; its message is on stderr already.
-        let _ = self.thread.join();
+        let deadline = Instant::now() + PATIENCE;
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(GATHER);
+        }
     }
 }
 

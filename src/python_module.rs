@@ -11,10 +11,6 @@ use crate::{fd, front, logging, settings::Settings, worker};
 mod _core {
     use super::*;
 
-    #[pymodule_export]
-    #[allow(missing_docs)]
-    const VERSION: &str = env!("CARGO_PKG_VERSION");
-
     /// Serves clients until the supervisor says stop; the front process's whole life. The descriptors are taken over.
     #[pyfunction]
     #[pyo3(signature = (settings, *, clients, workers, supervisor, log_level, log_to_python))]

@@ -33,6 +33,7 @@ enum Message {
     Hello {
         protocol: u16,
         pid: u32,
+        claims: String,
         raw: bool,
         wants_request: bool,
         swagger: BTreeMap<String, String>,
@@ -149,8 +150,8 @@ fn read(frame: &Frame) -> Meaning {
 impl Message {
     fn write(self, wire: &mut Vec<u8>) -> Meaning {
         match self {
-            Self::Hello { protocol, pid, raw, wants_request, swagger } => {
-                let hello = Hello { protocol, pid, raw, wants_request, swagger };
+            Self::Hello { protocol, pid, claims, raw, wants_request, swagger } => {
+                let hello = Hello { protocol, pid, claims, raw, wants_request, swagger };
                 wire.extend_from_slice(&hello.encode().expect("only text inside"));
                 Meaning::Hello(hello)
             }

@@ -3,9 +3,9 @@
 //! Owned by the front's event loop thread: `Rc` and `RefCell`, no locks, and no borrow is ever held across an await.
 //! `remote.rs` does the socket I/O of one worker; this file only decides.
 //!
-//! Invariants: a job is in exactly one place (the queue, or one worker's in-flight list); a worker answers strictly in
-//! order, so when it dies only the first job of its list can have been running, and the others go back to the head of
-//! the queue.
+//! Invariants: a job is in exactly one place (the queue, or one worker's in-flight list). A worker answers strictly in
+//! order and claims each job before it starts it (`claims.rs`), so jobs that it has not started can be taken back at any
+//! time: when it dies, when its running job turns out to be slow, when it hangs.
 
 pub mod queue;
 pub mod remote;
@@ -21,23 +21,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch, Notify};
 
 use self::{
     queue::{Full, Queue},
     remote::Link,
     rules::Rules,
-    window::Window,
     worker::{InFlight, Worker},
 };
 use crate::{
+    claims::Claims,
     control::Supervisor,
     frame::{Hello, Job, ReplyHead},
 };
-
-/// A job whose worker died before starting it is given to another this many times. Then the job itself is suspected
-/// (a body that kills every worker that reads it) and fails like a running one.
-const MAX_ATTEMPTS: u32 = 3;
 
 /// What becomes of a submitted job.
 #[derive(Debug)]
@@ -56,7 +52,7 @@ pub enum Answer {
         /// Status, headers, timing.
         head: ReplyHead,
         /// The parts; an `Err` is the reason why the stream broke off, and its last item.
-        parts: mpsc::Receiver<Result<Bytes, String>>,
+        parts: mpsc::UnboundedReceiver<remote::Part>,
         /// Process id of the worker that makes it.
         pid: u32,
     },
@@ -85,7 +81,6 @@ struct Submission {
     body: Bytes,
     /// Gone once a streamed reply has begun.
     reply: Option<oneshot::Sender<Answer>>,
-    attempts: u32,
 }
 
 impl Submission {
@@ -108,6 +103,8 @@ struct State {
     next_worker: u64,
     next_job: u64,
     stopped: bool,
+    /// Told when a worker gets a job while it has another.
+    prefetched: Rc<Notify>,
     /// How processes ended, until their worker's loss is handled.
     exits: HashMap<u32, String>,
 }
@@ -120,7 +117,7 @@ pub struct Dispatcher {
     script: watch::Sender<Option<Rc<Hello>>>,
     /// Workers that accept jobs.
     ready: watch::Sender<usize>,
-    exits_changed: Rc<tokio::sync::Notify>,
+    exits_changed: Rc<Notify>,
     rules: Rc<Rules>,
     supervisor: Rc<Supervisor>,
     max_body_len: u64,
@@ -166,6 +163,7 @@ impl Dispatcher {
             next_worker: 0,
             next_job: 0,
             stopped: false,
+            prefetched: Rc::default(),
             exits: HashMap::new(),
         };
         Self {
@@ -194,10 +192,10 @@ impl Dispatcher {
         self.script.borrow().clone()
     }
 
-    /// Waits until a worker has told how its script wants to be called.
+    /// Waits until a worker has told how its script wants to be called; `None` if the server stops before that.
     pub async fn script_known(&self) -> Option<Rc<Hello>> {
         let mut script = self.script.subscribe();
-        let known = script.wait_for(Option::is_some).await.ok()?;
+        let known = script.wait_for(|script| script.is_some() || self.state.borrow().stopped).await.ok()?;
         known.clone()
     }
 
@@ -208,7 +206,7 @@ impl Dispatcher {
         let id = state.next_job;
         state.next_job += 1;
         job.id = id;
-        let submission = Submission { job, body, reply: Some(reply), attempts: 0 };
+        let submission = Submission { job, body, reply: Some(reply) };
         if state.stopped {
             submission.answer(Answer::Stopped);
         } else {
@@ -238,28 +236,16 @@ impl Dispatcher {
         for submission in open {
             submission.answer(Answer::Stopped);
         }
+        self.script.send_modify(|_| ());
     }
 
     /// Takes a worker into the pool; it gets its first job at once if one waits.
-    fn join(&self, hello: Hello, link: Rc<Link>) -> u64 {
+    fn join(&self, hello: Hello, link: Rc<Link>, claims: Option<Claims>) -> u64 {
         let hello = Rc::new(hello);
         let mut state = self.state.borrow_mut();
         let worker_id = state.next_worker;
         state.next_worker += 1;
-        let worker = Worker {
-            pid: hello.pid,
-            hello: hello.clone(),
-            link,
-            window: Window::default(),
-            in_flight: VecDeque::new(),
-            retiring: false,
-            head_since: Instant::now(),
-            streaming: false,
-            served: 0,
-            serves_at_most: self.rules.requests_of_next(worker_id),
-            recycling: false,
-            doomed: false,
-        };
+        let worker = Worker::new(hello.clone(), link, claims, self.rules.requests_of_next(worker_id));
         let pid = worker.pid;
         state.workers.insert(worker_id, worker);
         state.assign();
@@ -280,7 +266,7 @@ impl Dispatcher {
     }
 
     fn publish_ready(&self) {
-        let ready = self.state.borrow().workers.values().filter(|worker| !worker.retiring).count();
+        let ready = self.state.borrow().workers.values().filter(|worker| worker.is_ready()).count();
         self.ready.send_if_modified(|current| std::mem::replace(current, ready) != ready);
     }
 
@@ -352,6 +338,7 @@ impl Dispatcher {
         worker.window.record(busy_ms);
         worker.head_since = Instant::now();
         worker.streaming = false;
+        worker.unresponsive_since = None;
         worker.served += 1;
         if worker.serves_at_most > 0 && worker.served >= worker.serves_at_most && !worker.recycling {
             worker.recycling = true;
@@ -361,16 +348,45 @@ impl Dispatcher {
         Some(done.submission)
     }
 
-    /// A part of the worker's stream went out: it is not stuck.
-    fn stream_goes_on(&self, worker_id: u64) {
+    /// The worker's stream waits for its client (`true`), or goes on: either way the script is not stuck.
+    fn stream_is_held_up(&self, worker_id: u64, held_up: bool) {
         if let Some(worker) = self.state.borrow_mut().workers.get_mut(&worker_id) {
+            worker.held_up = held_up;
             worker.head_since = Instant::now();
         }
     }
 
-    /// Answers for workers whose job is overdue and has them killed; has workers replaced that have grown too large.
+    /// The worker has come to a job that had been taken back from it: it works again.
+    fn skipped(&self, worker_id: u64) {
+        let mut state = self.state.borrow_mut();
+        if let Some(worker) = state.workers.get_mut(&worker_id) {
+            if worker.unresponsive_since.take().is_some() {
+                log::info!(target: "azmlinfsrv.front", "Worker {} responds again", worker.pid);
+            }
+            worker.head_since = Instant::now();
+        }
+        state.assign();
+        drop(state);
+        self.publish_ready();
+    }
+
+    /// Takes jobs back that wait behind slow ones, for as long as the pool exists.
+    pub async fn rebalance(self) {
+        let prefetched = self.state.borrow().prefetched.clone();
+        loop {
+            prefetched.notified().await;
+            while self.state.borrow().workers.values().any(|worker| worker.in_flight.len() > 1) {
+                tokio::time::sleep(worker::PREFETCH_BEHIND).await;
+                self.state.borrow_mut().take_back(Worker::take_back_waiting);
+            }
+        }
+    }
+
+    /// Gives the jobs of workers that hang to others; answers for those whose job is overdue and has them killed; has
+    /// workers replaced that have grown too large.
     pub fn watch(&self, now: Instant) {
         let mut overdue = Vec::new();
+        self.state.borrow_mut().take_back(Worker::take_back_from_hung);
         for worker in self.state.borrow_mut().workers.values_mut() {
             if let Some((submission, message)) = worker.take_overdue(now, &self.rules) {
                 self.supervisor.ask_to_kill(worker.pid, &format!("did not finish a request in time ({message})"));
@@ -404,36 +420,44 @@ impl Dispatcher {
     fn leave(&self, worker_id: u64) -> Option<Submission> {
         let mut state = self.state.borrow_mut();
         let mut worker = state.workers.remove(&worker_id)?;
-        let running = worker.in_flight.pop_front();
-        state.requeue(worker.in_flight);
+        let unstarted = worker.take_back_unstarted();
+        state.requeue(unstarted);
         state.assign();
         drop(state);
         self.publish_ready();
-        running.map(|job| job.submission)
+        // Without claims it never had more than one.
+        worker.in_flight.pop_front().map(|job| job.submission)
     }
 }
 
 impl State {
     /// Puts jobs that no worker started back at the head of the queue, in their order.
     fn requeue(&mut self, jobs: VecDeque<InFlight>) {
-        for mut job in jobs.into_iter().rev() {
-            if job.submission.is_abandoned() {
-                continue;
+        for job in jobs.into_iter().rev() {
+            if !job.submission.is_abandoned() {
+                self.queue.push_front(job.id, job.submission);
             }
-            job.submission.attempts += 1;
-            if job.submission.attempts >= MAX_ATTEMPTS {
-                let cause = format!("died {MAX_ATTEMPTS} times in a row before it could start the request");
-                job.submission.answer(Answer::Lost { pid: 0, cause });
-                continue;
-            }
-            self.queue.push_front(job.id, job.submission);
         }
+    }
+
+    /// Asks every worker for jobs to take back, and hands them out again.
+    fn take_back(&mut self, from: impl Fn(&mut Worker, Instant) -> VecDeque<InFlight>) {
+        let now = Instant::now();
+        let mut jobs: Vec<InFlight> = self.workers.values_mut().flat_map(|worker| from(worker, now)).collect();
+        if jobs.is_empty() {
+            return;
+        }
+        // The order in which they were submitted, whichever worker had them.
+        jobs.sort_by_key(|job| job.id);
+        self.requeue(jobs.into());
+        self.assign();
     }
 
     /// Hands out queued jobs for as long as a worker may take one.
     fn assign(&mut self) {
+        let now = Instant::now();
         while !self.queue.is_empty() {
-            let Some(worker) = next_worker(&mut self.workers) else {
+            let Some(worker) = next_worker(&mut self.workers, now) else {
                 return;
             };
             let Some((id, submission)) = self.queue.pop() else {
@@ -442,12 +466,15 @@ impl State {
             if submission.is_abandoned() {
                 continue;
             }
-            worker.take(id, submission);
+            worker.take(id, submission, now);
+            if worker.in_flight.len() > 1 {
+                self.prefetched.notify_one();
+            }
         }
     }
 }
 
 /// An idle worker if there is one, else the least loaded whose window is open.
-fn next_worker(workers: &mut BTreeMap<u64, Worker>) -> Option<&mut Worker> {
-    workers.values_mut().filter(|worker| worker.accepts()).min_by_key(|worker| worker.in_flight.len())
+fn next_worker(workers: &mut BTreeMap<u64, Worker>, now: Instant) -> Option<&mut Worker> {
+    workers.values_mut().filter(|worker| worker.accepts(now)).min_by_key(|worker| worker.in_flight.len())
 }

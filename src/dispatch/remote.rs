@@ -7,25 +7,30 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     io::{self, IoSlice},
+    path::Path,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{mpsc, Notify},
+    sync::{mpsc, Notify, OwnedSemaphorePermit, Semaphore},
 };
 
 use super::{Answer, Dispatcher, Submission};
-use crate::frame::{self, Decoder, Frame, Hello, Kind, ReplyHead};
+use crate::{
+    claims::Claims,
+    frame::{self, Decoder, Frame, Hello, Kind, ReplyHead},
+};
 
 /// How long a client of a lost request waits for the supervisor to say what happened to the worker.
 const EXIT_CAUSE_PATIENCE: Duration = Duration::from_millis(500);
 /// A peer that does not say hello within this time is not one of our workers.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
-/// Parts of a stream that wait for a slow client before its worker has to wait too.
-const STREAM_PARTS: usize = 64;
+/// Bytes of a stream that wait for a slow client before its worker has to wait too.
+const STREAM_BUFFER: u32 = 1 << 20;
 /// Read buffer growth.
 const READ_SIZE: usize = 64 * 1024;
 
@@ -124,10 +129,12 @@ fn advance(outbox: &mut VecDeque<Bytes>, mut written: usize) {
 
 /// Accepts workers for ever.
 pub async fn accept_workers(listener: UnixListener, dispatcher: Dispatcher) {
+    let folder = listener.local_addr().ok().and_then(|address| Some(address.as_pathname()?.parent()?.to_owned()));
+    let folder: Rc<Path> = folder.unwrap_or_default().into();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::task::spawn_local(serve_worker(stream, dispatcher.clone()));
+                tokio::task::spawn_local(serve_worker(stream, folder.clone(), dispatcher.clone()));
             }
             Err(error) => {
                 log::error!(target: "azmlinfsrv.front", "Cannot accept a worker: {error}");
@@ -138,7 +145,7 @@ pub async fn accept_workers(listener: UnixListener, dispatcher: Dispatcher) {
 }
 
 /// Reads frames from one worker until it is gone, then settles what it leaves behind.
-async fn serve_worker(stream: UnixStream, dispatcher: Dispatcher) {
+async fn serve_worker(stream: UnixStream, folder: Rc<Path>, dispatcher: Dispatcher) {
     let mut reader = Frames::new(stream, dispatcher.max_body_len);
     let hello = match tokio::time::timeout(HELLO_PATIENCE, reader.next()).await {
         Ok(Ok(Some(frame))) => match accepted_hello(&frame) {
@@ -149,7 +156,8 @@ async fn serve_worker(stream: UnixStream, dispatcher: Dispatcher) {
         _ => return,
     };
     let pid = hello.pid;
-    let worker_id = dispatcher.join(hello, reader.link.clone());
+    let claims = open_claims(&folder, &hello.claims);
+    let worker_id = dispatcher.join(hello, reader.link.clone(), claims);
     let session = Session { dispatcher: &dispatcher, worker_id, pid, stream: RefCell::new(None) };
     let link = reader.link.clone();
     let ended = tokio::select! {
@@ -160,6 +168,16 @@ async fn serve_worker(stream: UnixStream, dispatcher: Dispatcher) {
         log::debug!(target: "azmlinfsrv.front", "Connection to worker {pid} broke: {problem}");
     }
     session.settle(dispatcher.leave(worker_id)).await;
+}
+
+/// The counter that the worker has made. Without it the worker gets one job at a time, which is slower and no less right.
+fn open_claims(folder: &Path, name: &str) -> Option<Claims> {
+    if name.is_empty() || name.contains('/') {
+        return None;
+    }
+    Claims::open(&folder.join(name))
+        .inspect_err(|error| log::warn!(target: "azmlinfsrv.front", "Cannot share a counter with a worker: {error}"))
+        .ok()
 }
 
 fn accepted_hello(frame: &Frame) -> Result<Hello, String> {
@@ -217,7 +235,17 @@ impl Frames {
     }
 }
 
-type Parts = mpsc::Sender<Result<Bytes, String>>;
+/// A part of a stream on its way to the client, and the room it takes until the client has it.
+pub type Part = (Result<Bytes, String>, Option<OwnedSemaphorePermit>);
+
+/// The front's end of a stream whose client still listens.
+#[derive(Clone)]
+struct OpenStream {
+    id: u64,
+    parts: mpsc::UnboundedSender<Part>,
+    /// [`STREAM_BUFFER`] permits, one per byte.
+    room: Arc<Semaphore>,
+}
 
 /// What one worker's reading task keeps between frames.
 struct Session<'a> {
@@ -225,7 +253,7 @@ struct Session<'a> {
     worker_id: u64,
     pid: u32,
     /// The stream that the worker is in the middle of, and whose client still listens.
-    stream: RefCell<Option<(u64, Parts)>>,
+    stream: RefCell<Option<OpenStream>>,
 }
 
 impl Session<'_> {
@@ -245,9 +273,10 @@ impl Session<'_> {
                 }
             }
             Kind::StreamStart => self.start_stream(ReplyHead::decode(&frame)?, link),
-            Kind::StreamChunk => self.forward(frame::decode_id(&frame)?, Ok(frame.body), link).await,
-            Kind::StreamEnd => self.end_stream(&frame).await?,
+            Kind::StreamChunk => self.forward(frame::decode_id(&frame)?, frame.body, link).await,
+            Kind::StreamEnd => self.end_stream(&frame)?,
             Kind::Goodbye => self.dispatcher.give_back(self.worker_id),
+            Kind::Skipped => self.dispatcher.skipped(self.worker_id),
             Kind::Hello => self.dispatcher.renew(self.worker_id, Hello::decode(&frame)?),
             Kind::Job | Kind::Cancel | Kind::Retire => {
                 return Err(frame::FrameError::Malformed("message of a worker"));
@@ -258,34 +287,40 @@ impl Session<'_> {
 
     /// The job stays the worker's running one until the stream has ended.
     fn start_stream(&self, head: ReplyHead, link: &Link) {
-        let (sender, parts) = mpsc::channel(STREAM_PARTS);
+        let (sender, parts) = mpsc::unbounded_channel();
         let id = head.id;
         let answer = Answer::Stream { head, parts, pid: self.pid };
         let wanted = self.dispatcher.begin_stream(self.worker_id, id).is_some_and(|reply| reply.send(answer).is_ok());
         if wanted {
-            self.stream.replace(Some((id, sender)));
+            let room = Arc::new(Semaphore::new(STREAM_BUFFER as usize));
+            self.stream.replace(Some(OpenStream { id, parts: sender, room }));
         } else {
             link.send(frame::encode_with_id(Kind::Cancel, id, 0), Bytes::new());
         }
     }
 
-    /// Hands a part to the client. A full channel holds up this worker's socket alone, and with it its generator.
-    async fn forward(&self, id: u64, part: Result<Bytes, String>, link: &Link) {
-        let sender = self.stream.borrow().as_ref().filter(|(open, _)| *open == id).map(|(_, parts)| parts.clone());
-        let Some(sender) = sender else { return };
-        let left = sender.send(part).await.is_err();
-        self.dispatcher.stream_goes_on(self.worker_id);
-        if left {
+    /// Hands a part to the client. Too much unread holds up this worker's socket alone, and with it its generator.
+    async fn forward(&self, id: u64, part: Bytes, link: &Link) {
+        let open = self.stream.borrow().as_ref().filter(|open| open.id == id).cloned();
+        let Some(open) = open else { return };
+        let size = u32::try_from(part.len()).unwrap_or(STREAM_BUFFER).min(STREAM_BUFFER);
+        self.dispatcher.stream_is_held_up(self.worker_id, true);
+        let room = tokio::select! {
+            room = open.room.acquire_many_owned(size) => room.ok(),
+            () = open.parts.closed() => None,
+        };
+        self.dispatcher.stream_is_held_up(self.worker_id, false);
+        if open.parts.send((Ok(part), room)).is_err() {
             self.stream.replace(None);
             link.send(frame::encode_with_id(Kind::Cancel, id, 0), Bytes::new());
         }
     }
 
-    async fn end_stream(&self, frame: &Frame) -> Result<(), frame::FrameError> {
+    fn end_stream(&self, frame: &Frame) -> Result<(), frame::FrameError> {
         let id = frame::decode_id(frame)?;
         let open = self.stream.take();
-        if let (Some((_, parts)), false) = (open, frame.body.is_empty()) {
-            let _ = parts.send(Err(String::from_utf8_lossy(&frame.body).into_owned())).await;
+        if let (Some(open), false) = (open, frame.body.is_empty()) {
+            let _ = open.parts.send((Err(String::from_utf8_lossy(&frame.body).into_owned()), None));
         }
         // However fast it was, a script that streams is not one to queue behind.
         drop(self.dispatcher.finish(self.worker_id, id, f64::INFINITY));
@@ -297,9 +332,9 @@ impl Session<'_> {
         let cause = self.dispatcher.exit_cause(self.pid, EXIT_CAUSE_PATIENCE).await;
         let cause = cause.unwrap_or_else(|| "closed its connection".to_owned());
         let pid = self.pid;
-        if let Some((_, parts)) = self.stream.take() {
+        if let Some(open) = self.stream.take() {
             log::error!(target: "azmlinfsrv.front", "Worker {pid} {cause} in the middle of a streamed reply");
-            let _ = parts.send(Err(cause.clone())).await;
+            let _ = open.parts.send((Err(cause.clone()), None));
         }
         if let Some(job) = running {
             job.answer(Answer::Lost { pid, cause });

@@ -2,7 +2,11 @@
 //!
 //! State and its small decisions; owned by the dispatcher, in the front's event loop.
 
-use std::{collections::VecDeque, rc::Rc, time::Instant};
+use std::{
+    collections::VecDeque,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::oneshot;
 
@@ -12,12 +16,20 @@ use super::{
     window::Window,
     Answer, Submission,
 };
-use crate::{control::Supervisor, frame::Hello};
+use crate::{claims::Claims, control::Supervisor, frame::Hello};
+
+/// Nothing is sent ahead of time to a worker whose running job has taken this long, and what was sent is taken back: it
+/// may take very much longer.
+pub(super) const PREFETCH_BEHIND: Duration = Duration::from_millis(2);
+/// A worker that has not started a job after this time, though it has nothing else to do, is stopped or hangs.
+const UNRESPONSIVE_AFTER: Duration = Duration::from_millis(500);
 
 /// A job that a worker has.
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) id: u64,
+    /// Its number on this worker's connection, as `claims.rs` counts.
+    number: u64,
     pub(super) submission: Submission,
 }
 
@@ -26,6 +38,10 @@ pub(super) struct Worker {
     pub(super) pid: u32,
     pub(super) hello: Rc<Hello>,
     pub(super) link: Rc<Link>,
+    /// Who owns the jobs in `in_flight`; without it nothing is sent ahead of time.
+    pub(super) claims: Option<Claims>,
+    /// Jobs sent so far.
+    pub(super) sent: u64,
     pub(super) window: Window,
     pub(super) in_flight: VecDeque<InFlight>,
     /// No new jobs: it is being replaced or it said goodbye.
@@ -34,6 +50,10 @@ pub(super) struct Worker {
     pub(super) head_since: Instant,
     /// The job at the head of `in_flight` has begun to stream its reply.
     pub(super) streaming: bool,
+    /// The stream waits for its client, not for the script.
+    pub(super) held_up: bool,
+    /// Since when it has not started what it was sent; it gets nothing until it shows life again.
+    pub(super) unresponsive_since: Option<Instant>,
     /// Jobs answered.
     pub(super) served: u64,
     /// Jobs after which it is replaced; zero means never.
@@ -45,20 +65,46 @@ pub(super) struct Worker {
 }
 
 impl Worker {
+    pub(super) fn new(hello: Rc<Hello>, link: Rc<Link>, claims: Option<Claims>, serves_at_most: u64) -> Self {
+        Self {
+            pid: hello.pid,
+            hello,
+            link,
+            claims,
+            sent: 0,
+            window: Window::default(),
+            in_flight: VecDeque::new(),
+            retiring: false,
+            head_since: Instant::now(),
+            streaming: false,
+            held_up: false,
+            unresponsive_since: None,
+            served: 0,
+            serves_at_most,
+            recycling: false,
+            doomed: false,
+        }
+    }
+
+    /// True if it takes requests: what health tells.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.retiring && self.unresponsive_since.is_none()
+    }
+
     /// If the running job takes too long: who waits for it, and what to tell them. The worker gets nothing more.
     pub(super) fn take_overdue(
         &mut self,
         now: Instant,
         rules: &Rules,
     ) -> Option<(Option<oneshot::Sender<Answer>>, String)> {
-        if self.doomed {
+        if self.doomed || self.held_up {
             return None;
         }
-        let running = self.in_flight.front_mut()?;
-        let message = rules.overdue(now.duration_since(self.head_since), self.streaming)?;
+        let since = self.unresponsive_since.or(self.in_flight.front().map(|_| self.head_since))?;
+        let message = rules.overdue(now.duration_since(since), self.streaming)?;
         self.retiring = true;
         self.doomed = true;
-        Some((running.submission.reply.take(), message))
+        Some((self.in_flight.front_mut().and_then(|running| running.submission.reply.take()), message))
     }
 
     pub(super) fn recycle_if_large(&mut self, rules: &Rules, supervisor: &Supervisor) {
@@ -70,24 +116,61 @@ impl Worker {
         supervisor.ask_to_recycle(self.pid, &format!("uses {mib} MiB (--max_worker_rss {})", rules.max_worker_rss));
     }
 
-    pub(super) fn accepts(&self) -> bool {
-        if self.retiring {
+    /// May it get a job now?
+    pub(super) fn accepts(&self, now: Instant) -> bool {
+        if !self.is_ready() {
             return false;
         }
-        // A worker that still has bytes of earlier jobs to read gains nothing from more of them.
-        self.in_flight.is_empty() || (self.in_flight.len() < self.window.size() && self.link.is_flushed())
+        self.in_flight.is_empty()
+            || (self.claims.is_some()
+                && self.in_flight.len() < self.window.size()
+                // A worker that still has bytes of earlier jobs to read gains nothing from more of them.
+                && self.link.is_flushed()
+                && now.duration_since(self.head_since) < PREFETCH_BEHIND)
     }
 
-    pub(super) fn take(&mut self, id: u64, submission: Submission) {
+    pub(super) fn take(&mut self, id: u64, submission: Submission, now: Instant) {
         let head = if self.hello.wants_request {
             submission.job.encode_head(submission.body.len())
         } else {
             submission.job.encode_short_head(submission.body.len())
         };
         if self.in_flight.is_empty() {
-            self.head_since = Instant::now();
+            self.head_since = now;
         }
         self.link.send(head, submission.body.clone());
-        self.in_flight.push_back(InFlight { id, submission });
+        self.in_flight.push_back(InFlight { id, number: self.sent, submission });
+        self.sent += 1;
+    }
+
+    /// Takes back the jobs that wait behind one that has been running for long, oldest first.
+    pub(super) fn take_back_waiting(&mut self, now: Instant) -> VecDeque<InFlight> {
+        let [Some(running), Some(_)] = [self.in_flight.front(), self.in_flight.get(1)] else { return VecDeque::new() };
+        let started = self.claims.as_ref().is_some_and(|claims| claims.next() > running.number);
+        if !started || now.duration_since(self.head_since) < PREFETCH_BEHIND {
+            return VecDeque::new();
+        }
+        self.take_back_unstarted()
+    }
+
+    /// Takes back everything from a worker that has not even started the first of its jobs for a while.
+    pub(super) fn take_back_from_hung(&mut self, now: Instant) -> VecDeque<InFlight> {
+        let waits = !self.in_flight.is_empty() && now.duration_since(self.head_since) > UNRESPONSIVE_AFTER;
+        if !waits || self.retiring || self.unresponsive_since.is_some() {
+            return VecDeque::new();
+        }
+        let unstarted = self.take_back_unstarted();
+        if self.in_flight.is_empty() {
+            self.unresponsive_since = Some(self.head_since);
+        }
+        unstarted
+    }
+
+    /// The jobs that it has not started and now never will.
+    pub(super) fn take_back_unstarted(&mut self) -> VecDeque<InFlight> {
+        let Some(claims) = &self.claims else { return VecDeque::new() };
+        let first = claims.revoke(self.sent);
+        let started = self.in_flight.iter().take_while(|job| job.number < first).count();
+        self.in_flight.split_off(started)
     }
 }

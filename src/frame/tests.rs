@@ -66,6 +66,7 @@ fn hello_survives_the_round_trip() {
     let hello = Hello {
         protocol: PROTOCOL_VERSION,
         pid: 12,
+        claims: "claims-1".to_owned(),
         raw: true,
         wants_request: true,
         swagger: [("3".to_owned(), "{}".to_owned())].into(),

@@ -36,6 +36,8 @@ pub struct Connection {
     /// The client closed its sending side.
     client_left: Cell<bool>,
     left: Notify,
+    /// It was accepted when the server was finishing already.
+    late: Cell<bool>,
     /// No further request is wanted: the next read at rest reports the end of the stream.
     ending: Cell<bool>,
     /// The reply of the open request is the last one; what the client still sends is dropped.
@@ -59,9 +61,10 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that was just accepted: its first request head is due.
-    pub fn new() -> Rc<Self> {
+    pub fn new(late: bool) -> Rc<Self> {
         let connection = Self::default();
         connection.head_since.set(Some(Instant::now()));
+        connection.late.set(late);
         Rc::new(connection)
     }
 
@@ -88,6 +91,16 @@ impl Connection {
         self.head_since.set(None);
         self.forget_request(body_length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0));
         OpenRequest(self.clone())
+    }
+
+    /// True if the server was finishing already when it was accepted: it gets the truth about health, and no scoring.
+    pub fn is_late(&self) -> bool {
+        self.late.get()
+    }
+
+    /// True once the client has closed its sending side.
+    pub fn has_left(&self) -> bool {
+        self.client_left.get()
     }
 
     /// Resolves when the client has closed its sending side. A client that only half-closed may still read a reply.

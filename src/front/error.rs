@@ -76,6 +76,9 @@ pub enum RequestError {
     /// The server is finishing its last requests.
     #[error("Not ready: the server is shutting down.")]
     Draining,
+    /// A request on a connection that came when the server was finishing its last ones.
+    #[error("The server is shutting down and takes no new requests.")]
+    Stopping,
     /// Ctrl-C, QUIT, or the end of the graceful time-out.
     #[error("The server was stopped before the request was finished.")]
     Stopped,
@@ -123,6 +126,7 @@ impl RequestError {
             | Self::Overloaded
             | Self::NotReady
             | Self::Draining
+            | Self::Stopping
             | Self::Stopped
             | Self::ClientLeft => StatusCode::SERVICE_UNAVAILABLE,
             Self::WorkerLost { .. } | Self::Overdue(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -160,6 +164,7 @@ impl RequestError {
                 | Self::Overloaded
                 | Self::BodyInvalid(_)
                 | Self::Expectation
+                | Self::Stopping
                 | Self::Stopped
                 | Self::ClientLeft
         )

@@ -98,7 +98,7 @@ impl Front {
     fn register(self: &Rc<Self>) -> Registered {
         let id = self.next_connection.get();
         self.next_connection.set(id + 1);
-        let connection = Connection::new();
+        let connection = Connection::new(self.is_draining());
         self.connections.borrow_mut().insert(id, Open { connection: connection.clone(), task: None });
         Registered { front: self.clone(), id, connection }
     }
@@ -130,8 +130,9 @@ impl Front {
         }
     }
 
+    /// Resolves when nobody is left whose requests were accepted before the end was announced.
     async fn all_closed(&self) {
-        while !self.connections.borrow().is_empty() {
+        while self.connections.borrow().values().any(|open| !open.connection.is_late()) {
             self.connection_closed.notified().await;
         }
     }
@@ -173,6 +174,7 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let front = Front::new(settings, supervisor.clone());
     let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let watch = tokio::task::spawn_local(front.clone().watch());
+    let rebalance = tokio::task::spawn_local(front.dispatcher.clone().rebalance());
     let workers = UnixListener::from_std(sockets.workers)?;
     let worker_loop = tokio::task::spawn_local(remote::accept_workers(workers, front.dispatcher.clone()));
     let mut accept_loops = Vec::new();
@@ -182,9 +184,7 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     }
     let mut lines = BytesMut::new();
     let drained = take_orders(&front, &supervisor, &mut lines, false).await?;
-    for accept_loop in accept_loops {
-        accept_loop.abort();
-    }
+    // New connections are still accepted: they hear that the server is stopping instead of waiting for a reset.
     front.end_connections();
     if drained {
         let finish = async {
@@ -200,8 +200,12 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     }
     front.dispatcher.stop();
     let _ = tokio::time::timeout(STOP_PATIENCE, front.all_closed()).await;
+    for accept_loop in accept_loops {
+        accept_loop.abort();
+    }
     worker_loop.abort();
     watch.abort();
+    rebalance.abort();
     Ok(())
 }
 

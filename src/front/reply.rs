@@ -18,7 +18,7 @@ use actix_web::{
     HttpResponse, HttpResponseBuilder,
 };
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, OwnedSemaphorePermit};
 
 use super::{
     budget::Share,
@@ -28,6 +28,7 @@ use super::{
     ids::RequestIds,
 };
 use crate::{
+    dispatch::remote::Part,
     frame::{Origin, ReplyHead},
     pyjson,
 };
@@ -132,7 +133,7 @@ impl ReplyContext {
     pub fn stream(
         &self,
         head: ReplyHead,
-        parts: mpsc::Receiver<Result<Bytes, String>>,
+        parts: mpsc::UnboundedReceiver<Part>,
         open: OpenRequest,
     ) -> Result<HttpResponse, UnsendableReply> {
         let declared = declared_length(&head);
@@ -143,7 +144,7 @@ impl ReplyContext {
         }
         let size = declared.map_or(BodySize::Stream, BodySize::Sized);
         let connection = self.connection.clone();
-        let mut response = builder.body(StreamBody { parts, size, failure: None, connection, _open: open });
+        let mut response = builder.body(StreamBody { parts, size, room: None, failure: None, connection, _open: open });
         if self.http_1_0 {
             response.head_mut().no_chunking(true);
             response.head_mut().set_connection_type(ConnectionType::Close);
@@ -270,8 +271,10 @@ impl MessageBody for LargeBody {
 
 /// The parts of a stream as the body of a response.
 struct StreamBody {
-    parts: mpsc::Receiver<Result<Bytes, String>>,
+    parts: mpsc::UnboundedReceiver<Part>,
     size: BodySize,
+    /// Held for the part that was handed out last.
+    room: Option<OwnedSemaphorePermit>,
     /// Why the stream broke off, until what came before it has been written.
     failure: Option<String>,
     connection: Rc<Connection>,
@@ -294,13 +297,19 @@ impl MessageBody for StreamBody {
             }
             return Poll::Ready(self.failure.take().map(|reason| Err(reason.into())));
         }
+        // The parser asks for the next part when it has room, so the part before it takes none here any more.
+        self.room = None;
         match std::task::ready!(self.parts.poll_recv(cx)) {
-            Some(Err(reason)) => {
+            Some((Err(reason), _)) => {
                 self.failure = Some(reason);
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            part => Poll::Ready(part.map(|part| part.map_err(Into::into))),
+            Some((Ok(part), room)) => {
+                self.room = room;
+                Poll::Ready(Some(Ok(part)))
+            }
+            None => Poll::Ready(None),
         }
     }
 }

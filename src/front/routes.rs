@@ -3,9 +3,15 @@
 //! Runs in the front's event loop. `/score` is the only route that involves a worker; the others answer from what the
 //! front knows, so they never wait (contract section 5, DESIGN "health").
 
-use std::{borrow::Cow, rc::Rc, time::Instant};
+use std::{
+    borrow::Cow,
+    future::Future,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use actix_web::{
+    body::{BodySize, MessageBody as _},
     http::{
         header::{HeaderName, CONTENT_TYPE, EXPECT, UPGRADE},
         Method, Version,
@@ -31,6 +37,9 @@ use crate::{
 
 /// Methods of the routes that only tell something.
 const READ_METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// How often a request that waited long enough is looked at, to see whether it went back from a worker to the queue.
+const GIVEN_UP_CHECK: Duration = Duration::from_millis(20);
 
 /// What a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,8 +198,11 @@ impl Exchange {
     /// Reads the body, queues the job, waits for the worker.
     async fn answer(&self, payload: actix_web::dev::Payload, share: &mut Share) -> Result<Answer, RequestError> {
         self.check_expectation()?;
+        if self.context.connection.is_late() {
+            return Err(RequestError::Stopping);
+        }
         let method = self.request.method();
-        if matches!(*method, Method::OPTIONS | Method::HEAD) && !self.script_is_raw().await {
+        if matches!(*method, Method::OPTIONS | Method::HEAD) && !self.script_is_raw().await? {
             // The two methods that only a raw script sees; answered here without a worker.
             return if *method == Method::OPTIONS {
                 Ok(Answer::Whole { head: self.options_head(), body: Bytes::new(), pid: std::process::id() })
@@ -200,7 +212,13 @@ impl Exchange {
         }
         let settings = &self.front.settings;
         let limits = body::Limits { size: settings.max_request_size, pause: settings.client_timeout };
-        let body = body::read(self.request.headers(), payload, &limits, share).await?;
+        let body = body::read(self.request.headers(), payload, &limits, share).await.map_err(|error| match error {
+            // The parser has one word for both. A client that is still there has not sent too little.
+            RequestError::BodyIncomplete if !self.context.connection.has_left() => {
+                RequestError::BodyInvalid("its chunked coding is broken.".to_owned())
+            }
+            error => error,
+        })?;
         let dispatcher = &self.front.dispatcher;
         let pending = dispatcher
             .submit(self.job(), body)
@@ -210,20 +228,30 @@ impl Exchange {
 
     /// While the job is only queued, a client that leaves takes it along (DESIGN "in-flight window").
     async fn wait(&self, mut pending: Pending) -> Result<Answer, RequestError> {
-        let connection = self.context.connection.clone();
-        let patience = self.front.settings.queue_timeout;
-        let given_up = tokio::select! {
-            biased;
-            answer = pending.answer() => return Ok(answer),
-            () = connection.client_left() => RequestError::ClientLeft,
-            () = tokio::time::sleep(patience), if !patience.is_zero() => {
-                RequestError::QueueTimeout { seconds: patience.as_secs_f64() }
-            }
+        let given_up = match self.patiently(pending.answer()).await {
+            Ok(answer) => return Ok(answer),
+            Err(given_up) => given_up,
         };
-        if pending.is_queued() {
-            return Err(given_up);
+        // A job that a worker has may be running, and is awaited; or it is taken back because another takes too long.
+        while !pending.is_queued() {
+            if let Ok(answer) = tokio::time::timeout(GIVEN_UP_CHECK, pending.answer()).await {
+                return Ok(answer);
+            }
         }
-        Ok(pending.answer().await)
+        Err(given_up)
+    }
+
+    /// Waits for as long as the client does, and `--queue_timeout` allows.
+    async fn patiently<T>(&self, outcome: impl Future<Output = T>) -> Result<T, RequestError> {
+        let patience = self.front.settings.queue_timeout;
+        tokio::select! {
+            biased;
+            outcome = outcome => Ok(outcome),
+            () = self.context.connection.client_left() => Err(RequestError::ClientLeft),
+            () = tokio::time::sleep(patience), if !patience.is_zero() => {
+                Err(RequestError::QueueTimeout { seconds: patience.as_secs_f64() })
+            }
+        }
     }
 
     /// RFC 9110 section 10.1.1; `100-continue` itself is met by the parser.
@@ -237,8 +265,9 @@ impl Exchange {
         }
     }
 
-    async fn script_is_raw(&self) -> bool {
-        self.front.dispatcher.script_known().await.is_some_and(|script| script.raw)
+    async fn script_is_raw(&self) -> Result<bool, RequestError> {
+        let script = self.patiently(self.front.dispatcher.script_known()).await?;
+        script.map(|script| script.raw).ok_or(RequestError::Stopped)
     }
 
     fn options_head(&self) -> crate::frame::ReplyHead {
@@ -292,8 +321,11 @@ impl Exchange {
 
     fn refuse(&self, error: &RequestError, worker: Option<u32>) -> HttpResponse {
         let response = self.context.error(error);
-        let length = pyjson_length(error);
-        self.log(response.status().as_u16(), Some(length), worker);
+        let length = match response.body().size() {
+            BodySize::Sized(length) => Some(length),
+            _ => None,
+        };
+        self.log(response.status().as_u16(), length, worker);
         response
     }
 
@@ -306,10 +338,6 @@ impl Exchange {
         let method = self.request.method().as_str();
         Line { method, target, status, started: self.started, length, worker }.log();
     }
-}
-
-fn pyjson_length(error: &RequestError) -> u64 {
-    crate::pyjson::message_body(&error.to_string()).len() as u64
 }
 
 /// The header fields in the order the client sent them, names in lower case.

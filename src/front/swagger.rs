@@ -52,6 +52,7 @@ mod tests {
         Hello {
             protocol: 1,
             pid: 1,
+            claims: String::new(),
             raw: false,
             wants_request: false,
             swagger: versions.iter().map(|version| ((*version).to_owned(), format!("doc {version}"))).collect(),

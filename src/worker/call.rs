@@ -51,9 +51,18 @@ pub(super) enum Outcome {
     },
 }
 
+/// One request, ready to be run.
+struct Call<'a, 'py> {
+    job: &'a Job,
+    body: &'a Bytes,
+    arguments: Option<Bound<'py, PyDict>>,
+}
+
 /// Calls one script under the settings' time limit.
 pub(super) struct Caller<'a, 'py> {
     script: &'a Script<'py>,
+    /// This process; a child that the script forks in `run()` has another id.
+    pid: u32,
     scoring_timeout: Duration,
     error_details: bool,
     set_timer: Bound<'py, PyAny>,
@@ -63,6 +72,7 @@ impl<'a, 'py> Caller<'a, 'py> {
     pub(super) fn new(py: Python<'py>, script: &'a Script<'py>, settings: &Settings) -> PyResult<Self> {
         Ok(Self {
             script,
+            pid: std::process::id(),
             scoring_timeout: settings.scoring_timeout,
             error_details: settings.error_details,
             // `arm(seconds)` of deadline.py; 0 disarms.
@@ -78,8 +88,9 @@ impl<'a, 'py> Caller<'a, 'py> {
             Err(InputError::Internal(error)) => return self.internal_error(py, error),
         };
         let started = Instant::now();
-        let result = self.run_in_time(py, job, body, arguments);
+        let result = self.run_in_time(py, &Call { job, body, arguments });
         let run_ms = started.elapsed().as_secs_f64() * 1e3;
+        self.end_forked_child(py, result.as_ref().err());
         match result {
             Ok(result) => self.render(py, job, &result, self.run_alone(py, job, &result).unwrap_or(run_ms)),
             Err(error) => self.script_error(py, error),
@@ -106,18 +117,36 @@ impl<'a, 'py> Caller<'a, 'py> {
         }
     }
 
-    fn run_in_time(
-        &self,
-        py: Python<'py>,
-        job: &Job,
-        body: &Bytes,
-        arguments: Option<Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    /// `run()` may have forked without exec, and returned in the child too. The child must not go on with this worker's
+    /// work: it ends here, like a script that is over.
+    fn end_forked_child(&self, py: Python<'py>, error: Option<&PyErr>) {
+        if std::process::id() == self.pid {
+            return;
+        }
+        let error = error.map(|error| exception(py, error));
+        if let Err(failed) = self.script.object.call_method1(intern!(py, "end_forked_child"), (error,)) {
+            failed.write_unraisable(py, None);
+        }
+    }
+
+    /// The next part of a stream, `None` at its end. Whatever the generator raises is an error of this stream only.
+    pub(super) fn next_part(&self, stream: &Bound<'py, PyAny>) -> PyResult<Option<Bytes>> {
+        let py = stream.py();
+        let part = stream.call_method0(intern!(py, "__next__"));
+        self.end_forked_child(py, part.as_ref().err());
+        match part {
+            Ok(part) => Ok(Some(Bytes::copy_from_slice(part.cast::<PyBytes>()?.as_bytes()))),
+            Err(error) if error.is_instance_of::<pyo3::exceptions::PyStopIteration>(py) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn run_in_time(&self, py: Python<'py>, call: &Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         if self.scoring_timeout.is_zero() {
-            return self.run(py, job, body, arguments);
+            return self.run(py, call);
         }
         self.set_timer.call1((self.scoring_timeout.as_secs_f64(),))?;
-        let result = self.run(py, job, body, arguments);
+        let result = self.run(py, call);
         let disarmed = self.set_timer.call1((0,));
         // The limit may have struck after the last Python instruction of run(), when nothing looked at signals any more.
         let struck_late = py.check_signals();
@@ -139,27 +168,16 @@ impl<'a, 'py> Caller<'a, 'py> {
         Some(seconds * 1e3)
     }
 
-    fn run(
-        &self,
-        py: Python<'py>,
-        job: &Job,
-        body: &Bytes,
-        arguments: Option<Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        if self.in_context(py, job) {
-            return self.run_in_context(py, job, body, arguments);
+    fn run(&self, py: Python<'py>, call: &Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+        if self.in_context(py, call.job) {
+            return self.run_in_context(py, call);
         }
-        self.script.run.call((), arguments.as_ref())
+        self.script.run.call((), call.arguments.as_ref())
     }
 
     /// Inside a Flask request context, with the whole request at hand (contract section 11).
-    fn run_in_context(
-        &self,
-        py: Python<'py>,
-        job: &Job,
-        body: &Bytes,
-        arguments: Option<Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn run_in_context(&self, py: Python<'py>, call: &Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+        let Call { job, body, arguments } = call;
         let fields: Vec<_> =
             job.fields.iter().map(|(name, value)| (input::latin1(py, name), input::latin1(py, value))).collect();
         let request = (
@@ -249,7 +267,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         let fields = fields.collect::<PyResult<Vec<Field>>>()?;
         let outcome = match body.cast_exact::<PyBytes>() {
             Ok(bytes) => Outcome::Whole(Bytes::copy_from_slice(bytes.as_bytes())),
-            Err(_) => match next_part(&body) {
+            Err(_) => match self.next_part(&body) {
                 Ok(first) => Outcome::Stream { first, rest: body.unbind() },
                 Err(error) => {
                     self.close_stream(py, &body);
@@ -276,16 +294,6 @@ fn exception<'a, 'py>(py: Python<'py>, error: &'a PyErr) -> &'a Bound<'py, PyBas
         let _ = value.setattr(intern!(py, "__traceback__"), traceback);
     }
     value
-}
-
-/// The next part of a stream, `None` at its end. Whatever the generator raises is an error of this stream only.
-pub(super) fn next_part(stream: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
-    let py = stream.py();
-    match stream.call_method0(intern!(py, "__next__")) {
-        Ok(part) => Ok(Some(Bytes::copy_from_slice(part.cast::<PyBytes>()?.as_bytes()))),
-        Err(error) if error.is_instance_of::<pyo3::exceptions::PyStopIteration>(py) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 fn error_reply(status: u16, message: &str) -> Reply {

@@ -39,14 +39,15 @@ pub(crate) fn work(
 ) -> PyResult<()> {
     let script = Script::read(script)?;
     let caller = Caller::new(py, &script, settings)?;
-    let mut hello = Hello {
+    let hello = Hello {
         protocol: frame::PROTOCOL_VERSION,
         pid: std::process::id(),
+        claims: String::new(),
         raw: script.is_raw(),
         wants_request: script.wants_request(py),
         swagger,
     };
-    let Some(mut socket) = FrontSocket::connect(py, socket_path, &hello, settings.max_request_size)? else {
+    let Some(mut socket) = FrontSocket::connect(py, socket_path, hello, settings.max_request_size)? else {
         return Ok(());
     };
     loop {
@@ -56,11 +57,14 @@ pub(crate) fn work(
         }
         match socket.receive(py)? {
             Received::Frame(frame) if frame.kind == Kind::Job => {
+                if !socket.claim_next() {
+                    socket.send(py, frame::encode_bare(Kind::Skipped), Bytes::new());
+                    continue;
+                }
                 let (head, outcome) = answer(py, &caller, &frame)?;
                 // Before the reply: whoever has read it may count on the next request being called in the new way.
-                if !hello.wants_request && script.wants_request(py) {
-                    hello.wants_request = true;
-                    socket.say_hello_again(py, &hello)?;
+                if !socket.hello().wants_request && script.wants_request(py) {
+                    socket.ask_for_requests(py)?;
                 }
                 deliver(py, &caller, &mut socket, head, outcome)?;
             }
@@ -96,9 +100,9 @@ fn answer<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, frame: &Frame) -> PyRe
     Ok((head, reply.outcome))
 }
 
-fn deliver(
-    py: Python<'_>,
-    caller: &Caller<'_, '_>,
+fn deliver<'py>(
+    py: Python<'py>,
+    caller: &Caller<'_, 'py>,
     socket: &mut FrontSocket,
     head: ReplyHead,
     outcome: Outcome,
@@ -116,13 +120,13 @@ fn deliver(
 }
 
 /// Sends the parts of a stream until it ends, fails, or its client has left.
-fn stream(
-    py: Python<'_>,
-    caller: &Caller<'_, '_>,
+fn stream<'py>(
+    py: Python<'py>,
+    caller: &Caller<'_, 'py>,
     socket: &mut FrontSocket,
     id: u64,
     first: Option<Bytes>,
-    rest: &Bound<'_, PyAny>,
+    rest: &Bound<'py, PyAny>,
 ) -> PyResult<()> {
     let mut part: PyResult<Option<Bytes>> = Ok(first);
     loop {
@@ -144,7 +148,7 @@ fn stream(
             socket.send(py, frame::encode_with_id(Kind::StreamEnd, id, 0), Bytes::new());
             break;
         }
-        part = call::next_part(rest);
+        part = caller.next_part(rest);
     }
     caller.close_stream(py, rest);
     Ok(())

@@ -7,14 +7,17 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice, Write as _},
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use pyo3::prelude::*;
 
-use crate::frame::{self, Decoder, Frame, Hello, Kind};
+use crate::{
+    claims::Claims,
+    frame::{self, Decoder, Frame, Hello, Kind},
+};
 
 /// A read that waits returns after this time, to notice a signal that came just before it and a supervisor that is gone.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,7 +42,11 @@ pub(super) enum Received {
 pub(super) struct FrontSocket {
     stream: UnixStream,
     path: PathBuf,
-    hello: Bytes,
+    hello: Hello,
+    /// Who owns the jobs that the front has sent on this connection.
+    claims: Option<Claims>,
+    /// Jobs received on this connection.
+    received: u64,
     decoder: Decoder,
     buffer: BytesMut,
     /// Frames read while a stream was being sent.
@@ -49,18 +56,32 @@ pub(super) struct FrontSocket {
 
 impl FrontSocket {
     /// Connects and says hello; `None` if there is no front. Jobs may be `max_body` bytes long.
-    pub(super) fn connect(py: Python<'_>, path: PathBuf, hello: &Hello, max_body: usize) -> PyResult<Option<Self>> {
-        let hello = encoded(hello)?;
+    pub(super) fn connect(py: Python<'_>, path: PathBuf, mut hello: Hello, max_body: usize) -> PyResult<Option<Self>> {
         let supervisor = nix::unistd::getppid();
-        Ok(open(py, &path, &hello, supervisor)?.map(|stream| Self {
+        let Some((stream, claims)) = open(py, &path, &mut hello, supervisor)? else { return Ok(None) };
+        Ok(Some(Self {
             stream,
             path,
             hello,
+            claims,
+            received: 0,
             decoder: Decoder { max_body_len: max_body as u64 },
             buffer: BytesMut::with_capacity(READ_SIZE),
             early: VecDeque::new(),
             supervisor,
         }))
+    }
+
+    /// What the front was told about the script.
+    pub(super) fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// To be called once for every job, before it is started: false if the front has taken it back.
+    pub(super) fn claim_next(&mut self) -> bool {
+        let number = self.received;
+        self.received += 1;
+        self.claims.as_ref().is_none_or(|claims| claims.claim(number))
     }
 
     /// Waits for the next frame. Python signal handlers run in between; what they raise goes to the script's log only.
@@ -103,25 +124,26 @@ impl FrontSocket {
 
     /// Sends a frame. If the front is gone the reply has no client left; the next read notices and connects again.
     pub(super) fn send(&self, py: Python<'_>, mut head: Bytes, mut body: Bytes) {
+        let stream = &self.stream;
         py.detach(|| {
             while !(head.is_empty() && body.is_empty()) {
-                match (&self.stream).write_vectored(&[IoSlice::new(&head), IoSlice::new(&body)]) {
+                match send_some(stream, &[IoSlice::new(&head), IoSlice::new(&body)]) {
                     Ok(written) => {
                         let from_head = written.min(head.len());
                         head.advance(from_head);
                         body.advance(written - from_head);
                     }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(nix::errno::Errno::EINTR) => {}
                     Err(_) => return,
                 }
             }
         });
     }
 
-    /// Tells this front, and every later one, how the script wants to be called from now on.
-    pub(super) fn say_hello_again(&mut self, py: Python<'_>, hello: &Hello) -> PyResult<()> {
-        self.hello = encoded(hello)?;
-        self.send(py, self.hello.clone(), Bytes::new());
+    /// Tells this front, and every later one, that jobs must carry the whole request from now on.
+    pub(super) fn ask_for_requests(&mut self, py: Python<'_>) -> PyResult<()> {
+        self.hello.wants_request = true;
+        self.send(py, encoded(&self.hello)?, Bytes::new());
         Ok(())
     }
 
@@ -152,13 +174,9 @@ impl FrontSocket {
     fn reconnect(&mut self, py: Python<'_>) -> PyResult<bool> {
         self.buffer.clear();
         self.early.clear();
-        match open(py, &self.path, &self.hello, self.supervisor)? {
-            Some(stream) => {
-                self.stream = stream;
-                Ok(true)
-            }
-            None => Ok(false),
-        }
+        let Some((stream, claims)) = open(py, &self.path, &mut self.hello, self.supervisor)? else { return Ok(false) };
+        (self.stream, self.claims, self.received) = (stream, claims, 0);
+        Ok(true)
     }
 }
 
@@ -167,28 +185,52 @@ fn encoded(hello: &Hello) -> PyResult<Bytes> {
     Ok(hello.encode().map_err(failed)?.freeze())
 }
 
-/// Connects to whichever front listens, and says hello. `None` once the supervisor is gone or patience has run out.
+/// One write. A script may have given SIGPIPE its deadly default back; a lost front must not kill the worker.
+fn send_some(stream: &UnixStream, parts: &[IoSlice<'_>]) -> nix::Result<usize> {
+    use nix::sys::socket::{sendmsg, MsgFlags};
+    use std::os::fd::AsRawFd as _;
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    // Here the socket itself was told so when it was made (`SO_NOSIGPIPE`, by the standard library).
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    let flags = MsgFlags::empty();
+    sendmsg::<()>(stream.as_raw_fd(), parts, &[], flags, None)
+}
+
+/// Connects to whichever front listens, and says hello with a counter of its own. `None` once the supervisor is gone or
+/// patience has run out.
 fn open(
     py: Python<'_>,
-    path: &std::path::Path,
-    hello: &[u8],
+    path: &Path,
+    hello: &mut Hello,
     supervisor: nix::unistd::Pid,
-) -> PyResult<Option<UnixStream>> {
+) -> PyResult<Option<(UnixStream, Option<Claims>)>> {
     let deadline = Instant::now() + RECONNECT_PATIENCE;
     loop {
-        let attempt = py.detach(|| {
-            let mut stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(READ_TIMEOUT))?;
-            stream.write_all(hello)?;
-            Ok::<_, io::Error>(stream)
-        });
-        match attempt {
-            Ok(stream) => return Ok(Some(stream)),
+        match py.detach(|| UnixStream::connect(path)) {
+            Ok(mut stream) => {
+                let claims = new_claims(path, hello);
+                let greeting = encoded(hello)?;
+                let greeted = stream.set_read_timeout(Some(READ_TIMEOUT)).and_then(|()| stream.write_all(&greeting));
+                if greeted.is_ok() {
+                    return Ok(Some((stream, claims)));
+                }
+            }
             Err(_) if nix::unistd::getppid() != supervisor || Instant::now() >= deadline => return Ok(None),
             Err(_) => py.detach(|| std::thread::sleep(RECONNECT_PAUSE)),
         }
         check_signals(py);
     }
+}
+
+/// A counter in a file beside the socket, named in the hello. Without one (a full disk) the front sends one job at a time.
+fn new_claims(path: &Path, hello: &mut Hello) -> Option<Claims> {
+    hello.claims = format!("claims-{}", uuid::Uuid::new_v4());
+    let claims = Claims::create(&path.with_file_name(&hello.claims)).ok();
+    if claims.is_none() {
+        hello.claims.clear();
+    }
+    claims
 }
 
 /// Lets Python's signal handlers run. The loop must survive whatever a script's handler raises, so it is only shown.

@@ -174,7 +174,7 @@ def test_broken_chunked_coding_is_refused_and_not_scored(start, body):
     with server.connect() as connection:
         connection.send(b"POST /score HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
         response = connection.read()
-        assert_refused(connection, response, 400)
+        assert_refused(connection, response, 400, "chunked coding is broken")
     assert (server.folder / "notes").read_text() == ""
 
 

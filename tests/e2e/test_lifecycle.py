@@ -57,6 +57,41 @@ def test_term_finishes_what_runs_and_what_waits(start):
     assert not server.records(level="E")
 
 
+def test_new_clients_hear_the_truth_while_the_server_finishes(start):
+    server = start("wait.py")
+    last = running(server)
+    server.signal(signal.SIGTERM)
+    eventually(lambda: server.get("/readyz").status == 503, "readiness tells it")
+    assert server.get("/readyz").json() == {"message": "Not ready: the server is shutting down."}
+    assert server.get("/livez").status == 200
+    refused = server.score("b")
+    assert (refused.status, refused["retry-after"], refused["connection"].lower()) == (503, "1", "close")
+    assert refused.json() == {"message": "The server is shutting down and takes no new requests."}
+    # One that says nothing does not hold up the end.
+    server.connect()
+    (server.folder / "a.go").touch()
+    assert last.read().status == 200
+    assert server.wait_for_exit() == 0
+    assert not (server.folder / "b.started").exists()
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "HEAD"])
+def test_methods_that_wait_for_the_script_end_with_the_server(start, method):
+    server = start("init_waits.py", ready=False)
+    eventually((server.folder / "waiting").exists, "init() runs")
+    connection = server.connect().send(request(method, "/score"))
+    assert connection.is_silent(0.2)
+    server.signal(signal.SIGINT)
+    assert connection.read(method).status == 503
+    assert server.wait_for_exit() == 0
+
+
+def test_methods_that_wait_for_the_script_wait_no_longer_than_others(start):
+    server = start("init_waits.py", "--queue_timeout", "0.2", ready=False)
+    eventually((server.folder / "waiting").exists, "init() runs")
+    assert server.request("OPTIONS", "/score").status == 503
+
+
 def test_term_ends_an_idle_server_quickly(start):
     server = start("echo.py", "--worker_count", "2")
     with server.connect() as idle:

@@ -1,0 +1,144 @@
+//! Who owns a job that was sent to a worker ahead of time: one counter in memory that the front and the worker share.
+//!
+//! Jobs of one connection are numbered from zero in the order they are sent; both ends count for themselves. The counter
+//! is the number of the next job that may start. A worker claims a job by raising the counter by one just before it
+//! starts it; the front revokes every job that was not claimed by raising it to the number of the next job it will send.
+//! Both do so with compare-and-swap, so a job has exactly one owner at any time: it is never run twice and never lost,
+//! and after a worker's death the counter says what was running (`docs/design.md`, "In-flight window").
+//!
+//! Used by the front's event loop and by a worker's main thread. The worker makes a file for the counter in the private
+//! folder of the sockets, the front maps it and removes its name; the memory lives as long as either end.
+
+#![allow(unsafe_code)]
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    num::NonZeroUsize,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
+
+/// Size of the file.
+const LENGTH: NonZeroUsize = NonZeroUsize::new(size_of::<AtomicU64>()).expect("a counter has a size");
+
+/// One end of a connection's counter.
+#[derive(Debug)]
+pub struct Claims {
+    counter: NonNull<AtomicU64>,
+}
+
+// SAFETY: the mapping belongs to no thread, and all access is atomic.
+unsafe impl Send for Claims {}
+
+impl Claims {
+    /// A new counter in a new file at `path`: the worker's end.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        file.set_len(LENGTH.get() as u64)?;
+        Self::map(&file)
+    }
+
+    /// The counter in the file at `path`, whose name is removed: the front's end.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        std::fs::remove_file(path)?;
+        if file.metadata()?.len() != LENGTH.get() as u64 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the claims file has a wrong size"));
+        }
+        Self::map(&file)
+    }
+
+    fn map(file: &File) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address the kernel chooses. The file has the mapped length and loses its name as
+        // soon as both ends have it, so nobody can shorten it later.
+        let address =
+            unsafe { mmap(None, LENGTH, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, file, 0) }?;
+        Ok(Self { counter: address.cast() })
+    }
+
+    fn counter(&self) -> &AtomicU64 {
+        // SAFETY: the mapping is page aligned, as long as a counter, and lives until `drop`. The other process uses it
+        // only through atomic operations too.
+        unsafe { self.counter.as_ref() }
+    }
+
+    /// Worker: may job `number` start? False means that the front has taken it back.
+    pub fn claim(&self, number: u64) -> bool {
+        self.counter().compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Number of the next job that may start; all below it were claimed or revoked.
+    pub fn next(&self) -> u64 {
+        self.counter().load(Ordering::Acquire)
+    }
+
+    /// Front: takes back every job below `next` that was not claimed. Returns the number of the first of them; all below
+    /// it were claimed. `next` is the number of the next job to be sent.
+    pub fn revoke(&self, next: u64) -> u64 {
+        let claimed = self.counter().fetch_max(next, Ordering::AcqRel);
+        // The script shares its process with the other end and may have written anything: then all count as started.
+        claimed.min(next)
+    }
+}
+
+impl Drop for Claims {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made by `map`, which nobody else unmaps; the reference of `counter` cannot outlive `self`.
+        // It fails only for an address that is not mapped.
+        let _ = unsafe { munmap(self.counter.cast(), LENGTH.get()) };
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Claims, Claims) {
+        let path = std::env::temp_dir().join(format!("claims-{}-{}", std::process::id(), uuid::Uuid::new_v4()));
+        let worker = Claims::create(&path).expect("a file");
+        let front = Claims::open(&path).expect("the same file");
+        assert!(!path.exists(), "the name is gone once both have it");
+        (worker, front)
+    }
+
+    #[test]
+    fn claimed_jobs_stay_and_the_others_go_back() {
+        let (worker, front) = pair();
+        assert!(worker.claim(0) && worker.claim(1));
+        assert_eq!(front.revoke(5), 2);
+        assert!(!worker.claim(2) && !worker.claim(4), "revoked");
+        assert!(worker.claim(5), "sent after that");
+        assert_eq!(front.revoke(6), 6, "nothing to take back");
+    }
+
+    #[test]
+    fn a_number_out_of_order_is_never_claimed() {
+        let (worker, _front) = pair();
+        assert!(!worker.claim(3));
+        assert!(worker.claim(0));
+        assert!(!worker.claim(0));
+    }
+
+    #[test]
+    fn a_counter_that_the_script_has_overwritten_reads_as_all_started() {
+        let (worker, front) = pair();
+        worker.counter().store(u64::MAX, Ordering::Release);
+        assert_eq!(front.revoke(4), 4);
+    }
+
+    #[test]
+    fn every_job_has_one_owner_whoever_is_faster() {
+        const JOBS: u64 = 50_000;
+        let (worker, front) = pair();
+        let claiming = std::thread::spawn(move || (0..JOBS).filter(|number| worker.claim(*number)).count() as u64);
+        let revoked: u64 = (1..=JOBS / 7).map(|step| step * 7).map(|next| next - front.revoke(next)).sum();
+        let claimed = claiming.join().expect("no panic");
+        assert_eq!(claimed + revoked, JOBS, "{claimed} claimed, {revoked} revoked");
+    }
+}

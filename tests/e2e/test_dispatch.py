@@ -1,0 +1,151 @@
+"""Who runs a request, and that nothing waits in the wrong place (DESIGN "in-flight window", ``src/dispatch``)."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from harness import eventually, request
+
+# Enough for every worker to have shown that it is fast, so that jobs are sent to it ahead of time.
+WARM_UP = 200
+
+
+def notes(server):
+    return (server.folder / "notes").read_text().split()
+
+
+def warm_up(server, connections=8):
+    open_connections = [server.connect() for _ in range(connections)]
+    for _ in range(WARM_UP // connections):
+        for connection in open_connections:
+            connection.send(request("POST", "/score", b"warm"))
+        for connection in open_connections:
+            assert connection.read().status == 200
+    return open_connections
+
+
+def test_a_slow_request_holds_up_nobody_while_another_worker_is_free(start):
+    server = start("hold.py", WORKER_COUNT="2")
+    server.wait_for_workers(2)
+    slow, *fast = warm_up(server)
+    slow.send(request("POST", "/score", b"hold"))
+    for connection in fast:
+        connection.send(request("POST", "/score", b"fast"))
+    (pid,) = {connection.read().json() for connection in fast}
+    (server.folder / "hold").touch()
+    assert slow.read().json() != pid
+
+
+def test_a_client_that_leaves_behind_a_slow_request_is_not_scored(start):
+    server = start("hold.py")
+    slow, *fast = warm_up(server)
+    slow.send(request("POST", "/score", b"hold"))
+    for connection in fast:
+        connection.send(request("POST", "/score", b"left"))
+    eventually(lambda: "hold" in notes(server), "the slow request runs")
+    for connection in fast:
+        connection.close()
+    # Their ends are noticed in the order they came, so when this one's is, theirs were.
+    last = server.connect().send(request("POST", "/score", b"left")).close_sending()
+    assert last.read().status == 503
+    (server.folder / "hold").touch()
+    assert slow.read().status == 200
+    assert server.score("end").status == 200
+    assert "left" not in notes(server)
+
+
+def test_the_queue_timeout_holds_for_requests_sent_ahead(start):
+    server = start("hold.py", "--queue_timeout", "0.3")
+    slow, *fast = warm_up(server)
+    slow.send(request("POST", "/score", b"hold"))
+    for connection in fast:
+        connection.send(request("POST", "/score", b"late"))
+    assert {connection.read().status for connection in fast} == {503}
+    (server.folder / "hold").touch()
+    assert slow.read().status == 200
+    assert "late" not in notes(server)
+
+
+def test_a_stopped_worker_gets_nothing_until_it_goes_on(start):
+    server = start("hold.py", WORKER_COUNT="2")
+    stopped, other = server.wait_for_workers(2)
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        assert {server.score("x").json() for _ in range(20)} == {other}
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    server.wait_for_record(f"Worker {stopped} responds again")
+    with server.connect() as connection:
+        connection.send(request("POST", "/score", b"hold"))
+        eventually(lambda: "hold" in notes(server), "one is busy")
+        free = server.score("y").json()
+        (server.folder / "hold").touch()
+        assert {free, connection.read().json()} == {stopped, other}
+
+
+def test_health_says_so_when_every_worker_is_stopped(start):
+    server = start("hold.py")
+    (pid,) = server.wait_for_workers(1)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        waiting = server.connect().send(request("POST", "/score", b"x"))
+        eventually(lambda: server.get("/").status == 503, "health tells it")
+        assert server.get("/livez").status == 200
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert waiting.read().json() == pid
+    assert server.get("/").status == 200
+    assert notes(server) == ["x"]
+
+
+def test_requests_that_a_dead_worker_had_not_started_are_served_by_its_successor(start):
+    server = start("hold.py")
+    slow, *fast = warm_up(server)
+    before = len(notes(server))
+    (pid,) = server.workers()
+    os.kill(pid, signal.SIGSTOP)
+    for connection in (slow, *fast):
+        connection.send(request("POST", "/score", b"fast"))
+    os.kill(pid, signal.SIGKILL)
+    answers = [connection.read() for connection in (slow, *fast)]
+    assert {answer.status for answer in answers} == {200}, [str(answer) for answer in answers]
+    assert notes(server)[before:] == ["fast"] * len(answers)
+
+
+@pytest.mark.parametrize(("how", "code"), [("return", 0), ("raise", 1), ("exit", 7)])
+def test_a_child_that_run_forks_ends_with_it(start, how, code):
+    server = start("fork_in_run.py")
+    assert server.score(how).json() == code
+    pids = {server.score("plain").json() for _ in range(5)}
+    assert pids == set(server.workers())
+    assert len((server.folder / "served").read_text().split()) == 6
+    assert not server.records(level="E")
+    assert ("ValueError: in the child" in server.stderr()) == (how == "raise")
+
+
+def test_a_front_that_dies_takes_no_worker_along_whatever_sigpipe_means(start):
+    server = start("hold.py")
+    (pid,) = server.workers()
+    server.connect().send(request("POST", "/score", b"hold"))
+    eventually(lambda: "hold" in notes(server), "it runs")
+    os.kill(server.front(), signal.SIGKILL)
+    (server.folder / "hold").touch()
+    assert server.score("next").json() == pid
+    assert notes(server) == ["hold", "next"]
+
+
+def test_a_slow_reader_of_a_stream_costs_no_worker(start):
+    server = start("stream_for_ever.py", WORKER_TIMEOUT="1")
+    (pid,) = server.workers()
+    with server.connect() as reader, server.connect() as clock:
+        reader.send(request("POST", "/score", b"flood"))
+        assert reader.read_head_of_stream().status == 200
+        # Far more than the time-out, which is for the script: the script is not what takes so long.
+        assert clock.is_silent(3)
+        for _ in range(200):
+            assert len(reader.next_chunk()) == 65536
+    eventually((server.folder / "closed").exists, "the generator is closed")
+    assert server.score("plain").json() == "plain"
+    assert server.workers() == [pid]
