@@ -321,6 +321,7 @@ class Server:
         files: dict[str, str] | None = None,
         separate_health: bool = False,
         stdout: int | None = None,
+        command: Sequence[str] = COMMAND,
         through: tuple[str, ...] = (),
         **environment: str,
     ) -> None:
@@ -328,7 +329,7 @@ class Server:
 
         ``script`` is a file in ``tests/scripts``, or a path; ``environment`` is added to a bare one. ``stdout`` is a
         descriptor for the log, which cannot be looked at then; ``through`` a program that starts the command given as
-        its arguments. Does not wait for anything; see ``wait_until_ready``.
+        its arguments; ``command`` is started in its place. Does not wait for anything; see ``wait_until_ready``.
         """
         for name, text in (files or {}).items():
             (folder / name).write_text(text)
@@ -349,7 +350,7 @@ class Server:
             environment["SEPERATE_HEALTH_ENDPOINT"] = "true"
         with self._stdout.open("wb") as log, self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*TIED_TO_US, *through, *COMMAND, *arguments],
+                [*TIED_TO_US, *through, *command, *arguments],
                 cwd=folder,
                 env=self._environment(environment),
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,145 @@
+"""Debuggers as people use them: a launch of the module under debugpy, and a worker that connects out to a waiting one.
+
+The client side of the Debug Adapter Protocol is reduced to what an editor does to stop at one line of the script.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+from harness import PATIENCE, SCRIPTS, Port, eventually
+
+pytest.importorskip("debugpy")
+
+SCRIPT = SCRIPTS / "pid.py"
+# debugpy warns at length about modules that were compiled into the interpreter.
+QUIETLY = ("-Xfrozen_modules=off",) if sys.version_info >= (3, 11) else ()
+# The line in run() where these tests stop.
+LINE = next(number for number, text in enumerate(SCRIPT.read_text().splitlines(), 1) if "return" in text)
+
+
+class Editor:
+    """A session with a debug adapter, from its first request to its last event."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self._stream = self._socket.makefile("rwb")
+        self._sent = 0
+        self._unread: list[dict] = []
+
+    def __enter__(self) -> Editor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+        self._socket.close()
+
+    def send(self, command: str, **arguments: object) -> None:
+        self._sent += 1
+        message = {"seq": self._sent, "type": "request", "command": command, "arguments": arguments}
+        body = json.dumps(message).encode()
+        self._stream.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        self._stream.flush()
+
+    def wait_for(self, kind: str, name: str) -> dict:
+        """The next event, or response, of this name; what comes before it stays for later."""
+        names = {"event": "event", "response": "command"}
+        wanted = lambda message: message["type"] == kind and message[names[kind]] == name  # noqa: E731
+        for message in self._unread:
+            if wanted(message):
+                self._unread.remove(message)
+                return message
+        while not wanted(message := self._read()):
+            self._unread.append(message)
+        return message
+
+    def _read(self) -> dict:
+        length = 0
+        while (line := self._stream.readline()) != b"\r\n":
+            assert line, "the adapter closed the session"
+            if line.startswith(b"Content-Length:"):
+                length = int(line.partition(b":")[2])
+        return json.loads(self._stream.read(length))
+
+    def attach(self, configuration: dict, stop_at: int | None = None) -> None:
+        self.send("initialize", adapterID="debugpy", pathFormat="path", linesStartAt1=True)
+        self.wait_for("response", "initialize")
+        self.send("attach", **configuration)
+        self.wait_for("event", "initialized")
+        if stop_at:
+            self.send("setBreakpoints", source={"path": str(SCRIPT)}, breakpoints=[{"line": stop_at}])
+            assert self.wait_for("response", "setBreakpoints")["success"]
+        self.send("configurationDone")
+        assert self.wait_for("response", "attach")["success"]
+
+    def stop_and_go_on(self) -> int:
+        """Until the breakpoint is reached; the line where the script stands. Then the script goes on."""
+        stopped = self.wait_for("event", "stopped")["body"]
+        self.send("stackTrace", threadId=stopped["threadId"], levels=1)
+        frame = self.wait_for("response", "stackTrace")["body"]["stackFrames"][0]
+        assert frame["source"]["path"] == str(SCRIPT)
+        self.send("continue", threadId=stopped["threadId"])
+        return frame["line"]
+
+
+def connected(port: int, what: str) -> Editor:
+    def try_it() -> Editor | None:
+        try:
+            return Editor(port)
+        except ConnectionRefusedError:
+            return None
+
+    return eventually(try_it, f"{what} listens")
+
+
+def free_port() -> int:
+    port = Port()
+    port.release()
+    return port.number
+
+
+def test_breakpoints_of_a_launch_under_debugpy_stop_run(start):
+    port = free_port()
+    under_debugger = (sys.executable, *QUIETLY, "-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--wait-for-client")
+    command = (*under_debugger, "-m", "azureml_inference_server_http.amlserver")
+    server = start(SCRIPT.name, ready=False, command=command)
+    with ExitStack() as stack:
+        launched = stack.enter_context(connected(port, "debugpy"))
+        launched.attach({"justMyCode": False, "subProcess": True})
+        # The adapter asks for a session of its own for every process that is forked: the front and the worker.
+        sessions = {}
+        for _ in range(2):
+            configuration = launched.wait_for("event", "debugpyAttach")["body"]
+            session = sessions[configuration["subProcessId"]] = stack.enter_context(Editor(port))
+            session.attach(configuration, LINE)
+        server.wait_until_ready()
+        (worker,) = server.workers()
+        reply = server.score_later("x")
+        assert sessions[worker].stop_and_go_on() == LINE
+        assert reply.result().json() == worker
+
+
+def test_a_worker_connects_to_a_debugger_that_waits_for_it(start):
+    port, waiting = free_port(), free_port()
+    adapter = subprocess.Popen([sys.executable, "-m", "debugpy.adapter", "--host", "127.0.0.1", "--port", str(port)])
+    try:
+        with connected(port, "the adapter") as editor:
+            editor.send("initialize", adapterID="debugpy", pathFormat="path", linesStartAt1=True)
+            editor.send("attach", listen={"host": "127.0.0.1", "port": waiting}, justMyCode=False)
+            editor.wait_for("event", "debugpyWaitingForServer")
+            server = start(SCRIPT.name, ready=False, AZUREML_DEBUG_PORT=str(waiting))
+            editor.wait_for("event", "initialized")
+            editor.send("setBreakpoints", source={"path": str(SCRIPT)}, breakpoints=[{"line": LINE}])
+            editor.send("configurationDone")
+            server.wait_until_ready()
+            reply = server.score_later("x")
+            assert editor.stop_and_go_on() == LINE
+            assert [reply.result().json()] == server.workers()
+    finally:
+        adapter.terminate()
+        adapter.wait(PATIENCE)
