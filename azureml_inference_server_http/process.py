@@ -8,7 +8,6 @@ workers begin. One thread for ever: nothing here may start another.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import math
 import os
@@ -19,7 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Callable
 
-from . import supervisor
+from . import events, listeners
 from .supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("azmlinfsrv")
 
-BACKLOG = 2048
 # Unix socket paths may be this long (108 bytes on Linux, 104 on macOS, the closing zero included).
 MAX_SOCKET_PATH = 103
 _HANDLED = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGCHLD", "SIGUSR1", "SIGWINCH")
@@ -38,10 +36,6 @@ _NO_CORE = (
     "the native module is missing. This is a source tree, or a package built for another Python: install the package "
     "into this environment, and start the command from another folder than the source tree's"
 )
-
-
-class ListenError(Exception):
-    """A listener cannot be opened; the text is for the user."""
 
 
 class _ForkFailed(Exception):
@@ -68,8 +62,8 @@ def run(settings: Settings) -> int:
         print(f"azmlinfsrv: error: {_NO_CORE} ({error})", file=sys.stderr)
         return 1
     try:
-        clients = _open_listeners(settings)
-    except ListenError as error:
+        clients = listeners.open_all(settings)
+    except listeners.ListenError as error:
         print(f"azmlinfsrv: error: {error}", file=sys.stderr)
         return 1
     folder = _private_folder()
@@ -83,49 +77,7 @@ def run(settings: Settings) -> int:
             _remove_folder(folder)
 
 
-# ---- Listeners
-
-
-def _open_listeners(settings: Settings) -> list[socket.socket]:
-    ports = [settings.port]
-    if settings.separate_health:
-        ports.insert(0, settings.health_port)
-    listeners = [_listen(settings.host, port) for port in ports]
-    urls = ",".join(f"http://{_shown_host(settings.host)}:{port}" for port in ports)
-    _logger.info("Listening at: %s (%d)", urls, os.getpid())
-    return listeners
-
-
-def _shown_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ListenError(f"--host {host}: {error.strerror or error}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ListenError(_why_not(host, port, error)) from error
-    return listener
-
-
-def _why_not(host: str, port: int, error: OSError) -> str:
-    where = f"port {port} on {host}"
-    if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use by another process. Stop that process, or choose another port with --port."
-    if error.errno == errno.EACCES:
-        return f"{where} may not be opened by this user. Choose a port above 1023 with --port."
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"{where} cannot be opened: this machine has no such address. Check --host."
-    return f"{where} cannot be opened: {error.strerror}."
+# ---- The private folder
 
 
 def _private_folder() -> str:
@@ -169,7 +121,7 @@ class _Loop:
         self._socket_path = _socket_path(folder)
         self._workers = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._workers.bind(self._socket_path)
-        self._workers.listen(BACKLOG)
+        self._workers.listen(listeners.BACKLOG)
         # The line to the front of the moment, and what it said that does not end in a newline yet.
         self._front: socket.socket | None = None
         self._front_text = b""
@@ -182,10 +134,10 @@ class _Loop:
     def run(self) -> int:
         """Supervise until a ``Finish`` action; its code."""
         self._catch_signals()
-        self._handle(supervisor.Started())
+        self._handle(events.Started())
         while self._exit_code is None:
             self._wait()
-            self._handle(supervisor.Tick())
+            self._handle(events.Tick())
         _logger.info("Stopped.")
         return self._exit_code
 
@@ -222,7 +174,7 @@ class _Loop:
             if number == signal.SIGCHLD:
                 self._reap()
             else:
-                self._handle(supervisor.Signalled(number))
+                self._handle(events.Signalled(number))
 
     def _reap(self) -> None:
         while True:
@@ -234,7 +186,7 @@ class _Loop:
                 return
             # What a front said before it died still counts.
             self._read_front()
-            self._handle(supervisor.Exited(pid, os.waitstatus_to_exitcode(status)))
+            self._handle(events.Exited(pid, os.waitstatus_to_exitcode(status)))
 
     def _read_front(self) -> None:
         if self._front is None:
@@ -258,17 +210,17 @@ class _Loop:
         verb, _, rest = line.partition(" ")
         pid, _, text = rest.partition(" ")
         if verb == "ready" and pid.isdigit():
-            self._handle(supervisor.Ready(int(pid)))
+            self._handle(events.Ready(int(pid)))
         elif verb == "kill" and pid.isdigit():
-            self._handle(supervisor.KillWanted(int(pid), text))
+            self._handle(events.KillWanted(int(pid), text))
         elif verb == "recycle" and pid.isdigit():
-            self._handle(supervisor.RecycleWanted(int(pid), text))
+            self._handle(events.RecycleWanted(int(pid), text))
         else:
             _logger.error("The front said something that makes no sense: %r", line)
 
     # ---- Performing
 
-    def _handle(self, event: supervisor.Event) -> None:
+    def _handle(self, event: events.Event) -> None:
         pending = [event]
         while pending:
             for action in self._state.handle(pending.pop(0), time.monotonic()):
@@ -276,28 +228,28 @@ class _Loop:
                 if spawned is not None:
                     pending.append(spawned)
 
-    def _perform(self, action: supervisor.Action) -> supervisor.Event | None:
+    def _perform(self, action: events.Action) -> events.Event | None:
         """Do it. A fork yields the event that it happened."""
-        if isinstance(action, supervisor.SpawnFront):
+        if isinstance(action, events.SpawnFront):
             try:
-                return supervisor.Spawned(self._spawn_front(), is_front=True)
+                return events.Spawned(self._spawn_front(), is_front=True)
             except _ForkFailed as error:
-                return supervisor.SpawnFailed(is_front=True, reason=str(error))
-        if isinstance(action, supervisor.SpawnWorker):
+                return events.SpawnFailed(is_front=True, reason=str(error))
+        if isinstance(action, events.SpawnWorker):
             if self._settings.worker_preload and self._prepared is None:
                 failure = self._preload()
                 if failure is not None:
                     return failure
             try:
-                return supervisor.Spawned(self._spawn_worker(), is_front=False)
+                return events.Spawned(self._spawn_worker(), is_front=False)
             except _ForkFailed as error:
-                return supervisor.SpawnFailed(is_front=False, reason=str(error))
-        if isinstance(action, supervisor.Kill):
+                return events.SpawnFailed(is_front=False, reason=str(error))
+        if isinstance(action, events.Kill):
             # Children are only reaped in this loop, so the number cannot have passed to a stranger.
             os.kill(action.pid, action.number)
-        elif isinstance(action, supervisor.TellFront):
+        elif isinstance(action, events.TellFront):
             self._tell_front(action.line)
-        elif isinstance(action, supervisor.Log):
+        elif isinstance(action, events.Log):
             _logger.log(getattr(logging, action.level.upper()), "%s", action.text)
         else:
             self._exit_code = action.code
@@ -340,7 +292,7 @@ class _Loop:
 
         return self._fork(begin)
 
-    def _preload(self) -> supervisor.Event | None:
+    def _preload(self) -> events.Event | None:
         """Load the script in this process. The front is up already and lets requests wait.
 
         Ctrl-C and QUIT interrupt init() here, because nobody else could.
@@ -358,8 +310,8 @@ class _Loop:
         self._prepared = worker.prepare(self._settings)
         self._catch_signals()
         if asked_to_stop:
-            return supervisor.Signalled(asked_to_stop[0])
-        return None if self._prepared else supervisor.PreloadFailed()
+            return events.Signalled(asked_to_stop[0])
+        return None if self._prepared else events.PreloadFailed()
 
     def _fork(self, begin: Callable[[], int]) -> int:
         """Fork; in the child, run ``begin`` and leave the supervisor's loop for good with its exit code."""

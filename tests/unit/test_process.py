@@ -1,8 +1,7 @@
-"""Listeners, the private folder and the front's line, without forking; ``e2e/test_processes.py`` has the rest."""
+"""The private folder and the front's line, without forking; ``e2e/test_processes.py`` has the rest."""
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import socket
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from azureml_inference_server_http import process, supervisor
+from azureml_inference_server_http import events, process
 
 
 @pytest.fixture
@@ -30,53 +29,6 @@ def taken():
         yield other.getsockname()[1]
 
 
-# ---- Listeners
-
-
-def test_a_listener_accepts():
-    with process._listen("127.0.0.1", 0) as listener:
-        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
-        with socket.create_connection(listener.getsockname(), timeout=5):
-            listener.accept()[0].close()
-
-
-def test_a_listener_is_not_inherited_by_programs_that_a_script_starts():
-    with process._listen("127.0.0.1", 0) as listener:
-        assert not listener.get_inheritable()
-
-
-def test_a_port_in_use_is_named(taken):
-    with pytest.raises(process.ListenError) as refused:
-        process._listen("127.0.0.1", taken)
-    assert str(refused.value).startswith(f"port {taken} on 127.0.0.1 is in use by another process.")
-
-
-def test_an_address_of_another_machine_is_named():
-    # An address that is reserved for documentation.
-    with pytest.raises(process.ListenError, match=r"port 1234 on 192\.0\.2\.1 cannot be opened: this machine has no"):
-        process._listen("192.0.2.1", 1234)
-
-
-def test_a_host_that_does_not_exist_is_named(monkeypatch):
-    def fail(*_, **__):
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with pytest.raises(process.ListenError, match="--host nowhere: Name or service not known"):
-        process._listen("nowhere", 1234)
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (errno.EACCES, "port 80 on h may not be opened by this user. Choose a port above 1023 with --port."),
-        (errno.EMFILE, "port 80 on h cannot be opened: Too many open files."),
-    ],
-)
-def test_other_reasons_are_named(number, text):
-    assert process._why_not("h", 80, OSError(number, os.strerror(number))) == text
-
-
 def settings(**changed):
     return SimpleNamespace(
         **{
@@ -92,29 +44,13 @@ def settings(**changed):
     )
 
 
-def test_one_listener_unless_health_is_separate(records):
-    (listener,) = process._open_listeners(settings())
-    listener.close()
-    assert records()[-1] == ("INFO", f"Listening at: http://127.0.0.1:0 ({os.getpid()})")
-
-
-def test_the_health_listener_comes_first(taken):
-    with pytest.raises(process.ListenError, match=f"port {taken} "):
-        process._open_listeners(settings(separate_health=True, health_port=taken))
-    listeners = process._open_listeners(settings(separate_health=True))
-    assert len(listeners) == 2
-    for listener in listeners:
-        listener.close()
+# ---- Starting
 
 
 def test_a_listener_error_is_one_line_and_exit_code_1(taken, capsys):
     assert process.run(settings(port=taken)) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"azmlinfsrv: error: port {taken} on 127.0.0.1 is in use")
-
-
-def test_ipv6_hosts_are_shown_in_brackets():
-    assert (process._shown_host("::1"), process._shown_host("0.0.0.0")) == ("[::1]", "0.0.0.0")
 
 
 # ---- The private folder
@@ -189,9 +125,9 @@ def test_lines_of_the_front_become_events(loop):
     loop.front_side.sendall(b"ready 12\nkill 13 did not return\nrecycle 14 has served 5 requests\n")
     loop._read_front()
     assert loop.events == [
-        supervisor.Ready(12),
-        supervisor.KillWanted(13, "did not return"),
-        supervisor.RecycleWanted(14, "has served 5 requests"),
+        events.Ready(12),
+        events.KillWanted(13, "did not return"),
+        events.RecycleWanted(14, "has served 5 requests"),
     ]
 
 
@@ -199,17 +135,17 @@ def test_lines_may_arrive_in_pieces(loop):
     for piece in (b"re", b"ady 1", b"2\nready 1"):
         loop.front_side.sendall(piece)
         loop._read_front()
-    assert loop.events == [supervisor.Ready(12)]
+    assert loop.events == [events.Ready(12)]
     loop.front_side.sendall(b"3\n")
     loop._read_front()
-    assert loop.events == [supervisor.Ready(12), supervisor.Ready(13)]
+    assert loop.events == [events.Ready(12), events.Ready(13)]
 
 
 @pytest.mark.parametrize("line", [b"", b"ready", b"ready x", b"kill -1 x", b"dance 12", b"\xff 12"])
 def test_lines_without_sense_are_logged_and_skipped(loop, records, line):
     loop.front_side.sendall(line + b"\nready 12\n")
     loop._read_front()
-    assert loop.events == [supervisor.Ready(12)]
+    assert loop.events == [events.Ready(12)]
     ((level, text),) = records()
     assert level == "ERROR"
     assert "makes no sense" in text
@@ -220,7 +156,7 @@ def test_the_end_of_the_front_closes_its_line(loop):
     loop.front_side.close()
     loop._read_front()
     loop._read_front()
-    assert loop.events == [supervisor.Ready(12)]
+    assert loop.events == [events.Ready(12)]
     assert loop._front is None
     loop._read_front()
     loop._tell_front("stop")
@@ -251,10 +187,10 @@ def test_signals_arrive_in_their_order(loop, monkeypatch):
     loop._read_signals()
     loop._read_signals()
     assert loop.events == [
-        supervisor.Signalled(15),
+        events.Signalled(15),
         "reap",
-        supervisor.Signalled(2),
-        supervisor.Signalled(1),
+        events.Signalled(2),
+        events.Signalled(1),
     ]
 
 
@@ -272,4 +208,4 @@ def test_reaped_children_are_told_after_what_the_front_said(loop, monkeypatch):
     ended = iter([(12, 9), (13, 3 << 8), (0, 0)])
     monkeypatch.setattr(os, "waitpid", lambda *_: next(ended))
     loop._reap()
-    assert loop.events == [supervisor.Ready(12), supervisor.Exited(12, -9), supervisor.Exited(13, 3)]
+    assert loop.events == [events.Ready(12), events.Exited(12, -9), events.Exited(13, 3)]

@@ -7,11 +7,7 @@ import signal
 import pytest
 
 from azureml_inference_server_http import supervisor
-from azureml_inference_server_http.supervisor import (
-    BACK_OFF,
-    FRONT_GRACE,
-    KILL_AFTER,
-    MAX_EARLY_DEATHS,
+from azureml_inference_server_http.events import (
     Exited,
     Finish,
     Kill,
@@ -26,9 +22,15 @@ from azureml_inference_server_http.supervisor import (
     SpawnFront,
     SpawnWorker,
     Started,
-    Supervisor,
     TellFront,
     Tick,
+)
+from azureml_inference_server_http.supervisor import (
+    BACK_OFF,
+    FRONT_GRACE,
+    KILL_AFTER,
+    MAX_EARLY_DEATHS,
+    Supervisor,
 )
 
 KILLED = -signal.SIGKILL

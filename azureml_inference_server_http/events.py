@@ -1,0 +1,112 @@
+"""What the supervisor is told, and what it orders: the words between the state machine and the operating system.
+
+Owns data only. ``process.py`` makes the events and performs the actions, ``supervisor.py`` decides which action follows
+from which event. Used in the supervisor process.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Union
+
+# ---- Events
+
+
+class Started(NamedTuple):
+    """The listeners are open."""
+
+
+class Spawned(NamedTuple):
+    """A process that an action asked for runs."""
+
+    pid: int
+    is_front: bool
+
+
+class SpawnFailed(NamedTuple):
+    """A process that an action asked for could not be forked: the system is out of processes or memory."""
+
+    is_front: bool
+    reason: str
+
+
+class Exited(NamedTuple):
+    """A child has been reaped; ``code`` as in ``os.waitstatus_to_exitcode``: negative for a signal."""
+
+    pid: int
+    code: int
+
+
+class Ready(NamedTuple):
+    """The front says that this worker takes jobs."""
+
+    pid: int
+
+
+class KillWanted(NamedTuple):
+    """The front says that this worker is stuck."""
+
+    pid: int
+    reason: str
+
+
+class RecycleWanted(NamedTuple):
+    """The front says that this worker has served its time, or has grown too large."""
+
+    pid: int
+    reason: str
+
+
+class PreloadFailed(NamedTuple):
+    """The script could not be started in this process, before any worker was forked (WORKER_PRELOAD)."""
+
+
+class Signalled(NamedTuple):
+    """The supervisor received a signal."""
+
+    number: int
+
+
+class Tick(NamedTuple):
+    """The time of ``Supervisor.next_wakeup`` has come."""
+
+
+Event = Union[Started, Spawned, SpawnFailed, Exited, Ready, KillWanted, RecycleWanted, PreloadFailed, Signalled, Tick]
+
+# ---- Actions
+
+
+class SpawnFront(NamedTuple):
+    """Fork a front."""
+
+
+class SpawnWorker(NamedTuple):
+    """Fork a worker."""
+
+
+class Kill(NamedTuple):
+    """Send a signal to a child."""
+
+    pid: int
+    number: int
+
+
+class TellFront(NamedTuple):
+    """Send a line to the front; ``src/control.rs`` lists the verbs."""
+
+    line: str
+
+
+class Log(NamedTuple):
+    """Write a record by logger ``azmlinfsrv``; ``level`` is its name in lower case."""
+
+    level: str
+    text: str
+
+
+class Finish(NamedTuple):
+    """Every child is gone: end the command with this code."""
+
+    code: int
+
+
+Action = Union[SpawnFront, SpawnWorker, Kill, TellFront, Log, Finish]

@@ -1,0 +1,96 @@
+"""Opening the listeners, and the text when that fails (contract section 2)."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from azureml_inference_server_http import listeners
+
+
+@pytest.fixture
+def records(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("azmlinfsrv"), "propagate", True)
+    caplog.set_level(logging.DEBUG, "azmlinfsrv")
+    return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+@pytest.fixture
+def taken():
+    """A port that somebody listens on."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def test_a_listener_accepts():
+    with listeners._listen("127.0.0.1", 0) as listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        with socket.create_connection(listener.getsockname(), timeout=5):
+            listener.accept()[0].close()
+
+
+def test_a_listener_is_not_inherited_by_programs_that_a_script_starts():
+    with listeners._listen("127.0.0.1", 0) as listener:
+        assert not listener.get_inheritable()
+
+
+def test_a_port_in_use_is_named(taken):
+    with pytest.raises(listeners.ListenError) as refused:
+        listeners._listen("127.0.0.1", taken)
+    assert str(refused.value).startswith(f"port {taken} on 127.0.0.1 is in use by another process.")
+
+
+def test_an_address_of_another_machine_is_named():
+    # An address that is reserved for documentation.
+    with pytest.raises(listeners.ListenError, match=r"port 1234 on 192\.0\.2\.1 cannot be opened: this machine has no"):
+        listeners._listen("192.0.2.1", 1234)
+
+
+def test_a_host_that_does_not_exist_is_named(monkeypatch):
+    def fail(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(listeners.ListenError, match="--host nowhere: Name or service not known"):
+        listeners._listen("nowhere", 1234)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.EACCES, "port 80 on h may not be opened by this user. Choose a port above 1023 with --port."),
+        (errno.EMFILE, "port 80 on h cannot be opened: Too many open files."),
+    ],
+)
+def test_other_reasons_are_named(number, text):
+    assert listeners._why_not("h", 80, OSError(number, os.strerror(number))) == text
+
+
+def settings(**changed):
+    return SimpleNamespace(**{"host": "127.0.0.1", "port": 0, "health_port": 0, "separate_health": False, **changed})
+
+
+def test_one_listener_unless_health_is_separate(records):
+    (listener,) = listeners.open_all(settings())
+    listener.close()
+    assert records()[-1] == ("INFO", f"Listening at: http://127.0.0.1:0 ({os.getpid()})")
+
+
+def test_the_health_listener_comes_first(taken):
+    with pytest.raises(listeners.ListenError, match=f"port {taken} "):
+        listeners.open_all(settings(separate_health=True, health_port=taken))
+    both = listeners.open_all(settings(separate_health=True))
+    assert len(both) == 2
+    for listener in both:
+        listener.close()
+
+
+def test_ipv6_hosts_are_shown_in_brackets():
+    assert (listeners._shown_host("::1"), listeners._shown_host("0.0.0.0")) == ("[::1]", "0.0.0.0")
