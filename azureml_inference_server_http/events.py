@@ -50,10 +50,11 @@ class KillWanted(NamedTuple):
 
 
 class RecycleWanted(NamedTuple):
-    """The front says that this worker has served its time, or has grown too large."""
+    """The front says that this worker has served its time, or has grown too large; once for each worker."""
 
     pid: int
     reason: str
+    too_large: bool
 
 
 class PreloadFailed(NamedTuple):

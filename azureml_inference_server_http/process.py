@@ -126,7 +126,7 @@ class _Loop:
         self._front: socket.socket | None = None
         self._front_text = b""
         self._wake_reader, self._wake_writer = socket.socketpair()
-        self._state = Supervisor(settings.worker_count, settings.graceful_timeout)
+        self._state = Supervisor(settings.worker_count, settings.graceful_timeout, settings.worker_preload)
         self._exit_code: int | None = None
         # With WORKER_PRELOAD: the script, loaded here and inherited by every worker.
         self._prepared: Prepared | None = None
@@ -214,7 +214,8 @@ class _Loop:
         elif verb == "kill" and pid.isdigit():
             self._handle(events.KillWanted(int(pid), text))
         elif verb == "recycle" and pid.isdigit():
-            self._handle(events.RecycleWanted(int(pid), text))
+            # Of the two reasons there are, only this one names the setting.
+            self._handle(events.RecycleWanted(int(pid), text, too_large="--max_worker_rss" in text))
         else:
             _logger.error("The front said something that makes no sense: %r", line)
 

@@ -31,6 +31,7 @@ from .events import (
     Started,
     TellFront,
 )
+from .roster import Roster, Worker, describe_exit
 
 EXIT_OK = 0
 EXIT_FRONT_FAILED = 1
@@ -41,57 +42,47 @@ FATAL_EXIT_CODES = (3, 4)
 MAX_EARLY_DEATHS = 5
 # Seconds before the first, second, … new attempt after early deaths.
 BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+# A worker that dies within so many seconds of being ready may be one of a series: all but the first wait.
+STEADY = 10.0
+CRASH_BACK_OFF = BACK_OFF[:4]
+# Seconds until a worker is replaced that is too large again, or whose successor could not start.
+RECYCLE_PAUSE = 60.0
 # Seconds before a fork that failed is tried again.
 SPAWN_AGAIN = 1.0
-# Seconds between a worker's TERM and its KILL once nobody waits for its answer.
+# Seconds between a worker's TERM and its KILL once nobody waits for its answer, and at most how many after a drain,
+# for what the script does at its exit.
 KILL_AFTER = 0.5
+CLEAN_UP = 5.0
 # Seconds that the front gets beyond its own time-outs before it is taken for stuck.
 FRONT_GRACE = 2.0
-
-
-class Worker:
-    """What is known about one worker process."""
-
-    def __init__(self, replaces: int | None) -> None:
-        self.ready = False
-        self.retiring = False
-        # The worker that is let go once this one is ready (HUP).
-        self.replaces = replaces
-
-
-def describe_exit(code: int) -> str:
-    """How a process ended, as a verb phrase for messages to clients and logs."""
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        name = f" ({signal.Signals(-code).name})"
-    except ValueError:
-        name = ""
-    return f"was killed by signal {-code}{name}"
 
 
 class Supervisor:
     """State of all children, and the rules."""
 
-    def __init__(self, worker_count: int, graceful_timeout: float) -> None:
+    def __init__(self, worker_count: int, graceful_timeout: float, preloaded: bool = False) -> None:
         self.worker_count = worker_count
         self.graceful_timeout = graceful_timeout
+        # Workers are forked from a process that has loaded the script already.
+        self.preloaded = preloaded
         self.front: int | None = None
-        self.workers: dict[int, Worker] = {}
+        self._roster = Roster()
+        self.workers = self._roster.workers
         self.exit_code = EXIT_OK
         # "serving", then "draining" (TERM) or at once "stopping".
         self.phase = "serving"
         self._early_deaths = 0
+        self._quick_deaths = 0
         self._front_deaths = 0
-        self._last_exit = ""
-        # Old workers that HUP still has to replace, one after the other.
+        # Old workers that still have to be replaced, one after the other.
         self._to_replace: list[int] = []
-        # Worker forks asked for, each with the worker it replaces; consumed by Spawned.
-        self._asked: list[int | None] = []
+        self._reloading = False
+        self._told_too_large = False
         self._spawn_front_at: float | None = None
         self._spawn_workers_at: float | None = None
         self._kill_front_at: float | None = None
         self._kill_workers_at: float | None = None
+        self._drain_until = 0.0
         self._finished = False
 
     # ---- Entry points
@@ -107,39 +98,40 @@ class Supervisor:
         elif isinstance(event, Exited):
             actions = self._exited(event, now)
         elif isinstance(event, Ready):
-            actions = self._ready(event.pid)
+            actions = self._ready(event.pid, now)
         elif isinstance(event, KillWanted):
             actions = self._kill_wanted(event)
         elif isinstance(event, RecycleWanted):
-            actions = self._recycle_wanted(event)
+            actions = self._recycle_wanted(event, now)
         elif isinstance(event, PreloadFailed):
             actions = self._stop(EXIT_CANNOT_START, now)
         elif isinstance(event, Signalled):
             actions = self._signalled(event.number, now)
         else:
             actions = self._tick(now)
-        return [*actions, *self._finish_if_done()]
+        return [*actions, *self._reload_done(), *self._finish_if_done()]
 
     def next_wakeup(self) -> float | None:
         """When a Tick is due, or None."""
-        times = (self._spawn_front_at, self._spawn_workers_at, self._kill_front_at, self._kill_workers_at)
+        times = [self._spawn_front_at, self._spawn_workers_at, self._kill_front_at, self._kill_workers_at]
+        for worker in self.workers.values():
+            times += [worker.kill_at, worker.recycle_at]
         return min((time for time in times if time is not None), default=None)
 
     # ---- Children
 
     def _fill_up(self) -> list[Action]:
         """Ask for as many workers as are missing."""
-        staying = sum(not worker.retiring for worker in self.workers.values())
-        surplus = sum(worker.replaces is not None for worker in self.workers.values())
-        missing = self.worker_count - (staying - surplus) - self._asked.count(None)
-        self._asked += [None] * max(0, missing)
-        return [SpawnWorker()] * max(0, missing)
+        missing = self._roster.missing(self.worker_count)
+        for _ in range(missing):
+            self._roster.ask()
+        return [SpawnWorker()] * missing
 
     def _spawned(self, event: Spawned) -> list[Action]:
         if event.is_front:
             self.front = event.pid
         else:
-            self.workers[event.pid] = Worker(self._asked.pop(0))
+            self._roster.arrived(event.pid)
         if self.phase == "stopping":
             return [Kill(event.pid, signal.SIGKILL)]
         return []
@@ -148,16 +140,17 @@ class Supervisor:
         """Try again in a while: what serves goes on serving."""
         if event.is_front:
             self._spawn_front_at = now + SPAWN_AGAIN
-        else:
-            self._asked.pop(0)
-            self._spawn_workers_at = now + SPAWN_AGAIN
-        what = "the front process" if event.is_front else "a worker"
-        return [Log("error", f"Cannot start {what}: {event.reason}. Trying again.")]
+            return [Log("error", f"Cannot start the front process: {event.reason}. Trying again.")]
+        replaced = self._roster.refused()
+        if replaced is not None:
+            self._to_replace.insert(0, replaced)
+        self._spawn_workers_at = now + SPAWN_AGAIN
+        return [Log("error", f"Cannot start a worker: {event.reason}. Trying again.")]
 
     def _exited(self, event: Exited, now: float) -> list[Action]:
         if event.pid == self.front:
             return self._front_exited(event, now)
-        worker = self.workers.pop(event.pid, None)
+        worker = self._roster.left(event.pid)
         if worker is None:
             return []
         how = describe_exit(event.code)
@@ -165,35 +158,40 @@ class Supervisor:
         if self.front is not None:
             actions.append(TellFront(f"exited {event.pid} {how}"))
         self._to_replace = [pid for pid in self._to_replace if pid != event.pid]
-        self._forget_replaced(event.pid)
-        expected = worker.retiring and event.code in (0, -signal.SIGTERM)
-        if self.phase == "stopping" or expected:
+        expected = event.code in (0, -signal.SIGTERM) or not worker.ready
+        if self.phase == "stopping" or (worker.retiring and expected):
             return [*actions, *self._replace_next()]
         level = "info" if event.code == 0 else "error"
         hint = " Perhaps it ran out of memory." if event.code == -signal.SIGKILL else ""
         actions.append(Log(level, f"Worker (pid:{event.pid}) {how}.{hint}"))
-        if worker.ready:
-            return [*actions, *self._fill_up(), *self._replace_next()]
-        return actions + self._early_death(event, worker, how, now)
+        if worker.ready_at is None:
+            return actions + self._early_death(event, worker, how, now)
+        if not worker.retiring:
+            actions += self._fill_up_after_crash(now - worker.ready_at, now)
+        return [*actions, *self._replace_next()]
 
-    def _forget_replaced(self, pid: int) -> None:
-        """A worker that is gone needs no second successor: the one that is coming is an ordinary worker."""
-        for worker in self.workers.values():
-            if worker.replaces == pid:
-                worker.replaces = None
-        self._asked = [None if replaced == pid else replaced for replaced in self._asked]
+    def _fill_up_after_crash(self, served: float, now: float) -> list[Action]:
+        """Replace a worker that served for so many seconds: at once, as the request that it was running is what most
+        likely killed it, unless workers keep dying young. However often they do, those that live go on serving."""
+        self._quick_deaths = self._quick_deaths + 1 if served < STEADY else 0
+        if self._quick_deaths < 2:
+            return self._fill_up()
+        pause = CRASH_BACK_OFF[min(self._quick_deaths - 1, len(CRASH_BACK_OFF)) - 1]
+        if self._spawn_workers_at is None:
+            self._spawn_workers_at = now + pause
+        text = f"{self._quick_deaths} workers in a row died within {STEADY:g} s of being ready."
+        return [Log("warning", f"{text} The next one is started in {pause:g} s.")]
 
     def _early_death(self, event: Exited, worker: Worker, how: str, now: float) -> list[Action]:
         """A worker died before it was ready."""
         if worker.replaces is not None:
-            self._to_replace.clear()
-            return [Log("error", "The replacement could not start. The workers that serve now stay.")]
-        if event.code in FATAL_EXIT_CODES:
+            return self._replacement_failed(now)
+        serving = any(other.ready and not other.retiring for other in self.workers.values())
+        if event.code in FATAL_EXIT_CODES and not serving:
             text = "The scoring script could not be started, see above."
             return [Log("error", text), *self._stop(event.code, now)]
         self._early_deaths += 1
-        anyone_ready = any(other.ready for other in self.workers.values())
-        if self._early_deaths >= MAX_EARLY_DEATHS and not anyone_ready:
+        if self._early_deaths >= MAX_EARLY_DEATHS and not serving:
             text = f"{self._early_deaths} workers in a row died before they were ready, the last one {how}. Giving up."
             return [Log("critical", text), *self._stop(EXIT_CANNOT_START, now)]
         pause = BACK_OFF[min(self._early_deaths, len(BACK_OFF)) - 1]
@@ -205,43 +203,59 @@ class Supervisor:
         self.front = None
         self._kill_front_at = None
         if self.phase != "serving":
-            return self._stop(self.exit_code, now)
+            return self._stop(self.exit_code, now, self._time_to_clean_up(now))
         # Nobody's request survives a front, but the listeners do: connections wait in their backlog meanwhile.
         pause = 0.0 if self._front_deaths == 0 else BACK_OFF[min(self._front_deaths, len(BACK_OFF)) - 1]
         self._front_deaths += 1
+        how = describe_exit(event.code)
         if self._front_deaths > MAX_EARLY_DEATHS:
-            how = describe_exit(event.code)
             text = f"{self._front_deaths} front processes in a row died, the last one {how}. Giving up."
             return [Log("critical", text), *self._stop(EXIT_FRONT_FAILED, now)]
         self._spawn_front_at = now + pause
-        how = describe_exit(event.code)
         return [Log("error", f"The front process (pid:{event.pid}) {how}. Starting another one.")]
 
-    def _ready(self, pid: int) -> list[Action]:
+    def _replacement_failed(self, now: float) -> list[Action]:
+        """Whoever sent HUP sees it in the log; what the front asks for, it asks for once, so it is tried again."""
+        self._reloading = False
+        self._to_replace.clear()
+        again = [worker for worker in self.workers.values() if worker.recycling and not worker.retiring]
+        for worker in again:
+            worker.recycle_at = now + RECYCLE_PAUSE
+        then = f" Trying again in {RECYCLE_PAUSE:g} s." if again else ""
+        return [Log("error", f"The replacement could not start. The workers that serve now stay.{then}")]
+
+    def _ready(self, pid: int, now: float) -> list[Action]:
         worker = self.workers.get(pid)
         if worker is None:
             return []
         if worker.retiring:
             # It was told so by a front that has died since.
             return [TellFront(f"retire {pid}")]
-        worker.ready = True
+        if worker.ready_at is None:
+            worker.ready_at = now
         self._early_deaths = 0
         self._front_deaths = 0
         old, worker.replaces = worker.replaces, None
         if old is None:
             return []
-        return [*self._retire([old]), *self._replace_next()]
+        return [*self._retire([old], now), *self._replace_next()]
 
-    def _retire(self, pids: Iterable[int]) -> list[Action]:
-        """Let workers go when they have answered what they have."""
+    def _retire(self, pids: Iterable[int], now: float) -> list[Action]:
+        """Let workers go when they have answered what they have. They limit the time for their exit themselves
+        (``worker.py``), as only they know when the last answer has been given."""
         actions: list[Action] = []
         for pid in pids:
             worker = self.workers.get(pid)
             if worker is None or worker.retiring:
                 continue
             worker.retiring = True
-            # One that is not connected yet has nothing to finish.
-            actions.append(TellFront(f"retire {pid}") if worker.ready else Kill(pid, signal.SIGTERM))
+            worker.recycle_at = None
+            if worker.ready:
+                actions.append(TellFront(f"retire {pid}"))
+            else:
+                # It has nothing to finish; its init() may take any time.
+                worker.kill_at = now + KILL_AFTER
+                actions.append(Kill(pid, signal.SIGTERM))
         return actions
 
     def _kill_wanted(self, event: KillWanted) -> list[Action]:
@@ -250,15 +264,30 @@ class Supervisor:
         text = f"Worker (pid:{event.pid}) {event.reason}. It is killed and replaced."
         return [Log("critical", text), Kill(event.pid, signal.SIGKILL)]
 
-    def _recycle_wanted(self, event: RecycleWanted) -> list[Action]:
+    def _recycle_wanted(self, event: RecycleWanted, now: float) -> list[Action]:
         worker = self.workers.get(event.pid)
-        if self.phase != "serving" or worker is None or worker.retiring:
+        if self.phase != "serving" or worker is None or worker.retiring or worker.recycling:
             return []
-        successors = [*self._asked, *(other.replaces for other in self.workers.values())]
-        if event.pid in (*self._to_replace, *successors):
+        worker.recycling, worker.too_large = True, event.too_large
+        what = f"Worker (pid:{event.pid}) {event.reason}"
+        if event.too_large and worker.follows_large and worker.ready_at is not None:
+            worker.recycle_at = worker.ready_at + RECYCLE_PAUSE
+            if self._told_too_large:
+                return []
+            self._told_too_large = True
+            text = f"{what}, and so did the one before it. If the script needs that much, set a higher limit; as it is,"
+            return [Log("warning", f"{text} a worker is replaced for it after {RECYCLE_PAUSE:g} s at the earliest.")]
+        if event.pid in self._to_replace or event.pid in self._roster.being_replaced():
             return []
         self._to_replace.append(event.pid)
-        return [Log("info", f"Worker (pid:{event.pid}) {event.reason}. It is replaced."), *self._replace_next()]
+        return [Log("info", f"{what}. It is replaced."), *self._replace_next()]
+
+    def _recycle_due(self, now: float) -> list[Action]:
+        for pid, worker in self.workers.items():
+            if _is_due(worker.recycle_at, now):
+                worker.recycle_at = None
+                self._to_replace.append(pid)
+        return self._replace_next()
 
     # ---- Signals
 
@@ -270,26 +299,39 @@ class Supervisor:
         if self.phase != "serving":
             return []
         if number == signal.SIGHUP:
-            # Neither those whose successor is being started already, nor the successors: they are new enough.
-            replaced = {*self._asked, *(worker.replaces for worker in self.workers.values())}
-            old = [pid for pid, worker in self.workers.items() if not worker.retiring and worker.replaces is None]
-            self._to_replace = [pid for pid in old if pid not in replaced]
-            return [Log("info", "Replacing the workers one by one."), *self._replace_next()]
+            return self._reload()
         if number == signal.SIGTTIN:
             self.worker_count += 1
             return self._fill_up()
         if number == signal.SIGTTOU and self.worker_count > 1:
             self.worker_count -= 1
             staying = [pid for pid, worker in self.workers.items() if not worker.retiring]
-            return self._retire(staying[self.worker_count :])
+            return self._retire(staying[self.worker_count :], now)
         return []
+
+    def _reload(self) -> list[Action]:
+        # Neither those whose successor is being started already, nor the successors: they are new enough.
+        old = [pid for pid, worker in self.workers.items() if not worker.retiring and worker.replaces is None]
+        replaced = self._roster.being_replaced()
+        self._to_replace = [pid for pid in old if pid not in replaced]
+        self._reloading = True
+        told = Log("info", "Replacing the workers one by one.")
+        if self.preloaded:
+            kept = "With WORKER_PRELOAD=true they keep the script and the model as loaded at the start"
+            told = Log("warning", f"{told.text} {kept}: to load them again, restart the command.")
+        return [told, *self._replace_next()]
+
+    def _reload_done(self) -> list[Action]:
+        if not self._reloading or self._to_replace or self._roster.being_replaced():
+            return []
+        self._reloading = False
+        return [Log("info", "All workers have been replaced.")] if self.phase == "serving" else []
 
     def _replace_next(self) -> list[Action]:
         """Start the successor of the next old worker, if none is being started."""
-        busy = any(worker.replaces is not None for worker in self.workers.values())
-        if not self._to_replace or busy or self.phase != "serving" or any(self._asked):
+        if not self._to_replace or self.phase != "serving" or self._roster.being_replaced():
             return []
-        self._asked.append(self._to_replace.pop(0))
+        self._roster.ask(replaces=self._to_replace.pop(0))
         return [SpawnWorker()]
 
     # ---- The end
@@ -300,12 +342,17 @@ class Supervisor:
         self.phase = "draining"
         self._to_replace.clear()
         self._spawn_front_at = None
+        self._drain_until = now + self.graceful_timeout
         if self.front is None:
-            return self._stop(EXIT_OK, now)
-        self._kill_front_at = now + self.graceful_timeout + FRONT_GRACE
+            return self._stop(EXIT_OK, now, self._time_to_clean_up(now))
+        self._kill_front_at = self._drain_until + FRONT_GRACE
         return [Log("info", "Stopping: finishing the requests that are queued or running."), TellFront("drain")]
 
-    def _stop(self, code: int, now: float) -> list[Action]:
+    def _time_to_clean_up(self, now: float) -> float:
+        """What a drain has left for what scripts do at their exit."""
+        return max(KILL_AFTER, min(CLEAN_UP, self._drain_until - now))
+
+    def _stop(self, code: int, now: float, patience: float = KILL_AFTER) -> list[Action]:
         """End everything now: the front answers who waits, the workers get a moment for their clean-up."""
         if self.phase == "stopping":
             return []
@@ -313,7 +360,7 @@ class Supervisor:
         self.exit_code = code
         self._to_replace.clear()
         self._spawn_front_at = self._spawn_workers_at = None
-        self._kill_workers_at = now + KILL_AFTER
+        self._kill_workers_at = now + patience
         actions: list[Action] = []
         if self.front is not None:
             self._kill_front_at = now + FRONT_GRACE
@@ -327,7 +374,7 @@ class Supervisor:
             actions.append(SpawnFront())
         if _is_due(self._spawn_workers_at, now):
             self._spawn_workers_at = None
-            actions += self._fill_up()
+            actions += [*self._fill_up(), *self._replace_next()]
         if _is_due(self._kill_front_at, now):
             self._kill_front_at = None
             if self.front is not None:
@@ -335,7 +382,11 @@ class Supervisor:
         if _is_due(self._kill_workers_at, now):
             self._kill_workers_at = None
             actions += [Kill(pid, signal.SIGKILL) for pid in self.workers]
-        return actions
+        for pid, worker in self.workers.items():
+            if _is_due(worker.kill_at, now):
+                worker.kill_at = None
+                actions.append(Kill(pid, signal.SIGKILL))
+        return [*actions, *self._recycle_due(now)]
 
     def _finish_if_done(self) -> list[Action]:
         if self.phase != "stopping" or self.front is not None or self.workers or self._finished:

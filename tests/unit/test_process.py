@@ -127,7 +127,7 @@ def test_lines_of_the_front_become_events(loop):
     assert loop.events == [
         events.Ready(12),
         events.KillWanted(13, "did not return"),
-        events.RecycleWanted(14, "has served 5 requests"),
+        events.RecycleWanted(14, "has served 5 requests", too_large=False),
     ]
 
 

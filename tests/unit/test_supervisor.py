@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 
 import pytest
+from supervisor_world import World, logs, without_logs
 
-from azureml_inference_server_http import supervisor
 from azureml_inference_server_http.events import (
     Exited,
     Finish,
@@ -16,7 +16,6 @@ from azureml_inference_server_http.events import (
     PreloadFailed,
     Ready,
     RecycleWanted,
-    Signalled,
     Spawned,
     SpawnFailed,
     SpawnFront,
@@ -27,88 +26,13 @@ from azureml_inference_server_http.events import (
 )
 from azureml_inference_server_http.supervisor import (
     BACK_OFF,
-    FRONT_GRACE,
-    KILL_AFTER,
+    CRASH_BACK_OFF,
     MAX_EARLY_DEATHS,
+    STEADY,
     Supervisor,
 )
 
 KILLED = -signal.SIGKILL
-
-
-class World:
-    """A supervisor whose forks always work, and a clock that the test moves."""
-
-    def __init__(self, worker_count=1, graceful_timeout=30.0):
-        self.state = Supervisor(worker_count, graceful_timeout)
-        self.now = 1000.0
-        self.last_pid = 0
-        self.fronts, self.workers = [], []
-        self.started = self.tell(Started())
-
-    def tell(self, event):
-        """Handle an event, and the forks that follow from it as ``process.py`` does; all actions."""
-        pending, found = [event], []
-        while pending:
-            for action in self.state.handle(pending.pop(0), self.now):
-                found.append(action)
-                if isinstance(action, (SpawnFront, SpawnWorker)):
-                    is_front = isinstance(action, SpawnFront)
-                    self.last_pid += 1
-                    (self.fronts if is_front else self.workers).append(self.last_pid)
-                    pending.append(Spawned(self.last_pid, is_front))
-        return found
-
-    def signal(self, number):
-        return self.tell(Signalled(number))
-
-    def exit(self, pid, code=0):
-        for pids in (self.fronts, self.workers):
-            if pid in pids:
-                pids.remove(pid)
-        return self.tell(Exited(pid, code))
-
-    def wait(self, seconds):
-        self.now += seconds
-        return self.tell(Tick())
-
-    def wake_up(self):
-        """Let the time pass until the supervisor wants to be woken up."""
-        at = self.state.next_wakeup()
-        assert at is not None, "nothing is planned"
-        return self.wait(max(0.0, at - self.now))
-
-    def ready(self, *pids):
-        return [action for pid in pids for action in self.tell(Ready(pid))]
-
-    @property
-    def front(self):
-        (pid,) = self.fronts
-        return pid
-
-
-@pytest.fixture
-def one():
-    """A server with one worker that serves."""
-    world = World()
-    world.ready(*world.workers)
-    return world
-
-
-@pytest.fixture
-def two():
-    """A server with two workers that serve."""
-    world = World(worker_count=2)
-    world.ready(*world.workers)
-    return world
-
-
-def without_logs(actions):
-    return [action for action in actions if not isinstance(action, Log)]
-
-
-def logs(actions, level):
-    return [action.text for action in actions if isinstance(action, Log) and action.level == level]
 
 
 # ---- Starting
@@ -128,7 +52,7 @@ def test_workers_that_get_ready_cause_nothing(one):
 
 
 def test_strangers_are_ignored(one):
-    for event in (Exited(4711, 3), Ready(4711), KillWanted(4711, "x"), RecycleWanted(4711, "x")):
+    for event in (Exited(4711, 3), Ready(4711), KillWanted(4711, "x"), RecycleWanted(4711, "x", False)):
         assert one.tell(event) == []
 
 
@@ -159,6 +83,16 @@ def test_a_fatal_code_of_a_worker_that_served_is_an_ordinary_death(one):
     (worker,) = one.workers
     assert SpawnWorker() in one.exit(worker, 3)
     assert one.state.phase == "serving"
+
+
+def test_a_worker_that_cannot_be_forked_is_tried_again():
+    state = Supervisor(1, 30.0)
+    state.handle(Started(), 0.0)
+    state.handle(Spawned(1, is_front=True), 0.0)
+    actions = state.handle(SpawnFailed(is_front=False, reason="Resource temporarily unavailable"), 5.0)
+    assert [action.level for action in actions if isinstance(action, Log)] == ["error"]
+    assert state.next_wakeup() == 6.0
+    assert state.handle(Tick(), 6.0) == [SpawnWorker()]
 
 
 # ---- Deaths before anyone is ready: back off, then give up
@@ -264,6 +198,47 @@ def test_a_worker_that_dies_while_there_is_no_front_is_replaced_silently(one):
     assert without_logs(actions) == [SpawnWorker()]
 
 
+def test_workers_that_keep_dying_soon_after_they_are_ready_are_replaced_ever_more_slowly(one):
+    pauses = []
+    assert SpawnWorker() in one.exit(one.workers[0], KILLED)
+    for _ in range(3 * MAX_EARLY_DEATHS):
+        one.ready(*one.workers)
+        one.now += STEADY / 2
+        actions = one.exit(one.workers[0], KILLED)
+        assert SpawnWorker() not in actions
+        assert len(logs(actions, "warning")) == 1
+        pauses.append(one.state.next_wakeup() - one.now)
+        assert one.wake_up() == [SpawnWorker()]
+    assert pauses[: len(CRASH_BACK_OFF)] == pytest.approx(list(CRASH_BACK_OFF))
+    assert pauses[-1] == pytest.approx(CRASH_BACK_OFF[-1])
+    assert one.state.phase == "serving"
+
+
+def test_a_worker_that_served_for_a_while_is_replaced_at_once(one):
+    for _ in range(5):
+        one.ready(*one.workers)
+        one.exit(one.workers[0], KILLED)
+        one.wait(CRASH_BACK_OFF[-1])
+    one.ready(*one.workers)
+    one.now += STEADY
+    assert SpawnWorker() in one.exit(one.workers[0], KILLED)
+
+
+def test_a_new_front_does_not_make_workers_young_again(two):
+    two.now += STEADY
+    two.ready(*two.workers)
+    for worker in list(two.workers):
+        assert SpawnWorker() in two.exit(worker, KILLED)
+
+
+def test_a_replacement_that_cannot_start_does_not_end_those_who_serve(two):
+    two.exit(two.workers[0], KILLED)
+    for _ in range(2 * MAX_EARLY_DEATHS):
+        assert two.exit(two.workers[-1], 3)
+        assert two.wake_up() == [SpawnWorker()]
+    assert two.state.phase == "serving"
+
+
 # ---- Deaths of the front
 
 
@@ -316,292 +291,3 @@ def test_a_retiring_worker_is_told_again_by_a_new_front(two):
     two.exit(two.front, KILLED)
     two.wake_up()
     assert TellFront(f"retire {second}") in two.ready(second)
-
-
-# ---- HUP
-
-
-def test_hup_replaces_one_worker_after_the_other(two):
-    first, second = two.workers
-    assert without_logs(two.signal(signal.SIGHUP)) == [SpawnWorker()]
-    third = two.workers[-1]
-    assert two.ready(third) == [TellFront(f"retire {first}"), SpawnWorker()]
-    fourth = two.workers[-1]
-    assert without_logs(two.exit(first)) == [TellFront(f"exited {first} exited with code 0")]
-    assert two.ready(fourth) == [TellFront(f"retire {second}")]
-    assert without_logs(two.exit(second)) == [TellFront(f"exited {second} exited with code 0")]
-    assert two.workers == [third, fourth]
-    assert two.state.next_wakeup() is None
-
-
-def test_hup_asks_for_no_successor_before_the_last_one_is_ready(two):
-    two.signal(signal.SIGHUP)
-    assert without_logs(two.signal(signal.SIGHUP)) == []
-    assert len(two.workers) == 3
-
-
-def test_hup_keeps_the_old_workers_if_the_script_is_broken_now(two):
-    workers = list(two.workers)
-    two.signal(signal.SIGHUP)
-    actions = two.exit(two.workers[-1], 3)
-    assert logs(actions, "error")[-1] == "The replacement could not start. The workers that serve now stay."
-    assert [action for action in without_logs(actions) if not isinstance(action, TellFront)] == []
-    assert (two.workers, two.state.phase, two.state.next_wakeup()) == (workers, "serving", None)
-
-
-def test_hup_replaces_a_worker_that_is_not_ready_yet():
-    world = World()
-    (old,) = world.workers
-    world.signal(signal.SIGHUP)
-    new = world.workers[-1]
-    assert world.ready(new) == [Kill(old, signal.SIGTERM)]
-    assert without_logs(world.exit(old, 0)) == [TellFront(f"exited {old} exited with code 0")]
-    assert world.workers == [new]
-
-
-def test_a_worker_that_dies_before_its_turn_is_replaced_once(two):
-    first, second = two.workers
-    two.signal(signal.SIGHUP)
-    successor = two.workers[-1]
-    two.exit(second, KILLED)
-    two.ready(*two.workers)
-    two.exit(first)
-    two.ready(*two.workers)
-    assert successor in two.workers
-    assert len(two.workers) == 2
-
-
-def test_an_old_worker_that_dies_while_its_successor_starts_leaves_no_surplus(one):
-    (old,) = one.workers
-    one.signal(signal.SIGHUP)
-    one.exit(old, KILLED)
-    one.ready(*one.workers)
-    running = [pid for pid in one.workers if not one.state.workers[pid].retiring]
-    assert len(running) == 1
-
-
-def test_hup_is_ignored_at_the_end(one):
-    one.signal(signal.SIGTERM)
-    assert one.signal(signal.SIGHUP) == []
-
-
-# ---- Recycling
-
-
-def test_a_worker_that_served_its_time_is_replaced(one):
-    (old,) = one.workers
-    actions = one.tell(RecycleWanted(old, "has served 1000 requests"))
-    assert actions == [Log("info", f"Worker (pid:{old}) has served 1000 requests. It is replaced."), SpawnWorker()]
-    assert one.tell(RecycleWanted(old, "again")) == []
-    assert one.ready(one.workers[-1]) == [TellFront(f"retire {old}")]
-    assert one.tell(RecycleWanted(old, "again")) == []
-
-
-def test_workers_are_recycled_one_after_the_other(two):
-    first, second = two.workers
-    assert SpawnWorker() in two.tell(RecycleWanted(first, "x"))
-    assert SpawnWorker() not in two.tell(RecycleWanted(second, "x"))
-    assert two.ready(two.workers[-1]) == [TellFront(f"retire {first}"), SpawnWorker()]
-
-
-# ---- TTIN and TTOU
-
-
-def test_ttin_adds_a_worker(one):
-    assert one.signal(signal.SIGTTIN) == [SpawnWorker()]
-    assert one.signal(signal.SIGTTIN) == [SpawnWorker()]
-    assert one.state.worker_count == 3
-
-
-def test_ttou_retires_the_newest_worker(two):
-    first, second = two.workers
-    assert two.signal(signal.SIGTTOU) == [TellFront(f"retire {second}")]
-    assert without_logs(two.exit(second)) == [TellFront(f"exited {second} exited with code 0")]
-    assert two.workers == [first]
-    assert SpawnWorker() in two.exit(first, KILLED)
-    assert len(two.workers) == 1
-
-
-def test_ttou_keeps_the_last_worker(one):
-    assert one.signal(signal.SIGTTOU) == []
-    assert one.state.worker_count == 1
-
-
-def test_ttou_ends_a_worker_that_is_still_starting(one):
-    one.signal(signal.SIGTTIN)
-    starting = one.workers[-1]
-    assert one.signal(signal.SIGTTOU) == [Kill(starting, signal.SIGTERM)]
-    # Before it has installed its handler, TERM simply ends it: as wanted, and no reason for alarm.
-    actions = one.exit(starting, -signal.SIGTERM)
-    assert logs(actions, "error") == []
-    assert one.state.next_wakeup() is None
-
-
-def test_ttou_leaves_a_retiring_worker_in_peace():
-    world = World(worker_count=3)
-    world.ready(*world.workers)
-    first, second, third = world.workers
-    assert world.signal(signal.SIGTTOU) == [TellFront(f"retire {third}")]
-    assert world.signal(signal.SIGTTOU) == [TellFront(f"retire {second}")]
-    world.exit(third)
-    world.exit(second)
-    assert world.workers == [first]
-
-
-def test_ttou_while_workers_are_replaced_ends_with_the_right_number(two):
-    two.signal(signal.SIGHUP)
-    two.signal(signal.SIGTTOU)
-    for _ in range(10):
-        for pid, worker in list(two.state.workers.items()):
-            if worker.retiring:
-                two.exit(pid)
-            elif not worker.ready:
-                two.ready(pid)
-    assert len(two.workers) == 1
-    assert two.state.workers[two.workers[0]].ready
-
-
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGWINCH])
-def test_other_signals_mean_nothing(one, number):
-    assert one.signal(number) == []
-
-
-# ---- TERM
-
-
-def test_term_drains_and_then_stops(two):
-    first, second = two.workers
-    assert without_logs(two.signal(signal.SIGTERM)) == [TellFront("drain")]
-    assert two.signal(signal.SIGTERM) == []
-    # The front returns when everything is answered.
-    assert two.exit(two.front) == [Kill(first, signal.SIGTERM), Kill(second, signal.SIGTERM)]
-    assert two.exit(first) == []
-    assert two.exit(second, -signal.SIGTERM) == [Finish(0)]
-
-
-def test_a_worker_that_dies_while_draining_is_replaced(one):
-    # Its queue still has to be answered by someone.
-    one.signal(signal.SIGTERM)
-    assert SpawnWorker() in one.exit(one.workers[0], KILLED)
-
-
-def test_a_front_that_does_not_drain_in_time_is_killed():
-    world = World(graceful_timeout=5.0)
-    world.ready(*world.workers)
-    front = world.front
-    world.signal(signal.SIGTERM)
-    assert world.wait(5.0) == []
-    assert without_logs(world.wait(FRONT_GRACE)) == [Kill(front, signal.SIGKILL)]
-    assert world.exit(front, KILLED) == [Kill(world.workers[0], signal.SIGTERM)]
-    assert world.exit(world.workers[0]) == [Finish(0)]
-
-
-def test_term_without_a_front_stops_at_once(one):
-    one.exit(one.front, KILLED)
-    assert one.signal(signal.SIGTERM) == [Kill(one.workers[0], signal.SIGTERM)]
-    assert one.exit(one.workers[0]) == [Finish(0)]
-    assert one.state.next_wakeup() is None or SpawnFront() not in one.wait(60)
-
-
-def test_a_front_that_dies_while_draining_is_not_replaced(one):
-    one.signal(signal.SIGTERM)
-    assert SpawnFront() not in one.exit(one.front, KILLED)
-    assert one.exit(one.workers[0]) == [Finish(0)]
-
-
-# ---- INT and QUIT
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
-def test_int_stops_at_once(two, number):
-    first, second = two.workers
-    assert two.signal(number) == [TellFront("stop"), Kill(first, signal.SIGTERM), Kill(second, signal.SIGTERM)]
-    assert two.exit(two.front) == []
-    assert two.exit(first) == []
-    assert two.exit(second) == [Finish(0)]
-
-
-def test_int_overtakes_term(one):
-    one.signal(signal.SIGTERM)
-    assert one.signal(signal.SIGINT) == [TellFront("stop"), Kill(one.workers[0], signal.SIGTERM)]
-    one.exit(one.workers[0])
-    assert one.exit(one.front) == [Finish(0)]
-
-
-def test_workers_that_do_not_end_are_killed(two):
-    first, second = two.workers
-    two.signal(signal.SIGINT)
-    two.exit(first)
-    assert two.wait(KILL_AFTER) == [Kill(second, signal.SIGKILL)]
-    two.exit(two.front)
-    assert two.exit(second, KILLED) == [Finish(0)]
-
-
-def test_a_front_that_does_not_stop_is_killed(one):
-    one.signal(signal.SIGINT)
-    one.exit(one.workers[0])
-    assert Kill(one.front, signal.SIGKILL) in one.wait(FRONT_GRACE)
-    assert one.exit(one.front, KILLED) == [Finish(0)]
-
-
-def test_nothing_is_started_or_reported_after_the_stop(two):
-    two.signal(signal.SIGINT)
-    first, second = two.workers
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
-        assert two.signal(number) == []
-    assert two.tell(RecycleWanted(first, "x")) == []
-    assert two.exit(first, KILLED) == [TellFront(f"exited {first} was killed by signal 9 (SIGKILL)")]
-    two.exit(two.front)
-    assert two.exit(second, 1) == [Finish(0)]
-    assert two.state.next_wakeup() is None or two.wait(3600) == []
-
-
-def test_a_fork_that_was_asked_for_before_the_stop_is_killed():
-    state = Supervisor(1, 30.0)
-    state.handle(Started(), 0.0)
-    state.handle(Spawned(1, is_front=True), 0.0)
-    state.handle(Signalled(signal.SIGINT), 0.0)
-    assert state.handle(Spawned(2, is_front=False), 0.0) == [Kill(2, signal.SIGKILL)]
-    assert state.handle(Exited(1, 0), 0.0) == []
-    assert state.handle(Exited(2, KILLED), 0.0) == [Finish(0)]
-
-
-def test_a_planned_start_is_forgotten_at_the_stop():
-    world = World()
-    world.exit(world.workers[0], 1)
-    world.signal(signal.SIGINT)
-    assert SpawnWorker() not in world.wait(3600)
-
-
-def test_the_command_finishes_once(one):
-    one.signal(signal.SIGINT)
-    one.exit(one.front)
-    assert one.exit(one.workers[0]) == [Finish(0)]
-    assert one.tell(Tick()) == []
-
-
-@pytest.mark.parametrize(("code", "text"), [(0, "exited with code 0"), (-9, "was killed by signal 9 (SIGKILL)")])
-def test_how_a_process_ended_in_words(code, text):
-    assert supervisor.describe_exit(code) == text
-
-
-def test_a_second_hup_while_the_first_is_at_work_leaves_no_surplus(two):
-    two.signal(signal.SIGHUP)
-    two.signal(signal.SIGHUP)
-    for _ in range(6):
-        for pid in list(two.workers):
-            two.ready(pid)
-        for pid in list(two.workers):
-            if two.state.workers[pid].retiring:
-                two.exit(pid, 0)
-    assert [worker.retiring for worker in two.state.workers.values()] == [False, False]
-
-
-def test_a_worker_that_cannot_be_forked_is_tried_again():
-    state = Supervisor(1, 30.0)
-    state.handle(Started(), 0.0)
-    state.handle(Spawned(1, is_front=True), 0.0)
-    actions = state.handle(SpawnFailed(is_front=False, reason="Resource temporarily unavailable"), 5.0)
-    assert [action.level for action in actions if isinstance(action, Log)] == ["error"]
-    assert state.next_wakeup() == 6.0
-    assert state.handle(Tick(), 6.0) == [SpawnWorker()]

@@ -1,0 +1,86 @@
+"""The workers that there are and those that have been asked for, and which of them replaces which.
+
+Bookkeeping for the decisions in ``supervisor.py``: nothing here decides, and nothing here touches the operating system.
+Runs in the supervisor process.
+"""
+
+from __future__ import annotations
+
+import signal
+
+
+class Worker:
+    """What is known about one worker process."""
+
+    def __init__(self, replaces: int | None, follows_large: bool = False) -> None:
+        # When the front said so for the first time.
+        self.ready_at: float | None = None
+        self.retiring = False
+        # The worker that is let go once this one is ready.
+        self.replaces = replaces
+        # What the front asked for, once; when its turn comes, if that is later.
+        self.recycling = False
+        self.too_large = False
+        self.recycle_at: float | None = None
+        # The one before it was replaced because it was too large.
+        self.follows_large = follows_large
+        # When it is killed if it has not ended by then.
+        self.kill_at: float | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.ready_at is not None
+
+
+class Roster:
+    """All workers by pid, and the forks under way."""
+
+    def __init__(self) -> None:
+        self.workers: dict[int, Worker] = {}
+        # One for each fork that was asked for: the worker it replaces, if any. They happen in this order.
+        self._asked: list[int | None] = []
+
+    def ask(self, replaces: int | None = None) -> None:
+        """A fork is asked for."""
+        self._asked.append(replaces)
+
+    def arrived(self, pid: int) -> None:
+        """The next fork has happened."""
+        replaces = self._asked.pop(0)
+        follows_large = replaces in self.workers and self.workers[replaces].too_large
+        self.workers[pid] = Worker(replaces, follows_large)
+
+    def refused(self) -> int | None:
+        """The next fork has failed. Returns the worker that it was to replace."""
+        return self._asked.pop(0)
+
+    def left(self, pid: int) -> Worker | None:
+        """A process has ended. Returns what was known about it; None if it was no worker."""
+        # One that is gone needs no second successor: the one that is coming is an ordinary worker.
+        for worker in self.workers.values():
+            if worker.replaces == pid:
+                worker.replaces = None
+        self._asked = [None if replaced == pid else replaced for replaced in self._asked]
+        return self.workers.pop(pid, None)
+
+    def missing(self, wanted: int) -> int:
+        """How many have to be asked for so that ``wanted`` stay when all replacing is done."""
+        staying = sum(not worker.retiring for worker in self.workers.values())
+        surplus = sum(worker.replaces is not None for worker in self.workers.values())
+        return max(0, wanted - (staying - surplus) - self._asked.count(None))
+
+    def being_replaced(self) -> set[int]:
+        """Workers whose successor is asked for or starting."""
+        replaced = [*self._asked, *(worker.replaces for worker in self.workers.values())]
+        return {pid for pid in replaced if pid is not None}
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended, as a verb phrase for messages to clients and logs."""
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        name = f" ({signal.Signals(-code).name})"
+    except ValueError:
+        name = ""
+    return f"was killed by signal {-code}{name}"

@@ -1,0 +1,281 @@
+"""Replacing workers (HUP, recycling) and changing their number, rule by rule, without a process."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from supervisor_world import World, logs, without_logs
+
+from azureml_inference_server_http.events import (
+    Kill,
+    Log,
+    RecycleWanted,
+    Signalled,
+    SpawnFailed,
+    SpawnWorker,
+    TellFront,
+)
+from azureml_inference_server_http.supervisor import KILL_AFTER, RECYCLE_PAUSE
+
+KILLED = -signal.SIGKILL
+
+
+# ---- HUP
+
+
+def test_hup_replaces_one_worker_after_the_other(two):
+    first, second = two.workers
+    assert without_logs(two.signal(signal.SIGHUP)) == [SpawnWorker()]
+    third = two.workers[-1]
+    assert two.ready(third) == [TellFront(f"retire {first}"), SpawnWorker()]
+    fourth = two.workers[-1]
+    assert without_logs(two.exit(first)) == [TellFront(f"exited {first} exited with code 0")]
+    assert two.ready(fourth) == [TellFront(f"retire {second}"), Log("info", "All workers have been replaced.")]
+    assert without_logs(two.exit(second)) == [TellFront(f"exited {second} exited with code 0")]
+    assert two.workers == [third, fourth]
+    assert two.state.next_wakeup() is None
+
+
+def test_hup_asks_for_no_successor_before_the_last_one_is_ready(two):
+    two.signal(signal.SIGHUP)
+    assert without_logs(two.signal(signal.SIGHUP)) == []
+    assert len(two.workers) == 3
+
+
+def test_hup_keeps_the_old_workers_if_the_script_is_broken_now(two):
+    workers = list(two.workers)
+    two.signal(signal.SIGHUP)
+    actions = two.exit(two.workers[-1], 3)
+    assert logs(actions, "error")[-1] == "The replacement could not start. The workers that serve now stay."
+    assert [action for action in without_logs(actions) if not isinstance(action, TellFront)] == []
+    assert (two.workers, two.state.phase, two.state.next_wakeup()) == (workers, "serving", None)
+
+
+def test_hup_replaces_a_worker_that_is_not_ready_yet():
+    world = World()
+    (old,) = world.workers
+    world.signal(signal.SIGHUP)
+    new = world.workers[-1]
+    assert without_logs(world.ready(new)) == [Kill(old, signal.SIGTERM)]
+    assert without_logs(world.exit(old, 0)) == [TellFront(f"exited {old} exited with code 0")]
+    assert world.workers == [new]
+
+
+def test_a_worker_that_dies_before_its_turn_is_replaced_once(two):
+    first, second = two.workers
+    two.signal(signal.SIGHUP)
+    successor = two.workers[-1]
+    two.exit(second, KILLED)
+    two.ready(*two.workers)
+    two.exit(first)
+    two.ready(*two.workers)
+    assert successor in two.workers
+    assert len(two.workers) == 2
+
+
+def test_an_old_worker_that_dies_while_its_successor_starts_leaves_no_surplus(one):
+    (old,) = one.workers
+    one.signal(signal.SIGHUP)
+    one.exit(old, KILLED)
+    one.ready(*one.workers)
+    running = [pid for pid in one.workers if not one.state.workers[pid].retiring]
+    assert len(running) == 1
+
+
+def test_a_worker_that_is_let_go_before_it_is_ready_is_killed_soon(one):
+    # Its init() may take any time, and a handler in Python is not run before native code returns.
+    world = World()
+    (old,) = world.workers
+    world.signal(signal.SIGHUP)
+    world.ready(world.workers[-1])
+    assert world.wait(KILL_AFTER) == [Kill(old, signal.SIGKILL)]
+    assert world.exit(old, KILLED) == [TellFront(f"exited {old} was killed by signal 9 (SIGKILL)")]
+    assert world.state.next_wakeup() is None
+
+
+def test_hup_goes_on_when_the_system_has_processes_again(one):
+    # As in World.tell, but without the fork.
+    (asked,) = without_logs(one.state.handle(Signalled(signal.SIGHUP), one.now))
+    assert asked == SpawnWorker()
+    one.state.handle(SpawnFailed(is_front=False, reason="Resource temporarily unavailable"), one.now)
+    assert one.wake_up() == [SpawnWorker()]
+    old, new = one.workers[0], one.workers[-1]
+    assert TellFront(f"retire {old}") in one.ready(new)
+
+
+def test_hup_says_that_a_preloaded_script_stays():
+    world = World(preloaded=True)
+    world.ready(*world.workers)
+    (text,) = logs(world.signal(signal.SIGHUP), "warning")
+    assert "WORKER_PRELOAD" in text
+    assert "restart" in text
+
+
+def test_the_end_of_a_replacement_is_told_once(two):
+    two.signal(signal.SIGHUP)
+    first = two.ready(two.workers[-1])
+    assert logs(first, "info") == []
+    assert logs(two.ready(two.workers[-1]), "info") == ["All workers have been replaced."]
+    two.exit(two.workers[0], 0)
+    assert logs(two.exit(two.workers[0], 0), "info") == []
+
+
+def test_a_failed_replacement_is_not_told_as_done(one):
+    one.signal(signal.SIGHUP)
+    assert logs(one.exit(one.workers[-1], 3), "info") == []
+
+
+def test_hup_is_ignored_at_the_end(one):
+    one.signal(signal.SIGTERM)
+    assert one.signal(signal.SIGHUP) == []
+
+
+def test_a_second_hup_while_the_first_is_at_work_leaves_no_surplus(two):
+    two.signal(signal.SIGHUP)
+    two.signal(signal.SIGHUP)
+    for _ in range(6):
+        for pid in list(two.workers):
+            two.ready(pid)
+        for pid in list(two.workers):
+            if two.state.workers[pid].retiring:
+                two.exit(pid, 0)
+    assert [worker.retiring for worker in two.state.workers.values()] == [False, False]
+
+
+# ---- Recycling
+
+
+def served(pid):
+    return RecycleWanted(pid, "has served 1000 requests", too_large=False)
+
+
+def large(pid):
+    return RecycleWanted(pid, "uses 300 MiB (--max_worker_rss 200)", too_large=True)
+
+
+def recycle(world, event):
+    """The worker is replaced; the pid of the next one."""
+    assert SpawnWorker() in world.tell(event)
+    new = world.workers[-1]
+    assert TellFront(f"retire {event.pid}") in world.ready(new)
+    world.exit(event.pid)
+    return new
+
+
+def test_a_worker_that_served_its_time_is_replaced(one):
+    (old,) = one.workers
+    actions = one.tell(served(old))
+    assert actions == [Log("info", f"Worker (pid:{old}) has served 1000 requests. It is replaced."), SpawnWorker()]
+    assert one.tell(served(old)) == []
+    assert one.ready(one.workers[-1]) == [TellFront(f"retire {old}")]
+    assert one.tell(served(old)) == []
+
+
+def test_workers_are_recycled_one_after_the_other(two):
+    first, second = two.workers
+    assert SpawnWorker() in two.tell(served(first))
+    assert SpawnWorker() not in two.tell(served(second))
+    assert two.ready(two.workers[-1]) == [TellFront(f"retire {first}"), SpawnWorker()]
+
+
+def test_a_worker_that_served_its_time_is_replaced_at_once_however_short_that_was(one):
+    recycle(one, served(recycle(one, served(one.workers[0]))))
+
+
+def test_a_worker_that_is_too_large_like_the_one_before_it_waits(one):
+    second = recycle(one, large(one.workers[0]))
+    one.now += 5
+    (told,) = one.tell(large(second))
+    assert told.level == "warning"
+    assert "--max_worker_rss 200" in told.text
+    assert one.state.next_wakeup() == pytest.approx(one.now - 5 + RECYCLE_PAUSE)
+    assert one.wake_up() == [SpawnWorker()]
+    third = one.workers[-1]
+    assert one.ready(third) == [TellFront(f"retire {second}")]
+    one.exit(second)
+    # Told once is enough.
+    assert one.tell(large(third)) == []
+    assert one.state.next_wakeup() == pytest.approx(one.now + RECYCLE_PAUSE)
+
+
+def test_a_worker_that_was_to_wait_and_dies_needs_no_replacement_later(one):
+    second = recycle(one, large(one.workers[0]))
+    one.tell(large(second))
+    one.exit(second, KILLED)
+    one.ready(one.workers[-1])
+    assert one.state.next_wakeup() is None
+
+
+def test_recycling_is_tried_again_when_the_successor_could_not_start(two):
+    first, second = two.workers
+    two.tell(served(first))
+    two.tell(served(second))
+    actions = two.exit(two.workers[-1], 3)
+    assert logs(actions, "error")[-1].endswith("The workers that serve now stay. Trying again in 60 s.")
+    assert two.wake_up() == [SpawnWorker()]
+    assert two.ready(two.workers[-1]) == [TellFront(f"retire {first}"), SpawnWorker()]
+    assert two.ready(two.workers[-1]) == [TellFront(f"retire {second}")]
+    assert two.state.next_wakeup() is None
+
+
+# ---- TTIN and TTOU
+
+
+def test_ttin_adds_a_worker(one):
+    assert one.signal(signal.SIGTTIN) == [SpawnWorker()]
+    assert one.signal(signal.SIGTTIN) == [SpawnWorker()]
+    assert one.state.worker_count == 3
+
+
+def test_ttou_retires_the_newest_worker(two):
+    first, second = two.workers
+    assert two.signal(signal.SIGTTOU) == [TellFront(f"retire {second}")]
+    assert without_logs(two.exit(second)) == [TellFront(f"exited {second} exited with code 0")]
+    assert two.workers == [first]
+    assert SpawnWorker() in two.exit(first, KILLED)
+    assert len(two.workers) == 1
+
+
+def test_ttou_keeps_the_last_worker(one):
+    assert one.signal(signal.SIGTTOU) == []
+    assert one.state.worker_count == 1
+
+
+def test_ttou_ends_a_worker_that_is_still_starting(one):
+    one.signal(signal.SIGTTIN)
+    starting = one.workers[-1]
+    assert one.signal(signal.SIGTTOU) == [Kill(starting, signal.SIGTERM)]
+    # Before it has installed its handler, TERM simply ends it: as wanted, and no reason for alarm.
+    actions = one.exit(starting, -signal.SIGTERM)
+    assert logs(actions, "error") == []
+    assert one.state.next_wakeup() is None
+
+
+def test_ttou_leaves_a_retiring_worker_in_peace():
+    world = World(worker_count=3)
+    world.ready(*world.workers)
+    first, second, third = world.workers
+    assert world.signal(signal.SIGTTOU) == [TellFront(f"retire {third}")]
+    assert world.signal(signal.SIGTTOU) == [TellFront(f"retire {second}")]
+    world.exit(third)
+    world.exit(second)
+    assert world.workers == [first]
+
+
+def test_ttou_while_workers_are_replaced_ends_with_the_right_number(two):
+    two.signal(signal.SIGHUP)
+    two.signal(signal.SIGTTOU)
+    for _ in range(10):
+        for pid, worker in list(two.state.workers.items()):
+            if worker.retiring:
+                two.exit(pid)
+            elif not worker.ready:
+                two.ready(pid)
+    assert len(two.workers) == 1
+    assert two.state.workers[two.workers[0]].ready
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGWINCH])
+def test_other_signals_mean_nothing(one, number):
+    assert one.signal(number) == []

@@ -1,0 +1,161 @@
+"""How the supervisor ends (TERM, INT, QUIT), rule by rule, without a process."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from supervisor_world import World, without_logs
+
+from azureml_inference_server_http import supervisor
+from azureml_inference_server_http.events import (
+    Exited,
+    Finish,
+    Kill,
+    RecycleWanted,
+    Signalled,
+    Spawned,
+    SpawnFront,
+    SpawnWorker,
+    Started,
+    TellFront,
+    Tick,
+)
+from azureml_inference_server_http.supervisor import (
+    CLEAN_UP,
+    FRONT_GRACE,
+    KILL_AFTER,
+    Supervisor,
+)
+
+KILLED = -signal.SIGKILL
+
+
+# ---- TERM
+
+
+def test_term_drains_and_then_stops(two):
+    first, second = two.workers
+    assert without_logs(two.signal(signal.SIGTERM)) == [TellFront("drain")]
+    assert two.signal(signal.SIGTERM) == []
+    # The front returns when everything is answered.
+    assert two.exit(two.front) == [Kill(first, signal.SIGTERM), Kill(second, signal.SIGTERM)]
+    assert two.exit(first) == []
+    assert two.exit(second, -signal.SIGTERM) == [Finish(0)]
+
+
+def test_a_drain_leaves_what_time_it_has_for_clean_up():
+    for graceful_timeout, used, left in ((30.0, 1.0, CLEAN_UP), (30.0, 28.0, 2.0), (30.0, 31.0, KILL_AFTER)):
+        world = World(graceful_timeout=graceful_timeout)
+        world.ready(*world.workers)
+        world.signal(signal.SIGTERM)
+        world.now += used
+        world.exit(world.front)
+        assert world.state.next_wakeup() - world.now == pytest.approx(left)
+        assert world.wake_up() == [Kill(world.workers[0], signal.SIGKILL)]
+
+
+def test_a_worker_that_dies_while_draining_is_replaced(one):
+    # Its queue still has to be answered by someone.
+    one.signal(signal.SIGTERM)
+    assert SpawnWorker() in one.exit(one.workers[0], KILLED)
+
+
+def test_a_front_that_does_not_drain_in_time_is_killed():
+    world = World(graceful_timeout=5.0)
+    world.ready(*world.workers)
+    front = world.front
+    world.signal(signal.SIGTERM)
+    assert world.wait(5.0) == []
+    assert without_logs(world.wait(FRONT_GRACE)) == [Kill(front, signal.SIGKILL)]
+    assert world.exit(front, KILLED) == [Kill(world.workers[0], signal.SIGTERM)]
+    assert world.exit(world.workers[0]) == [Finish(0)]
+
+
+def test_term_without_a_front_stops_at_once(one):
+    one.exit(one.front, KILLED)
+    assert one.signal(signal.SIGTERM) == [Kill(one.workers[0], signal.SIGTERM)]
+    assert one.exit(one.workers[0]) == [Finish(0)]
+    assert one.state.next_wakeup() is None or SpawnFront() not in one.wait(60)
+
+
+def test_a_front_that_dies_while_draining_is_not_replaced(one):
+    one.signal(signal.SIGTERM)
+    assert SpawnFront() not in one.exit(one.front, KILLED)
+    assert one.exit(one.workers[0]) == [Finish(0)]
+
+
+# ---- INT and QUIT
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_int_stops_at_once(two, number):
+    first, second = two.workers
+    assert two.signal(number) == [TellFront("stop"), Kill(first, signal.SIGTERM), Kill(second, signal.SIGTERM)]
+    assert two.exit(two.front) == []
+    assert two.exit(first) == []
+    assert two.exit(second) == [Finish(0)]
+
+
+def test_int_overtakes_term(one):
+    one.signal(signal.SIGTERM)
+    assert one.signal(signal.SIGINT) == [TellFront("stop"), Kill(one.workers[0], signal.SIGTERM)]
+    one.exit(one.workers[0])
+    assert one.exit(one.front) == [Finish(0)]
+
+
+def test_workers_that_do_not_end_are_killed(two):
+    first, second = two.workers
+    two.signal(signal.SIGINT)
+    two.exit(first)
+    assert two.wait(KILL_AFTER) == [Kill(second, signal.SIGKILL)]
+    two.exit(two.front)
+    assert two.exit(second, KILLED) == [Finish(0)]
+
+
+def test_a_front_that_does_not_stop_is_killed(one):
+    one.signal(signal.SIGINT)
+    one.exit(one.workers[0])
+    assert Kill(one.front, signal.SIGKILL) in one.wait(FRONT_GRACE)
+    assert one.exit(one.front, KILLED) == [Finish(0)]
+
+
+def test_nothing_is_started_or_reported_after_the_stop(two):
+    two.signal(signal.SIGINT)
+    first, second = two.workers
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+        assert two.signal(number) == []
+    assert two.tell(RecycleWanted(first, "x", False)) == []
+    assert two.exit(first, KILLED) == [TellFront(f"exited {first} was killed by signal 9 (SIGKILL)")]
+    two.exit(two.front)
+    assert two.exit(second, 1) == [Finish(0)]
+    assert two.state.next_wakeup() is None or two.wait(3600) == []
+
+
+def test_a_fork_that_was_asked_for_before_the_stop_is_killed():
+    state = Supervisor(1, 30.0)
+    state.handle(Started(), 0.0)
+    state.handle(Spawned(1, is_front=True), 0.0)
+    state.handle(Signalled(signal.SIGINT), 0.0)
+    assert state.handle(Spawned(2, is_front=False), 0.0) == [Kill(2, signal.SIGKILL)]
+    assert state.handle(Exited(1, 0), 0.0) == []
+    assert state.handle(Exited(2, KILLED), 0.0) == [Finish(0)]
+
+
+def test_a_planned_start_is_forgotten_at_the_stop():
+    world = World()
+    world.exit(world.workers[0], 1)
+    world.signal(signal.SIGINT)
+    assert SpawnWorker() not in world.wait(3600)
+
+
+def test_the_command_finishes_once(one):
+    one.signal(signal.SIGINT)
+    one.exit(one.front)
+    assert one.exit(one.workers[0]) == [Finish(0)]
+    assert one.tell(Tick()) == []
+
+
+@pytest.mark.parametrize(("code", "text"), [(0, "exited with code 0"), (-9, "was killed by signal 9 (SIGKILL)")])
+def test_how_a_process_ended_in_words(code, text):
+    assert supervisor.describe_exit(code) == text
