@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, Callable, NoReturn
@@ -16,6 +17,7 @@ from typing import Any, Callable, NoReturn
 import azureml_inference_server_http as package
 
 from . import settings_table as table
+from . import stdio
 from .config_file import ConfigFile, ConfigFileError
 from .settings import (
     FILE,
@@ -42,6 +44,10 @@ _ORIGINAL = frozenset({"help"} | {setting.name for setting in SETTINGS if settin
 
 def run() -> NoReturn:
     """Console entry: serve with the options of the command line, then exit with its code."""
+    stdio.open_missing()
+    # Ctrl-C during the start ends it without a traceback. Where it was ignored already (nohup), it stays so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main(sys.argv[1:]))
 
 

@@ -16,10 +16,12 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from typing import TYPE_CHECKING, Callable
 
-from . import events, listeners
+from . import ending, events, listeners, log_config, signal_handlers, stdio
 from .supervisor import Supervisor
+from .worker_socket import WorkerSocket
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -27,10 +29,13 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("azmlinfsrv")
 
-# Unix socket paths may be this long (108 bytes on Linux, 104 on macOS, the closing zero included).
-MAX_SOCKET_PATH = 103
-_HANDLED = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGCHLD", "SIGUSR1", "SIGWINCH")
-
+# Seconds that a worker waits for a reader of its log before it goes on without.
+LOG_PATIENCE = 1.0
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_HANDLED = (
+    *_ENDING,
+    *(signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD, signal.SIGUSR1, signal.SIGWINCH),
+)
 
 _NO_CORE = (
     "the native module is missing. This is a source tree, or a package built for another Python: install the package "
@@ -38,8 +43,8 @@ _NO_CORE = (
 )
 
 
-class _ForkFailed(Exception):
-    """The system refused another process; the text says why."""
+class _SpawnFailed(Exception):
+    """The system refused another process, or what it needs; the text says why."""
 
 
 class _ChildEnded(Exception):
@@ -66,46 +71,11 @@ def run(settings: Settings) -> int:
     except listeners.ListenError as error:
         print(f"azmlinfsrv: error: {error}", file=sys.stderr)
         return 1
-    folder = _private_folder()
-    loop = _Loop(settings, clients, folder)
+    loop = _Loop(settings, clients)
     try:
         return loop.run()
     except _ChildEnded as child:
         return child.code
-    finally:
-        if os.getpid() == loop.pid:
-            _remove_folder(folder)
-
-
-# ---- The private folder
-
-
-def _private_folder() -> str:
-    """A new folder that only this user may enter, for the socket that the workers connect to."""
-    for parent in (os.environ.get("TMPDIR") or "/tmp", "/tmp"):
-        folder = os.path.join(parent, f"azmlinfsrv-{os.getpid()}-{os.urandom(6).hex()}")
-        if len(os.fsencode(_socket_path(folder))) > MAX_SOCKET_PATH:
-            continue
-        try:
-            os.mkdir(folder, 0o700)
-        except OSError:
-            continue
-        return folder
-    raise SystemExit("azmlinfsrv: error: no folder for temporary files can be written. Set TMPDIR to one that can.")
-
-
-def _socket_path(folder: str) -> str:
-    return os.path.join(folder, "workers")
-
-
-def _remove_folder(folder: str) -> None:
-    for remove, path in ((os.unlink, _socket_path(folder)), (os.rmdir, folder)):
-        try:
-            remove(path)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            _logger.warning("Cannot remove %s: %s", path, error)
 
 
 # ---- Supervising
@@ -114,39 +84,53 @@ def _remove_folder(folder: str) -> None:
 class _Loop:
     """The supervisor's loop and the descriptors it owns."""
 
-    def __init__(self, settings: Settings, clients: list[socket.socket], folder: str) -> None:
+    def __init__(self, settings: Settings, clients: list[socket.socket]) -> None:
         self.pid = os.getpid()
         self._settings = settings
         self._clients = clients
-        self._socket_path = _socket_path(folder)
-        self._workers = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._workers.bind(self._socket_path)
-        self._workers.listen(listeners.BACKLOG)
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
         # The line to the front of the moment, and what it said that does not end in a newline yet.
         self._front: socket.socket | None = None
         self._front_text = b""
-        self._wake_reader, self._wake_writer = socket.socketpair()
         self._state = Supervisor(settings.worker_count, settings.graceful_timeout, settings.worker_preload)
         self._exit_code: int | None = None
-        # With WORKER_PRELOAD: the script, loaded here and inherited by every worker.
+        # A child that is being forked is a front or a worker, not one that a preloaded script forks.
+        self._is_forking = False
+        # With WORKER_PRELOAD: the script, loaded here and inherited by every worker; and whether init() runs just now.
         self._prepared: Prepared | None = None
+        self._is_preloading = False
+        self._is_attending = False
+        # Signals that came in that time and can wait until it is over.
+        self._postponed: list[int] = []
+        # What the log is written to, unless a logging.json of the user's own decides on that.
+        self._log: stdio.PatientStream | None = None
 
     def run(self) -> int:
         """Supervise until a ``Finish`` action; its code."""
+        # First of all, so that a signal finds somebody who removes the folder.
         self._catch_signals()
-        self._handle(events.Started())
-        while self._exit_code is None:
-            self._wait()
-            self._handle(events.Tick())
+        os.register_at_fork(after_in_child=self._forked)
+        self._worker_socket = WorkerSocket()
+        try:
+            if log_config.find_user_config(self._settings) is None:
+                self._log = stdio.take_over_log(_logger)
+            self._handle(events.Started())
+            while self._exit_code is None:
+                self._wait()
+                self._handle(events.Tick())
+        finally:
+            if os.getpid() == self.pid:
+                self._worker_socket.remove()
         _logger.info("Stopped.")
+        if self._settings.worker_preload:
+            ending.limit(self._exit_code)
         return self._exit_code
 
     def _catch_signals(self) -> None:
         # Handlers do nothing: the numbers arrive through the wake-up socket, in order, when the loop has time for them.
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
-        for name in _HANDLED:
-            signal.signal(getattr(signal, name), lambda number, frame: None)
+        signal_handlers.install(dict.fromkeys(_HANDLED, _do_nothing))
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
 
     def _wait(self) -> None:
@@ -159,11 +143,21 @@ class _Loop:
         for source in (self._wake_reader, self._front):
             if source is not None:
                 poll.register(source, select.POLLIN)
-        readable = {descriptor for descriptor, _ in poll.poll(timeout)}
-        if self._front is not None and self._front.fileno() in readable:
+        if self._log is not None and self._log.is_waiting:
+            poll.register(self._log.descriptor, select.POLLOUT)
+        ready = {descriptor for descriptor, _ in poll.poll(timeout)}
+        if self._front is not None and self._front.fileno() in ready:
             self._read_front()
-        if self._wake_reader.fileno() in readable:
+        if self._wake_reader.fileno() in ready:
             self._read_signals()
+        if self._log is not None and self._log.descriptor in ready:
+            self._write_log(self._log)
+
+    def _write_log(self, log: stdio.PatientStream) -> None:
+        log.flush()
+        if log.dropped and not log.is_waiting:
+            dropped, log.dropped = log.dropped, 0
+            _logger.warning("%d log records were dropped: nobody read standard output", dropped)
 
     def _read_signals(self) -> None:
         try:
@@ -173,13 +167,19 @@ class _Loop:
         for number in numbers:
             if number == signal.SIGCHLD:
                 self._reap()
+            elif self._is_preloading and number not in _ENDING:
+                self._postponed.append(number)
             else:
                 self._handle(events.Signalled(number))
 
     def _reap(self) -> None:
         while True:
+            # While init() runs here, other children are the script's, which waits for them itself.
+            child = self._state.front if self._is_preloading else -1
+            if child is None:
+                return
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(child, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
@@ -234,7 +234,7 @@ class _Loop:
         if isinstance(action, events.SpawnFront):
             try:
                 return events.Spawned(self._spawn_front(), is_front=True)
-            except _ForkFailed as error:
+            except _SpawnFailed as error:
                 return events.SpawnFailed(is_front=True, reason=str(error))
         if isinstance(action, events.SpawnWorker):
             if self._settings.worker_preload and self._prepared is None:
@@ -243,7 +243,7 @@ class _Loop:
                     return failure
             try:
                 return events.Spawned(self._spawn_worker(), is_front=False)
-            except _ForkFailed as error:
+            except _SpawnFailed as error:
                 return events.SpawnFailed(is_front=False, reason=str(error))
         if isinstance(action, events.Kill):
             # Children are only reaped in this loop, so the number cannot have passed to a stranger.
@@ -266,14 +266,28 @@ class _Loop:
             _logger.debug("Cannot tell the front %r: %s", line, error)
 
     def _spawn_front(self) -> int:
-        ours, theirs = socket.socketpair()
+        try:
+            self._worker_socket.renew()
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise _SpawnFailed(str(error)) from error
         ours.settimeout(1.0)
 
         def begin() -> int:
             from . import front
 
             ours.close()
-            return front.run(self._settings, self._clients, self._workers, theirs)
+            code = 1
+            try:
+                code = front.run(self._settings, self._clients, self._worker_socket.listener, theirs)
+                if os.getppid() != self.pid:
+                    # The supervisor was killed, or a preloaded script ended it by force.
+                    self._worker_socket.remove()
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                # What a preloaded script wants to be done at its end is not this process's business.
+                ending.at_once(code)
 
         pid = self._fork(begin)
         theirs.close()
@@ -284,35 +298,21 @@ class _Loop:
         return pid
 
     def _spawn_worker(self) -> int:
+        try:
+            if self._worker_socket.renew() and self._state.front is not None:
+                # Its end is noticed like any other's. Workers connect to the next one again.
+                os.kill(self._state.front, signal.SIGKILL)
+        except OSError as error:
+            raise _SpawnFailed(str(error)) from error
+
         def begin() -> int:
             from . import worker
 
-            for unneeded in (*self._clients, self._workers):
+            for unneeded in (*self._clients, self._worker_socket.listener):
                 unneeded.close()
-            return worker.run(self._settings, self._socket_path, self.pid, self._prepared)
+            return worker.run(self._settings, self._worker_socket.path, self.pid, self._prepared)
 
         return self._fork(begin)
-
-    def _preload(self) -> events.Event | None:
-        """Load the script in this process. The front is up already and lets requests wait.
-
-        Ctrl-C and QUIT interrupt init() here, because nobody else could.
-        """
-        from . import worker
-
-        asked_to_stop: list[int] = []
-
-        def interrupt(number: int, frame: object) -> None:
-            asked_to_stop.append(number)
-            raise KeyboardInterrupt
-
-        for number in (signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, interrupt)
-        self._prepared = worker.prepare(self._settings)
-        self._catch_signals()
-        if asked_to_stop:
-            return events.Signalled(asked_to_stop[0])
-        return None if self._prepared else events.PreloadFailed()
 
     def _fork(self, begin: Callable[[], int]) -> int:
         """Fork; in the child, run ``begin`` and leave the supervisor's loop for good with its exit code."""
@@ -323,22 +323,67 @@ class _Loop:
                 stream.flush()
         # Until the child has handlers of its own, a signal to it would be told to the supervisor: they share the socket
         # that signal numbers are written to.
-        handled = {getattr(signal, name) for name in _HANDLED}
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        self._is_forking = True
         try:
             pid = os.fork()
         except OSError as error:
+            raise _SpawnFailed(error.strerror) from error
+        finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            raise _ForkFailed(error.strerror) from error
+            self._is_forking = False
         if pid:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             return pid
-        signal.set_wakeup_fd(-1)
-        for number in handled:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        self._wake_reader.close()
-        self._wake_writer.close()
-        if self._front is not None:
-            self._front.close()
         raise _ChildEnded(begin())
+
+    def _forked(self) -> None:
+        """Runs in every new child, those that a preloaded script forks included: it must not act as the supervisor."""
+        if os.getppid() != self.pid:
+            return
+        signal.set_wakeup_fd(-1)
+        signal_handlers.give_back(_HANDLED, (_do_nothing, self._attend))
+        if self._log is not None:
+            self._log.forget()
+            self._log.patience = LOG_PATIENCE
+        unneeded = [self._wake_reader, self._wake_writer, self._front]
+        if not self._is_forking:
+            # A child of the script, which must not keep the port when the server ends.
+            unneeded += [*self._clients, self._worker_socket.listener]
+        for mine in unneeded:
+            if mine is not None:
+                mine.close()
+
+    # ---- Preloading
+
+    def _preload(self) -> events.Event | None:
+        """Load the script in this process. The front is up already and lets requests wait."""
+        from . import worker
+
+        self._is_preloading = True
+        signal_handlers.install(dict.fromkeys((*_ENDING, signal.SIGCHLD), self._attend))
+        self._prepared = worker.prepare(self._settings)
+        # Before what is left in the wake-up socket is read by the loop: the script may have set handlers of its own.
+        self._catch_signals()
+        self._is_preloading = False
+        self._wake_writer.send(bytes([*self._postponed, signal.SIGCHLD]))
+        return None if self._prepared else events.PreloadFailed()
+
+    def _attend(self, *_: object) -> None:
+        """Signal handler while init() runs here: what cannot wait until it returns. Ends the command, or starts another
+        front. Python runs it between two steps of the script's code, so native code that takes long holds it up."""
+        if self._is_attending:
+            return
+        self._is_attending = True
+        self._read_signals()
+        while self._exit_code is None and self._state.next_wakeup() is not None:
+            self._wait()
+            self._handle(events.Tick())
+        self._is_attending = False
+        if self._exit_code is not None:
+            self._worker_socket.remove()
+            _logger.info("Stopped.")
+            ending.at_once(self._exit_code)
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """Signal handler."""

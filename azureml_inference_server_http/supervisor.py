@@ -81,7 +81,6 @@ class Supervisor:
         self._spawn_front_at: float | None = None
         self._spawn_workers_at: float | None = None
         self._kill_front_at: float | None = None
-        self._kill_workers_at: float | None = None
         self._drain_until = 0.0
         self._finished = False
 
@@ -113,7 +112,7 @@ class Supervisor:
 
     def next_wakeup(self) -> float | None:
         """When a Tick is due, or None."""
-        times = [self._spawn_front_at, self._spawn_workers_at, self._kill_front_at, self._kill_workers_at]
+        times = [self._spawn_front_at, self._spawn_workers_at, self._kill_front_at]
         for worker in self.workers.values():
             times += [worker.kill_at, worker.recycle_at]
         return min((time for time in times if time is not None), default=None)
@@ -360,7 +359,9 @@ class Supervisor:
         self.exit_code = code
         self._to_replace.clear()
         self._spawn_front_at = self._spawn_workers_at = None
-        self._kill_workers_at = now + patience
+        for worker in self.workers.values():
+            # Before it is ready there is nothing to clean up; init() may take any time.
+            worker.kill_at = now + (patience if worker.ready else KILL_AFTER)
         actions: list[Action] = []
         if self.front is not None:
             self._kill_front_at = now + FRONT_GRACE
@@ -379,9 +380,6 @@ class Supervisor:
             self._kill_front_at = None
             if self.front is not None:
                 actions += [Log("error", "The front did not end in time."), Kill(self.front, signal.SIGKILL)]
-        if _is_due(self._kill_workers_at, now):
-            self._kill_workers_at = None
-            actions += [Kill(pid, signal.SIGKILL) for pid in self.workers]
         for pid, worker in self.workers.items():
             if _is_due(worker.kill_at, now):
                 worker.kill_at = None

@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import deadline
+from . import deadline, ending, signal_handlers, stdio
 
 if TYPE_CHECKING:
     from .script import Script
@@ -43,6 +43,15 @@ class Retirement:
 
 def run(settings: Settings, socket_path: str, supervisor: int, prepared: Prepared | None) -> int:
     """The whole life of a worker. ``prepared`` is what WORKER_PRELOAD made before the fork. Returns the exit code."""
+    code = 1
+    try:
+        code = _serve(settings, socket_path, supervisor, prepared)
+    finally:
+        ending.limit(code)
+    return code
+
+
+def _serve(settings: Settings, socket_path: str, supervisor: int, prepared: Prepared | None) -> int:
     from . import _core
 
     if not _core.die_with_parent(supervisor):
@@ -69,8 +78,20 @@ class Prepared(NamedTuple):
 def prepare(settings: Settings) -> Prepared | None:
     """Load and initialise the script; None when that failed, which has been logged.
 
-    Runs in each worker, or with WORKER_PRELOAD once in the supervisor before it forks them.
+    Runs in each worker, or with WORKER_PRELOAD once in the supervisor before it forks them. Returns in that process
+    alone: a child that the script forked, and let come this far, ends here.
     """
+    own = os.getpid()
+    prepared = None
+    try:
+        prepared = _load(settings)
+    finally:
+        if os.getpid() != own:
+            ending.at_once(EXIT_OK if prepared else 1)
+    return prepared
+
+
+def _load(settings: Settings) -> Prepared | None:
     from . import debug, print_log_hook, swagger
     from . import script as user_script
     from .server.user_script import ScriptLoadError
@@ -79,7 +100,7 @@ def prepare(settings: Settings) -> Prepared | None:
         debug.connect(settings)
         # The line is for people; a reader that has gone away must not keep the script from being served.
         with contextlib.suppress(OSError):
-            print("Initializing logger", flush=True)
+            print("Initializing logger", file=stdio.stream_of_log(_logger), flush=True)
         print_log_hook.install()
         if settings.cors_origins:
             origins = ", ".join(origin.strip() for origin in settings.cors_origins.split(","))
@@ -101,13 +122,18 @@ def prepare(settings: Settings) -> Prepared | None:
     return Prepared(script, {version: document.decode("ascii") for version, document in documents.items()})
 
 
+def _ignore(number: int, frame: object) -> None:
+    """Signal handler."""
+
+
 def _set_signals(retirement: Retirement) -> None:
     """Signals to the whole process group are the supervisor's to decide on; a TERM to a worker alone retires it.
 
     Handlers that do nothing, not SIG_IGN: programs that the script starts must not inherit deafness.
     """
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
-    signal.signal(signal.SIGTERM, retirement.ask)
+    ignored = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+    handlers: dict[int, signal_handlers.Handler] = {signal.SIGTERM: retirement.ask, **dict.fromkeys(ignored, _ignore)}
+    signal_handlers.install(handlers)
+    os.register_at_fork(after_in_child=lambda: signal_handlers.give_back(handlers, list(handlers.values())))
     if sys.__stderr__ is not None:
         faulthandler.enable(sys.__stderr__)

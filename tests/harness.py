@@ -320,12 +320,15 @@ class Server:
         *options: str,
         files: dict[str, str] | None = None,
         separate_health: bool = False,
+        stdout: int | None = None,
+        through: tuple[str, ...] = (),
         **environment: str,
     ) -> None:
         """Start the command in ``folder``, after ``files`` have been written there.
 
-        ``script`` is a file in ``tests/scripts``, or a path; ``environment`` is added to a bare one. Does not wait for
-        anything; see ``wait_until_ready``.
+        ``script`` is a file in ``tests/scripts``, or a path; ``environment`` is added to a bare one. ``stdout`` is a
+        descriptor for the log, which cannot be looked at then; ``through`` a program that starts the command given as
+        its arguments. Does not wait for anything; see ``wait_until_ready``.
         """
         for name, text in (files or {}).items():
             (folder / name).write_text(text)
@@ -344,13 +347,13 @@ class Server:
         if separate_health:
             arguments += ["--health_port", str(self.health_port)]
             environment["SEPERATE_HEALTH_ENDPOINT"] = "true"
-        with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
+        with self._stdout.open("wb") as log, self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*TIED_TO_US, *COMMAND, *arguments],
+                [*TIED_TO_US, *through, *COMMAND, *arguments],
                 cwd=folder,
                 env=self._environment(environment),
                 stdin=subprocess.DEVNULL,
-                stdout=stdout,
+                stdout=log if stdout is None else stdout,
                 stderr=stderr,
                 start_new_session=True,
             )

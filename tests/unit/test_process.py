@@ -1,11 +1,10 @@
-"""The private folder and the front's line, without forking; ``e2e/test_processes.py`` has the rest."""
+"""The loop and the front's line, without forking; ``e2e/test_processes.py`` has the rest."""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
-import stat
 from types import SimpleNamespace
 
 import pytest
@@ -53,70 +52,19 @@ def test_a_listener_error_is_one_line_and_exit_code_1(taken, capsys):
     assert line.startswith(f"azmlinfsrv: error: port {taken} on 127.0.0.1 is in use")
 
 
-# ---- The private folder
-
-
-def test_the_folder_is_private_and_in_the_temporary_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "MAX_SOCKET_PATH", 1000)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    folder = process._private_folder()
-    assert os.path.dirname(folder) == str(tmp_path)
-    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
-    assert process._private_folder() != folder
-
-
-@pytest.mark.parametrize("name", ["missing", "n" * 100], ids=["missing", "too long for a socket"])
-def test_an_unusable_temporary_folder_is_replaced(tmp_path, monkeypatch, name):
-    if name != "missing":
-        (tmp_path / name).mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / name))
-    folder = process._private_folder()
-    try:
-        assert os.path.dirname(folder) == "/tmp"
-    finally:
-        os.rmdir(folder)
-
-
-def test_no_folder_at_all_is_told(monkeypatch):
-    monkeypatch.setattr(process, "MAX_SOCKET_PATH", 10)
-    with pytest.raises(SystemExit, match="Set TMPDIR"):
-        process._private_folder()
-
-
-def test_the_folder_is_removed_with_its_socket(tmp_path, records):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "workers").touch()
-    process._remove_folder(str(folder))
-    assert not folder.exists()
-    process._remove_folder(str(folder))
-    assert records() == []
-
-
-def test_a_folder_with_something_else_in_it_stays(tmp_path, records):
-    (tmp_path / "precious").touch()
-    process._remove_folder(str(tmp_path))
-    assert (tmp_path / "precious").exists()
-    ((level, text),) = records()
-    assert (level, text.startswith(f"Cannot remove {tmp_path}: ")) == ("WARNING", True)
-
-
 # ---- The loop
 
 
 @pytest.fixture
-def loop(tmp_path_factory, monkeypatch):
+def loop(monkeypatch):
     """A loop that collects its events instead of handling them, with a front that the test plays."""
     monkeypatch.setattr(process._Loop, "_handle", lambda self, event: self.events.append(event))
-    monkeypatch.chdir(tmp_path_factory.mktemp("loop"))
-    os.mkdir("f")
-    made = process._Loop(settings(), [], "f")
+    made = process._Loop(settings(), [])
     made.events = []
-    made._wake_reader.setblocking(False)
     made._front, made.front_side = socket.socketpair()
     made._front.setblocking(False)
     yield made
-    for open_socket in (made._front, made.front_side, made._workers, made._wake_reader, made._wake_writer):
+    for open_socket in (made._front, made.front_side, made._wake_reader, made._wake_writer):
         if open_socket is not None:
             open_socket.close()
 

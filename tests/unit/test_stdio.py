@@ -1,0 +1,121 @@
+"""Log output that nobody has to wait for; ``e2e/test_standard_streams.py`` has closed and full ones."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+
+import pytest
+
+from azureml_inference_server_http import stdio
+from azureml_inference_server_http.stdio import PatientStream
+
+
+@pytest.fixture
+def pipe():
+    """Both ends of a pipe."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    for descriptor in (reader, writer):
+        try:
+            os.close(descriptor)
+        except OSError:
+            continue
+
+
+def fill(writer):
+    """Until nothing goes in any more; how many bytes that were."""
+    poll = select.poll()
+    poll.register(writer, select.POLLOUT)
+    written = 0
+    while poll.poll(0):
+        written += os.write(writer, b"x" * select.PIPE_BUF)
+    return written
+
+
+def say(stream, *lines):
+    for line in lines:
+        stream.write(line)
+        stream.flush()
+
+
+def test_lines_are_written_at_once(pipe):
+    reader, writer = pipe
+    say(PatientStream(writer), "one\n", "zwei ü\n")
+    assert os.read(reader, 100) == "one\nzwei ü\n".encode()
+
+
+def test_what_the_encoding_does_not_have_is_shown_in_ascii(pipe):
+    reader, writer = pipe
+    say(PatientStream(writer, "ascii"), "ü\udcff\n")
+    assert os.read(reader, 100) == b"\\xfc\\udcff\n"
+
+
+def test_a_full_pipe_is_not_waited_for(pipe):
+    reader, writer = pipe
+    filled = fill(writer)
+    stream = PatientStream(writer)
+    say(stream, "one\n", "two\n")
+    assert stream.is_waiting
+    # A pipe takes more only when a whole page of it is free.
+    assert len(os.read(reader, filled)) == filled
+    stream.flush()
+    assert not stream.is_waiting
+    assert os.read(reader, 100) == b"one\ntwo\n"
+
+
+def test_a_long_line_goes_out_in_pieces_and_unharmed(pipe):
+    reader, writer = pipe
+    line = "".join(map(str, range(40_000)))
+    stream = PatientStream(writer)
+    say(stream, line)
+    assert stream.is_waiting
+    found = b""
+    while stream.is_waiting:
+        found += os.read(reader, 65536)
+        stream.flush()
+    assert found + os.read(reader, 200_000) == line.encode()
+
+
+def test_the_oldest_lines_are_dropped_and_counted(pipe, monkeypatch):
+    monkeypatch.setattr(stdio, "_MAX_LINES", 3)
+    reader, writer = pipe
+    filled = fill(writer)
+    stream = PatientStream(writer)
+    say(stream, *"abcde")
+    assert stream.dropped == 2
+    os.read(reader, filled)
+    stream.flush()
+    assert os.read(reader, 100) == b"cde"
+
+
+def test_a_reader_that_has_gone_away_gets_nothing_more(pipe):
+    reader, writer = pipe
+    os.close(reader)
+    stream = PatientStream(writer)
+    say(stream, "one\n", "two\n")
+    assert not stream.is_waiting
+
+
+def test_patience_is_for_a_slow_reader_and_not_for_one_that_is_gone(pipe):
+    _, writer = pipe
+    fill(writer)
+    stream = PatientStream(writer)
+    waited = []
+    stream._is_writable = lambda seconds: waited.append(seconds)
+    stream.patience = 5.0
+    say(stream, "one\n", "two\n")
+    assert waited[0] == pytest.approx(5.0, abs=1.0)
+    assert waited[1] == 0
+
+
+def test_only_handlers_of_standard_output_are_taken_over():
+    logger = logging.getLogger("test-stdio")
+    ours, other = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    logger.handlers = [ours, other, logging.NullHandler()]
+    assert stdio.stream_of_log(logger) is sys.stdout
+    stream = stdio.take_over_log(logger)
+    assert (ours.stream, other.stream) == (stream, sys.stderr)
+    assert stdio.stream_of_log(logger) is stream
