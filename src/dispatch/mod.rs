@@ -1,15 +1,17 @@
 //! From a request to the worker that answers it: the queue, the pool of connected workers, and who gets what next.
 //!
 //! Owned by the front's event loop thread: `Rc` and `RefCell`, no locks, and no borrow is ever held across an await.
-//! `remote.rs` does the socket I/O of one worker; this file only decides.
+//! `remote.rs` talks with one worker; this file only decides.
 //!
 //! Invariants: a job is in exactly one place (the queue, or one worker's in-flight list); a worker answers strictly in
 //! order, so when it dies only the first job of its list can have been running, and the others go back to the head of
 //! the queue.
 
+pub mod link;
 pub mod queue;
-pub mod remote;
+mod remote;
 pub mod rules;
+mod socket;
 pub mod window;
 mod worker;
 
@@ -24,8 +26,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
+    link::Link,
     queue::{Full, Queue},
-    remote::Link,
     rules::Rules,
     window::Window,
     worker::{InFlight, Worker},
@@ -241,7 +243,7 @@ impl Dispatcher {
     }
 
     /// Takes a worker into the pool; it gets its first job at once if one waits.
-    fn join(&self, hello: Hello, link: Rc<Link>) -> u64 {
+    fn join(&self, hello: Hello, link: Link) -> u64 {
         let hello = Rc::new(hello);
         let mut state = self.state.borrow_mut();
         let worker_id = state.next_worker;

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, rc::Rc, time::Instant};
 use tokio::sync::oneshot;
 
 use super::{
-    remote::Link,
+    link::Link,
     rules::{resident_mib, Rules},
     window::Window,
     Answer, Submission,
@@ -25,7 +25,7 @@ pub(super) struct InFlight {
 pub(super) struct Worker {
     pub(super) pid: u32,
     pub(super) hello: Rc<Hello>,
-    pub(super) link: Rc<Link>,
+    pub(super) link: Link,
     pub(super) window: Window,
     pub(super) in_flight: VecDeque<InFlight>,
     /// No new jobs: it is being replaced or it said goodbye.

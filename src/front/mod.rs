@@ -39,7 +39,11 @@ use self::{
 };
 use crate::{
     control::{Order, Supervisor},
-    dispatch::{remote, rules::Rules, Dispatcher},
+    dispatch::{
+        link::{self, Entrance},
+        rules::Rules,
+        Dispatcher,
+    },
     settings::Settings,
 };
 
@@ -173,8 +177,8 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let front = Front::new(settings, supervisor.clone());
     let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let watch = tokio::task::spawn_local(front.clone().watch());
-    let workers = UnixListener::from_std(sockets.workers)?;
-    let worker_loop = tokio::task::spawn_local(remote::accept_workers(workers, front.dispatcher.clone()));
+    let workers = Entrance::Socket(UnixListener::from_std(sockets.workers)?);
+    let worker_loop = tokio::task::spawn_local(link::accept(workers, front.dispatcher.clone()));
     let mut accept_loops = Vec::new();
     for listener in sockets.clients {
         let listener = TcpListener::from_std(listener)?;
