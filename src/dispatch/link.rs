@@ -1,97 +1,126 @@
-//! The connection between the front and one worker, whichever kind of worker it is: a process (`socket.rs`) or a thread of
-//! the same process (`local.rs`).
+//! The connection between the front and one worker, whichever kind of worker it is: a process (`socket.rs`) or a thread
+//! of this process (`local.rs`).
 //!
 //! Runs in the front's event loop: [`accept`] waits for workers, a [`Link`] sends to one, [`Frames`] reads from it. What
 //! the frames mean is `remote.rs`.
 
-use std::{rc::Rc, time::Duration};
+use std::rc::Rc;
 
 use bytes::Bytes;
-use tokio::net::UnixListener;
+use tokio::sync::mpsc;
 
+#[cfg(unix)]
+use super::socket::{SocketFrames, SocketLink};
 use super::{
+    local::{LocalFrames, LocalLink},
     remote::serve_worker,
-    socket::{SocketFrames, SocketLink},
     Dispatcher,
 };
-use crate::frame::Frame;
+use crate::{frame::Frame, hub::FrontEnd};
 
 /// Where workers come from.
 pub enum Entrance {
     /// Processes connect to this socket.
-    Socket(UnixListener),
+    #[cfg(unix)]
+    Socket(tokio::net::UnixListener),
+    /// Threads of this process.
+    Hub(mpsc::UnboundedReceiver<FrontEnd>),
 }
 
-/// Takes workers into the pool for ever.
+/// Takes workers into the pool for as long as any can come.
 pub async fn accept(mut entrance: Entrance, dispatcher: Dispatcher) {
-    loop {
-        let frames = match &mut entrance {
-            Entrance::Socket(listener) => match listener.accept().await {
-                Ok((stream, _)) => Frames::Socket(SocketFrames::new(stream, dispatcher.max_body_len)),
-                Err(error) => {
-                    log::error!(target: "azmlinfsrv.front", "Cannot accept a worker: {error}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
+    while let Some(frames) = entrance.next(dispatcher.max_body_len).await {
+        tokio::task::spawn_local(serve_worker(frames, dispatcher.clone()));
+    }
+}
+
+impl Entrance {
+    #[cfg_attr(not(unix), allow(unused_variables))]
+    async fn next(&mut self, max_body_len: u64) -> Option<Frames> {
+        match self {
+            #[cfg(unix)]
+            Self::Socket(listener) => loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => return Some(Frames::Socket(SocketFrames::new(stream, max_body_len))),
+                    Err(error) => {
+                        log::error!(target: "azmlinfsrv.front", "Cannot accept a worker: {error}");
+                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    }
                 }
             },
-        };
-        tokio::task::spawn_local(serve_worker(frames, dispatcher.clone()));
+            Self::Hub(arrivals) => arrivals.recv().await.map(|end| Frames::Local(LocalFrames::new(end))),
+        }
     }
 }
 
 /// The sending side; clones share it.
 #[derive(Clone)]
 pub(super) enum Link {
-    /// To a process.
+    #[cfg(unix)]
     Socket(Rc<SocketLink>),
+    Local(Rc<LocalLink>),
 }
 
 impl Link {
     /// True if nothing that was sent waits on this side.
     pub(super) fn is_flushed(&self) -> bool {
         match self {
+            #[cfg(unix)]
             Self::Socket(link) => link.is_flushed(),
+            Self::Local(_) => true,
         }
     }
 
     /// Sends the parts of one frame in order. Never blocks; errors show at the reading side, as the loss of the worker.
     pub(super) fn send(&self, head: Bytes, body: Bytes) {
         match self {
+            #[cfg(unix)]
             Self::Socket(link) => link.send(head, body),
+            Self::Local(link) => link.send(head, body),
         }
     }
 
     /// Ends the reading task: the worker is known to be gone.
     pub(super) fn close(&self) {
         match self {
+            #[cfg(unix)]
             Self::Socket(link) => link.close(),
+            Self::Local(link) => link.close(),
         }
     }
 
     /// Sends what [`Link::send`] could not; runs beside the reading task for as long as the worker is connected.
     pub(super) async fn flush(&self) -> Result<(), String> {
         match self {
+            #[cfg(unix)]
             Self::Socket(link) => link.flush_outbox().await.map_err(|error| error.to_string()),
+            Self::Local(_) => std::future::pending().await,
         }
     }
 }
 
 /// The reading side.
 pub(super) enum Frames {
+    #[cfg(unix)]
     Socket(SocketFrames),
+    Local(LocalFrames),
 }
 
 impl Frames {
     pub(super) fn link(&self) -> Link {
         match self {
+            #[cfg(unix)]
             Self::Socket(frames) => Link::Socket(frames.link.clone()),
+            Self::Local(frames) => Link::Local(frames.link.clone()),
         }
     }
 
     /// The next frame; `None` when the worker is gone and everything it sent has been read.
     pub(super) async fn next(&mut self) -> Result<Option<Frame>, String> {
         match self {
+            #[cfg(unix)]
             Self::Socket(frames) => frames.next().await,
+            Self::Local(frames) => Ok(frames.next().await),
         }
     }
 }

@@ -8,9 +8,11 @@
 //! the queue.
 
 pub mod link;
+mod local;
 pub mod queue;
 mod remote;
 pub mod rules;
+#[cfg(unix)]
 mod socket;
 pub mod window;
 mod worker;
@@ -249,7 +251,7 @@ impl Dispatcher {
         let worker_id = state.next_worker;
         state.next_worker += 1;
         let worker = Worker {
-            pid: hello.pid,
+            pid: hello.worker,
             hello: hello.clone(),
             link,
             window: Window::default(),
@@ -376,7 +378,7 @@ impl Dispatcher {
         for worker in self.state.borrow_mut().workers.values_mut() {
             if let Some((submission, message)) = worker.take_overdue(now, &self.rules) {
                 self.supervisor.ask_to_kill(worker.pid, &format!("did not finish a request in time ({message})"));
-                overdue.push((submission, Answer::Overdue { pid: worker.pid, message }));
+                overdue.push((submission, Answer::Overdue { pid: worker.hello.pid, message }));
             }
             worker.recycle_if_large(&self.rules, &self.supervisor);
         }

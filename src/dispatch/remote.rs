@@ -30,16 +30,16 @@ pub(super) async fn serve_worker(mut frames: Frames, dispatcher: Dispatcher) {
         // It died or hung before it was ready; the supervisor reports its end.
         _ => return,
     };
-    let pid = hello.pid;
+    let (worker, pid) = (hello.worker, hello.pid);
     let link = frames.link();
     let worker_id = dispatcher.join(hello, link.clone());
-    let session = Session { dispatcher: &dispatcher, worker_id, pid, stream: RefCell::new(None) };
+    let session = Session { dispatcher: &dispatcher, worker_id, worker, pid, stream: RefCell::new(None) };
     let ended = tokio::select! {
         ended = session.read_frames(&mut frames, &link) => ended,
         ended = link.flush() => ended,
     };
     if let Err(problem) = ended {
-        log::debug!(target: "azmlinfsrv.front", "Connection to worker {pid} broke: {problem}");
+        log::debug!(target: "azmlinfsrv.front", "Connection to worker {worker} broke: {problem}");
     }
     session.settle(dispatcher.leave(worker_id)).await;
 }
@@ -61,6 +61,9 @@ type Parts = mpsc::Sender<Result<Bytes, String>>;
 struct Session<'a> {
     dispatcher: &'a Dispatcher,
     worker_id: u64,
+    /// How the supervisor calls it.
+    worker: u32,
+    /// Its process.
     pid: u32,
     /// The stream that the worker is in the middle of, and whose client still listens.
     stream: RefCell<Option<(u64, Parts)>>,
@@ -132,15 +135,14 @@ impl Session<'_> {
 
     /// Answers the request that the worker was running when it was lost.
     async fn settle(&self, running: Option<Submission>) {
-        let cause = self.dispatcher.exit_cause(self.pid, EXIT_CAUSE_PATIENCE).await;
+        let cause = self.dispatcher.exit_cause(self.worker, EXIT_CAUSE_PATIENCE).await;
         let cause = cause.unwrap_or_else(|| "closed its connection".to_owned());
-        let pid = self.pid;
         if let Some((_, parts)) = self.stream.take() {
-            log::error!(target: "azmlinfsrv.front", "Worker {pid} {cause} in the middle of a streamed reply");
+            log::error!(target: "azmlinfsrv.front", "Worker {} {cause} in the middle of a streamed reply", self.worker);
             let _ = parts.send(Err(cause.clone())).await;
         }
         if let Some(job) = running {
-            job.answer(Answer::Lost { pid, cause });
+            job.answer(Answer::Lost { pid: self.pid, cause });
         }
     }
 }

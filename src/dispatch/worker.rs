@@ -23,6 +23,7 @@ pub(super) struct InFlight {
 
 /// One connected worker.
 pub(super) struct Worker {
+    /// How the supervisor calls it: its process id, or its number if it is a thread.
     pub(super) pid: u32,
     pub(super) hello: Rc<Hello>,
     pub(super) link: Link,
@@ -65,7 +66,7 @@ impl Worker {
         if rules.max_worker_rss == 0 || self.recycling {
             return;
         }
-        let Some(mib) = resident_mib(self.pid).filter(|mib| *mib > rules.max_worker_rss) else { return };
+        let Some(mib) = resident_mib(self.hello.pid).filter(|mib| *mib > rules.max_worker_rss) else { return };
         self.recycling = true;
         supervisor.ask_to_recycle(self.pid, &format!("uses {mib} MiB (--max_worker_rss {})", rules.max_worker_rss));
     }
