@@ -1,23 +1,34 @@
 """Types of the Rust module (``src/python_module.rs``)."""
 
 from collections.abc import Callable
+from typing import final
 
 from .script import Script
 from .settings import Settings
 
-__all__ = ["check", "die_with_parent", "serve", "work"]
+__all__ = ["Hub", "check", "die_with_parent", "serve", "work"]
+
+@final
+class Hub:
+    """Where the front and the workers of one process meet: made once, given to ``serve`` and to every ``work``."""
 
 def serve(
     settings: Settings,
     *,
     clients: list[int],
-    workers: int,
+    workers: int | Hub,
     supervisor: int,
     log_level: int,
     log_to_python: bool,
 ) -> None: ...
 def work(
-    settings: Settings, *, socket_path: str, script: Script, swagger: dict[str, str], retiring: Callable[[], bool]
+    settings: Settings,
+    *,
+    front: str | Hub,
+    worker: int,
+    script: Script,
+    swagger: dict[str, str],
+    retiring: Callable[[], bool],
 ) -> None: ...
 def die_with_parent(parent: int) -> bool: ...
 def check(settings: Settings) -> None: ...

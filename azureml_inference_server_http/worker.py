@@ -64,7 +64,7 @@ def _serve(settings: Settings, socket_path: str, supervisor: int, prepared: Prep
     script, swagger = prepared
     _logger.info("Scoring timeout is set to %s", settings.scoring_timeout_ms)
     _logger.info("Worker with pid %d ready for serving traffic", os.getpid())
-    _core.work(settings, socket_path=socket_path, script=script, swagger=swagger, retiring=retirement)
+    _core.work(settings, front=socket_path, worker=os.getpid(), script=script, swagger=swagger, retiring=retirement)
     return EXIT_OK
 
 

@@ -48,7 +48,8 @@ class WorkerSocket:
         """Delete it and its folder, with the counters (``src/claims.rs``) that no front has taken over."""
         try:
             for entry in os.scandir(self._folder):
-                os.unlink(entry)
+                if entry.path == self.path or entry.name.startswith("claims-"):
+                    os.unlink(entry)
             os.rmdir(self._folder)
         except FileNotFoundError:
             pass

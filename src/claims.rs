@@ -6,65 +6,54 @@
 //! Both do so with compare-and-swap, so a job has exactly one owner at any time: it is never run twice and never lost,
 //! and after a worker's death the counter says what was running (`docs/design.md`, "In-flight window").
 //!
-//! Used by the front's event loop and by a worker's main thread. The worker makes a file for the counter in the private
+//! Used by the front's event loop and on a worker's thread. A worker process makes a file for the counter in the private
 //! folder of the sockets, the front maps it and removes its name; the memory lives as long as either end.
 
-#![allow(unsafe_code)]
-
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    num::NonZeroUsize,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-    ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
+use std::sync::{
+    atomic::{AtomicU64, Ordering},
+    Arc,
 };
-
-use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
-
-/// Size of the file.
-const LENGTH: NonZeroUsize = NonZeroUsize::new(size_of::<AtomicU64>()).expect("a counter has a size");
 
 /// One end of a connection's counter.
 #[derive(Debug)]
 pub struct Claims {
-    counter: NonNull<AtomicU64>,
+    counter: Counter,
 }
 
-// SAFETY: the mapping belongs to no thread, and all access is atomic.
-unsafe impl Send for Claims {}
+#[derive(Debug)]
+enum Counter {
+    /// Of two threads.
+    Threads(Arc<AtomicU64>),
+    /// Of two processes.
+    #[cfg(unix)]
+    Processes(mapped::Counter),
+}
 
 impl Claims {
+    /// Both ends of a new counter, for two threads of this process.
+    pub fn pair() -> (Self, Self) {
+        let counter = Arc::<AtomicU64>::default();
+        (Self { counter: Counter::Threads(counter.clone()) }, Self { counter: Counter::Threads(counter) })
+    }
+
     /// A new counter in a new file at `path`: the worker's end.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        file.set_len(LENGTH.get() as u64)?;
-        Self::map(&file)
+    #[cfg(unix)]
+    pub fn create(path: &std::path::Path) -> std::io::Result<Self> {
+        Ok(Self { counter: Counter::Processes(mapped::Counter::create(path)?) })
     }
 
     /// The counter in the file at `path`, whose name is removed: the front's end.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        std::fs::remove_file(path)?;
-        if file.metadata()?.len() != LENGTH.get() as u64 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the claims file has a wrong size"));
-        }
-        Self::map(&file)
-    }
-
-    fn map(file: &File) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address the kernel chooses. The file has the mapped length and loses its name as
-        // soon as both ends have it, so nobody can shorten it later.
-        let address =
-            unsafe { mmap(None, LENGTH, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, file, 0) }?;
-        Ok(Self { counter: address.cast() })
+    #[cfg(unix)]
+    pub fn open(path: &std::path::Path) -> std::io::Result<Self> {
+        Ok(Self { counter: Counter::Processes(mapped::Counter::open(path)?) })
     }
 
     fn counter(&self) -> &AtomicU64 {
-        // SAFETY: the mapping is page aligned, as long as a counter, and lives until `drop`. The other process uses it
-        // only through atomic operations too.
-        unsafe { self.counter.as_ref() }
+        match &self.counter {
+            Counter::Threads(counter) => counter,
+            #[cfg(unix)]
+            Counter::Processes(counter) => counter,
+        }
     }
 
     /// Worker: may job `number` start? False means that the front has taken it back.
@@ -86,11 +75,78 @@ impl Claims {
     }
 }
 
-impl Drop for Claims {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made by `map`, which nobody else unmaps; the reference of `counter` cannot outlive `self`.
-        // It fails only for an address that is not mapped.
-        let _ = unsafe { munmap(self.counter.cast(), LENGTH.get()) };
+/// A counter in a file that two processes have mapped.
+#[cfg(unix)]
+#[allow(unsafe_code)]
+mod mapped {
+    use std::{
+        fs::{remove_file, File, OpenOptions},
+        io,
+        num::NonZeroUsize,
+        ops::Deref,
+        os::unix::fs::OpenOptionsExt as _,
+        path::Path,
+        ptr::NonNull,
+        sync::atomic::AtomicU64,
+    };
+
+    use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
+
+    /// Size of the file.
+    const LENGTH: NonZeroUsize = match NonZeroUsize::new(size_of::<AtomicU64>()) {
+        Some(length) => length,
+        None => NonZeroUsize::MIN,
+    };
+
+    #[derive(Debug)]
+    pub(super) struct Counter(NonNull<AtomicU64>);
+
+    // SAFETY: the mapping belongs to no thread, and all access is atomic.
+    unsafe impl Send for Counter {}
+    // SAFETY: the same.
+    unsafe impl Sync for Counter {}
+
+    impl Counter {
+        pub(super) fn create(path: &Path) -> io::Result<Self> {
+            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+            file.set_len(LENGTH.get() as u64)?;
+            Self::map(&file)
+        }
+
+        pub(super) fn open(path: &Path) -> io::Result<Self> {
+            let file = OpenOptions::new().read(true).write(true).open(path)?;
+            remove_file(path)?;
+            if file.metadata()?.len() != LENGTH.get() as u64 {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the claims file has a wrong size"));
+            }
+            Self::map(&file)
+        }
+
+        fn map(file: &File) -> io::Result<Self> {
+            let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+            // SAFETY: a new mapping at an address the kernel chooses. The file has the mapped length and loses its name
+            // as soon as both ends have it, so nobody can shorten it later.
+            let address = unsafe { mmap(None, LENGTH, access, MapFlags::MAP_SHARED, file, 0) }?;
+            Ok(Self(address.cast()))
+        }
+    }
+
+    impl Deref for Counter {
+        type Target = AtomicU64;
+
+        fn deref(&self) -> &AtomicU64 {
+            // SAFETY: the mapping is page aligned, as long as a counter, and lives until `drop`. The other process uses it
+            // only through atomic operations too.
+            unsafe { self.0.as_ref() }
+        }
+    }
+
+    impl Drop for Counter {
+        fn drop(&mut self) {
+            // SAFETY: the mapping made by `map`, which nobody else unmaps; no reference of `deref` outlives `self`. It
+            // fails only for an address that is not mapped.
+            let _ = unsafe { munmap(self.0.cast(), LENGTH.get()) };
+        }
     }
 }
 
@@ -99,7 +155,8 @@ impl Drop for Claims {
 mod tests {
     use super::*;
 
-    fn pair() -> (Claims, Claims) {
+    #[cfg(unix)]
+    fn processes() -> (Claims, Claims) {
         let path = std::env::temp_dir().join(format!("claims-{}-{}", std::process::id(), uuid::Uuid::new_v4()));
         let worker = Claims::create(&path).expect("a file");
         let front = Claims::open(&path).expect("the same file");
@@ -107,9 +164,17 @@ mod tests {
         (worker, front)
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn processes_share_a_counter_in_a_file() {
+        let (worker, front) = processes();
+        assert!(worker.claim(0));
+        assert_eq!((front.next(), front.revoke(3), worker.next()), (1, 1, 3));
+    }
+
     #[test]
     fn claimed_jobs_stay_and_the_others_go_back() {
-        let (worker, front) = pair();
+        let (worker, front) = Claims::pair();
         assert!(worker.claim(0) && worker.claim(1));
         assert_eq!(front.revoke(5), 2);
         assert!(!worker.claim(2) && !worker.claim(4), "revoked");
@@ -119,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_number_out_of_order_is_never_claimed() {
-        let (worker, _front) = pair();
+        let (worker, _front) = Claims::pair();
         assert!(!worker.claim(3));
         assert!(worker.claim(0));
         assert!(!worker.claim(0));
@@ -127,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_counter_that_the_script_has_overwritten_reads_as_all_started() {
-        let (worker, front) = pair();
+        let (worker, front) = Claims::pair();
         worker.counter().store(u64::MAX, Ordering::Release);
         assert_eq!(front.revoke(4), 4);
     }
@@ -135,7 +200,7 @@ mod tests {
     #[test]
     fn every_job_has_one_owner_whoever_is_faster() {
         const JOBS: u64 = 50_000;
-        let (worker, front) = pair();
+        let (worker, front) = Claims::pair();
         let claiming = std::thread::spawn(move || (0..JOBS).filter(|number| worker.claim(*number)).count() as u64);
         let revoked: u64 = (1..=JOBS / 7).map(|step| step * 7).map(|next| next - front.revoke(next)).sum();
         let claimed = claiming.join().expect("no panic");

@@ -1,4 +1,4 @@
-//! The line protocol between the front and the supervisor, over a socket pair made before the fork.
+//! The line protocol between the front and the supervisor, over a socket pair.
 //!
 //! Text, one message a line, so that the Python side needs no native code: `supervisor.py` is the other end and lists
 //! the same verbs. Runs in the front's event loop. The end of the stream means that the supervisor is gone.
@@ -6,12 +6,22 @@
 use std::{io, rc::Rc};
 
 use bytes::{Buf, BytesMut};
-use tokio::net::UnixStream;
+#[cfg(not(unix))]
+use tokio::net::TcpStream as Line;
+#[cfg(unix)]
+use tokio::net::UnixStream as Line;
+
+/// One end of what Python's `socket.socketpair()` makes.
+#[cfg(unix)]
+pub type StdLine = std::os::unix::net::UnixStream;
+/// One end of what Python's `socket.socketpair()` makes.
+#[cfg(not(unix))]
+pub type StdLine = std::net::TcpStream;
 
 /// Longest line either side may send, in bytes.
 const MAX_LINE: usize = 4096;
 
-/// What the supervisor tells the front.
+/// What the supervisor tells the front. A worker's PID is its number if workers are threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// `exited PID TEXT`: the process ended, and how.
@@ -43,13 +53,13 @@ impl Order {
 
 /// The front's end of the socket pair.
 pub struct Supervisor {
-    stream: UnixStream,
+    stream: Line,
 }
 
 impl Supervisor {
     /// Takes over the front's end.
-    pub fn new(stream: UnixStream) -> Rc<Self> {
-        Rc::new(Self { stream })
+    pub fn new(stream: StdLine) -> io::Result<Rc<Self>> {
+        Ok(Rc::new(Self { stream: Line::from_std(stream)? }))
     }
 
     /// `ready PID`: this worker takes jobs now.

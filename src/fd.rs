@@ -1,17 +1,41 @@
-//! Taking over descriptors that Python opened: the only unsafe code of the crate.
+//! Taking over sockets that Python opened.
 //!
-//! Runs once at the start of a child process, before any thread of this crate exists.
+//! Runs once, when the front starts.
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::io;
 
-/// The descriptor as an owned object, or an error if it is not open in this process.
-pub fn take_over(fd: RawFd) -> std::io::Result<OwnedFd> {
-    if fd < 0 {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "a negative file descriptor"));
+/// What Python's `socket.detach()` returns: a file descriptor.
+#[cfg(unix)]
+pub type Raw = std::os::fd::RawFd;
+/// The socket as an owned object.
+#[cfg(unix)]
+pub type Owned = std::os::fd::OwnedFd;
+/// What Python's `socket.detach()` returns: a handle.
+#[cfg(windows)]
+pub type Raw = std::os::windows::io::RawSocket;
+/// The socket as an owned object.
+#[cfg(windows)]
+pub type Owned = std::os::windows::io::OwnedSocket;
+
+/// The socket as an owned object, or an error if it cannot be one.
+pub fn take_over(raw: Raw) -> io::Result<Owned> {
+    #[cfg(unix)]
+    use std::os::fd::FromRawFd as _;
+    #[cfg(windows)]
+    use std::os::windows::io::FromRawSocket as _;
+
+    #[cfg(unix)]
+    if raw < 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a negative file descriptor"));
     }
-    // SAFETY: the Python callers (`front.py`) pass what `socket.detach()` returned: an open descriptor that no other
-    // object owns or closes.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: the Python callers (`front.py`) pass what `socket.detach()` returned: an open socket that no other object
+    // owns or closes.
+    #[cfg(unix)]
+    let owned = unsafe { Owned::from_raw_fd(raw) };
+    // SAFETY: as above.
+    #[cfg(windows)]
+    let owned = unsafe { Owned::from_raw_socket(raw) };
+    Ok(owned)
 }

@@ -97,6 +97,29 @@ pub struct Frame {
     pub body: Bytes,
 }
 
+impl Frame {
+    /// The frame that `encoded`, followed by `body`, is on a socket: for the way between two threads, which needs none.
+    ///
+    /// `encoded` is what one of this file's functions made. It may hold the body already; then `body` is empty.
+    pub fn from_parts(mut encoded: Bytes, body: Bytes) -> Result<Self, FrameError> {
+        let Some(prefix) = encoded.first_chunk::<PREFIX_LEN>() else {
+            return Err(FrameError::Malformed("frame"));
+        };
+        let mut prefix = &prefix[..];
+        let kind = Kind::from_wire(prefix.get_u8())?;
+        let head_len = prefix.get_u32_le() as usize;
+        encoded.advance(PREFIX_LEN);
+        if encoded.len() == head_len {
+            return Ok(Self { kind, head: encoded, body });
+        }
+        if encoded.len() < head_len || !body.is_empty() {
+            return Err(FrameError::Malformed("frame"));
+        }
+        let head = encoded.split_to(head_len);
+        Ok(Self { kind, head, body: encoded })
+    }
+}
+
 /// Cuts frames out of a growing read buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Decoder {
@@ -154,7 +177,9 @@ fn encode(kind: Kind, body_len: usize, write_head: impl FnOnce(&mut BytesMut)) -
 pub struct Hello {
     /// [`PROTOCOL_VERSION`] of the worker.
     pub protocol: u16,
-    /// Process id of the worker.
+    /// How the supervisor calls the worker: by its process id, or by its number if it is a thread.
+    pub worker: u32,
+    /// Id of its process, for log lines.
     pub pid: u32,
     /// Name of the file with the counter of started jobs (`claims.rs`), beside the socket; empty if there is none.
     pub claims: String,

@@ -1,37 +1,57 @@
-//! What Python sees of this crate: four names, typed in `azureml_inference_server_http/_core.pyi`.
+//! What Python sees of this crate: six names, typed in `azureml_inference_server_http/_core.pyi`.
 
-use std::{collections::BTreeMap, os::fd::RawFd, path::PathBuf};
+use std::collections::BTreeMap;
 
 use log::LevelFilter;
-use pyo3::prelude::*;
+use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
-use crate::{fd, front, logging, settings::Settings, worker};
+use crate::{fd, front, hub, logging, settings::Settings, worker};
+
+/// Where the front and the workers of one process meet: made once, given to `serve` and to every `work`.
+#[pyclass(frozen)]
+#[derive(Default)]
+pub(crate) struct Hub {
+    hub: hub::Hub,
+    watcher: worker::Watcher,
+}
+
+#[pymethods]
+impl Hub {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+}
 
 #[pymodule]
 mod _core {
     use super::*;
 
-    /// Serves clients until the supervisor says stop; the front process's whole life. The descriptors are taken over.
+    #[pymodule_export]
+    use super::Hub;
+
+    /// Serves clients until the supervisor says stop; the whole life of a front. The sockets are taken over.
+    ///
+    /// `workers` is the Unix socket that worker processes connect to, or the hub for threads of this process.
     #[pyfunction]
     #[pyo3(signature = (settings, *, clients, workers, supervisor, log_level, log_to_python))]
     fn serve(
         py: Python<'_>,
         settings: Settings,
-        clients: Vec<RawFd>,
-        workers: RawFd,
-        supervisor: RawFd,
+        clients: Vec<fd::Raw>,
+        workers: &Bound<'_, PyAny>,
+        supervisor: fd::Raw,
         log_level: u32,
         log_to_python: bool,
     ) -> PyResult<()> {
         let sockets = front::Sockets {
             clients: clients.into_iter().map(|client| Ok(fd::take_over(client)?.into())).collect::<PyResult<_>>()?,
-            workers: fd::take_over(workers)?.into(),
+            workers: entrance(workers)?,
             supervisor: fd::take_over(supervisor)?.into(),
         };
         for client in &sockets.clients {
             std::net::TcpListener::set_nonblocking(client, true)?;
         }
-        sockets.workers.set_nonblocking(true)?;
         sockets.supervisor.set_nonblocking(true)?;
         let drain = logging::install(py, level_filter(log_level), log_to_python)?;
         let served = py.detach(|| {
@@ -42,18 +62,30 @@ mod _core {
         Ok(served?)
     }
 
-    /// Serves jobs for a front until it lets this worker go; the rest of a worker process's life.
+    /// Serves jobs for a front until it lets this worker go; the rest of a worker's life.
+    ///
+    /// `front` is the path of the Unix socket that it listens on, or the hub if it is in this process; `worker` is how the
+    /// supervisor calls this worker.
     #[pyfunction]
-    #[pyo3(signature = (settings, *, socket_path, script, swagger, retiring))]
+    #[pyo3(signature = (settings, *, front, worker, script, swagger, retiring))]
     fn work(
         py: Python<'_>,
         settings: Settings,
-        socket_path: PathBuf,
+        front: &Bound<'_, PyAny>,
+        worker: u32,
         script: &Bound<'_, PyAny>,
         swagger: BTreeMap<String, String>,
         retiring: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        worker::work(py, &settings, socket_path, script, swagger, retiring)
+        if let Ok(hub) = front.cast::<Hub>() {
+            let Hub { hub, watcher } = hub.get();
+            let place = worker::Place::Hub(hub, watcher);
+            return worker::work(py, &settings, place, worker, script, swagger, retiring);
+        }
+        #[cfg(unix)]
+        return worker::work(py, &settings, worker::Place::Socket(front.extract()?), worker, script, swagger, retiring);
+        #[cfg(not(unix))]
+        Err(PyRuntimeError::new_err(ONLY_THREADS))
     }
 
     /// Raises ValueError for a setting whose syntax only the core knows, so that the launcher can refuse it at once.
@@ -63,6 +95,7 @@ mod _core {
     }
 
     /// Makes the kernel end this process when its parent dies, where the system can. False if the parent is gone already.
+    #[cfg(unix)]
     #[pyfunction]
     fn die_with_parent(parent: i32) -> PyResult<bool> {
         #[cfg(target_os = "linux")]
@@ -70,6 +103,27 @@ mod _core {
         Ok(nix::unistd::getppid().as_raw() == parent)
     }
 }
+
+/// Where `serve` lets workers in.
+fn entrance(workers: &Bound<'_, PyAny>) -> PyResult<front::Workers> {
+    if let Ok(hub) = workers.cast::<Hub>() {
+        let arrivals = hub.get().hub.entrance();
+        return arrivals
+            .map(front::Workers::Hub)
+            .ok_or_else(|| PyRuntimeError::new_err("this hub has a front already"));
+    }
+    #[cfg(unix)]
+    {
+        let listener = std::os::unix::net::UnixListener::from(fd::take_over(workers.extract()?)?);
+        listener.set_nonblocking(true)?;
+        Ok(front::Workers::Socket(listener))
+    }
+    #[cfg(not(unix))]
+    Err(PyRuntimeError::new_err(ONLY_THREADS))
+}
+
+#[cfg(not(unix))]
+const ONLY_THREADS: &str = "this system has worker threads only: a Hub is needed";
 
 /// Python's numeric level as a filter: everything at least as severe passes.
 fn level_filter(level: u32) -> LevelFilter {

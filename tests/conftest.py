@@ -7,7 +7,7 @@ only send requests. ``harness.py`` owns how. Loaded by pytest before any test mo
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,7 @@ import pytest
 
 pytest.register_assert_rewrite("harness")
 
-from harness import Server  # noqa: E402  assertions in it are to be rewritten, so it cannot be imported before
-
-Start = Callable[..., Server]
+from harness import Server, Start  # noqa: E402  assertions in it are to be rewritten, so it cannot be imported before
 
 
 @pytest.hookimpl(wrapper=True)

@@ -528,6 +528,10 @@ class Server:
         self.process.wait(PATIENCE)
 
 
+# What the fixtures ``start`` and ``shared`` of conftest.py are.
+Start = Callable[..., Server]
+
+
 def _socket_inodes(pid: int) -> set[str]:
     found = set()
     try:

@@ -32,6 +32,7 @@ enum Input {
 enum Message {
     Hello {
         protocol: u16,
+        worker: u32,
         pid: u32,
         claims: String,
         raw: bool,
@@ -150,8 +151,8 @@ fn read(frame: &Frame) -> Meaning {
 impl Message {
     fn write(self, wire: &mut Vec<u8>) -> Meaning {
         match self {
-            Self::Hello { protocol, pid, claims, raw, wants_request, swagger } => {
-                let hello = Hello { protocol, pid, claims, raw, wants_request, swagger };
+            Self::Hello { protocol, worker, pid, claims, raw, wants_request, swagger } => {
+                let hello = Hello { protocol, worker, pid, claims, raw, wants_request, swagger };
                 wire.extend_from_slice(&hello.encode().expect("only text inside"));
                 Meaning::Hello(hello)
             }

@@ -1,15 +1,19 @@
 //! From a request to the worker that answers it: the queue, the pool of connected workers, and who gets what next.
 //!
 //! Owned by the front's event loop thread: `Rc` and `RefCell`, no locks, and no borrow is ever held across an await.
-//! `remote.rs` does the socket I/O of one worker; this file only decides.
+//! `remote.rs` talks with one worker; this file only decides.
 //!
 //! Invariants: a job is in exactly one place (the queue, or one worker's in-flight list). A worker answers strictly in
 //! order and claims each job before it starts it (`claims.rs`), so jobs that it has not started can be taken back at any
 //! time: when it dies, when its running job turns out to be slow, when it hangs.
 
+pub mod link;
+mod local;
 pub mod queue;
-pub mod remote;
+mod remote;
 pub mod rules;
+#[cfg(unix)]
+mod socket;
 pub mod window;
 mod worker;
 
@@ -23,9 +27,10 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch, Notify};
 
+pub use self::remote::Part;
 use self::{
+    link::Link,
     queue::{Full, Queue},
-    remote::Link,
     rules::Rules,
     worker::{InFlight, Worker},
 };
@@ -52,7 +57,7 @@ pub enum Answer {
         /// Status, headers, timing.
         head: ReplyHead,
         /// The parts; an `Err` is the reason why the stream broke off, and its last item.
-        parts: mpsc::UnboundedReceiver<remote::Part>,
+        parts: mpsc::UnboundedReceiver<Part>,
         /// Process id of the worker that makes it.
         pid: u32,
     },
@@ -240,7 +245,7 @@ impl Dispatcher {
     }
 
     /// Takes a worker into the pool; it gets its first job at once if one waits.
-    fn join(&self, hello: Hello, link: Rc<Link>, claims: Option<Claims>) -> u64 {
+    fn join(&self, hello: Hello, link: Link, claims: Option<Claims>) -> u64 {
         let hello = Rc::new(hello);
         let mut state = self.state.borrow_mut();
         let worker_id = state.next_worker;
@@ -390,7 +395,7 @@ impl Dispatcher {
         for worker in self.state.borrow_mut().workers.values_mut() {
             if let Some((submission, message)) = worker.take_overdue(now, &self.rules) {
                 self.supervisor.ask_to_kill(worker.pid, &format!("did not finish a request in time ({message})"));
-                overdue.push((submission, Answer::Overdue { pid: worker.pid, message }));
+                overdue.push((submission, Answer::Overdue { pid: worker.hello.pid, message }));
             }
             worker.recycle_if_large(&self.rules, &self.supervisor);
         }

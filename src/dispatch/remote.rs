@@ -1,29 +1,17 @@
-//! The socket to one worker process: accepting it, reading its frames, writing jobs to it.
+//! One connected worker: taking it into the pool, what each of its frames means, and what its end leaves behind.
 //!
-//! Runs in the front's event loop, one task per connected worker. A job is written by whoever assigns it, at once, with
-//! one vectored write; only what the socket does not take waits in the outbox for the writer task.
+//! Runs in the front's event loop, one task per connected worker. How frames travel is `link.rs`.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
-    io::{self, IoSlice},
-    path::Path,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::{mpsc, Notify, OwnedSemaphorePermit, Semaphore},
-};
+use bytes::Bytes;
+use tokio::sync::{mpsc, OwnedSemaphorePermit, Semaphore};
 
-use super::{Answer, Dispatcher, Submission};
-use crate::{
-    claims::Claims,
-    frame::{self, Decoder, Frame, Hello, Kind, ReplyHead},
+use super::{
+    link::{Frames, Link},
+    Answer, Dispatcher, Submission,
 };
+use crate::frame::{self, Frame, Hello, Kind, ReplyHead};
 
 /// How long a client of a lost request waits for the supervisor to say what happened to the worker.
 const EXIT_CAUSE_PATIENCE: Duration = Duration::from_millis(500);
@@ -31,123 +19,10 @@ const EXIT_CAUSE_PATIENCE: Duration = Duration::from_millis(500);
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a stream that wait for a slow client before its worker has to wait too.
 const STREAM_BUFFER: u32 = 1 << 20;
-/// Read buffer growth.
-const READ_SIZE: usize = 64 * 1024;
-
-/// The sending side of a worker's socket.
-pub struct Link {
-    stream: UnixStream,
-    outbox: RefCell<VecDeque<Bytes>>,
-    outbox_filled: Notify,
-    closed: Cell<bool>,
-    close: Notify,
-}
-
-impl Link {
-    fn new(stream: UnixStream) -> Self {
-        Self {
-            stream,
-            outbox: RefCell::default(),
-            outbox_filled: Notify::new(),
-            closed: Cell::new(false),
-            close: Notify::new(),
-        }
-    }
-
-    /// True if the kernel has taken everything sent so far.
-    pub fn is_flushed(&self) -> bool {
-        self.outbox.borrow().is_empty()
-    }
-
-    /// Sends the parts of one frame in order. Never blocks; errors show at the reading side, as the loss of the worker.
-    pub fn send(&self, head: Bytes, body: Bytes) {
-        let mut parts = [head, body];
-        let mut outbox = self.outbox.borrow_mut();
-        if outbox.is_empty() {
-            write_now(&self.stream, &mut parts);
-        }
-        let left_over = parts.into_iter().filter(|part| !part.is_empty());
-        let before = outbox.len();
-        outbox.extend(left_over);
-        if outbox.len() > before {
-            self.outbox_filled.notify_one();
-        }
-    }
-
-    /// Ends the reading task: the process behind the socket is known to be gone.
-    pub fn close(&self) {
-        self.closed.set(true);
-        self.close.notify_one();
-    }
-
-    /// Writes what [`Link::send`] could not; runs beside the reading task for as long as the worker is connected.
-    async fn flush_outbox(&self) -> io::Result<()> {
-        loop {
-            self.outbox_filled.notified().await;
-            while !self.is_flushed() {
-                self.stream.writable().await?;
-                let mut outbox = self.outbox.borrow_mut();
-                let written = {
-                    let slices: Vec<IoSlice<'_>> = outbox.iter().take(64).map(|part| IoSlice::new(part)).collect();
-                    match self.stream.try_write_vectored(&slices) {
-                        Ok(written) => written,
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                        Err(error) => return Err(error),
-                    }
-                };
-                advance(&mut outbox, written);
-            }
-        }
-    }
-}
-
-/// One attempt to write `parts`; advances them past what was written.
-fn write_now(stream: &UnixStream, parts: &mut [Bytes; 2]) {
-    while parts.iter().any(|part| !part.is_empty()) {
-        let slices = [IoSlice::new(&parts[0]), IoSlice::new(&parts[1])];
-        let written = match stream.try_write_vectored(&slices) {
-            Ok(written) => written,
-            // Full, or broken: then the reading task notices as well, and it is the one that handles the loss.
-            Err(_) => return,
-        };
-        let from_head = written.min(parts[0].len());
-        parts[0].advance(from_head);
-        parts[1].advance(written - from_head);
-    }
-}
-
-fn advance(outbox: &mut VecDeque<Bytes>, mut written: usize) {
-    while let Some(front) = outbox.front_mut() {
-        if written < front.len() {
-            front.advance(written);
-            return;
-        }
-        written -= front.len();
-        outbox.pop_front();
-    }
-}
-
-/// Accepts workers for ever.
-pub async fn accept_workers(listener: UnixListener, dispatcher: Dispatcher) {
-    let folder = listener.local_addr().ok().and_then(|address| Some(address.as_pathname()?.parent()?.to_owned()));
-    let folder: Rc<Path> = folder.unwrap_or_default().into();
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::task::spawn_local(serve_worker(stream, folder.clone(), dispatcher.clone()));
-            }
-            Err(error) => {
-                log::error!(target: "azmlinfsrv.front", "Cannot accept a worker: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
 
 /// Reads frames from one worker until it is gone, then settles what it leaves behind.
-async fn serve_worker(stream: UnixStream, folder: Rc<Path>, dispatcher: Dispatcher) {
-    let mut reader = Frames::new(stream, dispatcher.max_body_len);
-    let hello = match tokio::time::timeout(HELLO_PATIENCE, reader.next()).await {
+pub(super) async fn serve_worker(mut frames: Frames, dispatcher: Dispatcher) {
+    let hello = match tokio::time::timeout(HELLO_PATIENCE, frames.next()).await {
         Ok(Ok(Some(frame))) => match accepted_hello(&frame) {
             Ok(hello) => hello,
             Err(reason) => return log::error!(target: "azmlinfsrv.front", "Refused a worker: {reason}"),
@@ -155,29 +30,19 @@ async fn serve_worker(stream: UnixStream, folder: Rc<Path>, dispatcher: Dispatch
         // It died or hung before it was ready; the supervisor reports its end.
         _ => return,
     };
-    let pid = hello.pid;
-    let claims = open_claims(&folder, &hello.claims);
-    let worker_id = dispatcher.join(hello, reader.link.clone(), claims);
-    let session = Session { dispatcher: &dispatcher, worker_id, pid, stream: RefCell::new(None) };
-    let link = reader.link.clone();
+    let (worker, pid) = (hello.worker, hello.pid);
+    let link = frames.link();
+    let claims = frames.take_claims(&hello);
+    let worker_id = dispatcher.join(hello, link.clone(), claims);
+    let session = Session { dispatcher: &dispatcher, worker_id, worker, pid, stream: RefCell::new(None) };
     let ended = tokio::select! {
-        ended = session.read_frames(&mut reader) => ended,
-        ended = link.flush_outbox() => ended.map_err(|error| error.to_string()),
+        ended = session.read_frames(&mut frames, &link) => ended,
+        ended = link.flush() => ended,
     };
     if let Err(problem) = ended {
-        log::debug!(target: "azmlinfsrv.front", "Connection to worker {pid} broke: {problem}");
+        log::debug!(target: "azmlinfsrv.front", "Connection to worker {worker} broke: {problem}");
     }
     session.settle(dispatcher.leave(worker_id)).await;
-}
-
-/// The counter that the worker has made. Without it the worker gets one job at a time, which is slower and no less right.
-fn open_claims(folder: &Path, name: &str) -> Option<Claims> {
-    if name.is_empty() || name.contains('/') {
-        return None;
-    }
-    Claims::open(&folder.join(name))
-        .inspect_err(|error| log::warn!(target: "azmlinfsrv.front", "Cannot share a counter with a worker: {error}"))
-        .ok()
 }
 
 fn accepted_hello(frame: &Frame) -> Result<Hello, String> {
@@ -189,50 +54,6 @@ fn accepted_hello(frame: &Frame) -> Result<Hello, String> {
         return Err(format!("it speaks protocol {}, not {}", hello.protocol, frame::PROTOCOL_VERSION));
     }
     Ok(hello)
-}
-
-/// The reading side of a worker's socket.
-struct Frames {
-    link: Rc<Link>,
-    decoder: Decoder,
-    buffer: BytesMut,
-}
-
-impl Frames {
-    fn new(stream: UnixStream, max_body_len: u64) -> Self {
-        Self {
-            link: Rc::new(Link::new(stream)),
-            decoder: Decoder { max_body_len },
-            buffer: BytesMut::with_capacity(READ_SIZE),
-        }
-    }
-
-    /// The next frame; `None` when the worker is gone and everything it sent has been read.
-    async fn next(&mut self) -> Result<Option<Frame>, String> {
-        loop {
-            if let Some(frame) = self.decoder.decode(&mut self.buffer).map_err(|error| error.to_string())? {
-                return Ok(Some(frame));
-            }
-            if self.buffer.capacity() - self.buffer.len() < READ_SIZE / 4 {
-                self.buffer.reserve(READ_SIZE);
-            }
-            match self.link.stream.try_read_buf(&mut self.buffer) {
-                Ok(0) => return Ok(None),
-                Ok(_) => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // A worker that died with jobs unread resets the connection instead of closing it.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-                Err(error) => return Err(error.to_string()),
-            }
-            if self.link.closed.get() {
-                return Ok(None);
-            }
-            tokio::select! {
-                readable = self.link.stream.readable() => readable.map_err(|error| error.to_string())?,
-                () = self.link.close.notified() => {}
-            }
-        }
-    }
 }
 
 /// A part of a stream on its way to the client, and the room it takes until the client has it.
@@ -251,15 +72,18 @@ struct OpenStream {
 struct Session<'a> {
     dispatcher: &'a Dispatcher,
     worker_id: u64,
+    /// How the supervisor calls it.
+    worker: u32,
+    /// Its process.
     pid: u32,
     /// The stream that the worker is in the middle of, and whose client still listens.
     stream: RefCell<Option<OpenStream>>,
 }
 
 impl Session<'_> {
-    async fn read_frames(&self, reader: &mut Frames) -> Result<(), String> {
-        while let Some(frame) = reader.next().await? {
-            self.handle(frame, &reader.link).await.map_err(|error| error.to_string())?;
+    async fn read_frames(&self, frames: &mut Frames, link: &Link) -> Result<(), String> {
+        while let Some(frame) = frames.next().await? {
+            self.handle(frame, link).await.map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -329,15 +153,14 @@ impl Session<'_> {
 
     /// Answers the request that the worker was running when it was lost.
     async fn settle(&self, running: Option<Submission>) {
-        let cause = self.dispatcher.exit_cause(self.pid, EXIT_CAUSE_PATIENCE).await;
+        let cause = self.dispatcher.exit_cause(self.worker, EXIT_CAUSE_PATIENCE).await;
         let cause = cause.unwrap_or_else(|| "closed its connection".to_owned());
-        let pid = self.pid;
         if let Some(open) = self.stream.take() {
-            log::error!(target: "azmlinfsrv.front", "Worker {pid} {cause} in the middle of a streamed reply");
+            log::error!(target: "azmlinfsrv.front", "Worker {} {cause} in the middle of a streamed reply", self.worker);
             let _ = open.parts.send((Err(cause.clone()), None));
         }
         if let Some(job) = running {
-            job.answer(Answer::Lost { pid, cause });
+            job.answer(Answer::Lost { pid: self.pid, cause });
         }
     }
 }

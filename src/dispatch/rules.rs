@@ -56,6 +56,13 @@ impl Rules {
 }
 
 /// Resident memory of a process; `None` where the system does not tell it in this way.
+#[cfg(not(unix))]
+pub(super) fn resident_mib(_pid: u32) -> Option<u64> {
+    None
+}
+
+/// Resident memory of a process; `None` where the system does not tell it in this way.
+#[cfg(unix)]
 pub(super) fn resident_mib(pid: u32) -> Option<u64> {
     let pages: u64 = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?.split(' ').nth(1)?.parse().ok()?;
     let page_size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
@@ -95,6 +102,7 @@ mod tests {
         assert_eq!(Rules { max_requests: 0, ..RULES }.requests_of_next(5), 0);
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn own_memory_is_told() {
         assert!(resident_mib(std::process::id()).is_some_and(|mib| mib < 100_000));

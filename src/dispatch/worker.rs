@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    remote::Link,
+    link::Link,
     rules::{resident_mib, Rules},
     window::Window,
     Answer, Submission,
@@ -35,9 +35,10 @@ pub(super) struct InFlight {
 
 /// One connected worker.
 pub(super) struct Worker {
+    /// How the supervisor calls it: its process id, or its number if it is a thread.
     pub(super) pid: u32,
     pub(super) hello: Rc<Hello>,
-    pub(super) link: Rc<Link>,
+    pub(super) link: Link,
     /// Who owns the jobs in `in_flight`; without it nothing is sent ahead of time.
     pub(super) claims: Option<Claims>,
     /// Jobs sent so far.
@@ -65,9 +66,9 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(hello: Rc<Hello>, link: Rc<Link>, claims: Option<Claims>, serves_at_most: u64) -> Self {
+    pub(super) fn new(hello: Rc<Hello>, link: Link, claims: Option<Claims>, serves_at_most: u64) -> Self {
         Self {
-            pid: hello.pid,
+            pid: hello.worker,
             hello,
             link,
             claims,
@@ -111,7 +112,7 @@ impl Worker {
         if rules.max_worker_rss == 0 || self.recycling {
             return;
         }
-        let Some(mib) = resident_mib(self.pid).filter(|mib| *mib > rules.max_worker_rss) else { return };
+        let Some(mib) = resident_mib(self.hello.pid).filter(|mib| *mib > rules.max_worker_rss) else { return };
         self.recycling = true;
         supervisor.ask_to_recycle(self.pid, &format!("uses {mib} MiB (--max_worker_rss {})", rules.max_worker_rss));
     }

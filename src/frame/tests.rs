@@ -32,6 +32,18 @@ fn reply() -> ReplyHead {
     }
 }
 
+fn hello() -> Hello {
+    Hello {
+        protocol: PROTOCOL_VERSION,
+        worker: 3,
+        pid: 12,
+        claims: "claims-1".to_owned(),
+        raw: true,
+        wants_request: true,
+        swagger: [("3".to_owned(), "{}".to_owned())].into(),
+    }
+}
+
 fn wire(parts: &[&[u8]]) -> BytesMut {
     BytesMut::from(&parts.concat()[..])
 }
@@ -63,16 +75,8 @@ fn reply_survives_the_round_trip_with_and_without_a_run_time() {
 
 #[test]
 fn hello_survives_the_round_trip() {
-    let hello = Hello {
-        protocol: PROTOCOL_VERSION,
-        pid: 12,
-        claims: "claims-1".to_owned(),
-        raw: true,
-        wants_request: true,
-        swagger: [("3".to_owned(), "{}".to_owned())].into(),
-    };
-    let frame = decode_one(hello.encode().expect("encodes"));
-    assert_eq!(Hello::decode(&frame), Ok(hello));
+    let frame = decode_one(hello().encode().expect("encodes"));
+    assert_eq!(Hello::decode(&frame), Ok(hello()));
 }
 
 #[test]
@@ -141,4 +145,18 @@ fn declared_lengths_are_limited_and_allocate_nothing() {
 fn unknown_kinds_are_refused() {
     let mut buf = wire(&[&[99], &[0; 12]]);
     assert_eq!(DECODER.decode(&mut buf), Err(FrameError::UnknownKind(99)));
+}
+
+#[test]
+fn frames_between_threads_are_those_of_a_socket() {
+    let encoded = hello().encode().expect("encodes").freeze();
+    let frame = Frame::from_parts(encoded.clone(), Bytes::new()).expect("a frame");
+    assert_eq!(frame, decode_one(encoded.into()));
+    let body = Bytes::from_static(b"[1]");
+    let head = job().encode_head(body.len());
+    let frame = Frame::from_parts(head.clone(), body.clone()).expect("a frame");
+    assert_eq!(frame, decode_one(wire(&[&head, &body])));
+    for cut in 0..head.len() {
+        assert!(Frame::from_parts(head.slice(..cut), body.clone()).is_err(), "cut at {cut}");
+    }
 }

@@ -1,7 +1,7 @@
-//! The front process: accepts clients, answers health, queues requests for the workers, ends in good order.
+//! The front: accepts clients, answers health, queues requests for the workers, ends in good order.
 //!
-//! Everything here runs on one thread, the event loop of [`serve`]. No user code ever runs in this process, so nothing a
-//! script does can block it. Owns the listeners' accept loops and the order of shutting down; requests are `routes.rs`.
+//! Everything here runs on one thread, the event loop of [`serve`], which never takes the GIL. It is the only one of its
+//! process, where no user code ever runs, except with `--worker_class thread`. Owns the listeners' accept loops and the order of shutting down; requests are `routes.rs`.
 
 mod access_log;
 mod body;
@@ -29,8 +29,8 @@ use actix_service::{map_config, IntoServiceFactory as _, Service, ServiceFactory
 use actix_web::{dev::AppConfig, web, App, HttpRequest};
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::Notify,
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, Notify},
 };
 
 use self::{
@@ -38,8 +38,13 @@ use self::{
     cors::Cors,
 };
 use crate::{
-    control::{Order, Supervisor},
-    dispatch::{remote, rules::Rules, Dispatcher},
+    control::{Order, StdLine, Supervisor},
+    dispatch::{
+        link::{self, Entrance},
+        rules::Rules,
+        Dispatcher,
+    },
+    hub::FrontEnd,
     settings::Settings,
 };
 
@@ -56,9 +61,18 @@ pub struct Sockets {
     /// Where clients connect: the main port, and the health port if it is separate.
     pub clients: Vec<std::net::TcpListener>,
     /// Where workers connect.
-    pub workers: std::os::unix::net::UnixListener,
+    pub workers: Workers,
     /// The line to the supervisor.
-    pub supervisor: std::os::unix::net::UnixStream,
+    pub supervisor: StdLine,
+}
+
+/// Where workers connect, by their kind.
+pub enum Workers {
+    /// Processes: to a Unix socket.
+    #[cfg(unix)]
+    Socket(std::os::unix::net::UnixListener),
+    /// Threads of this process: at the hub whose entrance this is.
+    Hub(mpsc::UnboundedReceiver<FrontEnd>),
 }
 
 /// What all requests share.
@@ -170,13 +184,17 @@ pub fn serve(settings: Settings, sockets: Sockets) -> io::Result<()> {
 }
 
 async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
-    let supervisor = Supervisor::new(UnixStream::from_std(sockets.supervisor)?);
+    let supervisor = Supervisor::new(sockets.supervisor)?;
     let front = Front::new(settings, supervisor.clone());
     let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let watch = tokio::task::spawn_local(front.clone().watch());
     let rebalance = tokio::task::spawn_local(front.dispatcher.clone().rebalance());
-    let workers = UnixListener::from_std(sockets.workers)?;
-    let worker_loop = tokio::task::spawn_local(remote::accept_workers(workers, front.dispatcher.clone()));
+    let entrance = match sockets.workers {
+        #[cfg(unix)]
+        Workers::Socket(listener) => Entrance::Socket(tokio::net::UnixListener::from_std(listener)?),
+        Workers::Hub(arrivals) => Entrance::Hub(arrivals),
+    };
+    let worker_loop = tokio::task::spawn_local(link::accept(entrance, front.dispatcher.clone()));
     let mut accept_loops = Vec::new();
     for listener in sockets.clients {
         let listener = TcpListener::from_std(listener)?;

@@ -28,7 +28,7 @@ use super::{
     ids::RequestIds,
 };
 use crate::{
-    dispatch::remote::Part,
+    dispatch::Part,
     frame::{Origin, ReplyHead},
     pyjson,
 };

@@ -51,6 +51,7 @@ mod tests {
     fn script(versions: &[&str]) -> Hello {
         Hello {
             protocol: 1,
+            worker: 1,
             pid: 1,
             claims: String::new(),
             raw: false,

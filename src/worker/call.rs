@@ -1,7 +1,7 @@
 //! Calling the script: arguments, time limit, result or error, as one reply.
 //!
 //! Every failure becomes a reply here; nothing a script raises, `SystemExit` included, leaves this file. Runs on the
-//! worker's main thread.
+//! worker's thread.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use pyo3::{
 };
 
 use super::{
+    deadline::Deadline,
     input::{self, InputError},
     output,
     script::Script,
@@ -65,19 +66,22 @@ pub(super) struct Caller<'a, 'py> {
     pid: u32,
     scoring_timeout: Duration,
     error_details: bool,
-    set_timer: Bound<'py, PyAny>,
+    deadline: Deadline,
 }
 
 impl<'a, 'py> Caller<'a, 'py> {
-    pub(super) fn new(py: Python<'py>, script: &'a Script<'py>, settings: &Settings) -> PyResult<Self> {
-        Ok(Self {
+    pub(super) fn new(script: &'a Script<'py>, settings: &Settings, deadline: Deadline) -> Self {
+        Self {
             script,
             pid: std::process::id(),
             scoring_timeout: settings.scoring_timeout,
             error_details: settings.error_details,
-            // `arm(seconds)` of deadline.py; 0 disarms.
-            set_timer: py.import("azureml_inference_server_http.deadline")?.getattr("arm")?,
-        })
+            deadline,
+        }
+    }
+
+    pub(super) fn script(&self) -> &'a Script<'py> {
+        self.script
     }
 
     /// Runs the job.
@@ -145,12 +149,10 @@ impl<'a, 'py> Caller<'a, 'py> {
         if self.scoring_timeout.is_zero() {
             return self.run(py, call);
         }
-        self.set_timer.call1((self.scoring_timeout.as_secs_f64(),))?;
+        self.deadline.arm(py, self.scoring_timeout)?;
         let result = self.run(py, call);
-        let disarmed = self.set_timer.call1((0,));
-        // The limit may have struck after the last Python instruction of run(), when nothing looked at signals any more.
-        let struck_late = py.check_signals();
-        result.and_then(|result| disarmed.and(struck_late).map(|_| result))
+        let in_time = self.deadline.disarm(py);
+        result.and_then(|result| in_time.map(|()| result))
     }
 
     /// Call inside a Flask request context? Only if the job carries what the context needs: a script whose `run()` is the

@@ -1,72 +1,113 @@
-//! The worker process's loop: take a job from the front, call the script, send the reply.
+//! The worker's loop: take a job from the front, call the script, send the reply.
 //!
-//! Runs on the main thread of a worker, which also is the interpreter's main thread: `run()` may use signals and event
-//! loops as always. The GIL is given up whenever the loop waits, so threads started by `init()` get their turn.
-//! `socket.rs` reads and writes, `input.rs` and `output.rs` convert, `call.rs` runs the script; this file is their order.
+//! Runs on the main thread of a worker process, which also is the interpreter's main thread, so that `run()` may use
+//! signals and event loops as always; or on a thread of its own in the front's process. The GIL is given up whenever the
+//! loop waits, so threads started by `init()` get their turn. `front.rs` is the connection, `input.rs` and `output.rs`
+//! convert, `call.rs` runs the script; this file is their order.
 
 mod call;
+mod deadline;
+mod front;
 mod input;
+mod local;
 mod output;
 mod script;
+#[cfg(unix)]
 mod socket;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
 use bytes::Bytes;
 use pyo3::prelude::*;
 
+pub(crate) use self::deadline::Watcher;
 use self::{
     call::{Caller, Outcome},
+    deadline::Deadline,
+    front::{Front, Received},
+    local::LocalFront,
     script::Script,
-    socket::{FrontSocket, Received},
 };
 use crate::{
     frame::{self, Frame, Hello, Job, Kind, ReplyHead},
+    hub::Hub,
     settings::Settings,
 };
 
+/// Where the front is.
+pub(crate) enum Place<'a> {
+    /// In another process, which listens on a Unix socket of this name.
+    #[cfg(unix)]
+    Socket(std::path::PathBuf),
+    /// In this process.
+    Hub(&'a Hub, &'a Watcher),
+}
+
 /// Serves jobs until the front lets this worker go, the supervisor is gone, or `retiring` says so.
 ///
-/// `script` is the loaded and initialised script, `swagger` its documents by version, `retiring` a callable that tells
-/// whether a signal has asked this process to finish. Returns when the process should exit with code 0.
+/// `worker` is how the supervisor calls this worker, `script` the loaded and initialised script, `swagger` its documents
+/// by version, `retiring` a callable that tells whether the worker has been asked to finish. Returns when it is done.
 pub(crate) fn work(
     py: Python<'_>,
     settings: &Settings,
-    socket_path: PathBuf,
+    place: Place<'_>,
+    worker: u32,
     script: &Bound<'_, PyAny>,
     swagger: BTreeMap<String, String>,
     retiring: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let script = Script::read(script)?;
-    let caller = Caller::new(py, &script, settings)?;
     let hello = Hello {
         protocol: frame::PROTOCOL_VERSION,
+        worker,
         pid: std::process::id(),
         claims: String::new(),
         raw: script.is_raw(),
         wants_request: script.wants_request(py),
         swagger,
     };
-    let Some(mut socket) = FrontSocket::connect(py, socket_path, hello, settings.max_request_size)? else {
-        return Ok(());
-    };
+    match place {
+        #[cfg(unix)]
+        Place::Socket(path) => {
+            let caller = Caller::new(&script, settings, Deadline::by_signal(py)?);
+            match socket::FrontSocket::connect(py, path, hello, settings.max_request_size)? {
+                Some(mut front) => serve(py, &mut front, &caller, retiring),
+                None => Ok(()),
+            }
+        }
+        Place::Hub(hub, watcher) => {
+            let caller = Caller::new(&script, settings, Deadline::Watched(watcher.watch_this_thread(py)?));
+            match LocalFront::connect(py, hub, hello)? {
+                Some(mut front) => serve(py, &mut front, &caller, retiring),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+fn serve<'py>(
+    py: Python<'py>,
+    front: &mut dyn Front,
+    caller: &Caller<'_, 'py>,
+    retiring: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     loop {
         if retiring.call0()?.is_truthy()? {
-            socket.say_goodbye(py);
+            front.say_goodbye(py);
             return Ok(());
         }
-        match socket.receive(py)? {
+        match front.receive(py)? {
             Received::Frame(frame) if frame.kind == Kind::Job => {
-                if !socket.claim_next() {
-                    socket.send(py, frame::encode_bare(Kind::Skipped), Bytes::new());
+                if !front.claim_next() {
+                    front.send(py, frame::encode_bare(Kind::Skipped), Bytes::new());
                     continue;
                 }
-                let (head, outcome) = answer(py, &caller, &frame)?;
+                let (head, outcome) = answer(py, caller, &frame)?;
                 // Before the reply: whoever has read it may count on the next request being called in the new way.
-                if !socket.hello().wants_request && script.wants_request(py) {
-                    socket.ask_for_requests(py)?;
+                if !front.hello().wants_request && caller.script().wants_request(py) {
+                    front.ask_for_requests(py)?;
                 }
-                deliver(py, &caller, &mut socket, head, outcome)?;
+                deliver(py, caller, front, head, outcome)?;
             }
             // Its stream has ended meanwhile, or its job has been answered.
             Received::Frame(frame) if frame.kind == Kind::Cancel => {}
@@ -103,18 +144,18 @@ fn answer<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, frame: &Frame) -> PyRe
 fn deliver<'py>(
     py: Python<'py>,
     caller: &Caller<'_, 'py>,
-    socket: &mut FrontSocket,
+    front: &mut dyn Front,
     head: ReplyHead,
     outcome: Outcome,
 ) -> PyResult<()> {
     match outcome {
         Outcome::Whole(body) => {
-            socket.send(py, head.encode(Kind::Reply, body.len()), body);
+            front.send(py, head.encode(Kind::Reply, body.len()), body);
             Ok(())
         }
         Outcome::Stream { first, rest } => {
-            socket.send(py, head.encode(Kind::StreamStart, 0), Bytes::new());
-            stream(py, caller, socket, head.id, first, rest.bind(py))
+            front.send(py, head.encode(Kind::StreamStart, 0), Bytes::new());
+            stream(py, caller, front, head.id, first, rest.bind(py))
         }
     }
 }
@@ -123,7 +164,7 @@ fn deliver<'py>(
 fn stream<'py>(
     py: Python<'py>,
     caller: &Caller<'_, 'py>,
-    socket: &mut FrontSocket,
+    front: &mut dyn Front,
     id: u64,
     first: Option<Bytes>,
     rest: &Bound<'py, PyAny>,
@@ -132,20 +173,20 @@ fn stream<'py>(
     loop {
         match part {
             Ok(Some(bytes)) if bytes.is_empty() => {}
-            Ok(Some(bytes)) => socket.send(py, frame::encode_with_id(Kind::StreamChunk, id, bytes.len()), bytes),
+            Ok(Some(bytes)) => front.send(py, frame::encode_with_id(Kind::StreamChunk, id, bytes.len()), bytes),
             Ok(None) => {
-                socket.send(py, frame::encode_with_id(Kind::StreamEnd, id, 0), Bytes::new());
+                front.send(py, frame::encode_with_id(Kind::StreamEnd, id, 0), Bytes::new());
                 break;
             }
             Err(error) => {
                 let reason = Bytes::from(error.to_string());
                 caller.log_internal(py, error);
-                socket.send(py, frame::encode_with_id(Kind::StreamEnd, id, reason.len()), reason);
+                front.send(py, frame::encode_with_id(Kind::StreamEnd, id, reason.len()), reason);
                 break;
             }
         }
-        if socket.was_cancelled(py, id)? {
-            socket.send(py, frame::encode_with_id(Kind::StreamEnd, id, 0), Bytes::new());
+        if front.was_cancelled(py, id)? {
+            front.send(py, frame::encode_with_id(Kind::StreamEnd, id, 0), Bytes::new());
             break;
         }
         part = caller.next_part(rest);
@@ -156,6 +197,5 @@ fn stream<'py>(
 
 /// `x-ms-server-version`: a script may change the variable at any time (contract section 9).
 fn server_version() -> Bytes {
-    use std::os::unix::ffi::OsStringExt as _;
-    std::env::var_os("HTTP_X_MS_SERVER_VERSION").map(|value| value.into_vec().into()).unwrap_or_default()
+    std::env::var_os("HTTP_X_MS_SERVER_VERSION").map(|value| value.into_encoded_bytes().into()).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! The loaded script as the worker loop sees it: what is read once from `script.Script` of the Python half.
 //!
-//! Runs on the worker's main thread.
+//! Runs on the worker's thread.
 
 use pyo3::{
     intern,

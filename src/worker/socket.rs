@@ -1,6 +1,6 @@
-//! The worker's end of the socket to the front: blocking reads and writes with the GIL given up.
+//! A worker process's end of the socket to the front: blocking reads and writes with the GIL given up.
 //!
-//! Runs on the worker's main thread. A front that dies is waited for: the supervisor starts another on the same listener,
+//! Runs on the process's main thread. A front that dies is waited for: the supervisor starts another on the same listener,
 //! so this end connects again and says hello again; the process, and with it the loaded model, stays.
 
 use std::{
@@ -14,6 +14,7 @@ use std::{
 use bytes::{Buf as _, Bytes, BytesMut};
 use pyo3::prelude::*;
 
+use super::front::{encoded, Front, Received};
 use crate::{
     claims::Claims,
     frame::{self, Decoder, Frame, Hello, Kind},
@@ -27,16 +28,6 @@ const RECONNECT_PATIENCE: Duration = Duration::from_secs(30);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Read buffer growth.
 const READ_SIZE: usize = 64 * 1024;
-
-/// What waiting for the front brought.
-pub(super) enum Received {
-    /// A frame.
-    Frame(Frame),
-    /// Nothing; a signal may have arrived.
-    Nothing,
-    /// There is no front any more, nor will there be.
-    FrontGone,
-}
 
 /// Connection to the front.
 pub(super) struct FrontSocket {
@@ -71,21 +62,21 @@ impl FrontSocket {
             supervisor,
         }))
     }
+}
 
-    /// What the front was told about the script.
-    pub(super) fn hello(&self) -> &Hello {
-        &self.hello
+impl Front for FrontSocket {
+    fn hello(&mut self) -> &mut Hello {
+        &mut self.hello
     }
 
-    /// To be called once for every job, before it is started: false if the front has taken it back.
-    pub(super) fn claim_next(&mut self) -> bool {
+    fn claim_next(&mut self) -> bool {
         let number = self.received;
         self.received += 1;
         self.claims.as_ref().is_none_or(|claims| claims.claim(number))
     }
 
-    /// Waits for the next frame. Python signal handlers run in between; what they raise goes to the script's log only.
-    pub(super) fn receive(&mut self, py: Python<'_>) -> PyResult<Received> {
+    /// Python signal handlers run while it waits; what they raise goes to the script's log only.
+    fn receive(&mut self, py: Python<'_>) -> PyResult<Received> {
         loop {
             if let Some(frame) = self.next_decoded()? {
                 return Ok(Received::Frame(frame));
@@ -112,8 +103,7 @@ impl FrontSocket {
         }
     }
 
-    /// True if the client of this job has left. Does not wait.
-    pub(super) fn was_cancelled(&mut self, py: Python<'_>, id: u64) -> PyResult<bool> {
+    fn was_cancelled(&mut self, py: Python<'_>, id: u64) -> PyResult<bool> {
         while let Ok(1..) = py.detach(|| self.read(false)) {}
         while let Some(frame) = self.decoder.decode(&mut self.buffer).map_err(protocol_error)? {
             self.early.push_back(frame);
@@ -122,8 +112,8 @@ impl FrontSocket {
         Ok(self.early.iter().any(cancels))
     }
 
-    /// Sends a frame. If the front is gone the reply has no client left; the next read notices and connects again.
-    pub(super) fn send(&self, py: Python<'_>, mut head: Bytes, mut body: Bytes) {
+    /// If the front is gone the reply has no client left; the next read notices and connects again.
+    fn send(&self, py: Python<'_>, mut head: Bytes, mut body: Bytes) {
         let stream = &self.stream;
         py.detach(|| {
             while !(head.is_empty() && body.is_empty()) {
@@ -139,19 +129,9 @@ impl FrontSocket {
             }
         });
     }
+}
 
-    /// Tells this front, and every later one, that jobs must carry the whole request from now on.
-    pub(super) fn ask_for_requests(&mut self, py: Python<'_>) -> PyResult<()> {
-        self.hello.wants_request = true;
-        self.send(py, encoded(&self.hello)?, Bytes::new());
-        Ok(())
-    }
-
-    /// Gives back every job that has not been answered; the front hands them to others.
-    pub(super) fn say_goodbye(&self, py: Python<'_>) {
-        self.send(py, frame::encode_bare(Kind::Goodbye), Bytes::new());
-    }
-
+impl FrontSocket {
     fn next_decoded(&mut self) -> PyResult<Option<Frame>> {
         if let Some(frame) = self.early.pop_front() {
             return Ok(Some(frame));
@@ -178,11 +158,6 @@ impl FrontSocket {
         (self.stream, self.claims, self.received) = (stream, claims, 0);
         Ok(true)
     }
-}
-
-fn encoded(hello: &Hello) -> PyResult<Bytes> {
-    let failed = |error: serde_json::Error| pyo3::exceptions::PyValueError::new_err(error.to_string());
-    Ok(hello.encode().map_err(failed)?.freeze())
 }
 
 /// One write. A script may have given SIGPIPE its deadly default back; a lost front must not kill the worker.

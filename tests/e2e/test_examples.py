@@ -14,8 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Start
-from harness import Server
+from harness import Server, Start
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"

@@ -1,0 +1,144 @@
+//! The connection between the front and one worker, whichever kind of worker it is: a process (`socket.rs`) or a thread
+//! of this process (`local.rs`).
+//!
+//! Runs in the front's event loop: [`accept`] waits for workers, a [`Link`] sends to one, [`Frames`] reads from it. What
+//! the frames mean is `remote.rs`.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+#[cfg(unix)]
+use super::socket::{SocketFrames, SocketLink};
+use super::{
+    local::{LocalFrames, LocalLink},
+    remote::serve_worker,
+    Dispatcher,
+};
+use crate::{
+    claims::Claims,
+    frame::{Frame, Hello},
+    hub::FrontEnd,
+};
+
+/// Where workers come from.
+pub enum Entrance {
+    /// Processes connect to this socket.
+    #[cfg(unix)]
+    Socket(tokio::net::UnixListener),
+    /// Threads of this process.
+    Hub(mpsc::UnboundedReceiver<FrontEnd>),
+}
+
+/// Takes workers into the pool for as long as any can come.
+pub async fn accept(mut entrance: Entrance, dispatcher: Dispatcher) {
+    while let Some(frames) = entrance.next(dispatcher.max_body_len).await {
+        tokio::task::spawn_local(serve_worker(frames, dispatcher.clone()));
+    }
+}
+
+impl Entrance {
+    #[cfg_attr(not(unix), allow(unused_variables))]
+    async fn next(&mut self, max_body_len: u64) -> Option<Frames> {
+        match self {
+            #[cfg(unix)]
+            Self::Socket(listener) => loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => {
+                        let address = listener.local_addr().ok();
+                        let folder = address.and_then(|address| Some(address.as_pathname()?.parent()?.to_owned()));
+                        return Some(Frames::Socket(SocketFrames::new(stream, folder, max_body_len)));
+                    }
+                    Err(error) => {
+                        log::error!(target: "azmlinfsrv.front", "Cannot accept a worker: {error}");
+                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    }
+                }
+            },
+            Self::Hub(arrivals) => arrivals.recv().await.map(|end| Frames::Local(LocalFrames::new(end))),
+        }
+    }
+}
+
+/// The sending side; clones share it.
+#[derive(Clone)]
+pub(super) enum Link {
+    #[cfg(unix)]
+    Socket(Rc<SocketLink>),
+    Local(Rc<LocalLink>),
+}
+
+impl Link {
+    /// True if nothing that was sent waits on this side.
+    pub(super) fn is_flushed(&self) -> bool {
+        match self {
+            #[cfg(unix)]
+            Self::Socket(link) => link.is_flushed(),
+            Self::Local(_) => true,
+        }
+    }
+
+    /// Sends the parts of one frame in order. Never blocks; errors show at the reading side, as the loss of the worker.
+    pub(super) fn send(&self, head: Bytes, body: Bytes) {
+        match self {
+            #[cfg(unix)]
+            Self::Socket(link) => link.send(head, body),
+            Self::Local(link) => link.send(head, body),
+        }
+    }
+
+    /// Ends the reading task: the worker is known to be gone.
+    pub(super) fn close(&self) {
+        match self {
+            #[cfg(unix)]
+            Self::Socket(link) => link.close(),
+            Self::Local(link) => link.close(),
+        }
+    }
+
+    /// Sends what [`Link::send`] could not; runs beside the reading task for as long as the worker is connected.
+    pub(super) async fn flush(&self) -> Result<(), String> {
+        match self {
+            #[cfg(unix)]
+            Self::Socket(link) => link.flush_outbox().await.map_err(|error| error.to_string()),
+            Self::Local(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// The reading side.
+pub(super) enum Frames {
+    #[cfg(unix)]
+    Socket(SocketFrames),
+    Local(LocalFrames),
+}
+
+impl Frames {
+    pub(super) fn link(&self) -> Link {
+        match self {
+            #[cfg(unix)]
+            Self::Socket(frames) => Link::Socket(frames.link.clone()),
+            Self::Local(frames) => Link::Local(frames.link.clone()),
+        }
+    }
+
+    /// The counter that says who owns the jobs of this connection. Without it the worker gets one job at a time, which
+    /// is slower and no less right.
+    pub(super) fn take_claims(&mut self, hello: &Hello) -> Option<Claims> {
+        match self {
+            #[cfg(unix)]
+            Self::Socket(frames) => frames.open_claims(&hello.claims),
+            Self::Local(frames) => frames.claims.take(),
+        }
+    }
+
+    /// The next frame; `None` when the worker is gone and everything it sent has been read.
+    pub(super) async fn next(&mut self) -> Result<Option<Frame>, String> {
+        match self {
+            #[cfg(unix)]
+            Self::Socket(frames) => frames.next().await,
+            Self::Local(frames) => Ok(frames.next().await),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The scoring time-out of `run()`: who interrupts it, and that it never strikes anything else (contract section 8).
+//!
+//! In a worker process a timer signal does it (`deadline.py`). Signals reach the main thread only, so for worker threads
+//! one watcher thread of this file throws `TimeoutError` into them, by the GIL and `PyThreadState_SetAsyncExc`. What it
+//! throws arrives when the thread next runs Python code: `time.sleep` and native code end first.
+
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::{c_long, c_ulong},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use pyo3::{exceptions::PyTimeoutError, ffi, prelude::*};
+
+/// Limits the calls of one worker.
+pub(super) enum Deadline {
+    /// By the process's timer: `arm(seconds)` of `deadline.py`; 0 disarms.
+    #[cfg(unix)]
+    Signal(Py<PyAny>),
+    /// By the watcher.
+    Watched(Watched),
+}
+
+impl Deadline {
+    /// For the main thread of a process.
+    #[cfg(unix)]
+    pub(super) fn by_signal(py: Python<'_>) -> PyResult<Self> {
+        Ok(Self::Signal(py.import("azureml_inference_server_http.deadline")?.getattr("arm")?.unbind()))
+    }
+
+    /// Starts the time of a call.
+    pub(super) fn arm(&self, py: Python<'_>, limit: Duration) -> PyResult<()> {
+        match self {
+            #[cfg(unix)]
+            Self::Signal(set_timer) => set_timer.call1(py, (limit.as_secs_f64(),)).map(drop),
+            Self::Watched(watched) => watched.arm(py, limit),
+        }
+    }
+
+    /// Ends the time of a call that has just returned. After this nothing strikes any more; an error means that the
+    /// limit struck too late for the call to notice.
+    pub(super) fn disarm(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            #[cfg(unix)]
+            Self::Signal(set_timer) => {
+                let disarmed = set_timer.call1(py, (0,));
+                // After the last Python instruction of run() nothing looked at signals any more.
+                let struck_late = py.check_signals();
+                disarmed.and(struck_late)
+            }
+            Self::Watched(watched) => {
+                watched.disarm(py);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The watcher of a process; clones share it. Its thread starts with the first worker and lives as long as the process.
+#[derive(Clone, Default)]
+pub(crate) struct Watcher {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// A mutex, since all sides hold it only to look at a few numbers. Whoever needs the GIL as well takes that first.
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    threads: Vec<Slot>,
+    next_key: u64,
+    /// The watcher's thread runs.
+    started: bool,
+    /// When the watcher looks next by itself; `None` while it waits to be told.
+    wakes_at: Option<Instant>,
+}
+
+/// One worker thread.
+struct Slot {
+    key: u64,
+    /// Python's name for the thread.
+    thread: c_ulong,
+    /// When its call has taken too long; `None` between calls.
+    limit: Option<Instant>,
+    /// `TimeoutError` was thrown into the call.
+    struck: bool,
+}
+
+impl Shared {
+    /// The numbers are never half changed, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn slot(&mut self, key: u64) -> Option<&mut Slot> {
+        self.threads.iter_mut().find(|slot| slot.key == key)
+    }
+}
+
+impl Watcher {
+    /// Takes the calling thread under watch, for as long as the result lives.
+    pub(super) fn watch_this_thread(&self, py: Python<'_>) -> PyResult<Watched> {
+        let thread: c_ulong = py.import("threading")?.getattr("get_ident")?.call0()?.extract()?;
+        let mut state = self.shared.lock();
+        if !state.started {
+            let shared = self.shared.clone();
+            std::thread::Builder::new().name("azmlinfsrv-deadlines".to_owned()).spawn(move || watch(&shared))?;
+            state.started = true;
+        }
+        let key = state.next_key;
+        state.next_key += 1;
+        state.threads.push(Slot { key, thread, limit: None, struck: false });
+        Ok(Watched { watcher: self.clone(), key })
+    }
+}
+
+/// A worker thread under watch.
+pub(super) struct Watched {
+    watcher: Watcher,
+    key: u64,
+}
+
+impl Watched {
+    fn arm(&self, _py: Python<'_>, limit: Duration) -> PyResult<()> {
+        // A limit beyond what the clock can count never comes.
+        let Some(limit) = Instant::now().checked_add(limit) else { return Ok(()) };
+        let mut state = self.watcher.shared.lock();
+        let Some(slot) = state.slot(self.key) else { return Ok(()) };
+        (slot.limit, slot.struck) = (Some(limit), false);
+        // All calls have the same limit, so a watcher that sleeps until an earlier one need not be told.
+        let tell = state.wakes_at.is_none_or(|wakes_at| limit < wakes_at);
+        drop(state);
+        if tell {
+            self.watcher.shared.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// With the GIL, so the watcher cannot be about to strike.
+    fn disarm(&self, _py: Python<'_>) {
+        let mut state = self.watcher.shared.lock();
+        let Some(slot) = state.slot(self.key) else { return };
+        slot.limit = None;
+        if std::mem::take(&mut slot.struck) {
+            // The call may have returned before it arrived: then it must not strike what comes next.
+            throw(slot.thread, std::ptr::null_mut());
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.watcher.shared.lock().threads.retain(|slot| slot.key != self.key);
+    }
+}
+
+/// The watcher's thread.
+fn watch(shared: &Shared) {
+    loop {
+        wait_for_limit(shared);
+        Python::attach(|py| strike(py, shared));
+    }
+}
+
+/// Sleeps until a call has reached its limit.
+fn wait_for_limit(shared: &Shared) {
+    let mut state = shared.lock();
+    loop {
+        state.wakes_at = state.threads.iter().filter(|slot| !slot.struck).filter_map(|slot| slot.limit).min();
+        state = match state.wakes_at.map(|limit| limit.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => return,
+            Some(rest) => shared.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0,
+            None => shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
+    }
+}
+
+/// Interrupts the calls that have reached their limit and have not returned meanwhile.
+fn strike(py: Python<'_>, shared: &Shared) {
+    let timeout = py.get_type::<PyTimeoutError>();
+    let now = Instant::now();
+    for slot in &mut shared.lock().threads {
+        if !slot.struck && slot.limit.is_some_and(|limit| limit <= now) {
+            slot.struck = true;
+            throw(slot.thread, timeout.as_ptr());
+        }
+    }
+}
+
+/// Makes the thread raise an exception of this class when it next runs Python code; null takes back what has not been
+/// raised yet. For callers with the GIL. A thread that is gone is skipped. (PyO3 takes the number for a signed one.)
+fn throw(thread: c_ulong, exception: *mut ffi::PyObject) {
+    // SAFETY: the caller has the GIL, and `exception` is null or a class that Python keeps for ever.
+    unsafe { ffi::PyThreadState_SetAsyncExc(thread as c_long, exception) };
+}

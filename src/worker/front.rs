@@ -1,0 +1,56 @@
+//! The front as a worker sees it, whichever way the two are connected: by a socket (`socket.rs`) or, within one process,
+//! by a queue (`local.rs`).
+//!
+//! Used on the thread that calls the script. Every wait gives up the GIL.
+
+use bytes::Bytes;
+use pyo3::prelude::*;
+
+use crate::frame::{self, Frame, Hello, Kind};
+
+/// What waiting for the front brought.
+pub(super) enum Received {
+    /// A frame.
+    Frame(Frame),
+    /// Nothing; the process may have been asked to finish.
+    Nothing,
+    /// There is no front any more, nor will there be.
+    FrontGone,
+}
+
+/// A connection that has said hello.
+pub(super) trait Front {
+    /// Waits for the next frame.
+    fn receive(&mut self, py: Python<'_>) -> PyResult<Received>;
+
+    /// True if the client of this job has left. Does not wait.
+    fn was_cancelled(&mut self, py: Python<'_>, id: u64) -> PyResult<bool>;
+
+    /// Sends the parts of one frame, waiting for as long as the front has no room for it.
+    fn send(&self, py: Python<'_>, head: Bytes, body: Bytes);
+
+    /// What the front is told about the worker and its script.
+    fn hello(&mut self) -> &mut Hello;
+
+    /// To be called once for every job, before it is started: false if the front has taken it back.
+    fn claim_next(&mut self) -> bool;
+
+    /// Tells this front, and every later one, that jobs must carry the whole request from now on.
+    fn ask_for_requests(&mut self, py: Python<'_>) -> PyResult<()> {
+        self.hello().wants_request = true;
+        let hello = encoded(self.hello())?;
+        self.send(py, hello, Bytes::new());
+        Ok(())
+    }
+
+    /// Gives back every job that has not been answered; the front hands them to others.
+    fn say_goodbye(&self, py: Python<'_>) {
+        self.send(py, frame::encode_bare(Kind::Goodbye), Bytes::new());
+    }
+}
+
+/// The whole frame of a hello.
+pub(super) fn encoded(hello: &Hello) -> PyResult<Bytes> {
+    let failed = |error: serde_json::Error| pyo3::exceptions::PyValueError::new_err(error.to_string());
+    Ok(hello.encode().map_err(failed)?.freeze())
+}
