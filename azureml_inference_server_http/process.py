@@ -112,6 +112,9 @@ class _Loop:
         # First of all, so that a signal finds somebody who removes the folder.
         self._catch_signals()
         os.register_at_fork(after_in_child=self._forked)
+        # After that: a signal to a newborn child must not be told to the supervisor, with which it shares the socket
+        # that signal numbers are written to.
+        signal_handlers.keep_from_children(_HANDLED, _do_nothing, self._attend)
         self._worker_socket = WorkerSocket()
         try:
             if log_config.find_user_config(self._settings) is None:
@@ -222,21 +225,22 @@ class _Loop:
     # ---- Performing
 
     def _handle(self, event: events.Event) -> None:
-        pending = [event]
-        while pending:
-            for action in self._state.handle(pending.pop(0), time.monotonic()):
-                spawned = self._perform(action)
-                if spawned is not None:
-                    pending.append(spawned)
+        for action in self._state.handle(event, time.monotonic()):
+            followed = self._perform(action)
+            if followed is not None:
+                self._handle(followed)
 
     def _perform(self, action: events.Action) -> events.Event | None:
-        """Do it. A fork yields the event that it happened."""
+        """Do it. Returns the event that this was, if it was one."""
         if isinstance(action, events.SpawnFront):
             try:
                 return events.Spawned(self._spawn_front(), is_front=True)
             except _SpawnFailed as error:
                 return events.SpawnFailed(is_front=True, reason=str(error))
         if isinstance(action, events.SpawnWorker):
+            if self._state.phase == "stopping":
+                # The script, preloaded for the worker before this one, could not be started.
+                return None
             if self._settings.worker_preload and self._prepared is None:
                 failure = self._preload()
                 if failure is not None:
@@ -280,14 +284,12 @@ class _Loop:
             code = 1
             try:
                 code = front.run(self._settings, self._clients, self._worker_socket.listener, theirs)
-                if os.getppid() != self.pid:
-                    # The supervisor was killed, or a preloaded script ended it by force.
-                    self._worker_socket.remove()
+                # By order, or because the supervisor is gone, which then cannot do this.
+                self._worker_socket.remove()
             except BaseException:
                 traceback.print_exc()
-            finally:
-                # What a preloaded script wants to be done at its end is not this process's business.
-                ending.at_once(code)
+            # What a preloaded script wants to be done at its end is not this process's business.
+            ending.at_once(code)
 
         pid = self._fork(begin)
         theirs.close()
@@ -321,16 +323,12 @@ class _Loop:
             # A reader that has gone away must not take the server with it.
             with contextlib.suppress(OSError):
                 stream.flush()
-        # Until the child has handlers of its own, a signal to it would be told to the supervisor: they share the socket
-        # that signal numbers are written to.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         self._is_forking = True
         try:
             pid = os.fork()
         except OSError as error:
             raise _SpawnFailed(error.strerror) from error
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             self._is_forking = False
         if pid:
             return pid
@@ -341,7 +339,6 @@ class _Loop:
         if os.getppid() != self.pid:
             return
         signal.set_wakeup_fd(-1)
-        signal_handlers.give_back(_HANDLED, (_do_nothing, self._attend))
         if self._log is not None:
             self._log.forget()
             self._log.patience = LOG_PATIENCE

@@ -6,8 +6,10 @@ A forked child inherits handlers. Those of the supervisor or a worker would make
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Collection, Iterable, Mapping
+import threading
+from collections.abc import Collection, Mapping
 from typing import Any, Callable
 
 Handler = Callable[[int, Any], None]
@@ -19,8 +21,21 @@ def install(handlers: Mapping[int, Handler]) -> None:
         signal.signal(number, handler)
 
 
-def give_back(numbers: Iterable[int], ours: Collection[Handler]) -> None:
-    """Those of these signals that one of our handlers would get do what they do by default; other handlers stay."""
-    for number in numbers:
-        if signal.getsignal(number) in ours:
-            signal.signal(number, signal.SIG_DFL)
+def keep_from_children(numbers: Collection[int], *ours: Handler) -> None:
+    """From here on a forked child starts with the default actions for those of these signals that one of our handlers
+    would get; other handlers stay. A signal to a child so young that it still has ours waits until then."""
+    masks: dict[int, set[int]] = {}
+
+    def before() -> None:
+        masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+    def after_in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop(threading.get_ident()))
+
+    def after_in_child() -> None:
+        for number in numbers:
+            if signal.getsignal(number) in ours:
+                signal.signal(number, signal.SIG_DFL)
+        after_in_parent()
+
+    os.register_at_fork(before=before, after_in_parent=after_in_parent, after_in_child=after_in_child)

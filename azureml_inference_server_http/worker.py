@@ -134,6 +134,6 @@ def _set_signals(retirement: Retirement) -> None:
     ignored = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
     handlers: dict[int, signal_handlers.Handler] = {signal.SIGTERM: retirement.ask, **dict.fromkeys(ignored, _ignore)}
     signal_handlers.install(handlers)
-    os.register_at_fork(after_in_child=lambda: signal_handlers.give_back(handlers, list(handlers.values())))
+    signal_handlers.keep_from_children(handlers, *handlers.values())
     if sys.__stderr__ is not None:
         faulthandler.enable(sys.__stderr__)

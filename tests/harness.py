@@ -339,8 +339,6 @@ class Server:
         # Not below pytest's own folder: socket paths have to be short.
         self._temporary = tempfile.TemporaryDirectory(prefix="azt-")
         self.temporary = Path(self._temporary.name)
-        # A supervisor that was killed cannot remove its folder.
-        self.leaves_folder = False
         self._stdout, self._stderr = folder / "stdout", folder / "stderr"
         arguments = ["--port", str(self.port), *options]
         if script:
@@ -501,7 +499,7 @@ class Server:
             self._end()
             assert not self.members(), f"processes outlived the command: {self.members()}\n{self.output()}"
             left = [path.name for path in self.temporary.glob("azmlinfsrv-*")]
-            assert self.leaves_folder or not left, f"left behind in TMPDIR: {left}\n{self.output()}"
+            assert not left, f"left behind in TMPDIR: {left}\n{self.output()}"
         finally:
             self._kill_all()
             for port in self._ports:
@@ -515,8 +513,8 @@ class Server:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"TERM did not end the command\n{self.output()}") from None
-        # Orphans of a killed supervisor die a moment later.
-        if self.leaves_folder:
+        # Orphans of a killed supervisor die a moment later; the front removes the folder.
+        if self.process.returncode < 0:
             eventually(lambda: not self.members(), "the orphans have ended")
 
     def _kill_all(self) -> None:

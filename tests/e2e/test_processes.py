@@ -207,7 +207,6 @@ def test_a_request_that_runs_while_the_front_dies_does_not_harm_its_worker(start
 
 def test_a_killed_supervisor_takes_everything_along(start):
     server = start("wait.py", "--worker_count", "2")
-    server.leaves_folder = True
     begin(server, "running")
     members = server.members()
     assert len(members) == 4

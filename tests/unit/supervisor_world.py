@@ -31,15 +31,14 @@ class World:
 
     def tell(self, event):
         """Handle an event, and the forks that follow from it as ``process.py`` does; all actions."""
-        pending, found = [event], []
-        while pending:
-            for action in self.state.handle(pending.pop(0), self.now):
-                found.append(action)
-                if isinstance(action, (SpawnFront, SpawnWorker)):
-                    is_front = isinstance(action, SpawnFront)
-                    self.last_pid += 1
-                    (self.fronts if is_front else self.workers).append(self.last_pid)
-                    pending.append(Spawned(self.last_pid, is_front))
+        found = []
+        for action in self.state.handle(event, self.now):
+            found.append(action)
+            if isinstance(action, (SpawnFront, SpawnWorker)):
+                is_front = isinstance(action, SpawnFront)
+                self.last_pid += 1
+                (self.fronts if is_front else self.workers).append(self.last_pid)
+                found += self.tell(Spawned(self.last_pid, is_front))
         return found
 
     def signal(self, number):
