@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("azmlinfsrv")
 
 BACKLOG = 2048
+_REMEDY = "Give --host an address or a name of this machine, or 0.0.0.0 for all its addresses."
 
 
 class ListenError(Exception):
@@ -45,7 +46,7 @@ def _listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ListenError(f"--host {host}: {error.strerror or error}") from error
+        raise ListenError(f"--host {host}: {error.strerror or error}. {_REMEDY}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -63,5 +64,5 @@ def _why_not(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EACCES:
         return f"{where} may not be opened by this user. Choose a port above 1023 with --port."
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{where} cannot be opened: this machine has no such address. Check --host."
+        return f"{where} cannot be opened: this machine has no such address. {_REMEDY}"
     return f"{where} cannot be opened: {error.strerror}."

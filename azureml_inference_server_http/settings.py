@@ -24,6 +24,8 @@ _INTEGER_TEXT = re.compile(r"\s*([+-]?[0-9]+(?:_[0-9]+)*)(?:\.0+)?\s*", re.ASCII
 _DECIMAL_TEXT = re.compile(r"\s*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _SHOWN_VALUE = 80
+# Of the variables that only this server has.
+_PREFIX = "AZMLINFSRV_"
 
 _Number = TypeVar("_Number", int, float)
 
@@ -125,6 +127,7 @@ def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
     origins: dict[str, Origin] = {}
     problems: list[str] = []
     notices = [*config.notices, *keys_without_effect(config)]
+    notices += _variables_without_effect(raw.environment)
     environment = any_case_names(raw.environment)
     for setting in SETTINGS:
         given, origin = _find(setting, raw, environment, config)
@@ -299,6 +302,21 @@ def _doubtful(setting: Setting, given: str, origin: Origin) -> list[str]:
         return []
     spelling = "exactly true" if setting.kind == table.EXACT_TRUE else "true"
     return [f"{origin.name}={given!r} counts as off: only {spelling} turns it on."]
+
+
+def _variables_without_effect(environment: Mapping[str, str]) -> list[str]:
+    """One sentence for each variable that has our prefix and that nothing reads."""
+    named = (setting.environment or "" for setting in SETTINGS)
+    known = [name[len(_PREFIX) :] for name in named if name.startswith(_PREFIX)]
+    found = []
+    for name in environment:
+        if name.upper().startswith(_PREFIX) and name not in [f"{_PREFIX}{rest}" for rest in known]:
+            import difflib
+
+            close = difflib.get_close_matches(name.upper()[len(_PREFIX) :], known, 1)
+            hint = f" Did you mean {_PREFIX}{close[0]}?" if close else ""
+            found.append(f"The environment variable {name} has no effect: there is no such setting.{hint}")
+    return found
 
 
 # ---- What the script can read

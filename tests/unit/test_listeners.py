@@ -58,7 +58,9 @@ def test_a_host_that_does_not_exist_is_named(monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with pytest.raises(listeners.ListenError, match="--host nowhere: Name or service not known"):
+    with pytest.raises(
+        listeners.ListenError, match=r"--host nowhere: Name or service not known\. Give --host .* 0\.0\.0\.0"
+    ):
         listeners._listen("nowhere", 1234)
 
 

@@ -507,3 +507,17 @@ def test_a_folder_is_not_a_file(load: Load, tmp_path: Path) -> None:
     (tmp_path / "config.json").mkdir()
     with pytest.raises(ConfigFileError, match=r"cannot be read \(Is a directory\)"):
         load()
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("AZMLINFSRV_MAX_QEUE", " Did you mean AZMLINFSRV_MAX_QUEUE?"),
+        ("azmlinfsrv_max_queue", " Did you mean AZMLINFSRV_MAX_QUEUE?"),
+        ("AZMLINFSRV_1234567890", ""),
+    ],
+)
+def test_variables_of_ours_that_nothing_reads_are_named(load: Load, name: str, hint: str) -> None:
+    assert load(environment={name: "1", "AZMLINFSRV_MAX_QUEUE": "5", "OTHER": "1"}).notices == (
+        f"The environment variable {name} has no effect: there is no such setting.{hint}",
+    )
