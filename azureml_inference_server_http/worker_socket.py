@@ -47,8 +47,8 @@ class WorkerSocket:
     def remove(self) -> None:
         """Delete it and its folder, with the counters (``src/claims.rs``) that no front has taken over."""
         try:
-            for entry in os.scandir(self._folder):
-                if entry.path == self.path or entry.name.startswith("claims-"):
+            with os.scandir(self._folder) as entries:
+                for entry in entries:
                     os.unlink(entry)
             os.rmdir(self._folder)
         except FileNotFoundError:

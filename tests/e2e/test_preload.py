@@ -44,7 +44,7 @@ def test_a_signal_ends_a_long_init(preload, number, wait):
     server = preload(f"open('waiting', 'w')\ntry: {wait}\nexcept BaseException: time.sleep(60)", ready=False)
     waits(server)
     server.signal(number)
-    assert server.wait_for_exit(5) == 0
+    assert server.wait_for_exit() == 0
     assert server.wait_for_record("Stopped.")
     assert "Traceback" not in server.output()
 
@@ -77,13 +77,13 @@ def test_signals_that_can_wait_are_obeyed_after_init(preload):
 def test_a_thread_that_init_leaves_does_not_keep_the_command(preload):
     server = preload("threading.Thread(target=threading.Event().wait, name='left').start()")
     server.signal(signal.SIGTERM)
-    assert server.wait_for_exit(12) == 0
+    assert server.wait_for_exit() == 0
 
 
 def test_a_thread_that_a_failing_init_leaves_does_not_keep_the_command(preload):
     init = "threading.Thread(target=threading.Event().wait).start()\n1 / 0"
     server = preload(init, "--worker_count", "2", ready=False)
-    assert server.wait_for_exit(12) == 3
+    assert server.wait_for_exit() == 3
     # Once, not for each worker.
     assert server.stdout().count("\nZeroDivisionError") == 1
 

@@ -79,9 +79,9 @@ def test_a_folder_with_something_else_in_it_stays(short, records):
     made = WorkerSocket()
     made.listener.close()
     folder = os.path.dirname(made.path)
-    with open(os.path.join(folder, "precious"), "w"):
-        made.remove()
-    assert os.listdir(folder) == ["precious"]
+    os.mkdir(os.path.join(folder, "precious"))
+    made.remove()
+    assert "precious" in os.listdir(folder)
     ((level, text),) = records()
     assert (level, text.startswith(f"Cannot remove {folder}: ")) == ("WARNING", True)
 
