@@ -19,7 +19,7 @@ const CAPACITY: usize = 16 * 1024;
 /// Records are gathered for this long before a batch is written: one wake-up and one write for all of them.
 const GATHER: Duration = Duration::from_millis(5);
 /// At the end, records get this long to be written: a full pipe that nobody reads must not keep the process alive.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Attribute of a record that names the worker a request was served by; `log_config.py` turns it into the pid shown.
 const WORKER_PID: &str = "worker_pid";
 
