@@ -8,6 +8,7 @@ VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 5001
 FUZZ_SECONDS ?= 60
+CHAOS_SECONDS ?= 600
 # Releases of Python that `make test-all` looks for.
 RELEASES ?= 3.9 3.10 3.11 3.12 3.13
 
@@ -29,12 +30,13 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-rust test-python check format conform fuzz test-all clean
+.PHONY: help serve test test-rust test-python check format conform fuzz chaos test-all clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: PYTHON (now $(PYTHON)), VENV ($(VENV)), HOST ($(HOST)) and PORT ($(PORT)) of make serve, FUZZ_SECONDS ($(FUZZ_SECONDS))."
+	@echo "Variables: PYTHON (now $(PYTHON)), VENV ($(VENV)), HOST ($(HOST)) and PORT ($(PORT)) of make serve, FUZZ_SECONDS ($(FUZZ_SECONDS)),"
+	@echo "CHAOS_SECONDS ($(CHAOS_SECONDS)) and CHAOS_SEED (a new one each time)."
 
 # ---- Running it
 
@@ -82,6 +84,9 @@ conform: $(VENV)/.done-server $(VENV)/.done-tools $(REFERENCE)/.done-$(PUBLISHED
 
 fuzz: $(VENV)/.done-server $(VENV)/.done-tools ## Compare with Python's json on made-up requests for FUZZ_SECONDS
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+chaos: $(VENV)/.done-server $(VENV)/.done-tools ## Kill, stop and resize servers under load for CHAOS_SECONDS
+	$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) $(CHAOS_SEED:%=--seed %)
 
 test-all: $(RELEASES:%=test-on-%) ## Run the Python tests on every supported Python that is found
 

@@ -1,0 +1,146 @@
+"""One chaos run from start to end: servers, traffic alone, traffic and monkey, traffic alone, TERM, and the reckoning.
+
+The two quiet phases send the same requests, so that memory can be compared between their ends. Each script of
+``scripts/`` has a server of its own. Runs in the test process.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from harness import Server, eventually
+
+from . import health, invariants, journal, memory, polite, rude
+from .invariants import Evidence, Violation
+from .monkey import Monkey
+from .report import Report
+from .traffic import Kind, Note, Traffic
+
+SCRIPTS = Path(__file__).parent / "scripts"
+# Scripts and their numbers of workers.
+WORKERS = {"text": 2, "raw": 2, "schema": 1}
+KINDS: dict[str, tuple[int, Kind]] = {**polite.KINDS, **rude.KINDS}
+# Memory may differ by this share, or by so many MiB where that is more: allocators keep what they had.
+SHARE, MIB = 0.10, 3.0
+# For glibc: give back what is free. How much it would keep depends on chance, and would hide what is never freed.
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+# Milliseconds that health may take, 99 times of 100. Only a long run has enough answers to tell.
+HEALTH_P99, LONG = 10.0, 300.0
+# Seconds that a server may take to come to rest when nobody does anything to it any more.
+REST = 45.0
+
+
+def run(folder: Path, seconds: float, seed: int, worker_class: str = "process") -> Report:
+    """``seconds`` of chaos, and a tenth of that before and after it for the comparison of memory."""
+    quiet = min(max(seconds / 10, 2.0), 20.0)
+    with ExitStack() as stack:
+        servers = {script: _start(folder, script, worker_class, stack) for script in WORKERS}
+        ports = {script: server.port for script, server in servers.items()}
+        for server in servers.values():
+            server.wait_until_ready()
+        notes = _quiet_phase("before", ports, quiet, seed)
+        before = memory.measure(list(servers.values()))
+        probes = {script: health.Probe(port, folder / f"{script}.health") for script, port in ports.items()}
+        traffic = Traffic("chaos", ports, KINDS, seed)
+        monkey = Monkey(servers, traffic, seed, worker_class)
+        with traffic:
+            monkey.start()
+            time.sleep(seconds)
+            monkey.stop()
+            # While requests still come in: everybody who waits has to be served.
+            found = [violation for script in servers for violation in _come_to_rest(script, servers[script])]
+        samples = {script: probe.stop() for script, probe in probes.items()}
+        notes += traffic.notes() + _quiet_phase("after", ports, quiet, seed)
+        after = memory.measure(list(servers.values()))
+        found += [violation for server in servers.values() for violation in _end(server)]
+    latency = {script: health.summarise(seen) for script, seen in samples.items()}
+    runs = 0
+    for script in servers:
+        starts = journal.read(folder / f"{script}.journal")
+        runs += sum(map(len, starts.values()))
+        own = [note for note in notes if note.script == script]
+        harms = [harm for harm in monkey.harms if harm.script == script]
+        deaths = [death for death in monkey.front_deaths if death.script == script]
+        found += invariants.violations(Evidence(own, starts, harms, deaths))
+        found += _of_health(script, latency[script], samples[script], seconds)
+    found += _of_memory(before, after)
+    return Report(seconds, seed, worker_class, notes, runs, monkey.diary, latency, before, after, found)
+
+
+def _start(folder: Path, script: str, worker_class: str, stack: ExitStack) -> Server:
+    (folder / script).mkdir()
+    options = {
+        "--worker_count": WORKERS[script],
+        "--max_request_size": rude.MAX_REQUEST_SIZE,
+        "--client_timeout": rude.CLIENT_TIMEOUT,
+        "--keep_alive": 600,
+        # An option that not every version has is not named where its default will do.
+        **({} if worker_class == "process" else {"--worker_class": worker_class}),
+    }
+    server = Server(
+        folder / script,
+        str(SCRIPTS / f"{script}.py"),
+        *(str(part) for option in options.items() for part in option),
+        CHAOS_JOURNAL=str(folder / f"{script}.journal"),
+        PYTHONPATH=str(SCRIPTS),
+        SCORING_TIMEOUT_MS="2000",
+        **GIVE_BACK,
+    )
+    stack.callback(server.stop)
+    return server
+
+
+def _quiet_phase(name: str, ports: Mapping[str, int], seconds: float, seed: int) -> list[Note]:
+    with Traffic(name, ports, KINDS, seed) as traffic:
+        time.sleep(seconds)
+    return traffic.notes()
+
+
+def _come_to_rest(script: str, server: Server) -> list[Violation]:
+    """Until the server has as many workers as at first, all of them ready."""
+    deadline = time.monotonic() + REST
+    missing = None
+    while time.monotonic() < deadline:
+        missing = WORKERS[script] - len(server.workers())
+        if missing == 0 and server.get("/").status == 200:
+            return []
+        if missing:
+            server.signal(signal.SIGTTIN if missing > 0 else signal.SIGTTOU)
+        time.sleep(0.5)
+    return [Violation("a server recovers", None, f"{script} was not ready within {REST} s, {missing} workers missing")]
+
+
+def _end(server: Server) -> list[Violation]:
+    server.signal(signal.SIGTERM)
+    code = server.wait_for_exit(40)
+    eventually(lambda: not server.members(), "all processes are gone")
+    found = []
+    if code != 0:
+        found.append(Violation("TERM ends the command with 0", None, f"it ended with {code}"))
+    for text in ("panicked at", "makes no sense", "Refused a worker", "unexpected internal error"):
+        if text in server.output():
+            found.append(Violation("nothing breaks inside", None, f"{text!r} in the output of {server.folder.name}"))
+    return found
+
+
+def _of_health(script: str, latency: health.Latency, samples: list[health.Sample], seconds: float) -> list[Violation]:
+    found = []
+    if latency.refused:
+        found.append(Violation("no connection is refused", None, f"{latency.refused} of the health checks of {script}"))
+    if strange := {sample.status for sample in samples} - {-1, 0, 200, 503}:
+        found.append(Violation("health is 200 or 503", None, f"{script} answered {strange}"))
+    if seconds >= LONG and latency.p99 > HEALTH_P99:
+        found.append(Violation("health is fast", None, f"p99 of {script} is {latency.p99:.2f} ms"))
+    return found
+
+
+def _of_memory(before: memory.Memory, after: memory.Memory) -> list[Violation]:
+    found = []
+    for name, first, last in zip(before._fields, before, after):
+        if last > first + max(SHARE * first, MIB):
+            found.append(Violation("memory does not grow", None, f"{name}: {first:.1f} MiB became {last:.1f} MiB"))
+    return found

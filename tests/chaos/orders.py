@@ -1,0 +1,81 @@
+"""What clients ask of the scripts in ``scripts/``, how that is sent, and which answers to it are right.
+
+Pure functions; no sockets, no processes. Runs in the test process.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any, NamedTuple
+
+from harness import Response, request
+from strict_http import Malformed, explanation
+
+# What becomes of a request. "failed" and "cut" need a cause (``invariants.py``); "wrong" and "silent" have no excuse.
+ANSWERED, REFUSED, FAILED, CUT, LEFT, SILENT, WRONG = "answered", "refused", "failed", "cut", "left", "silent", "wrong"
+
+SCRIPT_ERROR = "An unexpected error occurred in scoring script. Check the logs for more info."
+TIMEOUT = "Scoring timeout after"
+LOST = "The worker process running this request "
+# A deed that ends in an error, and the words that must be in its reply.
+ERRORS = {
+    "fail": SCRIPT_ERROR,
+    "exit": f"{LOST}exited with code ",
+    "segfault": f"{LOST}was killed by signal 11 (SIGSEGV)",
+    "abort": f"{LOST}was killed by signal 6 (SIGABRT)",
+    "hang": TIMEOUT,
+    "stuck": TIMEOUT,
+}
+# Deeds after which the worker is gone.
+DEADLY = ("exit", "segfault", "abort", "stuck")
+
+
+class Order(NamedTuple):
+    """One call of run(): which deed of ``scripts/deeds.py``, and how much of it."""
+
+    id: str
+    deed: str
+    amount: int = 0
+    padding: str = ""
+
+
+class Verdict(NamedTuple):
+    """What an answer was worth; ``text`` is the server's message, or what is wrong."""
+
+    outcome: str
+    text: str = ""
+
+
+def encode(order: Order, script: str) -> bytes:
+    """The request that brings the order to one of the scripts."""
+    content: dict[str, Any] = order._asdict()
+    body = json.dumps({"order": content} if script == "schema" else content).encode()
+    return request("POST", "/score", body, {"Content-Type": "application/json"})
+
+
+def judge(order: Order, response: Response) -> Verdict:
+    """What this answer to the order is worth. Raises ``Malformed`` for an error that is no JSON."""
+    if response.status == 200 and order.deed not in ERRORS:
+        return Verdict(ANSWERED) if is_right(order, response) else Verdict(WRONG, f"wrong content: {response}")
+    if response.status != 500:
+        return Verdict(WRONG, str(response))
+    message = explanation(response)
+    if response["x-ms-run-function-failed"] != "True":
+        raise Malformed(f"an error of run() that is not marked as one: {response}")
+    if order.deed in ERRORS and ERRORS[order.deed] in message:
+        return Verdict(ANSWERED, message)
+    if message.startswith((LOST, TIMEOUT)):
+        return Verdict(FAILED, message)
+    return Verdict(WRONG, str(response))
+
+
+def is_right(order: Order, response: Response) -> bool:
+    """The answer is the one that the script gives to this very order."""
+    if order.deed == "stream":
+        return response.body == "".join(f"{order.id}:{number}\n" for number in range(order.amount)).encode()
+    if order.deed == "reply":
+        padding = f"{order.id} " * (order.amount // (len(order.id) + 1))
+        return bool(response.json() == {"id": order.id, "padding": padding})
+    sent = order.padding.encode()
+    return bool(response.json() == {"id": order.id, "size": len(sent), "crc": zlib.crc32(sent)})

@@ -1,0 +1,74 @@
+"""What the scoring scripts of the chaos runs do when they are asked: note that they were, then serve, fail or die.
+
+Shared by ``text.py``, ``raw.py`` and ``schema.py`` beside it, which differ only in how they are called. Runs in the
+workers.
+"""
+
+import ctypes
+import os
+import signal
+import time
+import zlib
+
+journal = -1
+
+
+def open_journal():
+    global journal
+    journal = os.open(os.environ["CHAOS_JOURNAL"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+
+def perform(order):
+    """Carry out an order of ``tests/chaos/orders.py``. The first thing is its line in the journal, in one write."""
+    os.write(journal, f"{order['id']} {os.getpid()} {time.monotonic_ns()}\n".encode())
+    return globals()[f"do_{order['deed']}"](order)
+
+
+def do_echo(order):
+    padding = order["padding"].encode()
+    return {"id": order["id"], "size": len(padding), "crc": zlib.crc32(padding)}
+
+
+def do_sleep(order):
+    time.sleep(order["amount"] / 1000)
+    return do_echo(order)
+
+
+def do_reply(order):
+    return {"id": order["id"], "padding": (order["id"] + " ") * (order["amount"] // (len(order["id"]) + 1))}
+
+
+def do_stream(order):
+    return (f"{order['id']}:{number}\n" for number in parts(order["amount"]))
+
+
+def parts(count):
+    for number in range(count):
+        time.sleep(0.002)
+        yield number
+
+
+def do_fail(order):
+    raise ValueError(order["id"])
+
+
+def do_exit(order):
+    os._exit(order["amount"])
+
+
+def do_segfault(order):
+    ctypes.string_at(0)
+
+
+def do_abort(order):
+    os.abort()
+
+
+def do_hang(order):
+    time.sleep(3600)
+
+
+def do_stuck(order):
+    # Out of reach of the scoring time-out, like native code that does not return.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    time.sleep(3600)
