@@ -111,7 +111,9 @@ def _come_to_rest(script: str, server: Server) -> list[Violation]:
         if missing:
             server.signal(signal.SIGTTIN if missing > 0 else signal.SIGTTOU)
         time.sleep(0.5)
-    return [Violation("a server recovers", None, f"{script} was not ready within {REST} s, {missing} workers missing")]
+    log = "\n".join(server.stdout().splitlines()[-20:])
+    detail = f"{script} was not ready within {REST} s, with {missing} workers missing. Its log ends:\n{log}"
+    return [Violation("a server recovers", None, detail)]
 
 
 def _end(server: Server) -> list[Violation]:

@@ -126,7 +126,7 @@ class Client(threading.Thread):
             yield line, notes
         except socket.timeout:
             self._settle(notes, orders.SILENT, f"nothing came for {PATIENCE} s")
-        except Malformed as error:
+        except (Malformed, AssertionError, ValueError) as error:
             self._settle(notes, orders.WRONG, str(error))
         except ConnectionRefusedError as error:
             self._settle(notes, orders.WRONG, repr(error))
