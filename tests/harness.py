@@ -533,10 +533,11 @@ Start = Callable[..., Server]
 def _socket_inodes(pid: int) -> set[str]:
     found = set()
     try:
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            target = os.readlink(entry.path)
-            if target.startswith("socket:["):
-                found.add(target[8:-1])
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                target = os.readlink(entry.path)
+                if target.startswith("socket:["):
+                    found.add(target[8:-1])
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         pass
     return found

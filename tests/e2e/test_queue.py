@@ -1,0 +1,129 @@
+"""The one queue: its order, its limit, who leaves it, and what an ideal one would do (DESIGN)."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import signal
+import statistics
+import threading
+import time
+from random import Random
+
+from harness import eventually, request
+
+SLOW, FAST = 200, 20
+
+
+def queue_up(server, *names):
+    """Requests on connections of their own, in this order; the front has seen each before the next is sent."""
+    connections = []
+    for name in names:
+        connections.append(server.connect().send(request("POST", "/score", name.encode())))
+        # Sent later and answered: so the front has read the one before.
+        assert server.get("/livez").status == 200
+    return connections
+
+
+def lines(server):
+    return (server.folder / "notes").read_text().split()
+
+
+def test_requests_are_served_in_the_order_of_their_arrival(start):
+    server = start("gate.py")
+    names = [f"r{number}" for number in range(20)]
+    connections = queue_up(server, *names)
+    (server.folder / "go").touch()
+    assert [connection.read().json() for connection in connections] == names
+    assert lines(server) == names
+
+
+def test_requests_of_a_lost_worker_keep_their_place(start):
+    server = start("gate.py")
+    names = [f"r{number}" for number in range(10)]
+    connections = queue_up(server, *names)
+    os.kill(server.workers()[0], signal.SIGKILL)
+    assert connections[0].read().status == 500
+    (server.folder / "go").touch()
+    assert [connection.read().json() for connection in connections[1:]] == names[1:]
+    assert lines(server) == names[1:]
+
+
+def test_clients_that_leave_the_queue_are_not_scored_and_hold_up_nobody(start):
+    server = start("gate.py", "--max_queue", "20")
+    names = [f"r{number}" for number in range(21)]
+    connections = queue_up(server, *names)
+    refused = server.score("late")
+    assert (refused.status, refused["retry-after"]) == (503, "1")
+    for connection in connections[1:-1]:
+        connection.close()
+    # Their places are free again.
+    later = queue_up(server, "after")
+    eventually(lambda: sum("503" in record.message for record in server.records()) >= 20, "the front saw them leave")
+    (server.folder / "go").touch()
+    assert [connection.read().json() for connection in (connections[0], connections[-1], *later)] == [
+        "r0",
+        "r20",
+        "after",
+    ]
+    assert lines(server) == ["r0", "r20", "after"]
+
+
+# ---- As good as an ideal queue
+
+
+def ideal_latencies(jobs, workers):
+    """Latencies that one queue in front of so many workers gives to (arrival, service time), in order of arrival."""
+    free_at = [0.0] * workers
+    latencies = []
+    for arrival, service in jobs:
+        begin = max(arrival, heapq.heappop(free_at))
+        heapq.heappush(free_at, begin + service)
+        latencies.append(begin + service - arrival)
+    return latencies
+
+
+def test_the_ideal_queue_is_simulated_rightly():
+    assert ideal_latencies([(0, 10), (1, 2), (2, 2), (3, 1)], 2) == [10, 2, 3, 3]
+    assert ideal_latencies([(0, 10), (1, 2)], 1) == [10, 11]
+
+
+def measure(server, seed):
+    """(arrival, service time, latency) of requests on 12 kept-alive connections, a tenth of them slow; in seconds."""
+    seen = []
+
+    def client(number):
+        random = Random(f"{seed}/{number}")
+        with server.connect() as connection:
+            for _ in range(18):
+                time.sleep(random.expovariate(1 / 0.25))
+                wanted = SLOW if random.random() < 0.1 else FAST
+                began = time.monotonic()
+                response = connection.exchange("POST", "/score", str(wanted).encode())
+                latency = time.monotonic() - began
+                assert response.status == 200
+                seen.append((began, float(response["x-ms-run-fn-exec-ms"]) / 1000, latency))
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(12)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    assert len(seen) == 216
+    return sorted(seen)
+
+
+def test_fast_requests_fare_as_with_an_ideal_queue(start):
+    """Within 20 %, as promised. The clients share the machine with the server, so a bad moment is given another try."""
+    server = start("sleep.py", "--worker_count", "2")
+    server.wait_for_workers(2)
+    ratios = []
+    for attempt in range(3):
+        seen = measure(server, attempt)
+        ideal = ideal_latencies([(arrival, service) for arrival, service, _ in seen], 2)
+        fast = [index for index, (_, service, _) in enumerate(seen) if service < SLOW / 2000]
+        measured = statistics.median(seen[index][2] for index in fast)
+        ratios.append(measured / statistics.median(ideal[index] for index in fast))
+        if ratios[-1] < 1.2:
+            return
+    raise AssertionError(f"the median of the fast requests is not within 20 % of the ideal: ratios {ratios}")
