@@ -49,7 +49,8 @@ def stopped(start):
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
     waiting = [server.score_later("x") for _ in range(4)]
-    yield server, 200
+    eventually(lambda: server.get("/").status == 503, "the front has noticed")
+    yield server, 503
     for pid in workers:
         os.kill(pid, signal.SIGCONT)
     assert [answer.result().json() for answer in waiting] == ["x"] * 4
@@ -91,13 +92,18 @@ def test_health_tells_the_truth_within_a_second(start):
         def answers(status):
             return all(connection.exchange("GET", target).status == status for target in ("/", "/readyz"))
 
-        for _ in range(2):
-            (server.folder / "go").unlink()
-            (worker,) = server.workers()
-            os.kill(worker, signal.SIGKILL)
-            eventually(lambda: answers(503), "not ready after the death of the only worker", timeout=1)
-            assert connection.exchange("GET", "/livez").status == 200
-            eventually(lambda: worker not in server.workers() and server.workers(), "a successor starts")
-            (server.folder / "go").touch()
-            eventually(lambda: len(server.ready_pids()) > 1, "the successor is ready")
-            eventually(lambda: answers(200), "ready when the successor is", timeout=1)
+        (server.folder / "go").unlink()
+        os.kill(server.workers()[0], signal.SIGKILL)
+        eventually(lambda: answers(503), "not ready after the death of the only worker", timeout=1)
+        assert connection.exchange("GET", "/livez").status == 200
+        (server.folder / "go").touch()
+        eventually(lambda: len(server.ready_pids()) == 2, "a successor is ready")
+        eventually(lambda: answers(200), "ready when the successor is", timeout=1)
+        (worker,) = server.workers()
+        # It shows in a worker that is given something to do and does not begin.
+        os.kill(worker, signal.SIGSTOP)
+        waiting = server.score_later("x")
+        eventually(lambda: answers(503), "not ready while the only worker is stopped", timeout=1)
+        os.kill(worker, signal.SIGCONT)
+        eventually(lambda: answers(200), "ready when it goes on", timeout=1)
+        assert waiting.result().json() == "x"

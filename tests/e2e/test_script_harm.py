@@ -45,7 +45,7 @@ def do(server, statements):
         ("os._exit(5)", "exited with code 5"),
         ("os._exit(0)", "exited with code 0"),
         ("import subprocess; subprocess.Popen(['sleep', '0.1']); os._exit(6)", "exited with code 6"),
-        ("import threading; threading.Thread(target=os._exit, args=(7,)).start(); time.sleep(60)", "exited with code 7"),
+        ("import threading; threading.Thread(target=os._exit, args=[7]).start(); time.sleep(60)", "exited with code 7"),
         ("os.execv('/bin/false', ['false'])", "exited with code 1"),
         ("signal.setitimer(signal.ITIMER_PROF, 0.01)\nwhile True: pass", "was killed by signal 27 (SIGPROF)"),
         ("signal.signal(signal.SIGPIPE, signal.SIG_DFL); os.write(os.pipe()[1:][0], b'')\nos._exit(8)", "with code 8"),

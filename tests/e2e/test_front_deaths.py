@@ -1,0 +1,98 @@
+"""What the death of a front costs: the requests that it had accepted, and nothing else (DESIGN)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+from harness import eventually, is_running, request
+
+
+def test_new_connections_are_never_refused_while_fronts_die(start):
+    server = start("echo.py", "--worker_count", "2")
+    server.wait_for_workers(2)
+    refused, answered, stop = [], [], threading.Event()
+
+    def keep_connecting():
+        while not stop.is_set():
+            try:
+                with server.connect() as connection:
+                    answered.append(connection.exchange("POST", "/score", b"x").json())
+            except ConnectionRefusedError as error:
+                refused.append(error)
+            except ConnectionError:
+                # Its front died after it had accepted the connection.
+                continue
+
+    clients = [threading.Thread(target=keep_connecting) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        for _ in range(3):
+            seen = len(answered)
+            front = server.front()
+            os.kill(front, signal.SIGKILL)
+            eventually(lambda front=front: not is_running(front), "the front is dead")
+            eventually(lambda seen=seen: len(answered) > seen + 20, "requests are answered again")
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+    assert not refused
+    assert set(answered) == {"x"}
+
+
+def test_what_comes_without_a_front_waits_for_the_next(start):
+    server = start("echo.py")
+    front = server.front()
+    # A process that is stopped accepts nothing; its death then leaves the connection to its successor.
+    os.kill(front, signal.SIGSTOP)
+    with server.connect() as connection:
+        connection.send(request("POST", "/score", b"early"))
+        os.kill(front, signal.SIGKILL)
+        assert connection.read().json() == "early"
+
+
+def test_requests_that_were_queued_in_a_dead_front_are_cut_and_not_run(start):
+    server = start("gate.py")
+    waiting = [server.connect().send(request("POST", "/score", f"r{number}".encode())) for number in range(10)]
+    assert server.get("/livez").status == 200
+    os.kill(server.front(), signal.SIGKILL)
+    for connection in waiting:
+        with pytest.raises(ConnectionError):
+            connection.read()
+    (server.folder / "go").touch()
+    assert server.score("later").json() == "later"
+    # The first one was running already, or may have been.
+    assert set((server.folder / "notes").read_text().split()) <= {"r0", "later"}
+
+
+@pytest.mark.xfail(strict=True, reason="a worker that is stuck when its front dies is unknown to the next, for ever")
+def test_a_worker_that_is_stuck_when_its_front_dies_is_replaced(start):
+    server = start("slow.py", "--graceful_timeout", "1", SCORING_TIMEOUT_MS="300", WORKER_TIMEOUT="2")
+    (stuck,) = server.workers()
+    server.connect().send(request("POST", "/score", b"native"))
+    assert server.get("/livez").status == 200
+    time.sleep(0.1)
+    os.kill(server.front(), signal.SIGKILL)
+    assert server.score_later("x").result(6).json() == "x"
+    assert server.workers() != [stuck]
+
+
+def test_idle_connections_of_a_dead_front_are_closed(start):
+    server = start("echo.py")
+    connections = [server.connect() for _ in range(5)]
+    for connection in connections:
+        assert connection.exchange("GET", "/").status == 200
+    os.kill(server.front(), signal.SIGKILL)
+    for connection in connections:
+        try:
+            assert connection.rest() == b""
+        except ConnectionResetError:
+            continue
+        except socket.timeout:
+            raise AssertionError("the connection hangs") from None

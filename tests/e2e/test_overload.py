@@ -1,0 +1,158 @@
+"""Many clients, large bodies and large workers: what is bounded, and that others do not notice (DESIGN)."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import resource
+import time
+from pathlib import Path
+
+import pytest
+from harness import eventually, request
+
+MIB = 1 << 20
+
+
+def resident(pid):
+    """MiB of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
+@pytest.fixture
+def many_files():
+    """Lets this process, and what it starts, open enough connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 5000:
+        pytest.skip(f"only {hard} open files are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 5000), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_two_thousand_idle_connections_harm_nobody(start, many_files):
+    server = start("echo.py")
+    front = server.front()
+    before = resident(front)
+    idle = [server.connect() for _ in range(2000)]
+    # All kinds of idle: nothing sent, half a head, half a body, kept alive after a reply.
+    for connection in idle[500:1000]:
+        connection.send(b"POST /score HT")
+    for connection in idle[1000:1500]:
+        connection.send(b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
+    for connection in idle[1500:]:
+        assert connection.exchange("GET", "/").status == 200
+    times = []
+    with server.connect() as connection:
+        for target in ["/", "/score?a=1"] * 100:
+            began = time.perf_counter()
+            assert connection.exchange("GET", target).status == 200
+            times.append(time.perf_counter() - began)
+    times.sort()
+    assert times[100] < 0.01
+    assert times[198] < 0.05
+    # 64 KiB for each would be plenty.
+    assert resident(front) - before < 2000 * 64 / 1024
+    assert all(connection.exchange("GET", "/").status == 200 for connection in idle[1900:])
+
+
+def test_more_connections_than_descriptors_wait_for_their_turn(start):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        server = start("echo.py", ready=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    server.wait_until_ready()
+    idle = [server.connect() for _ in range(150)]
+    server.wait_for_record("Cannot accept a connection")
+    for connection in idle[:100]:
+        connection.close()
+    assert idle[-1].exchange("POST", "/score", b"x").json() == "x"
+    assert server.score("y").json() == "y"
+
+
+# ---- Memory
+
+
+def test_bodies_beyond_max_buffered_are_refused_and_the_memory_is_given_back(start):
+    server = start("gate.py", "--max_buffered", str(10 * MIB), "--max_request_size", str(8 * MIB))
+    first, second, third = (server.connect() for _ in range(3))
+    body = b"x" * (6 * MIB)
+    first.send(request("POST", "/score", body))
+    assert first.is_silent(0.2)
+    for connection in (second, third):
+        connection.send(request("POST", "/score", body))
+        response = connection.read()
+        assert (response.status, response["retry-after"], response["connection"]) == (503, "1", "close")
+        assert "--max_buffered" in response.json()["message"]
+    # Small ones still fit, and health is no body.
+    small = server.score_later("small")
+    assert server.get("/").status == 200
+    (server.folder / "go").touch()
+    assert first.read().status == small.result().status == 200
+    with server.connect() as again:
+        assert again.exchange("POST", "/score", body).status == 200
+
+
+def test_unfinished_uploads_count_and_are_given_back_when_their_clients_leave(start):
+    server = start("echo.py", "--max_buffered", str(4 * MIB))
+    half = b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (6 * MIB) + b"x" * (3 * MIB)
+    for _ in range(5):
+        with server.connect() as leaving:
+            leaving.send(half)
+            eventually(lambda: refused(server, 2 * MIB), "the unfinished body takes the memory")
+        eventually(lambda: not refused(server, 1 * MIB), "its memory is free again")
+
+
+def refused(server, size):
+    with server.connect() as connection:
+        response = connection.exchange("POST", "/score", b"x" * size)
+        assert response.status in (200, 503)
+        return response.status == 503
+
+
+def test_the_memory_of_the_front_is_bounded_by_what_it_may_buffer(start):
+    server = start("gate.py", "--max_buffered", str(20 * MIB))
+    front = server.front()
+    before = resident(front)
+    connections = [server.connect() for _ in range(40)]
+    answers = []
+    for connection in connections:
+        connection.send(request("POST", "/score", b"x" * (2 * MIB)))
+        answers.append(None if connection.is_silent(0.02) else connection.read().status)
+    assert answers.count(503) >= 30
+    # Twice what is allowed leaves room for what is being copied and for free memory that the allocator keeps.
+    assert resident(front) - before < 40
+    (server.folder / "go").touch()
+    assert all(connection.read().status == 200 for connection, answer in zip(connections, answers) if answer is None)
+
+
+def test_compressed_bodies_pass_through_untouched(start):
+    """A bomb of 100 MB in 100 kB is 100 kB to this server; whether to unpack it is up to the script."""
+    server = start("raw_length.py")
+    bomb = gzip.compress(b"\0" * (100 * MIB))
+    before = resident(server.front())
+    assert server.score(bomb, content_encoding="gzip").json() == len(bomb)
+    assert server.score(bomb, content_encoding="deflate, gzip").json() == len(bomb)
+    assert resident(server.front()) - before < 20
+
+
+def test_a_worker_that_has_grown_too_large_is_replaced_without_a_lost_request(start):
+    server = start("obey.py", "--max_worker_rss", "200")
+    (before,) = server.wait_for_workers(1)
+    with server.connect() as connection:
+        connection.send(request("POST", "/score", b"import builtins; builtins.kept = bytearray(300 << 20)"))
+        assert connection.read().status == 200
+        statuses = set()
+
+        def replaced():
+            response = connection.exchange("POST", "/score", b"answer = os.getpid()")
+            statuses.add(response.status)
+            return response.json() != before
+
+        eventually(replaced, "another worker answers")
+    assert statuses == {200}
+    assert "--max_worker_rss" in server.wait_for_record(f"(pid:{before})").message
+    assert not server.records(level="E")
