@@ -1,7 +1,7 @@
 //! A worker in a process of its own, as the front is connected to it: reading its frames, writing jobs to it.
 //!
-//! Runs in the front's event loop. A job is written by whoever assigns it, at once, with one vectored write; only what
-//! the socket does not take waits in the outbox for the writer task. `link.rs` is the same for every kind of worker.
+//! Runs in the front's event loop. Jobs are written by whoever assigns them, with one vectored write for all that belong to
+//! one batch of replies; only what the socket does not take waits for the writer task. `link.rs` is the same for every kind of worker.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,9 +16,11 @@ use tokio::{net::UnixStream, sync::Notify};
 
 use crate::{
     claims::Claims,
-    frame::{Decoder, Frame},
+    frame::{self, Decoder, Frame, Kind},
 };
 
+/// Parts of frames that one system call writes.
+const MAX_PARTS: usize = 64;
 /// Read buffer growth.
 const READ_SIZE: usize = 64 * 1024;
 
@@ -26,7 +28,11 @@ const READ_SIZE: usize = 64 * 1024;
 pub(super) struct SocketLink {
     stream: UnixStream,
     outbox: RefCell<VecDeque<Bytes>>,
-    outbox_filled: Notify,
+    /// More is likely to be sent at once: what is in the outbox goes out with it, in one system call.
+    corked: Cell<bool>,
+    /// The socket takes nothing at the moment; the writer task goes on when it does.
+    full: Cell<bool>,
+    filled_up: Notify,
     closed: Cell<bool>,
     close: Notify,
 }
@@ -36,29 +42,24 @@ impl SocketLink {
         Self {
             stream,
             outbox: RefCell::default(),
-            outbox_filled: Notify::new(),
+            corked: Cell::new(false),
+            full: Cell::new(false),
+            filled_up: Notify::new(),
             closed: Cell::new(false),
             close: Notify::new(),
         }
     }
 
-    /// True if the kernel has taken everything sent so far.
+    /// True if the kernel takes what is sent.
     pub(super) fn is_flushed(&self) -> bool {
-        self.outbox.borrow().is_empty()
+        !self.full.get()
     }
 
     /// Sends the parts of one frame in order. Never blocks; errors show at the reading side, as the loss of the worker.
     pub(super) fn send(&self, head: Bytes, body: Bytes) {
-        let mut parts = [head, body];
-        let mut outbox = self.outbox.borrow_mut();
-        if outbox.is_empty() {
-            write_now(&self.stream, &mut parts);
-        }
-        let left_over = parts.into_iter().filter(|part| !part.is_empty());
-        let before = outbox.len();
-        outbox.extend(left_over);
-        if outbox.len() > before {
-            self.outbox_filled.notify_one();
+        self.outbox.borrow_mut().extend([head, body].into_iter().filter(|part| !part.is_empty()));
+        if !self.corked.get() {
+            self.write_now();
         }
     }
 
@@ -71,36 +72,33 @@ impl SocketLink {
     /// Writes what [`SocketLink::send`] could not; runs beside the reading task for as long as the worker is connected.
     pub(super) async fn flush_outbox(&self) -> io::Result<()> {
         loop {
-            self.outbox_filled.notified().await;
-            while !self.is_flushed() {
+            self.filled_up.notified().await;
+            while self.full.get() {
                 self.stream.writable().await?;
-                let mut outbox = self.outbox.borrow_mut();
-                let written = {
-                    let slices: Vec<IoSlice<'_>> = outbox.iter().take(64).map(|part| IoSlice::new(part)).collect();
-                    match self.stream.try_write_vectored(&slices) {
-                        Ok(written) => written,
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                        Err(error) => return Err(error),
-                    }
-                };
-                advance(&mut outbox, written);
+                self.full.set(false);
+                self.write_now();
             }
         }
     }
-}
 
-/// One attempt to write `parts`; advances them past what was written.
-fn write_now(stream: &UnixStream, parts: &mut [Bytes; 2]) {
-    while parts.iter().any(|part| !part.is_empty()) {
-        let slices = [IoSlice::new(&parts[0]), IoSlice::new(&parts[1])];
-        let written = match stream.try_write_vectored(&slices) {
-            Ok(written) => written,
-            // Full, or broken: then the reading task notices as well, and it is the one that handles the loss.
-            Err(_) => return,
-        };
-        let from_head = written.min(parts[0].len());
-        parts[0].advance(from_head);
-        parts[1].advance(written - from_head);
+    /// Writes as much of the outbox as the socket takes.
+    fn write_now(&self) {
+        let mut outbox = self.outbox.borrow_mut();
+        while !self.full.get() && !outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_PARTS];
+            for (slice, part) in slices.iter_mut().zip(outbox.iter()) {
+                *slice = IoSlice::new(part);
+            }
+            match self.stream.try_write_vectored(&slices[..outbox.len().min(MAX_PARTS)]) {
+                Ok(written) => advance(&mut outbox, written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Full, or broken: then the reading task notices as well, and it is the one that handles the loss.
+                Err(_) => {
+                    self.full.set(true);
+                    self.filled_up.notify_one();
+                }
+            }
+        }
     }
 }
 
@@ -148,8 +146,12 @@ impl SocketFrames {
     pub(super) async fn next(&mut self) -> Result<Option<Frame>, String> {
         loop {
             if let Some(frame) = self.decoder.decode(&mut self.buffer).map_err(|error| error.to_string())? {
+                // Each reply may send the worker its next job. Other frames may be waited for.
+                self.link.corked.set(frame.kind == Kind::Reply && self.buffer.len() > frame::PREFIX_LEN);
                 return Ok(Some(frame));
             }
+            self.link.corked.set(false);
+            self.link.write_now();
             if self.buffer.capacity() - self.buffer.len() < READ_SIZE / 4 {
                 self.buffer.reserve(READ_SIZE);
             }
