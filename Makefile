@@ -82,7 +82,7 @@ format: $(VENV)/.done-tools ## Format the code and write the generated pages
 conform: $(VENV)/.done-server $(VENV)/.done-tools $(REFERENCE)/.done-$(PUBLISHED) ## Compare with the published server
 	$(BIN)/python tests/conformance --reference $(REFERENCE)/bin/python --candidate $(BIN)/python
 
-fuzz: $(VENV)/.done-server $(VENV)/.done-tools ## Compare with Python's json on made-up requests for FUZZ_SECONDS
+fuzz: $(VENV)/.done-server $(VENV)/.done-tools ## Send made-up requests for FUZZ_SECONDS: compare with Python's json, break HTTP
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 chaos: $(VENV)/.done-server $(VENV)/.done-tools ## Kill, stop and resize servers under load for CHAOS_SECONDS

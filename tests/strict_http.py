@@ -53,7 +53,9 @@ class Reader:
 
     def is_at_end(self) -> bool:
         """Waits for the server to close the connection; False if it says something more instead."""
-        return not self._buffer and not self._source.recv(1)
+        if not self._buffer:
+            self._buffer += self._source.recv(262_144)
+        return not self._buffer
 
     def _body(self, method: str, response: Response) -> tuple[bytes, list[bytes] | None]:
         lengths, codings = response.values("content-length"), response.values("transfer-encoding")

@@ -1,6 +1,7 @@
-"""Differential fuzzing of the running server against Python's own ``json``, ``str`` and ``urllib``.
+"""Fuzzing of the running server: against Python's own ``json``, ``str`` and ``urllib``, and with what is not quite HTTP.
 
 ``subjects.py`` says what is compared, ``results.py``, ``documents.py`` and ``texts.py`` make the inputs and know the
-right answers, ``campaign.py`` sends them and makes what differs smaller. The tests are a short run of it;
+right answers, ``campaign.py`` sends them and makes what differs smaller. ``http_grammar.py`` makes up bytes that are
+nearly HTTP, ``http_surface.py`` sends them and judges what comes back. The tests are a short run of it;
 ``python -m tests.fuzz`` is a long one. What needs no Python is fuzzed in ``fuzz/`` at the top of the repository.
 """

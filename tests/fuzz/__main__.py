@@ -1,7 +1,7 @@
-"""``python -m tests.fuzz --seconds 600``: the long run. Prints cases tried and differences; exit code 1 if any differ.
+"""``python -m tests.fuzz --seconds 600``: the long run. Prints cases tried and what was wrong; exit code 1 if so.
 
-Starts one server for each subject and gives every subject the same share of the time. The test process and the server
-must be the same Python, since ``json`` of this one is what the other is compared with.
+Starts one server for each subject, and one for the HTTP surface, and gives each the same share of the time. The test
+process and the server must be the same Python, since ``json`` of this one is what the other is compared with.
 """
 
 from __future__ import annotations
@@ -16,29 +16,36 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness import Server
 
-from fuzz import campaign
+from fuzz import campaign, http_surface
 from fuzz.subjects import SCRIPTS, SUBJECTS, Subject
+
+SURFACE = "HTTP surface"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.fuzz", description="Compare the server with Python at length."
+        prog="python -m tests.fuzz",
+        description="Compare the server with Python, and send it what is not HTTP, at length.",
     )
     parser.add_argument("--seconds", type=float, default=600, help="for all subjects together (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="the same seed tries the same cases")
     parser.add_argument("--only", metavar="TEXT", default="", help="subjects whose name contains this")
     options = parser.parse_args()
     subjects = [subject for subject in SUBJECTS if options.only in subject.name]
-    if not subjects:
-        parser.error(f"no subject is called like that: {', '.join(subject.name for subject in SUBJECTS)}")
+    with_surface = options.only in SURFACE
+    if not subjects and not with_surface:
+        names = [*(subject.name for subject in SUBJECTS), SURFACE]
+        parser.error(f"no subject is called like that: {', '.join(names)}")
+    share = options.seconds / (len(subjects) + with_surface)
     print(f"Python {sys.version.split()[0]}, --seed {options.seed}", flush=True)
     reports = []
     for subject in subjects:
-        reports.append(_run(subject, options.seed, options.seconds / len(subjects)))
+        reports.append(_run(subject, options.seed, share))
         print(reports[-1], flush=True)
     differing = sum(report.differing for report in reports)
     print(f"{sum(report.cases for report in reports)} cases, {differing} differences", flush=True)
-    return 1 if differing else 0
+    failures = _try_surface(options.seed, share) if with_surface else 0
+    return 1 if differing or failures else 0
 
 
 def _run(subject: Subject, seed: int, seconds: float) -> campaign.Report:
@@ -55,6 +62,17 @@ def _run(subject: Subject, seed: int, seconds: float) -> campaign.Report:
         finally:
             server.stop()
     return report
+
+
+def _try_surface(seed: int, seconds: float) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(Path(folder), http_surface.SCRIPT, *http_surface.OPTIONS, AZUREML_LOG_LEVEL="ERROR")
+        try:
+            report = http_surface.run(server.wait_until_ready(), seed, seconds=seconds)
+        finally:
+            server.stop()
+    print(report, flush=True)
+    return len(report.failures) + len(report.mixed_up)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,76 @@
+"""Requests sent without waiting for the answers before them (RFC 9112 section 9.3.2): each as if it were alone."""
+
+from __future__ import annotations
+
+import pytest
+from harness import request
+
+MIXED_UP = pytest.mark.xfail(
+    strict=True, reason="the parser applies what it read last to the answers that it still owes"
+)
+CLOSE = {"Connection": "close"}
+FIRST, SECOND = request("POST", "/score", b"first"), request("POST", "/score", b"second")
+
+
+@MIXED_UP
+def test_an_answer_has_its_body_though_a_head_request_follows(shared):
+    with shared("echo.py").connect() as connection:
+        connection.send(FIRST + request("HEAD", "/"))
+        assert connection.read().json() == "first"
+        assert connection.read("HEAD").status == 200
+
+
+@MIXED_UP
+def test_an_answer_has_the_version_of_its_own_request(shared):
+    with shared("echo.py").connect() as connection:
+        connection.send(FIRST + request("POST", "/score", b"second", version="1.0"))
+        first, second = connection.read(), connection.read()
+        assert (first.version, first.json(), second.json()) == ("HTTP/1.1", "first", "second")
+
+
+@MIXED_UP
+def test_what_follows_a_request_to_close_is_not_served(start):
+    server = start("note.py")
+    with server.connect() as connection:
+        connection.send(request("POST", "/score", b"first", CLOSE) + SECOND)
+        response = connection.read()
+        assert (response.json(), response["connection"]) == ("first", "close")
+        connection.assert_closed()
+    assert (server.folder / "notes").read_text().split() == ["first"]
+
+
+@MIXED_UP
+def test_only_the_answer_to_the_request_that_closes_says_so(shared):
+    with shared("echo.py").connect() as connection:
+        connection.send(FIRST + request("POST", "/score", b"second", CLOSE))
+        first, second = connection.read(), connection.read()
+        assert (first["connection"], second["connection"]) == (None, "close")
+
+
+@MIXED_UP
+def test_a_body_that_is_still_coming_closes_nothing(shared):
+    with shared("echo.py").connect() as connection:
+        connection.send(FIRST + SECOND[:-3])
+        response = connection.read()
+        assert (response.json(), response["connection"]) == ("first", None)
+        assert connection.send(SECOND[-3:]).read().json() == "second"
+
+
+@MIXED_UP
+@pytest.mark.parametrize(
+    "first",
+    [
+        request("DELETE", "/score", b"body"),
+        request("GET", "/score", headers={"Connection": "upgrade", "Upgrade": "h2c"}),
+        request("POST", "/score", b"x" * 2000),
+    ],
+    ids=["unread body", "upgrade", "too large"],
+)
+def test_nothing_is_served_after_an_answer_that_ends_the_connection(shared, first):
+    with shared("echo.py", "--max_request_size", "1000").connect() as connection:
+        response = connection.send(first + SECOND).read()
+        # An error whose body has arrived need not end the connection; then the next request is served.
+        if response["connection"] == "close":
+            connection.assert_closed()
+        else:
+            assert connection.read().json() == "second"

@@ -1,0 +1,252 @@
+"""Sends made-up bytes to the server's port and looks whether it keeps its manners, whatever they are.
+
+For each case: an answer or the end of the connection within ten seconds; only well-formed responses, errors as JSON
+with a message; no status that blames the server; nothing after the last response; and whoever comes next is served.
+Owns the sockets and the judgement; ``http_grammar.py`` makes the cases. Runs in threads of the test process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+from harness import Response, Server
+from strict_http import Cut, Malformed, Reader, explanation
+
+from .http_grammar import ABORT, HALF_CLOSE, WAIT, Case, draw
+from .subjects import smaller_bytes
+
+SCRIPT = "echo.py"
+OPTIONS = ("--client_timeout", "0.5", "--keep_alive", "1", "--max_request_size", "100000")
+# Cases that are tried at the same time; most of them wait.
+PARALLEL = 24
+# Seconds after which a connection that neither says anything nor ends is one that hangs.
+HANG = 10.0
+# What a client can be told. 501 is an answer to a coding that nobody has to know, so it is the client's doing.
+STATUSES = {100, 200, 400, 404, 405, 408, 413, 414, 417, 431, 501}
+# The one other: a client that closed its side while its request waited is told so, in case it reads on.
+LEFT = "The client closed the connection while the request was waiting."
+# Requests spent on making one failing case smaller.
+MOST_ATTEMPTS = 60
+
+
+class Failure(Exception):
+    """The server did something it must not; the text says what."""
+
+
+class MixedUp(Failure):
+    """Requests that came one behind the other had an effect on each other's answers."""
+
+
+class _Bytes:
+    """What has been received, in the place of the socket that it came from."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def recv(self, size: int) -> bytes:
+        taken, self.data = self.data[:size], self.data[size:]
+        return taken
+
+
+def responses(data: bytes, methods: tuple[str, ...]) -> list[Response]:
+    """The responses in ``data``, if it holds nothing else. ``methods`` are those of their requests."""
+    source = _Bytes(data)
+    reader = Reader(source)  # type: ignore[arg-type]
+    found = []
+    expected = itertools.chain(methods, itertools.repeat("POST"))
+    method = next(expected)
+    while not reader.is_at_end():
+        found.append(reader.response(method))
+        if found[-1].status >= 200:
+            method = next(expected)
+    return found
+
+
+def understand(data: bytes, may_have_head: bool) -> list[Response]:
+    """The responses in ``data``. Where broken requests may be HEAD requests, each answer may be one to such."""
+    first_error: Exception | None = None
+    tries = itertools.product(("POST", "HEAD"), repeat=4) if may_have_head else [("POST",)]
+    for methods in tries:
+        try:
+            return responses(data, methods)
+        except (Malformed, Cut) as error:
+            first_error = first_error or error
+    raise Failure(f"not HTTP: {first_error}") from first_error
+
+
+def exchange(port: int, case: Case) -> bytes:
+    """Send the case; everything that came back until the end of the connection."""
+    received = b""
+    deadline = time.monotonic() + HANG
+    with socket.create_connection(("127.0.0.1", port), timeout=HANG) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A server that has refused a request need not take the rest of it.
+        with contextlib.suppress(ConnectionError):
+            for piece in case.pieces:
+                client.sendall(piece)
+            if case.ending == ABORT:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return b""
+            if case.ending == HALF_CLOSE:
+                client.shutdown(socket.SHUT_WR)
+        try:
+            while data := client.recv(65536):
+                received += data
+                client.settimeout(max(0.1, deadline - time.monotonic()))
+        except socket.timeout:
+            raise Failure(f"neither an answer nor an end within {HANG} s, after {received[-200:]!r}") from None
+        except ConnectionResetError:
+            # What was on its way is lost with it; only a case that is right may rely on getting it.
+            if case.expected is not None:
+                raise Failure("the connection was reset") from None
+            return b""
+    return received
+
+
+def judge(case: Case, received: bytes) -> list[Response]:
+    """The responses, if each of them is one that this case may get. Raises ``Failure``."""
+    if case.methods:
+        return _judge_pipelined(case, received)
+    answers = understand(received, b"HEAD" in case.data.upper())
+    for number, answer in enumerate(answers):
+        if answer.status not in STATUSES and not (case.ending == HALF_CLOSE and LEFT in answer.text):
+            raise Failure(f"status {answer.status}: {answer}")
+        if answer.status >= 400 and answer.body:
+            explanation(answer)
+        if "close" in answer.values("connection") and number + 1 < len(answers):
+            raise MixedUp(f"a response after the last one: {answers}")
+    if case.expected is not None:
+        found = tuple((answer.status, answer.body) for answer in answers)
+        if found != case.expected:
+            raise Failure(f"expected {_shown(case.expected)} and got {_shown(found)}")
+    elif case.ending == WAIT and case.data and not answers:
+        raise Failure("the connection ended without a word to a client that waited")
+    return answers
+
+
+def _judge_pipelined(case: Case, received: bytes) -> list[Response]:
+    try:
+        answers = responses(received, case.methods)
+    except (Malformed, Cut) as error:
+        raise MixedUp(f"not HTTP: {error}") from error
+    found = tuple((answer.status, answer.body) for answer in answers)
+    if found != case.expected:
+        raise MixedUp(f"expected {_shown(case.expected or ())} and got {_shown(found)}")
+    closing = ["close" in answer.values("connection") for answer in answers]
+    if any(closing[:-1]) or closing[-1] != case.closes:
+        raise MixedUp(f"Connection: close is in the responses {closing}")
+    return answers
+
+
+def _shown(answers: tuple[tuple[int, bytes], ...]) -> str:
+    return ", ".join(f"{status} {body[:50]!r}" for status, body in answers)
+
+
+def check(port: int, case: Case) -> list[Response]:
+    """Try one case, and a good request after it. Raises ``Failure``."""
+    try:
+        answers = judge(case, exchange(port, case))
+        after = exchange(port, GOOD)
+        if [(answer.status, answer.body) for answer in judge(GOOD, after)] != [(200, b'"good"')]:
+            raise Failure(f"a good request after it got {after!r}")
+    except (Malformed, OSError) as error:
+        raise Failure(repr(error)) from error
+    return answers
+
+
+GOOD = Case(
+    (b"POST /score HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\ngood",),
+    WAIT,
+    ((200, b'"good"'),),
+)
+
+
+@dataclasses.dataclass
+class Report:
+    """The figures of one run."""
+
+    seed: int
+    cases: int = 0
+    seconds: float = 0.0
+    statuses: Counter[int] = dataclasses.field(default_factory=Counter)
+    failures: list[str] = dataclasses.field(default_factory=list)
+    # Those of the kind ``MixedUp``.
+    mixed_up: list[str] = dataclasses.field(default_factory=list)
+
+    def __str__(self) -> str:
+        statuses = ", ".join(f"{count} x {status}" for status, count in sorted(self.statuses.items()))
+        rate = self.cases / max(self.seconds, 1e-9)
+        failures = [*self.failures, *self.mixed_up]
+        head = f"HTTP surface: {self.cases} cases ({statuses}), {rate:.0f}/s, {len(failures)} failures"
+        return "\n".join([head, *failures[:10]])
+
+
+def run(server: Server, seed: int, cases: int | None = None, seconds: float | None = None) -> Report:
+    """Try ``cases`` cases, or as many as fit into ``seconds``. The same seed gives the same cases."""
+    report = Report(seed)
+    front, workers = server.front(), server.workers()
+    began = time.monotonic()
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        for number in itertools.count():
+            if report.cases >= (cases or float("inf")) or report.seconds >= (seconds or float("inf")):
+                break
+            # Each case has a seed of its own, so that it can be made again alone.
+            seeds = range(number * 10 * PARALLEL, (number + 1) * 10 * PARALLEL)
+            drawn = [draw(Random(f"{seed}/{one}")) for one in seeds]
+            for case, outcome in zip(drawn, pool.map(lambda case: _outcome(server.port, case), drawn)):
+                _count(report, server.port, case, outcome)
+            report.seconds = time.monotonic() - began
+            if (server.front(), server.workers()) != (front, workers):
+                report.failures.append(f"a process died within the cases {seeds} of seed {seed}")
+                break
+    report.failures += [f"the log says: {record.message}" for record in server.records(level="E")]
+    return report
+
+
+def _outcome(port: int, case: Case) -> list[Response] | Failure:
+    try:
+        return check(port, case)
+    except Failure as failure:
+        return failure
+
+
+def _count(report: Report, port: int, case: Case, outcome: list[Response] | Failure) -> None:
+    report.cases += 1
+    if isinstance(outcome, Failure):
+        found = report.mixed_up if isinstance(outcome, MixedUp) else report.failures
+        small = minimise(port, case) if len(found) < 2 else case
+        found.append(f"  {outcome}\n  for {small}")
+    else:
+        report.statuses.update(answer.status for answer in outcome)
+
+
+def minimise(port: int, case: Case) -> Case:
+    """The smallest case in one piece that still fails; the case itself if none does."""
+    attempts = itertools.count()
+    small = dataclasses.replace(case, pieces=(case.data,), expected=None)
+    if not isinstance(_outcome(port, small), Failure):
+        return case
+    progress = True
+    while progress:
+        progress = False
+        for less in _smaller(small):
+            if next(attempts) > MOST_ATTEMPTS:
+                return small
+            if isinstance(_outcome(port, less), Failure):
+                small, progress = less, True
+                break
+    return small
+
+
+def _smaller(case: Case) -> Iterator[Case]:
+    for data in smaller_bytes(case.data):
+        yield dataclasses.replace(case, pieces=(data,))
