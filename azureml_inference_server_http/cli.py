@@ -1,8 +1,9 @@
 """The ``azmlinfsrv`` command: options and help made from the settings table, start-up order, exit codes.
 
-Owns what is typed and what is told about it. Does not own values (``settings.py``), the banner's text (``banner.py``)
-or processes: ``process.run`` takes over after the banner. Runs in the launcher. Imports little at the top: the time
-from the command to the first answer is felt on every scale-out. Rules: contract sections 1 and 2.
+Owns what is typed and what is told about it. Does not own values (``settings.py``), the banner's text (``banner.py``),
+processes or threads: ``process.run`` or ``threads.run`` takes over after the banner. Runs in the launcher. Imports
+little at the top: the time from the command to the first answer is felt on every scale-out. Rules: contract sections 1
+and 2.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ LOGGER_NAME = "azmlinfsrv"
 EXIT_OK = 0
 EXIT_REFUSED = 1
 EXIT_CANNOT_START = 3
+
+_NO_CORE = (
+    "the native module is missing. This is a source tree, or a package built for another Python: install the package "
+    "into this environment, and start the command from another folder than the source tree's"
+)
 
 _ORIGINAL = frozenset({"help"} | {setting.name for setting in SETTINGS if setting.flag and setting.original})
 
@@ -105,9 +111,27 @@ def _start(raw: RawSettings, settings: Settings) -> int:
     if settings.app_insights_enabled:
         logger.warning("Application Insights is enabled, but this version does not send telemetry yet.")
 
-    from . import process
+    return _serve(settings)
 
-    return process.run(settings)
+
+def _serve(settings: Settings) -> int:
+    try:
+        # Every child needs it: loaded once here, its pages are shared. It starts no thread until it is called.
+        from . import _core  # noqa: F401
+    except ImportError as error:
+        return _refuse([f"{_NO_CORE} ({error})"])
+    from . import listeners
+
+    try:
+        if settings.worker_class == table.THREAD:
+            from . import threads
+
+            return threads.run(settings)
+        from . import process
+
+        return process.run(settings)
+    except listeners.ListenError as error:
+        return _refuse([str(error)])
 
 
 def _configure_logging(settings: Settings) -> bool:

@@ -1,6 +1,7 @@
-"""The front process: Python only sets it up, then the Rust core serves (``src/front``).
+"""The front: Python only sets it up, then the Rust core serves (``src/front``).
 
-Owns nothing but the hand-over of descriptors and what signals mean here. No user code ever runs in this process.
+Owns nothing but the hand-over of sockets, and what signals mean in a front process, where no user code ever runs. With
+``--worker_class thread`` it is a thread, which calls ``serve`` alone.
 """
 
 from __future__ import annotations
@@ -11,26 +12,33 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
+from . import _core, log_config
+
 if TYPE_CHECKING:
     from .settings import Settings
 
 
 def run(settings: Settings, clients: list[socket.socket], workers: socket.socket, supervisor: socket.socket) -> int:
-    """Serve clients until the supervisor ends it. Returns the exit code."""
-    from . import _core, log_config
-
+    """The whole life of a front process. Returns the exit code."""
     # Ctrl-C reaches the whole process group. Only the supervisor decides; it tells the front over its socket.
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     # The front has two threads and no garbage of its own; log records are freed by counting references.
     gc.disable()
+    serve(settings, clients, workers.detach(), supervisor)
+    return 0
+
+
+def serve(
+    settings: Settings, clients: list[socket.socket], workers: int | _core.Hub, supervisor: socket.socket
+) -> None:
+    """Serve clients until the supervisor ends it; the sockets are closed then. Without the GIL."""
     logger = logging.getLogger("azmlinfsrv")
     _core.serve(
         settings,
         clients=[listener.detach() for listener in clients],
-        workers=workers.detach(),
+        workers=workers,
         supervisor=supervisor.detach(),
         log_level=logger.getEffectiveLevel(),
         log_to_python=log_config.find_user_config(settings) is not None,
     )
-    return 0

@@ -37,11 +37,6 @@ _HANDLED = (
     *(signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD, signal.SIGUSR1, signal.SIGWINCH),
 )
 
-_NO_CORE = (
-    "the native module is missing. This is a source tree, or a package built for another Python: install the package "
-    "into this environment, and start the command from another folder than the source tree's"
-)
-
 
 class _SpawnFailed(Exception):
     """The system refused another process, or what it needs; the text says why."""
@@ -58,20 +53,10 @@ class _ChildEnded(Exception):
 def run(settings: Settings) -> int:
     """Open the listeners, start the front and the workers, and supervise them until the server stops.
 
-    Returns the exit code of this process: of the command in the supervisor, and in a forked child of that child.
+    Returns the exit code of this process: of the command in the supervisor, and in a forked child of that child. Raises
+    ListenError before anything is started.
     """
-    try:
-        # Every child needs it: loaded once here, its pages are shared. It starts no thread until it is called.
-        from . import _core  # noqa: F401
-    except ImportError as error:
-        print(f"azmlinfsrv: error: {_NO_CORE} ({error})", file=sys.stderr)
-        return 1
-    try:
-        clients = listeners.open_all(settings)
-    except listeners.ListenError as error:
-        print(f"azmlinfsrv: error: {error}", file=sys.stderr)
-        return 1
-    loop = _Loop(settings, clients)
+    loop = _Loop(settings, listeners.open_all(settings))
     try:
         return loop.run()
     except _ChildEnded as child:

@@ -9,6 +9,7 @@ Runs in the launcher; every other process receives the result. Rules: contract s
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Callable, NamedTuple, TypeVar
@@ -83,6 +84,7 @@ class Settings(NamedTuple):
     max_buffered: int
     client_timeout: float
     keep_alive: float
+    worker_class: str
     max_requests: int
     max_worker_rss: int
     error_details: bool
@@ -145,6 +147,8 @@ def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
     problems += _combine(values, origins, raw)
     if problems:
         raise SettingsError(problems)
+    if values["worker_class"] == table.THREAD:
+        notices += _settle_for_threads(values, origins)
     return Settings(**values, origins=MappingProxyType(origins), notices=tuple(notices), config_file_read=config.path)
 
 
@@ -180,12 +184,32 @@ def _combine(values: dict[str, Any], origins: dict[str, Origin], raw: RawSetting
     )
     if values["server_version_log_response_enabled"]:
         values["server_version"] = f"azmlinfsrv/{package.__version__}"
+    if values["worker_class"] == table.PROCESS and sys.platform == "win32":
+        return ["--worker_class process needs a system with fork(), which Windows is not: leave it out, or use thread"]
     if not values["separate_health"]:
         values["health_port"] = values["port"]
     elif values["health_port"] == values["port"]:
         port = values["port"]
         return [f"--port and --health_port are both {port}: with SEPERATE_HEALTH_ENDPOINT=true they must differ"]
     return []
+
+
+# What makes no sense without processes, and why.
+_FOR_PROCESSES = {
+    "worker_preload": "threads always share one copy of the script",
+    "max_requests": "a new thread would have the memory of the old one",
+    "max_worker_rss": "a new thread would have the memory of the old one",
+}
+
+
+def _settle_for_threads(values: dict[str, Any], origins: Mapping[str, Origin]) -> list[str]:
+    """Turn off what only a process can do. Returns a sentence about each that was asked for."""
+    notices = []
+    for name, reason in _FOR_PROCESSES.items():
+        if values[name]:
+            values[name] = type(values[name])(0)
+            notices.append(f"{origins[name].name} has no effect with --worker_class thread: {reason}.")
+    return notices
 
 
 # ---- Values
@@ -268,6 +292,13 @@ def _log_level(setting: Setting, value: object) -> str:
     raise ValueError("not a log level")
 
 
+def _worker_class(setting: Setting, value: object) -> str:
+    name = _text(setting, value).strip().lower()
+    if name not in (table.PROCESS, table.THREAD):
+        raise ValueError("no kind of worker")
+    return name
+
+
 _PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
     table.TEXT: _text,
     table.NON_EMPTY: _non_empty,
@@ -279,6 +310,7 @@ _PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
     table.EXACT_TRUE: lambda setting, value: bool(value == "true"),
     table.ANY_CASE_TRUE: lambda setting, value: bool(value.lower() == "true"),
     table.LOG_LEVEL: _log_level,
+    table.WORKER_CLASS: _worker_class,
 }
 
 

@@ -7,6 +7,7 @@ Rules: contract sections 1 to 3. Rows with a banner label stand in the order of 
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 # How a value is read; settings.py has one parser for each.
@@ -20,6 +21,7 @@ BOOLEAN = "true or false"
 EXACT_TRUE = "on only for the exact text true"
 ANY_CASE_TRUE = "on only for the word true in any case"
 LOG_LEVEL = "log level"
+WORKER_CLASS = "kind of worker"
 
 # When a resolved value is written into the environment, where the script can read it.
 NEVER = "never"
@@ -29,6 +31,10 @@ WITH_OWN_VERSION = "unless SERVER_VERSION_LOG_RESPONSE_ENABLED is off"
 
 TRUE_WORDS = frozenset({"true", "yes", "on", "1", "t", "y"})
 FALSE_WORDS = frozenset({"false", "no", "off", "0", "f", "n"})
+# What runs the script.
+PROCESS = "process"
+THREAD = "thread"
+
 LEVEL_NAMES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # Upper bounds that no one needs, so that the value fits where it is used (a timer, a 64-bit length).
@@ -39,7 +45,7 @@ _MANY_BYTES = 10**15
 GROUPS = {
     "paths": "Where the script, its model and the configuration are.",
     "network": "Where the server listens, and for whom.",
-    "workers": "How many processes run the script, and for how long.",
+    "workers": "What runs the script, and for how long.",
     "limits": "What the server accepts before it refuses.",
     "diagnostics": "What the server tells about itself.",
     "telemetry": "Application Insights.",
@@ -159,7 +165,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="worker_count",
         group="workers",
         kind=INTEGER,
-        help="Processes that run the script, each one request at a time.",
+        help="Processes, or threads, that run the script, each one request at a time.",
         default=1,
         allowed="a whole number, 1 or more",
         minimum=1,
@@ -466,6 +472,23 @@ SETTINGS: tuple[Setting, ...] = (
         original=False,
         environment="AZMLINFSRV_KEEP_ALIVE",
         config_key="AZMLINFSRV_KEEP_ALIVE",
+    ),
+    Setting(
+        name="worker_class",
+        group="workers",
+        kind=WORKER_CLASS,
+        help="What runs the script: processes, or threads of one process that share one copy of it.",
+        default=THREAD if sys.platform == "win32" else PROCESS,
+        default_text="process (thread on Windows)",
+        allowed="process or thread",
+        flag="--worker_class",
+        metavar="CLASS",
+        original=False,
+        environment="AZMLINFSRV_WORKER_CLASS",
+        config_key="AZMLINFSRV_WORKER_CLASS",
+        note="Threads need less memory, and small calls of run() are answered faster, but the calls take turns in one "
+        "interpreter, and a script that crashes or exits ends the server. docs/design.md lists what needs processes. "
+        "On Windows there are threads only.",
     ),
     Setting(
         name="max_requests",

@@ -19,7 +19,7 @@ import time
 from typing import TextIO
 
 # What a pipe takes without blocking once it polls as writable (PIPE_BUF on Linux; POSIX asks for 512).
-_PIECE = select.PIPE_BUF
+_PIECE = getattr(select, "PIPE_BUF", 512)
 # Lines that wait for a reader.
 _MAX_LINES = 1000
 

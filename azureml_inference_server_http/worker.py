@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import deadline, ending, signal_handlers, stdio
+from .settings_table import PROCESS
 
 if TYPE_CHECKING:
     from .script import Script
@@ -78,7 +79,8 @@ class Prepared(NamedTuple):
 def prepare(settings: Settings) -> Prepared | None:
     """Load and initialise the script; None when that failed, which has been logged.
 
-    Runs in each worker, or with WORKER_PRELOAD once in the supervisor before it forks them. Returns in that process
+    Runs in each worker process; with WORKER_PRELOAD once, in the supervisor before it forks them; for worker threads on
+    the main thread. Returns in that process
     alone: a child that the script forked, and let come this far, ends here.
     """
     own = os.getpid()
@@ -105,8 +107,9 @@ def _load(settings: Settings) -> Prepared | None:
         if settings.cors_origins:
             origins = ", ".join(origin.strip() for origin in settings.cors_origins.split(","))
             _logger.info("Enabling CORS for the following origins: %s", origins)
-        # Before the script is loaded, so that a script which wants the alarm signal for itself wins.
-        deadline.install()
+        if settings.worker_class == PROCESS:
+            # Before the script is loaded, so that a script which wants the alarm signal for itself wins.
+            deadline.install()
         script = user_script.load(settings)
         script.initialize()
         if any(name in os.environ for name in ("AML_DBG_MODEL_INFO", "AML_DBG_RESOURCE_INFO")):

@@ -79,6 +79,11 @@ impl Link {
         }
     }
 
+    /// True if the worker shares this process, and its interpreter, with others.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
+
     /// Sends the parts of one frame in order. Never blocks; errors show at the reading side, as the loss of the worker.
     pub(super) fn send(&self, head: Bytes, body: Bytes) {
         match self {

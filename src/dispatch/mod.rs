@@ -479,7 +479,7 @@ impl State {
     }
 }
 
-/// An idle worker if there is one, else the least loaded whose window is open.
+/// The worker that would start a job soonest: usually an idle one, else the least loaded whose window is open.
 fn next_worker(workers: &mut BTreeMap<u64, Worker>, now: Instant) -> Option<&mut Worker> {
-    workers.values_mut().filter(|worker| worker.accepts(now)).min_by_key(|worker| worker.in_flight.len())
+    workers.values_mut().filter(|worker| worker.accepts(now)).min_by_key(|worker| worker.distance())
 }

@@ -35,6 +35,11 @@ impl Window {
         };
     }
 
+    /// True if its jobs are over in less time than it takes to wake up somebody else.
+    pub fn is_fully_open(&self) -> bool {
+        self.size() == MAX
+    }
+
     /// Jobs the worker may hold, the running one included.
     pub fn size(&self) -> usize {
         ((SLOW_MS / self.recent_ms.max(1e-3)) as usize).clamp(1, MAX)

@@ -130,6 +130,18 @@ impl Worker {
                 && now.duration_since(self.head_since) < PREFETCH_BEHIND)
     }
 
+    /// How far away the start of a job is that it would be given now; only good for comparing.
+    pub(super) fn distance(&self) -> usize {
+        // Threads take turns in one interpreter: while one of them works through jobs that are over sooner than another
+        // wakes up, that other would only get in its way.
+        let runs_anyway = self.link.is_local() && !self.in_flight.is_empty() && self.window.is_fully_open();
+        if runs_anyway {
+            0
+        } else {
+            1 + self.in_flight.len()
+        }
+    }
+
     pub(super) fn take(&mut self, id: u64, submission: Submission, now: Instant) {
         let head = if self.hello.wants_request {
             submission.job.encode_head(submission.body.len())

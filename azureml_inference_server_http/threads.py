@@ -1,0 +1,346 @@
+"""The server as threads of one process, ``--worker_class thread``: who runs where, and who ends whom.
+
+The main thread loads the script and then waits, so that ``init()`` and signal handlers of the script are where they
+always were. The front serves in a thread without the GIL, each worker calls ``run()`` in one of its own, and one more
+supervises them, so that signals are obeyed while the script loads. A thread cannot be killed: one that does not return
+in time is left behind, and another takes its place. ``process.py`` is the same for processes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import itertools
+import logging
+import os
+import queue
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
+
+from . import _core, ending, front, listeners, log_config, signal_handlers, stdio, worker
+from .supervisor import CLEAN_UP, EXIT_CANNOT_START, EXIT_FRONT_FAILED, EXIT_OK, FRONT_GRACE, KILL_AFTER, SPAWN_AGAIN
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+_logger = logging.getLogger("azmlinfsrv")
+
+# So many times WORKER_COUNT threads may be left behind before the log says that this cannot go on.
+MANY_LEFT_BEHIND = 8
+# Seconds that a log record waits for a reader before it is left to the next one.
+LOG_PATIENCE = 1.0
+
+_SERVING, _DRAINING, _STOPPING = "serving", "draining", "stopping"
+
+
+def run(settings: Settings) -> NoReturn:
+    """Open the listeners, load the script and serve until the server stops; ends the process with its exit code.
+
+    Raises ListenError before anything is started.
+    """
+    clients = listeners.open_all(settings)
+    supervisor = _Supervisor(settings, clients)
+    supervisor.catch_signals()
+    supervisor.start()
+    # A reader of the log may be slow or gone: no thread may wait for that for long.
+    if sys.platform != "win32" and log_config.find_user_config(settings) is None:
+        stdio.take_over_log(_logger).patience = LOG_PATIENCE
+    prepared = worker.prepare(settings)
+    # init() may have used an event loop, which takes the wake-up socket away.
+    supervisor.catch_wakeups()
+    supervisor.post(partial(supervisor.script_loaded, prepared))
+    code = supervisor.wait_for_end()
+    atexit._run_exitfuncs()
+    ending.at_once(code)
+
+
+class _Supervisor:
+    """Starts the threads, replaces workers, and turns signals into actions.
+
+    ``start`` begins a thread; from then on everything but the methods named in ``run`` happens in it.
+    """
+
+    def __init__(self, settings: Settings, clients: list[socket.socket]) -> None:
+        self._settings = settings
+        self._clients = clients
+        self._hub = _core.Hub()
+        self._line, self._line_of_front = socket.socketpair()
+        self._line_text = b""
+        # The number of a signal, or a zero for a call in the queue.
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_writer.setblocking(False)
+        # What other threads ask this one to do.
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._prepared: worker.Prepared | None = None
+        self._numbers = itertools.count(1)
+        self._worker_count = settings.worker_count
+        self._workers: dict[int, worker.Retirement] = {}
+        self._left_behind: set[int] = set()
+        self._phase = _SERVING
+        self._exit_code = EXIT_OK
+        self._front_has_ended = False
+        # When more workers are to be started; when the threads have had all the time there is for their end.
+        self._fill_up_at: float | None = None
+        self._give_up_at: float | None = None
+        self._has_ended = threading.Event()
+        self._on_signal: dict[int, Callable[[], None]] = {
+            getattr(signal, name): action
+            for name, action in {
+                "SIGTERM": self._drain,
+                "SIGINT": self._stop,
+                "SIGQUIT": self._stop,
+                "SIGBREAK": self._stop,
+                "SIGHUP": self._refuse_to_replace,
+                "SIGTTIN": self._add_worker,
+                "SIGTTOU": self._remove_worker,
+                "SIGUSR1": _do_nothing,
+                "SIGWINCH": _do_nothing,
+            }.items()
+            if hasattr(signal, name)
+        }
+
+    # ---- For the main thread
+
+    def catch_signals(self) -> None:
+        """Obey signals from here on, whatever the main thread does."""
+        # Handlers do nothing: the numbers arrive through the wake-up socket.
+        signal_handlers.install(dict.fromkeys(self._on_signal, _do_nothing))
+        self.catch_wakeups()
+        if hasattr(os, "register_at_fork"):
+            listeners = {client.fileno(): os.fstat(client.fileno()) for client in self._clients}
+            os.register_at_fork(after_in_child=partial(self._forked, listeners))
+        if sys.__stderr__ is not None:
+            faulthandler.enable(sys.__stderr__)
+
+    def catch_wakeups(self) -> None:
+        """Let signals write to the wake-up socket."""
+        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+
+    def start(self) -> None:
+        """Start the front, which lets requests wait, and the thread that supervises."""
+        threading.Thread(target=self._serve, name="azmlinfsrv-front", daemon=True).start()
+        threading.Thread(target=self._supervise, name="azmlinfsrv-supervisor", daemon=True).start()
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have this called by the supervising thread. Every thread may do so."""
+        self._calls.put(call)
+        # Full of bytes that nobody has read yet, it wakes the thread as well.
+        with contextlib.suppress(BlockingIOError):
+            self._wake_writer.send(b"\0")
+
+    def wait_for_end(self) -> int:
+        """Until the server has stopped; its exit code. Handlers for signals that the script has set run meanwhile."""
+        while True:
+            try:
+                self._has_ended.wait()
+            except BaseException:
+                _logger.exception("A signal handler of the script failed")
+            else:
+                return self._exit_code
+
+    def _forked(self, listeners: dict[int, os.stat_result]) -> None:
+        """Runs in children that the script forks: they must neither act on the server's signals nor keep its port."""
+        signal.set_wakeup_fd(-1)
+        signal_handlers.give_back(self._on_signal, [_do_nothing])
+        for descriptor, identity in listeners.items():
+            # The front closes them when it drains; then the number may be that of another file.
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), identity):
+                    os.close(descriptor)
+
+    # ---- The front and the workers
+
+    def _serve(self) -> None:
+        """The front's thread."""
+        failure: BaseException | None = None
+        try:
+            front.serve(self._settings, self._clients, self._hub, self._line_of_front)
+        except BaseException as error:  # a panic of the core is no Exception
+            failure = error
+        self.post(partial(self._front_ended, failure))
+
+    def _work(self, number: int, retirement: worker.Retirement, prepared: worker.Prepared) -> None:
+        """A worker's thread."""
+        _logger.info("Worker with pid %d ready for serving traffic (thread %d)", os.getpid(), number)
+        failure: BaseException | None = None
+        try:
+            script, swagger = prepared
+            _core.work(
+                self._settings, front=self._hub, worker=number, script=script, swagger=swagger, retiring=retirement
+            )
+        except BaseException as error:
+            failure = error
+        self.post(partial(self._worker_ended, number, failure))
+
+    # ---- The supervising thread
+
+    def _supervise(self) -> NoReturn:
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._wake_reader, selectors.EVENT_READ, self._read_wakeups)
+                selector.register(self._line, selectors.EVENT_READ, partial(self._read_line, selector))
+                while not self._is_over():
+                    for key, _ in selector.select(self._seconds_to_wait()):
+                        key.data()
+                    self._do_what_is_due()
+            if not self._front_has_ended:
+                _logger.error("The front did not end in time.")
+            _logger.info("Stopped.")
+        except BaseException:
+            _logger.critical("The supervisor failed.", exc_info=True)
+            self._exit_code = EXIT_FRONT_FAILED
+        self._has_ended.set()
+        # The main thread may still be in init(), or a handler of atexit may hang.
+        time.sleep(CLEAN_UP if self._phase == _DRAINING else KILL_AFTER)
+        ending.at_once(self._exit_code)
+
+    def _is_over(self) -> bool:
+        if self._front_has_ended and not self._workers:
+            return True
+        return self._give_up_at is not None and time.monotonic() >= self._give_up_at
+
+    def _seconds_to_wait(self) -> float | None:
+        planned = [at for at in (self._fill_up_at, self._give_up_at) if at is not None]
+        return max(0.0, min(planned) - time.monotonic()) if planned else None
+
+    def _do_what_is_due(self) -> None:
+        if self._fill_up_at is not None and time.monotonic() >= self._fill_up_at:
+            self._fill_up_at = None
+            self._fill_up()
+
+    def _read_wakeups(self) -> None:
+        for number in self._wake_reader.recv(4096):
+            if number in self._on_signal:
+                self._on_signal[number]()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._calls.get_nowait()()
+
+    def _read_line(self, selector: selectors.BaseSelector) -> None:
+        """What the front says; ``src/control.rs`` lists the verbs. Nothing follows from ``ready``."""
+        received = b""
+        with contextlib.suppress(OSError):
+            received = self._line.recv(65536)
+        if not received:
+            selector.unregister(self._line)
+        *lines, self._line_text = (self._line_text + received).split(b"\n")
+        for line in lines:
+            verb, _, rest = line.decode("utf-8", "replace").partition(" ")
+            number, _, text = rest.partition(" ")
+            if verb == "kill" and number.isdigit():
+                self._leave_behind(int(number), text)
+
+    def _tell_front(self, line: str) -> None:
+        # Its end is told by its thread.
+        with contextlib.suppress(OSError):
+            self._line.sendall(f"{line}\n".encode())
+
+    def script_loaded(self, prepared: worker.Prepared | None) -> None:
+        """The main thread has come to the end of init()."""
+        if prepared is None:
+            _logger.error("The scoring script could not be started, see above.")
+            self._stop(EXIT_CANNOT_START)
+            return
+        self._prepared = prepared
+        _logger.info("Scoring timeout is set to %s", self._settings.scoring_timeout_ms)
+        self._fill_up()
+
+    def _fill_up(self) -> None:
+        """Start as many workers as are missing."""
+        while self._prepared and self._phase != _STOPPING and len(self._staying()) < self._worker_count:
+            number = next(self._numbers)
+            retirement = worker.Retirement()
+            arguments = (number, retirement, self._prepared)
+            try:
+                threading.Thread(target=self._work, args=arguments, name=f"worker-{number}", daemon=True).start()
+            except RuntimeError as error:
+                _logger.error("Cannot start a worker thread: %s. Trying again.", error)
+                self._fill_up_at = time.monotonic() + SPAWN_AGAIN
+                return
+            self._workers[number] = retirement
+
+    def _staying(self) -> list[int]:
+        return [number for number, retirement in self._workers.items() if not retirement()]
+
+    def _leave_behind(self, number: int, reason: str) -> None:
+        """The front has answered for this thread's call, which does not return."""
+        if self._workers.pop(number, None) is None:
+            return
+        self._left_behind.add(number)
+        _logger.critical(
+            "Worker thread %d %s. A thread cannot be killed: another one takes its place, and this one ends when its "
+            "call returns.",
+            number,
+            reason,
+        )
+        if len(self._left_behind) >= MANY_LEFT_BEHIND * self._worker_count:
+            _logger.error(
+                "%d threads are stuck in calls of run(). They keep memory, and perhaps locks: restart the server, or "
+                "use --worker_class process, whose workers can be killed.",
+                len(self._left_behind),
+            )
+        self._tell_front(f"exited {number} did not return in time")
+        self._fill_up()
+
+    def _worker_ended(self, number: int, failure: BaseException | None) -> None:
+        if number in self._left_behind:
+            self._left_behind.discard(number)
+            _logger.info("The call of worker thread %d has returned, and the thread has ended.", number)
+            return
+        retirement = self._workers.pop(number)
+        self._tell_front(f"exited {number} ended unexpectedly")
+        # Without a failure it ends because it was let go, or because the front has ended.
+        is_expected = failure is None and (retirement() or self._phase != _SERVING)
+        if is_expected or self._phase == _STOPPING or self._front_has_ended:
+            return
+        _logger.error("Worker thread %d ended unexpectedly.", number, exc_info=failure)
+        self._fill_up_at = time.monotonic() + SPAWN_AGAIN
+
+    def _front_ended(self, failure: BaseException | None) -> None:
+        self._front_has_ended = True
+        self._give_up_at = time.monotonic() + KILL_AFTER
+        if failure is not None or self._phase == _SERVING:
+            _logger.critical("The front failed. The server ends.", exc_info=failure)
+            self._exit_code = EXIT_FRONT_FAILED
+
+    # ---- Signals
+
+    def _drain(self) -> None:
+        if self._phase == _SERVING:
+            _logger.info("Stopping: finishing the requests that are queued or running.")
+            self._phase = _DRAINING
+            self._give_up_at = time.monotonic() + self._settings.graceful_timeout + FRONT_GRACE
+            self._tell_front("drain")
+
+    def _stop(self, code: int = EXIT_OK) -> None:
+        if self._phase != _STOPPING:
+            self._phase = _STOPPING
+            self._exit_code = code
+            self._give_up_at = time.monotonic() + FRONT_GRACE
+            self._tell_front("stop")
+
+    def _refuse_to_replace(self) -> None:
+        _logger.warning("HUP does nothing: replacing workers one by one needs --worker_class process.")
+
+    def _add_worker(self) -> None:
+        self._worker_count += 1
+        self._fill_up()
+
+    def _remove_worker(self) -> None:
+        if self._worker_count > 1:
+            self._worker_count -= 1
+            for number in self._staying()[self._worker_count :]:
+                # It may not be connected yet: then it finds this out by itself.
+                self._workers[number].ask()
+                self._tell_front(f"retire {number}")
+
+
+def _do_nothing(*_: Any) -> None:
+    """Signal handler."""
