@@ -10,7 +10,7 @@ PORT ?= 5001
 FUZZ_SECONDS ?= 60
 CHAOS_SECONDS ?= 600
 BENCH_ROUNDS ?= 5
-BENCH_SECONDS ?= 5
+BENCH_SECONDS ?= 3
 # Names of scenarios, separated by commas; all of them if empty.
 BENCH_ONLY ?=
 # Releases of Python that `make test-all` looks for.

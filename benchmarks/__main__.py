@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     scenarios = [SCENARIOS[key] for key in options.only or SCENARIOS]
     keys = options.candidates or list(CANDIDATES)
     whole = not (options.only or options.candidates or options.candidate)
-    results = Results(machine.description(), options.rounds, options.seconds)
+    results = Results(machine.description(), 0, options.seconds)
     installed = _install([CANDIDATES[key] for key in keys], options.candidate, results)
     # Figures of a part must not replace those of the whole.
     figures, target = (
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         for scenario in scenarios:
             for candidate in _in_turn([CANDIDATES[key] for key in scenario.candidates if key in installed], number):
                 _measure(scenario, candidate, installed[candidate.key], number, results)
+        results.rounds = number + 1
         results.save(figures)
     page.write(results, target)
     print(f"Figures: {figures}\nPage: {target}")
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default: 5)")
-    parser.add_argument("--seconds", type=float, default=5, help="length of one measurement (default: 5)")
+    parser.add_argument("--seconds", type=float, default=3, help="length of one measurement (default: 3)")
     parser.add_argument("--only", type=_names(SCENARIOS), help="these scenarios only, separated by commas")
     parser.add_argument("--candidates", type=_names(CANDIDATES), help="these servers only, separated by commas")
     parser.add_argument("--candidate", type=Path, metavar="PYTHON", help="an interpreter that has this server already")

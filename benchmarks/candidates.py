@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 PUBLISHED = "azureml-inference-server-http==1.5.1"
 GRANIAN = "granian==2.8.7"
 # What the scripts of some scenarios import. Installed after the size of a candidate was taken.
-SCRIPT_REQUIREMENTS = ("numpy", "pandas", "scikit-learn", "joblib")
+SCRIPT_REQUIREMENTS = ("inference-schema", "numpy", "pandas", "scikit-learn", "joblib")
 
 OURS = "ours"
 OURS_THREADS = "ours-threads"
@@ -77,13 +77,14 @@ _TABLE = (
         "1.5.1 on granian",
         (
             *("{bin}/granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", "{port}"),
-            *("--workers", "{workers}", "azureml_inference_server_http.server.entry:app"),
+            *("--workers", "{workers}", "--blocking-threads", "1", "azureml_inference_server_http.server.entry:app"),
         ),
         environment_name="published-granian",
         requirements=(PUBLISHED, GRANIAN),
         runs_numpy=True,
         environment={"AZUREML_ENTRY_SCRIPT": "{script}"},
-        note="the published application, unchanged, on granian's WSGI; logs every request",
+        note="the published application, unchanged, on granian's WSGI with `--blocking-threads 1`, as scripts are "
+        "promised one call at a time; logs every request",
     ),
     Candidate(
         "granian-rsgi",
@@ -93,7 +94,7 @@ _TABLE = (
             *("--workers", "{workers}", "granian_rsgi:app"),
         ),
         environment_name="granian-rsgi",
-        requirements=(GRANIAN, "inference-schema"),
+        requirements=(GRANIAN,),
         runs_numpy=True,
         environment={"PYTHONPATH": "{peers}"},
         note="the smallest application that calls the script; no log of requests",
@@ -155,5 +156,7 @@ PLAIN = (
     *(OURS, OURS_THREADS, REFERENCE, "published-granian", "granian-rsgi"),
     *("mosec", "fastapi", "litserve", "bentoml"),
 )
+# Those of them that are worth the time of the long scenarios, with several workers each.
+QUEUEING = (OURS, OURS_THREADS, REFERENCE, "granian-rsgi", "mosec", "fastapi")
 # Candidates that serve scripts for this server unchanged, whatever they use of it.
 WHOLE = (OURS, OURS_THREADS, REFERENCE, "published-granian")

@@ -67,7 +67,9 @@ def wrk(port: int, request: Request, connections: int, seconds: float, keep_aliv
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + PATIENCE)
     load = parse_outcome(done.stdout + done.stderr)
-    if load.requests == 0 or load.bad_status:
+    if load.requests == 0:
+        raise LoadFailed(f"no request of {connections} connections was answered within {seconds:g} s")
+    if load.bad_status:
         raise LoadFailed(f"{load.bad_status} of {load.requests} requests were answered with an error")
     return load
 

@@ -26,9 +26,15 @@ def description() -> dict[str, Any]:
         "kernel": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
         "rust": rust.stdout.split()[1] if rust.stdout else "",
-        "wrk": (wrk.stdout + wrk.stderr).split()[1],
+        "wrk": _wrk_version(wrk.stdout + wrk.stderr),
         "load_average": round(os.getloadavg()[0], 2),
     }
+
+
+def _wrk_version(told: str) -> str:
+    """Distributions put words of their own around the number."""
+    found = re.search(r"\d+\.\d+\.\d+", told)
+    return found[0] if found else "of an unknown version"
 
 
 def _cpu() -> str:

@@ -6,7 +6,7 @@ that needs matplotlib; imported when a page is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,21 @@ STYLE = {
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
 }
-COLOURS = {OURS: "#c2410c", OURS_THREADS: "#f59e0b", REFERENCE: "#1d4ed8", CEILING: "#111827", "actix-1": "#4b5563"}
-OTHERS = "#9ca3af"
+COLOURS = {
+    OURS: "#c2410c",
+    OURS_THREADS: "#f59e0b",
+    REFERENCE: "#1d4ed8",
+    "published-granian": "#60a5fa",
+    "granian-rsgi": "#7c3aed",
+    "mosec": "#059669",
+    "fastapi": "#0891b2",
+    "litserve": "#be185d",
+    "bentoml": "#a8a29e",
+    CEILING: "#111827",
+    "actix-1": "#6b7280",
+}
+# Drawn with thick lines: what the page is about.
+MAIN = (OURS, OURS_THREADS, REFERENCE)
 LARGE = ("numbers-1mb", "numbers-10mb", "binary-10mb", "floats-out")
 
 
@@ -74,7 +87,7 @@ def _bars(results: Results, panels: list[tuple[str, str, str, str]]) -> Any:
             [CANDIDATES[key].name for key in keys],
             [each.median for each in spreads if each],
             xerr=[low, high],
-            color=_colours(keys),
+            color=[COLOURS[key] for key in keys],
             error_kw={"elinewidth": 0.8, "ecolor": "#6b7280"},
         )
         axis.bar_label(bars, labels=[form.format(each.median) for each in spreads if each], padding=4, fontsize=8)
@@ -95,7 +108,7 @@ def _scaling(results: Results) -> Any:
         axis.plot(
             WORKERS, [100 * count for count in WORKERS], color="#111827", linestyle=":", label="limit: 10 ms each"
         )
-        axis.legend(fontsize=8, frameon=False)
+        _legend(drawn)
     return drawn
 
 
@@ -109,7 +122,7 @@ def _lines(results: Results, scenario: str, points: list[tuple[int, str]], title
         axis.plot(
             [place for place, spread in found if spread],
             [spread.median for _, spread in found if spread],
-            marker="o", markersize=4, color=COLOURS.get(key, OTHERS), linewidth=2 if key in COLOURS else 1,
+            marker="o", markersize=4, color=COLOURS[key], linewidth=2.5 if key in MAIN else 1.2,
             label=CANDIDATES[key].name,
         )  # fmt: skip
     axis.set_xscale("log", base=2)
@@ -117,14 +130,23 @@ def _lines(results: Results, scenario: str, points: list[tuple[int, str]], title
     axis.set_xticks([place for place, _ in points], [str(place) for place, _ in points])
     axis.set_xlabel(title)
     axis.set_ylabel("requests/s")
-    axis.legend(fontsize=8, frameon=False)
+    _legend(drawn)
     return drawn
 
 
+def _legend(drawn: Any) -> None:
+    """One legend, to the right, where no line can run behind it."""
+    for old in drawn.legends:
+        old.remove()
+    drawn.legend(loc="outside right upper", fontsize=8, frameon=False)
+
+
 def _large(results: Results) -> Any:
-    """How many times as fast as the published server each one is; a bar at 1 would be that server itself."""
+    """How many times as fast as the published server each one is; a bar at 1 would be that server itself. Without the
+    bare HTTP server, which looks at no body and would flatten the others."""
     measured = [name for name in LARGE if REFERENCE in results.candidates_in(name)]
-    keys = [key for key in CANDIDATES if key != REFERENCE and any(results.spread(n, "p50_ms", key) for n in measured)]
+    others = [key for key in CANDIDATES if key not in (REFERENCE, CEILING)]
+    keys = [key for key in others if any(results.spread(name, "p50_ms", key) for name in measured)]
     if not keys:
         return None
     drawn, axis = plt.subplots(figsize=(9, 3.6))
@@ -134,15 +156,11 @@ def _large(results: Results) -> Any:
         bars = axis.bar(
             [place + index * width for place in range(len(measured))],
             [each.median if each else 0 for each in ratios],
-            width, label=CANDIDATES[key].name, color=COLOURS.get(key, OTHERS),
+            width, label=CANDIDATES[key].name, color=COLOURS[key],
         )  # fmt: skip
         axis.bar_label(bars, labels=[f"{each.median:.1f}" if each else "" for each in ratios], fontsize=7)
     axis.axhline(1, color=COLOURS[REFERENCE], linewidth=1)
     axis.set_xticks([place + 0.4 - width / 2 for place in range(len(measured))], measured)
     axis.set_ylabel("times as fast as published 1.5.1")
-    axis.legend(fontsize=8, frameon=False)
+    _legend(drawn)
     return drawn
-
-
-def _colours(keys: Iterable[str]) -> list[str]:
-    return [COLOURS.get(key, OTHERS) for key in keys]

@@ -41,6 +41,7 @@ class Results:
     """One run, or what there is of it so far."""
 
     machine: dict[str, Any]
+    # How many are complete.
     rounds: int
     seconds: float
     # Exact versions of what was measured, by candidate and package.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from . import measure, payloads
-from .candidates import CEILING, OURS, OURS_THREADS, PLAIN, REFERENCE, WHOLE
+from .candidates import CEILING, OURS, OURS_THREADS, PLAIN, QUEUEING, REFERENCE, WHOLE
 from .measure import Bench, Values
 from .payloads import Payload
 
@@ -97,7 +97,7 @@ _TABLE = (
         "sleeping.py",
         payloads.SLEEP_10,
         measure.mixed,
-        PLAIN,
+        QUEUEING,
         (
             Column("p50_ms", "median, ms", ",.1f"),
             Column("p50_of_ideal", "of ideal", ".2f"),
@@ -184,7 +184,7 @@ _TABLE = (
         "sleeping.py",
         payloads.SLEEP_10,
         measure.scaling,
-        PLAIN,
+        QUEUEING,
         (
             *(Column(f"w{count}.rps", f"requests/s, {count} w.") for count in measure.WORKERS),
             Column("of_linear", "of linear", ".3f"),

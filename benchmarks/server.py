@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from . import environments
 from .candidates import Candidate
@@ -84,28 +85,31 @@ class Server:
             raise
 
     def stop(self) -> None:
-        """TERM to the group, and KILL to what is left of it, or of the session, after a while."""
-        self._signal(signal.SIGTERM)
+        """TERM to the group, and KILL to whatever is left of the candidate's processes after a while."""
+        processes = self.processes()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
         deadline = time.monotonic() + STOP_SECONDS / 5
-        while self.processes() and time.monotonic() < deadline:
+        while any(map(_read_process, processes)) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-        self._signal(signal.SIGKILL)
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for pid in processes:
+            if _read_process(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self._process.wait()
 
     def processes(self) -> list[int]:
-        """Every process of the candidate: it started a session, and what it starts stays in there."""
-        found = []
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-                    if os.getsid(int(name)) == self._process.pid and not _is_zombie(name):
-                        found.append(int(name))
-        return found
+        """Every process of the candidate: those of its session, and their descendants, as some servers start their
+        workers in sessions of their own."""
+        running = {int(name): _read_process(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+        found = {pid for pid, read in running.items() if read and read.session == self._process.pid}
+        while True:
+            more = {pid for pid, read in running.items() if read and read.parent in found} - found
+            if not more:
+                return sorted(found)
+            found |= more
 
     def memory(self) -> dict[str, float]:
         """Proportional and resident memory of all its processes together, in MiB."""
@@ -121,10 +125,6 @@ class Server:
         """The last lines that it printed."""
         lines = self._log.read_text("utf-8", "replace").strip().splitlines()
         return " | ".join(lines[-3:]) or "it printed nothing"
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
 
     def _wait_until_healthy(self) -> None:
         request = f"GET {self.candidate.health} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
@@ -160,5 +160,19 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _is_zombie(pid: str) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0] == "Z"
+class _Process(NamedTuple):
+    """What the system says about a process."""
+
+    parent: int
+    session: int
+
+
+def _read_process(pid: int) -> _Process | None:
+    """None if it has ended, waited for or not."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name, in parentheses, may hold anything; what follows it are single words.
+    state, parent, _, session = text.rpartition(")")[2].split()[:4]
+    return None if state in "ZX" else _Process(int(parent), int(session))
