@@ -95,19 +95,6 @@ fuzz: $(VENV)/.done-server $(VENV)/.done-tools ## Compare with Python's json on 
 chaos: $(VENV)/.done-server $(VENV)/.done-tools ## Kill, stop and resize servers under load for CHAOS_SECONDS
 	$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) $(CHAOS_SEED:%=--seed %)
 
-# ---- Measuring it
-
-# The wheel that users would install, not the editable installation.
-bench: $(BENCH)/.done-wheel $(BENCH)/.done-tools ## Compare its speed and size with other servers, write docs/performance.md
-	$(BENCH)/tools/bin/python -m benchmarks --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) \
-		$(if $(BENCH_ONLY),--only $(BENCH_ONLY))
-
-bench-rust: $(VENV)/.done-venv ## Microbenchmarks of frames and JSON
-	cargo bench --locked --no-default-features --bench frames --bench json_out
-	@folder=$$($(BIN)/python -c '$(LIBPYTHON_FOLDER)'); \
-	if [ -z "$$folder" ]; then echo "No shared libpython for $(PYTHON): json_in is left out."; exit 0; fi; \
-	LD_LIBRARY_PATH="$$folder" cargo bench --locked --bench json_in
-
 test-all: $(RELEASES:%=test-on-%) ## Run the Python tests on every supported Python that is found
 
 # One wheel and one environment for each release, so that what is tested is what would be installed.
@@ -122,6 +109,19 @@ test-on-%: $(VENV)/.done-build
 	$(VENV)-$*/bin/pip install --quiet --force-reinstall --no-deps $(VENV)-$*/wheel/*.whl; \
 	$(VENV)-$*/bin/pip install --quiet azureml-inference-server-http -r tests/requirements.txt; \
 	$(VENV)-$*/bin/pytest tests/unit tests/e2e
+
+# ---- Measuring it
+
+# The wheel that users would install, not the editable installation.
+bench: $(BENCH)/.done-wheel $(BENCH)/.done-tools ## Compare its speed and size with other servers, write docs/performance.md
+	$(BENCH)/tools/bin/python -m benchmarks --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) \
+		$(if $(BENCH_ONLY),--only $(BENCH_ONLY))
+
+bench-rust: $(VENV)/.done-venv ## Microbenchmarks of frames and JSON
+	cargo bench --locked --no-default-features --bench frames --bench json_out
+	@folder=$$($(BIN)/python -c '$(LIBPYTHON_FOLDER)'); \
+	if [ -z "$$folder" ]; then echo "No shared libpython for $(PYTHON): json_in is left out."; exit 0; fi; \
+	LD_LIBRARY_PATH="$$folder" cargo bench --locked --bench json_in
 
 # ---- What the targets above need
 
