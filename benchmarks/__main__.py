@@ -102,8 +102,11 @@ def _measure(scenario: Scenario, candidate: Candidate, installed: Installed, num
     bench = _bench(scenario, candidate, installed, results.seconds, number)
     try:
         values = scenario.measure(bench)
-    except (LoadFailed, ServerFailed, OSError, EOFError) as problem:
-        _leave_out(results, f"{candidate.name} in “{scenario.title}”: {problem}")
+    except Exception as problem:
+        # Whatever one server does, the run goes on: it takes more than an hour.
+        known = isinstance(problem, (LoadFailed, ServerFailed))
+        reason = str(problem) if known else f"{type(problem).__name__}: {problem}"
+        _leave_out(results, f"{candidate.name} in “{scenario.title}”: {reason}")
         return
     results.samples.append(Sample(scenario.key, candidate.key, number, values))
     told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())

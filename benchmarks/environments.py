@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .candidates import OURS, SCRIPT_REQUIREMENTS, Candidate
 
@@ -119,8 +120,9 @@ def _pip(home: Path, requirements: Iterable[str]) -> None:
     _run([home / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *requirements], "pip install")
 
 
-def _inventory(python: Path) -> dict[str, object]:
-    return json.loads(_run([python, "-c", INVENTORY], "listing the packages"))
+def _inventory(python: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(_run([python, "-c", INVENTORY], "listing the packages"))
+    return told
 
 
 def _build_bare_server() -> Installed:

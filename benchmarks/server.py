@@ -118,7 +118,8 @@ class Server:
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 text = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
                 for name, label in (("pss_mib", "Pss"), ("rss_mib", "Rss")):
-                    total[name] += int(re.search(rf"^{label}:\s+(\d+) kB", text, re.MULTILINE)[1]) / 1024
+                    found = re.search(rf"^{label}:\s+(\d+) kB", text, re.MULTILINE)
+                    total[name] += int(found[1]) / 1024 if found else 0
         return total
 
     def story(self) -> str:
