@@ -9,16 +9,22 @@ HOST ?= 127.0.0.1
 PORT ?= 5001
 FUZZ_SECONDS ?= 60
 CHAOS_SECONDS ?= 600
+BENCH_ROUNDS ?= 5
+BENCH_SECONDS ?= 3
+# Names of scenarios, separated by commas; all of them if empty.
+BENCH_ONLY ?=
 # Releases of Python that `make test-all` looks for.
 RELEASES ?= 3.9 3.10 3.11 3.12 3.13
 
 BIN := $(VENV)/bin
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
+PYTHON_SOURCES := $(shell find azureml_inference_server_http -name "*.py" -o -name "*.json")
 # The build tool, as pyproject.toml wants it.
 MATURIN := $(shell sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml)
 EXAMPLE := examples/sklearn
 MODEL_DIR := $(EXAMPLE)/models/iris/1
 REFERENCE := .venv-reference
+BENCH := .bench
 PUBLISHED := 1.5.1
 PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)
 LIBPYTHON_FOLDER := import os, sysconfig as s; folder, name = map(s.get_config_var, ("LIBDIR", "LDLIBRARY")); \
@@ -30,13 +36,14 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-rust test-python check format conform fuzz chaos test-all clean
+.PHONY: help serve test test-rust test-python check format conform fuzz chaos bench bench-rust test-all clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: PYTHON (now $(PYTHON)), VENV ($(VENV)), HOST ($(HOST)) and PORT ($(PORT)) of make serve, FUZZ_SECONDS ($(FUZZ_SECONDS)),"
-	@echo "CHAOS_SECONDS ($(CHAOS_SECONDS)) and CHAOS_SEED (a new one each time)."
+	@echo "CHAOS_SECONDS ($(CHAOS_SECONDS)), CHAOS_SEED (a new one each time), BENCH_ROUNDS ($(BENCH_ROUNDS)), BENCH_SECONDS ($(BENCH_SECONDS))"
+	@echo "and BENCH_ONLY (scenarios, separated by commas)."
 
 # ---- Running it
 
@@ -103,6 +110,19 @@ test-on-%: $(VENV)/.done-build
 	$(VENV)-$*/bin/pip install --quiet azureml-inference-server-http -r tests/requirements.txt; \
 	$(VENV)-$*/bin/pytest tests/unit tests/e2e
 
+# ---- Measuring it
+
+# The wheel that users would install, not the editable installation.
+bench: $(BENCH)/.done-wheel $(BENCH)/.done-tools ## Compare its speed and size with other servers, write docs/performance.md
+	$(BENCH)/tools/bin/python -m benchmarks --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) \
+		$(if $(BENCH_ONLY),--only $(BENCH_ONLY))
+
+bench-rust: $(VENV)/.done-venv ## Microbenchmarks of frames and JSON
+	cargo bench --locked --no-default-features --bench frames --bench json_out
+	@folder=$$($(BIN)/python -c '$(LIBPYTHON_FOLDER)'); \
+	if [ -z "$$folder" ]; then echo "No shared libpython for $(PYTHON): json_in is left out."; exit 0; fi; \
+	LD_LIBRARY_PATH="$$folder" cargo bench --locked --bench json_in
+
 # ---- What the targets above need
 
 $(VENV)/.done-venv:
@@ -135,7 +155,17 @@ $(REFERENCE)/.done-$(PUBLISHED): $(VENV)/.done-venv
 	$(REFERENCE)/bin/pip install --quiet azureml-inference-server-http==$(PUBLISHED) numpy pandas scikit-learn pillow
 	@touch $@
 
+$(BENCH)/.done-wheel: $(VENV)/.done-build pyproject.toml $(RUST_SOURCES) $(PYTHON_SOURCES)
+	rm -rf $(BENCH)/wheel
+	$(BIN)/maturin build --release --locked --interpreter $(BIN)/python --out $(BENCH)/wheel
+	@touch $@
+
+$(BENCH)/.done-tools: benchmarks/requirements.txt $(VENV)/.done-venv
+	$(BIN)/python -m venv $(BENCH)/tools
+	$(BENCH)/tools/bin/pip install --quiet -r $<
+	@touch $@
+
 clean: ## Remove everything that these targets made
-	rm -rf target .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist $(EXAMPLE)/models
+	rm -rf target .venv .venv-* .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist $(EXAMPLE)/models
 	rm -f azureml_inference_server_http/_core.*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,12 +7,16 @@ only send requests. ``harness.py`` owns how. Loaded by pytest before any test mo
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# For the tests of benchmarks/. At the end: the server that is installed is tested, not the one in this folder.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 pytest.register_assert_rewrite("harness")
 

@@ -1,0 +1,154 @@
+"""How each kind of scenario is measured: what is started, which load it gets, and which figures come out.
+
+Each function takes a ``Bench``, which starts the one candidate that is measured now, and returns that candidate's
+values. Runs in the benchmark process; which scenario uses which function stands in ``scenarios.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from . import load
+from .candidates import Candidate
+from .environments import Installed
+from .load import LoadFailed, Request
+from .queueing import FAST_MS, Arrival, percentile, poisson_arrivals, single_queue
+from .server import Server, Work, serve
+
+Values = dict[str, float]
+CONNECTIONS = (1, 16, 64, 256)
+MANY = 64
+SOME = 16
+QUEUE_WORKERS = 2
+# The mixed scenario needs this many times the usual seconds: its 99th percentile is made of few requests.
+QUEUE_SECONDS = 6
+WORKERS = (1, 2, 4, 8)
+STARTS = 3
+MEMORY_WORKERS = 4
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One candidate in one scenario in one round."""
+
+    candidate: Candidate
+    installed: Installed
+    work: Work
+    request: Request
+    # Whether the body of an answer is the right one.
+    is_right: Callable[[bytes], bool]
+    seconds: float
+    round: int
+
+    @contextlib.contextmanager
+    def serve(self, workers: int = 1) -> Iterator[Server]:
+        """The candidate, healthy, after one answer that was looked at."""
+        with serve(self.candidate, self.installed, replace(self.work, workers=workers)) as server:
+            body = load.first_answer(server.port, self.request)
+            if not self.is_right(body):
+                raise LoadFailed(f"wrong answer: {body[:200]!r}")
+            yield server
+
+    def press(self, server: Server, connections: int, keep_alive: bool = True) -> load.Load:
+        """Load by wrk, after a short one that does not count."""
+        load.wrk(server.port, self.request, connections, min(1.0, self.seconds), keep_alive)
+        # Behind whatever the first load has left: some servers work for clients that are gone.
+        load.first_answer(server.port, self.request)
+        return load.wrk(server.port, self.request, connections, self.seconds, keep_alive)
+
+
+def connections(bench: Bench) -> Values:
+    """Requests per second and latency with more and more kept-alive connections."""
+    values: Values = {}
+    with bench.serve() as server:
+        for count in CONNECTIONS:
+            seen = bench.press(server, count)
+            values |= {f"c{count}.rps": seen.rps, f"c{count}.p50_ms": seen.p50_ms, f"c{count}.p99_ms": seen.p99_ms}
+            values |= {f"c{count}.broken": seen.broken} if seen.broken else {}
+    return values
+
+
+def new_connections(bench: Bench) -> Values:
+    """Requests per second when each comes on a connection of its own."""
+    with bench.serve() as server:
+        return {"rps": bench.press(server, SOME, keep_alive=False).rps}
+
+
+def one_and_some(bench: Bench) -> Values:
+    """Latency of a single connection, and requests per second of sixteen."""
+    with bench.serve() as server:
+        alone, together = bench.press(server, 1), bench.press(server, SOME)
+    return {"c1.p50_ms": alone.p50_ms, "c16.rps": together.rps, "c16.p99_ms": together.p99_ms}
+
+
+def busy(bench: Bench) -> Values:
+    """What the server adds to ``run()`` for one client, and what a second worker brings for many."""
+    with bench.serve() as server:
+        calls = load.closed_loop(server.port, bench.request, bench.seconds)
+        one = bench.press(server, SOME).rps
+    with bench.serve(workers=2) as server:
+        two = bench.press(server, SOME).rps
+    added = [seconds * 1000 - json.loads(body)["run_ms"] for seconds, body in calls]
+    return {"added_ms": statistics.median(added), "w1.rps": one, "w2.rps": two, "gain": two / one}
+
+
+def mixed(bench: Bench) -> Values:
+    """Fast and slow requests at random moments, beside what one ideal queue would make of the same ones."""
+    arrivals = poisson_arrivals(bench.round, QUEUE_SECONDS * bench.seconds, QUEUE_WORKERS)
+    with bench.serve(workers=QUEUE_WORKERS) as server:
+        # Each worker's first request is slower than all that follow.
+        load.open_loop(server.port, [Arrival(0.0, FAST_MS)] * 2 * QUEUE_WORKERS)
+        times = load.open_loop(server.port, arrivals)
+    ideal = single_queue(arrivals, QUEUE_WORKERS)
+    values: Values = {}
+    for name, share in (("p50", 50), ("p99", 99)):
+        measured, possible = percentile(times, share), percentile(ideal, share)
+        values |= {f"{name}_ms": measured * 1000, f"{name}_of_ideal": measured / possible}
+    return values
+
+
+def large(bench: Bench) -> Values:
+    """Milliseconds for a request with much to read or to write, one at a time."""
+    with bench.serve() as server:
+        calls = load.closed_loop(server.port, bench.request, bench.seconds)
+    times = [seconds * 1000 for seconds, _ in calls]
+    return {"p50_ms": statistics.median(times), "max_ms": max(times)}
+
+
+def start(bench: Bench) -> Values:
+    """From the command to its first healthy answer."""
+    seconds = []
+    for _ in range(STARTS):
+        with bench.serve() as server:
+            seconds.append(server.start_seconds)
+    return {"seconds": statistics.median(seconds)}
+
+
+def memory(bench: Bench) -> Values:
+    """Of all processes together: after one request, after load, and what each further worker takes."""
+    with bench.serve() as server:
+        idle = server.memory()
+        bench.press(server, MANY)
+        loaded = server.memory()
+    values = {f"idle.{name}": value for name, value in idle.items()}
+    values |= {f"loaded.{name}": value for name, value in loaded.items()}
+    if bench.candidate.environment_name:
+        with bench.serve(workers=MEMORY_WORKERS) as server:
+            several = server.memory()
+        values["worker.pss_mib"] = (several["pss_mib"] - idle["pss_mib"]) / (MEMORY_WORKERS - 1)
+    return values
+
+
+def scaling(bench: Bench) -> Values:
+    """Requests per second with more and more workers, when workers wait rather than compute."""
+    values: Values = {}
+    for count in WORKERS:
+        with bench.serve(workers=count) as server:
+            values[f"w{count}.rps"] = bench.press(server, MANY).rps
+    most = WORKERS[-1]
+    values["of_linear"] = values[f"w{most}.rps"] / (most * values["w1.rps"])
+    return values

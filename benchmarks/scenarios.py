@@ -1,0 +1,226 @@
+"""What is measured: which script, which request, whose answers, and how its table on the page looks. Data only.
+
+``measure.py`` has the functions named here, ``payloads.py`` makes the bodies, ``candidates.py`` lists the servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from . import measure, payloads
+from .candidates import CEILING, OURS, OURS_THREADS, PLAIN, QUEUEING, REFERENCE, WHOLE
+from .measure import Bench, Values
+from .payloads import Payload
+
+BINARY = "application/octet-stream"
+
+
+class Column(NamedTuple):
+    """One value in the table of a scenario. ``form`` is the format of a figure."""
+
+    value: str
+    title: str
+    form: str = ",.0f"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One thing that is measured."""
+
+    key: str
+    title: str
+    # What a reader has to know about it, in a sentence or two.
+    text: str
+    # A file of benchmarks/scripts, or an example's script if there is a slash in it.
+    script: str
+    payload: Payload
+    measure: Callable[[Bench], Values]
+    candidates: tuple[str, ...]
+    columns: tuple[Column, ...]
+    content_type: str = "application/json"
+    call: str = "text"
+
+
+_NUMBERS = (OURS, OURS_THREADS, REFERENCE, "published-granian", "granian-rsgi", CEILING)
+_LARGE = (Column("p50_ms", "median, ms", ",.1f"), Column("max_ms", "longest, ms", ",.1f"))
+
+_TABLE = (
+    Scenario(
+        "trivial",
+        "A `run()` that does nothing",
+        "Kept-alive connections, each sending its next request when it has its answer. One worker.",
+        "trivial.py",
+        payloads.SMALL,
+        measure.connections,
+        (*PLAIN, CEILING, "actix-1"),
+        (
+            *(Column(f"c{count}.rps", f"requests/s, {count} conn.") for count in measure.CONNECTIONS),
+            Column("c1.p50_ms", "median ms, 1 conn.", ".3f"),
+            Column("c64.p50_ms", "median ms, 64 conn.", ".2f"),
+            Column("c64.p99_ms", "99th pct. ms, 64 conn.", ".2f"),
+        ),
+    ),
+    Scenario(
+        "new-connections",
+        "The same, each request on a new connection",
+        f"{measure.SOME} clients that connect, ask, and close. One worker.",
+        "trivial.py",
+        payloads.SMALL,
+        measure.new_connections,
+        (*PLAIN, CEILING),
+        (Column("rps", "requests/s"),),
+    ),
+    Scenario(
+        "busy",
+        "A model of 5 ms of CPU time",
+        f"Added: what one client waits beyond `run()` itself, in the median. Requests per second are those of "
+        f"{measure.SOME} connections; the second worker competes with the load generator for the cores.",
+        "busy.py",
+        payloads.BUSY,
+        measure.busy,
+        PLAIN,
+        (
+            Column("added_ms", "added, ms", ".2f"),
+            Column("w1.rps", "requests/s, 1 worker", ",.1f"),
+            Column("w2.rps", "2 workers", ",.1f"),
+            Column("gain", "gain", ".2f"),
+        ),
+    ),
+    Scenario(
+        "mixed",
+        "A model of 20 ms, 200 ms for every tenth request",
+        "`run()` sleeps. Two workers; requests come at random moments, as those of independent clients, and take 70 % "
+        "of the workers' time. The ideal is computed: a single queue in front of both workers, for the same requests "
+        "at the same moments, without any overhead.",
+        "sleeping.py",
+        payloads.SLEEP_10,
+        measure.mixed,
+        QUEUEING,
+        (
+            Column("p50_ms", "median, ms", ",.1f"),
+            Column("p50_of_ideal", "of ideal", ".2f"),
+            Column("p99_ms", "99th pct., ms", ",.1f"),
+            Column("p99_of_ideal", "of ideal", ".2f"),
+        ),
+    ),
+    Scenario(
+        "numbers-1mb",
+        "1 MB of numbers in JSON, into a numpy array",
+        "The script takes a numpy array by `@input_schema` and returns its sum. One client.",
+        "array_in.py",
+        payloads.NUMBERS_1MB,
+        measure.large,
+        _NUMBERS,
+        _LARGE,
+        call="parameters",
+    ),
+    Scenario(
+        "numbers-10mb",
+        "10 MB of the same",
+        "The bare server reads the body and does not look at it.",
+        "array_in.py",
+        payloads.NUMBERS_10MB,
+        measure.large,
+        _NUMBERS,
+        _LARGE,
+        call="parameters",
+    ),
+    Scenario(
+        "binary-10mb",
+        "10 MB of binary data, `@rawhttp`",
+        "The script asks for the body and looks at its length and its ends. One client.",
+        "binary.py",
+        payloads.BINARY_10MB,
+        measure.large,
+        (*WHOLE, CEILING),
+        _LARGE,
+        content_type=BINARY,
+    ),
+    Scenario(
+        "floats-out",
+        "A million floats as the result",
+        f"A list of floats, about {payloads.FLOATS_MB} MB of JSON. One client. The bare server sends the same bytes, "
+        "made before.",
+        "floats_out.py",
+        payloads.FLOATS,
+        measure.large,
+        (OURS, OURS_THREADS, REFERENCE, "published-granian", "granian-rsgi", CEILING),
+        _LARGE,
+    ),
+    Scenario(
+        "sklearn",
+        "The scikit-learn example",
+        "`examples/sklearn`: a pipeline of a scaler and a logistic regression. One worker.",
+        "examples/sklearn/score.py",
+        payloads.IRIS,
+        measure.one_and_some,
+        (*WHOLE, "granian-rsgi"),
+        (
+            Column("c1.p50_ms", "median ms, 1 conn.", ".2f"),
+            Column("c16.rps", f"requests/s, {measure.SOME} conn."),
+            Column("c16.p99_ms", f"99th pct. ms, {measure.SOME} conn.", ".2f"),
+        ),
+    ),
+    Scenario(
+        "stream",
+        "A streamed reply of a hundred parts",
+        "A generator that gives a hundred parts of a kibibyte, sent in chunks. One worker.",
+        "streaming.py",
+        payloads.STREAM,
+        measure.one_and_some,
+        WHOLE,
+        (
+            Column("c1.p50_ms", "median ms, 1 conn.", ".2f"),
+            Column("c16.rps", f"replies/s, {measure.SOME} conn."),
+            Column("c16.p99_ms", f"99th pct. ms, {measure.SOME} conn.", ".2f"),
+        ),
+    ),
+    Scenario(
+        "scaling",
+        "More workers for a model of 10 ms",
+        f"`run()` sleeps, so that only the server can keep workers from adding up. {measure.MANY} connections.",
+        "sleeping.py",
+        payloads.SLEEP_10,
+        measure.scaling,
+        QUEUEING,
+        (
+            *(Column(f"w{count}.rps", f"requests/s, {count} w.") for count in measure.WORKERS),
+            Column("of_linear", "of linear", ".3f"),
+        ),
+    ),
+    Scenario(
+        "start",
+        "From the command to the first healthy answer",
+        "The health route is asked about every millisecond. Files are in the page cache.",
+        "trivial.py",
+        payloads.SMALL,
+        measure.start,
+        (*PLAIN, CEILING),
+        (Column("seconds", "seconds", ".3f"),),
+    ),
+    Scenario(
+        "memory",
+        "Memory of all processes together",
+        "Proportional (PSS: a shared page counts once over all processes) and resident (RSS: it counts in each). Idle "
+        f"is after one request, loaded after {measure.MANY} connections kept it busy. A further worker is a third of "
+        f"what {measure.MEMORY_WORKERS} workers take beyond one.",
+        "trivial.py",
+        payloads.SMALL,
+        measure.memory,
+        (*PLAIN, CEILING),
+        (
+            Column("idle.pss_mib", "idle PSS, MiB", ".1f"),
+            Column("loaded.pss_mib", "after load PSS, MiB", ".1f"),
+            Column("worker.pss_mib", "further worker PSS, MiB", ".1f"),
+            Column("idle.rss_mib", "idle RSS, MiB", ".1f"),
+            Column("loaded.rss_mib", "after load RSS, MiB", ".1f"),
+        ),
+    ),
+)
+
+SCENARIOS = {scenario.key: scenario for scenario in _TABLE}
+# Measured once, by environments.py.
+INSTALL = "install"
+INSTALL_COLUMNS = (Column("packages", "packages"), Column("mib", "MiB", ".1f"))

@@ -1,0 +1,179 @@
+"""One running candidate: its start, its health, its memory, its end.
+
+Each gets a session and a process group of its own, a port that the system chose, a small environment made for it, and a
+file for everything it prints: the same kind of sink for all. Ended as a group, whatever happens. Runs in the benchmark
+process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from . import environments
+from .candidates import Candidate
+from .environments import FOLDER, PEERS, Installed
+
+LOGS = FOLDER / "logs"
+START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+POLL_SECONDS = 0.001
+
+
+class ServerFailed(Exception):
+    """A candidate did not start, or answered something else than it should. The text says what it printed last."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a candidate is to serve."""
+
+    script: Path
+    workers: int = 1
+    # How peers call run(): see peers/scoring.py.
+    call: str = "text"
+    # The file that the bare HTTP server answers with.
+    reply: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Server:
+    """A candidate that runs, from the first healthy answer on. ``with serve(...) as server:`` ends it."""
+
+    def __init__(self, candidate: Candidate, installed: Installed, work: Work) -> None:
+        self.port = _free_port()
+        self.candidate = candidate
+        LOGS.mkdir(parents=True, exist_ok=True)
+        self._log = LOGS / f"{candidate.key}.log"
+        names = {
+            "bin": installed.bin, "port": self.port, "workers": work.workers, "script": work.script,
+            "reply": work.reply or os.devnull, "target": environments.TARGET, "peers": PEERS, "home": FOLDER / "home",
+        }  # fmt: skip
+        command = [part.format_map(names) for part in candidate.command]
+        environment = {
+            "PATH": f"{installed.bin}:{os.environ['PATH']}",
+            "HOME": str(FOLDER / "home"),
+            "LANG": "C.UTF-8",
+            "BENCH_SCRIPT": str(work.script),
+            "BENCH_CALL": work.call,
+            "BENCH_PORT": str(self.port),
+            "BENCH_WORKERS": str(work.workers),
+            **{name: value.format_map(names) for name, value in candidate.environment.items()},
+            **work.environment,
+        }
+        (FOLDER / "home").mkdir(exist_ok=True)
+        started = time.perf_counter()
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, cwd=FOLDER / "home", env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        try:
+            self._wait_until_healthy()
+            self.start_seconds = time.perf_counter() - started
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """TERM to the group, and KILL to whatever is left of the candidate's processes after a while."""
+        processes = self.processes()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_SECONDS)
+        deadline = time.monotonic() + STOP_SECONDS / 5
+        while any(map(_read_process, processes)) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        for pid in processes:
+            if _read_process(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+    def processes(self) -> list[int]:
+        """Every process of the candidate: those of its session, and their descendants, as some servers start their
+        workers in sessions of their own."""
+        running = {int(name): _read_process(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+        found = {pid for pid, read in running.items() if read and read.session == self._process.pid}
+        while True:
+            more = {pid for pid, read in running.items() if read and read.parent in found} - found
+            if not more:
+                return sorted(found)
+            found |= more
+
+    def memory(self) -> dict[str, float]:
+        """Proportional and resident memory of all its processes together, in MiB."""
+        total = {"pss_mib": 0.0, "rss_mib": 0.0}
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
+                for name, label in (("pss_mib", "Pss"), ("rss_mib", "Rss")):
+                    found = re.search(rf"^{label}:\s+(\d+) kB", text, re.MULTILINE)
+                    total[name] += int(found[1]) / 1024 if found else 0
+        return total
+
+    def story(self) -> str:
+        """The last lines that it printed."""
+        lines = self._log.read_text("utf-8", "replace").strip().splitlines()
+        return " | ".join(lines[-3:]) or "it printed nothing"
+
+    def _wait_until_healthy(self) -> None:
+        request = f"GET {self.candidate.health} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+        deadline = time.monotonic() + START_SECONDS
+        while not self._is_healthy(request):
+            if self._process.poll() is not None:
+                raise ServerFailed(f"ended at its start: {self.story()}")
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"not healthy within {START_SECONDS:.0f} s: {self.story()}")
+            time.sleep(POLL_SECONDS)
+
+    def _is_healthy(self, request: bytes) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(request)
+            return b" 200 " in connection.recv(4096).split(b"\r\n", 1)[0]
+        return False
+
+
+@contextlib.contextmanager
+def serve(candidate: Candidate, installed: Installed, work: Work) -> Iterator[Server]:
+    """A healthy server for the block."""
+    server = Server(candidate, installed, work)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _free_port() -> int:
+    """A port that the system just had free: none of the candidates can be asked to choose one and tell it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class _Process(NamedTuple):
+    """What the system says about a process."""
+
+    parent: int
+    session: int
+
+
+def _read_process(pid: int) -> _Process | None:
+    """None if it has ended, waited for or not."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name, in parentheses, may hold anything; what follows it are single words.
+    state, parent, _, session = text.rpartition(")")[2].split()[:4]
+    return None if state in "ZX" else _Process(int(parent), int(session))
