@@ -28,6 +28,8 @@ const RECONNECT_PATIENCE: Duration = Duration::from_secs(30);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Read buffer growth.
 const READ_SIZE: usize = 64 * 1024;
+/// Read at once at most.
+const MAX_READ_SIZE: usize = 256 * 1024;
 
 /// Connection to the front.
 pub(super) struct FrontSocket {
@@ -142,7 +144,8 @@ impl FrontSocket {
     fn read(&mut self, wait: bool) -> io::Result<usize> {
         use nix::sys::socket::{recv, MsgFlags};
         use std::os::fd::AsRawFd as _;
-        let room = (self.buffer.capacity() - self.buffer.len()).max(READ_SIZE);
+        // Not all of what is reserved for a large frame: the room is cleared for each read, and the socket holds no more.
+        let room = (self.buffer.capacity() - self.buffer.len()).clamp(READ_SIZE, MAX_READ_SIZE);
         let filled = self.buffer.len();
         self.buffer.resize(filled + room, 0);
         let flags = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
