@@ -82,6 +82,6 @@ fn wire(head: &[u8], body: &[u8]) -> BytesMut {
 
 #[expect(clippy::expect_used, reason = "the bytes come from the codec itself; if they are not a frame, say so at once")]
 fn next(mut buffer: BytesMut) -> Frame {
-    let decoder = Decoder { max_body_len: u64::MAX };
+    let decoder = Decoder { max_body_len: u64::MAX, trusted: false };
     decoder.decode(&mut buffer).expect("valid").expect("complete")
 }

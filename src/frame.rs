@@ -125,13 +125,15 @@ impl Frame {
 pub struct Decoder {
     /// Largest accepted body in bytes.
     pub max_body_len: u64,
+    /// The other end is the front: room is made for all of a frame at once.
+    pub trusted: bool,
 }
 
 impl Decoder {
     /// The next whole frame in `buf`, or `None` if more bytes are needed (which is not an error).
     ///
     /// On `None`, room for the rest of the frame has been reserved, though never much more than what has already
-    /// arrived: a declared length alone cannot make this end allocate.
+    /// arrived, unless the other end is trusted: a length that a script's process declares cannot make this end allocate.
     pub fn decode(&self, buf: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         let Some((kind_and_lengths, _)) = buf.split_first_chunk::<PREFIX_LEN>() else {
             return Ok(None);
@@ -143,7 +145,7 @@ impl Decoder {
         let total = PREFIX_LEN + head_len + body_len;
         if buf.len() < total {
             let missing = total - buf.len();
-            buf.reserve(missing.min(buf.len().max(MAX_RESERVE)));
+            buf.reserve(if self.trusted { missing } else { missing.min(buf.len().max(MAX_RESERVE)) });
             return Ok(None);
         }
         buf.advance(PREFIX_LEN);

@@ -95,7 +95,7 @@ fuzz_target!(|input: Input| match input {
 
 /// Feeds the decoder one portion after the other. True if it refused nothing and left nothing over.
 fn receive(wire: &[u8], cuts: &[u16], mut on_frame: impl FnMut(Frame)) -> bool {
-    let decoder = Decoder { max_body_len: MAX_BODY_LEN };
+    let decoder = Decoder { max_body_len: MAX_BODY_LEN, trusted: false };
     let mut buf = BytesMut::new();
     let mut rest = wire;
     let mut cuts = cuts.iter();

@@ -127,7 +127,7 @@ impl SocketFrames {
         Self {
             link: Rc::new(SocketLink::new(stream)),
             folder,
-            decoder: Decoder { max_body_len },
+            decoder: Decoder { max_body_len, trusted: false },
             buffer: BytesMut::with_capacity(READ_SIZE),
         }
     }

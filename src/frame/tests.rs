@@ -2,7 +2,7 @@
 
 use super::*;
 
-const DECODER: Decoder = Decoder { max_body_len: 1 << 20 };
+const DECODER: Decoder = Decoder { max_body_len: 1 << 20, trusted: false };
 
 fn job() -> Job {
     Job {
@@ -135,7 +135,7 @@ fn declared_lengths_are_limited_and_allocate_nothing() {
     buf.put_u32_le(0);
     buf.put_u64_le(u64::MAX);
     assert!(matches!(DECODER.decode(&mut buf.clone()), Err(FrameError::TooLong { what: "body", .. })));
-    let generous = Decoder { max_body_len: 1 << 40 };
+    let generous = Decoder { max_body_len: 1 << 40, trusted: false };
     let mut buf = encode(Kind::StreamChunk, 1 << 39, |out| out.put_u64_le(1));
     assert_eq!(generous.decode(&mut buf), Ok(None));
     assert!(buf.capacity() <= 4 * MAX_RESERVE, "reserved {} for bytes that never came", buf.capacity());

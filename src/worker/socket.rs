@@ -11,8 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use pyo3::prelude::*;
+use socket2::SockRef;
 
 use super::front::{encoded, Front, Received};
 use crate::{
@@ -28,8 +29,6 @@ const RECONNECT_PATIENCE: Duration = Duration::from_secs(30);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Read buffer growth.
 const READ_SIZE: usize = 64 * 1024;
-/// Read at once at most.
-const MAX_READ_SIZE: usize = 256 * 1024;
 
 /// Connection to the front.
 pub(super) struct FrontSocket {
@@ -58,7 +57,7 @@ impl FrontSocket {
             hello,
             claims,
             received: 0,
-            decoder: Decoder { max_body_len: max_body as u64 },
+            decoder: Decoder { max_body_len: max_body as u64, trusted: true },
             buffer: BytesMut::with_capacity(READ_SIZE),
             early: VecDeque::new(),
             supervisor,
@@ -141,17 +140,17 @@ impl FrontSocket {
         self.decoder.decode(&mut self.buffer).map_err(protocol_error)
     }
 
+    /// Reads what is there, waiting for something if there is nothing. Zero bytes mean the end of the stream.
+    #[allow(unsafe_code)]
     fn read(&mut self, wait: bool) -> io::Result<usize> {
-        use nix::sys::socket::{recv, MsgFlags};
-        use std::os::fd::AsRawFd as _;
-        // Not all of what is reserved for a large frame: the room is cleared for each read, and the socket holds no more.
-        let room = (self.buffer.capacity() - self.buffer.len()).clamp(READ_SIZE, MAX_READ_SIZE);
-        let filled = self.buffer.len();
-        self.buffer.resize(filled + room, 0);
-        let flags = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
-        let read = recv(self.stream.as_raw_fd(), &mut self.buffer[filled..], flags);
-        self.buffer.truncate(filled + read.unwrap_or(0));
-        Ok(read?)
+        self.buffer.reserve(READ_SIZE);
+        let flags = if wait { 0 } else { nix::libc::MSG_DONTWAIT };
+        // SAFETY: receiving writes to the slice and never reads from it or makes it uninitialised.
+        let room = unsafe { self.buffer.chunk_mut().as_uninit_slice_mut() };
+        let read = SockRef::from(&self.stream).recv_with_flags(room, flags)?;
+        // SAFETY: so many bytes of the room have just been written.
+        unsafe { self.buffer.advance_mut(read) };
+        Ok(read)
     }
 
     fn reconnect(&mut self, py: Python<'_>) -> PyResult<bool> {
