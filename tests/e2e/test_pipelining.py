@@ -57,6 +57,14 @@ def test_a_body_that_is_still_coming_closes_nothing(shared):
 
 
 @MIXED_UP
+def test_an_answer_is_not_lost_to_a_broken_body_behind_it(shared):
+    with shared("echo.py").connect() as connection:
+        connection.send(FIRST + b"POST /score HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n")
+        assert connection.read().json() == "first"
+        assert connection.read().status == 400
+
+
+@MIXED_UP
 @pytest.mark.parametrize(
     "first",
     [

@@ -1,4 +1,4 @@
-"""Fuzzing of the running server: against Python's own ``json``, ``str`` and ``urllib``, and with what is not quite HTTP.
+"""Fuzzing of the running server: against Python's own ``json``, ``str`` and ``urllib``, and with broken HTTP.
 
 ``subjects.py`` says what is compared, ``results.py``, ``documents.py`` and ``texts.py`` make the inputs and know the
 right answers, ``campaign.py`` sends them and makes what differs smaller. ``http_grammar.py`` makes up bytes that are

@@ -8,6 +8,7 @@ process.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from random import Random
 
@@ -33,9 +34,12 @@ class Case:
         return b"".join(self.pieces)
 
     def __str__(self) -> str:
-        """The pieces as Python writes them, with long repetitions as products."""
-        pieces = ",\n    ".join(_RUN.sub(lambda run: f"' b'{run[1]}' * {len(run[0])} b'", repr(p)) for p in self.pieces)
-        return f"{self.ending}:\n    {pieces}"
+        """The bytes as Python writes them, with long repetitions as products, and where they are cut into pieces."""
+        data = _RUN.sub(lambda run: f"' + b'{run[1]}' * {len(run[0])} + b'", repr(self.data))
+        ends = list(itertools.accumulate(len(piece) for piece in self.pieces))[:-1]
+        if len(ends) > 10:
+            ends = [*ends[:5], "…", *ends[-1:]]
+        return f"{self.ending}, cut at {ends}:\n    {data}"
 
 
 # The same character, 30 times or more.

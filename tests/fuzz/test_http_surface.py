@@ -54,7 +54,6 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
         b"HTTP/1.1 200 OK\ncontent-length: 2\n\n{}",
         b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}" + OK,
         b"HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\n{}",
-        b"",
     ],
 )
 def test_bad_manners_are_noticed(received: bytes) -> None:

@@ -26,7 +26,7 @@ PAGES = [
 FLAGS = {setting.flag: setting for setting in SETTINGS if setting.flag}
 VARIABLES = {setting.environment: setting for setting in SETTINGS if setting.environment}
 # Names in capitals that are not settings of this server.
-OTHER_VARIABLES = {"GUNICORN_CMD_ARGS", "SCRIPT_NAME", "TCP_NODELAY"}
+OTHER_VARIABLES = {"GUNICORN_CMD_ARGS", "SCRIPT_NAME", "TCP_NODELAY", "CHAOS_SECONDS", "CHAOS_SEED"}
 
 
 def spans(path: Path) -> list[str]:
