@@ -1,7 +1,8 @@
 //! One client connection: the socket under actix-http's parser, and what the rest of the front must know about it.
 //!
-//! Owns noticing that a client has left while its request waits, ending idle connections when the server drains, and
-//! swapping the parser's bare error replies for JSON (`protocol_error.rs`). Parsing and framing stay actix-http's.
+//! Owns noticing that a client has left while its request waits, handing the parser one request at a time
+//! (`framing.rs`), ending idle connections when the server drains, and swapping the parser's bare error replies for JSON
+//! (`protocol_error.rs`). Parsing stays actix-http's.
 //! Runs in the front's event loop; a connection's state is shared by its socket wrapper and its requests through `Rc`.
 
 use std::{
@@ -13,17 +14,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::Notify,
 };
 
-use super::protocol_error;
+use super::{framing::Framing, protocol_error};
 
 /// Bytes kept of what a client sent before its request is understood, to name the fault if it never is.
 const KEPT_HEAD: usize = 72 * 1024;
+
+/// Bytes of later requests that are kept while one is answered; what is beyond waits in the kernel.
+const MAX_HELD: usize = 64 * 1024;
 
 /// A refused client may go on sending for so long before its connection is cut.
 const LINGER: Duration = Duration::from_secs(2);
@@ -33,6 +37,14 @@ const LINGER: Duration = Duration::from_secs(2);
 pub struct Connection {
     /// Requests whose reply has not been handed to the parser yet.
     open_requests: Cell<u32>,
+    /// A request head went to the parser whose request has not been answered yet; the next one has to wait.
+    unanswered: Cell<bool>,
+    /// What came after that request waits for its answer.
+    withheld: Cell<bool>,
+    /// The parser has all of the current request.
+    complete: Cell<bool>,
+    /// Since when the rest of a body is awaited whose request has been answered already.
+    unwanted_since: Cell<Option<Instant>>,
     /// The client closed its sending side.
     client_left: Cell<bool>,
     left: Notify,
@@ -75,8 +87,23 @@ impl Connection {
         if over(self.head_since.get()) && !self.expired.replace(true) {
             self.wake_reader();
         }
-        let lingers = self.lingering_since.get().is_some_and(|since| now.duration_since(since) > LINGER);
+        let lingers = [self.lingering_since.get(), self.unwanted_since.get()]
+            .into_iter()
+            .any(|since| since.is_some_and(|since| now.duration_since(since) > LINGER));
         lingers || over(self.stalled_since.get())
+    }
+
+    /// The client has closed its sending side.
+    fn leave(&self) {
+        self.client_left.set(true);
+        self.left.notify_waiters();
+    }
+
+    fn wait_for_reading(&self, cx: &Context<'_>) {
+        let mut reader = self.reader.borrow_mut();
+        if !reader.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *reader = Some(cx.waker().clone());
+        }
     }
 
     fn wake_reader(&self) {
@@ -85,11 +112,15 @@ impl Connection {
         }
     }
 
-    /// Counts a request for as long as the guard lives. `body_length` as declared, to know where the next one begins.
-    pub fn begin_request(self: &Rc<Self>, body_length: Option<u64>) -> OpenRequest {
+    /// Counts a request for as long as the guard lives.
+    pub fn begin_request(self: &Rc<Self>) -> OpenRequest {
         self.open_requests.set(self.open_requests.get() + 1);
         self.head_since.set(None);
-        self.forget_request(body_length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0));
+        let mut seen = self.seen.borrow_mut();
+        if seen.capacity() > 4096 {
+            *seen = Vec::new();
+        }
+        seen.clear();
         OpenRequest(self.clone())
     }
 
@@ -154,17 +185,6 @@ impl Connection {
         polled
     }
 
-    /// Drops what belongs to the request that begins now; bytes of the next one may have come with it.
-    fn forget_request(&self, body_length: usize) {
-        let mut seen = self.seen.borrow_mut();
-        let head_end = seen.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
-        match head_end.map(|end| end.saturating_add(body_length)) {
-            Some(end) if end < seen.len() => drop(seen.drain(..end)),
-            _ if seen.capacity() > 4096 => *seen = Vec::new(),
-            _ => seen.clear(),
-        }
-    }
-
     fn remember(&self, bytes: &[u8]) {
         if self.open_requests.get() > 0 {
             return;
@@ -183,7 +203,15 @@ pub struct OpenRequest(Rc<Connection>);
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        self.0.open_requests.set(self.0.open_requests.get() - 1);
+        let connection = &self.0;
+        connection.open_requests.set(connection.open_requests.get() - 1);
+        connection.unanswered.set(false);
+        if !connection.complete.get() {
+            connection.unwanted_since.set(Some(Instant::now()));
+        }
+        if connection.withheld.take() {
+            connection.wake_reader();
+        }
     }
 }
 
@@ -191,6 +219,9 @@ impl Drop for OpenRequest {
 pub struct ClientSocket {
     stream: TcpStream,
     connection: Rc<Connection>,
+    framing: Framing,
+    /// What the client has sent beyond the request that the parser has.
+    held: BytesMut,
     /// Bytes accepted from the parser but not written yet: only ever a rewritten error reply and what precedes it.
     rewritten: Bytes,
     /// A request was refused while more of it may be on its way.
@@ -202,12 +233,80 @@ pub struct ClientSocket {
 impl ClientSocket {
     /// Wraps an accepted socket.
     pub fn new(stream: TcpStream, connection: Rc<Connection>) -> Self {
-        Self { stream, connection, rewritten: Bytes::new(), refused: false, mid_write: false }
+        Self {
+            stream,
+            connection,
+            framing: Framing::default(),
+            held: BytesMut::new(),
+            rewritten: Bytes::new(),
+            refused: false,
+            mid_write: false,
+        }
     }
 
     /// The state shared with the requests of this connection.
     pub fn connection(&self) -> &Rc<Connection> {
         &self.connection
+    }
+
+    /// Reads from the socket what belongs to the current request.
+    fn poll_fresh(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if polled.is_pending() {
+            self.connection.wait_for_reading(cx);
+        }
+        ready!(polled)?;
+        let read = buf.filled().len() - before;
+        if read == 0 {
+            self.connection.leave();
+            return Poll::Ready(Ok(()));
+        }
+        let used = self.note_bytes(&buf.filled()[before..]);
+        if used < read {
+            self.held.extend_from_slice(&buf.filled()[before + used..]);
+            buf.set_filled(before + used);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads on while the parser may not have more, to notice a client that leaves.
+    fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [0u8; 4096];
+        while self.held.len() < MAX_HELD {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                    self.connection.leave();
+                    if self.held.is_empty() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    break;
+                }
+                Poll::Ready(Ok(())) => self.held.extend_from_slice(buffer.filled()),
+            }
+        }
+        self.connection.withheld.set(!self.held.is_empty());
+        self.connection.wait_for_reading(cx);
+        Poll::Pending
+    }
+
+    /// Takes note of bytes for the parser; returns how many of them it may have.
+    fn note_bytes(&mut self, bytes: &[u8]) -> usize {
+        let connection = &self.connection;
+        let head_was_open = self.framing.is_in_head();
+        let used = self.framing.advance(bytes);
+        if head_was_open {
+            connection.remember(&bytes[..used]);
+            connection.unanswered.set(!self.framing.is_in_head());
+        }
+        if self.framing.is_complete() {
+            connection.complete.set(true);
+            connection.unwanted_since.set(None);
+        }
+        used
     }
 
     /// What to write instead of `out`, if it ends in a bare error of the parser.
@@ -267,27 +366,22 @@ impl AsyncRead for ClientSocket {
                 return Poll::Ready(Ok(()));
             }
         }
-        let before = buf.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, buf) {
-            Poll::Pending => {
-                let mut reader = connection.reader.borrow_mut();
-                if !reader.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                    *reader = Some(cx.waker().clone());
-                }
-                Poll::Pending
-            }
-            Poll::Ready(Ok(())) => {
-                let read = &buf.filled()[before..];
-                if read.is_empty() {
-                    connection.client_left.set(true);
-                    connection.left.notify_waiters();
-                } else {
-                    connection.remember(read);
-                }
-                Poll::Ready(Ok(()))
-            }
-            failed @ Poll::Ready(Err(_)) => failed,
+        let this = self.get_mut();
+        if this.framing.is_complete() && connection.unanswered.get() {
+            return this.poll_hold(cx);
         }
+        if this.framing.is_complete() {
+            this.framing.start_next();
+            connection.complete.set(false);
+        }
+        if !this.held.is_empty() {
+            let mut held = std::mem::take(&mut this.held);
+            let used = this.note_bytes(&held[..held.len().min(buf.remaining())]);
+            buf.put_slice(&held.split_to(used));
+            this.held = held;
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_fresh(cx, buf)
     }
 }
 

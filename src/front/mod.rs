@@ -9,6 +9,7 @@ mod budget;
 mod connection;
 mod cors;
 mod error;
+mod framing;
 mod ids;
 mod protocol_error;
 mod reply;

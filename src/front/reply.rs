@@ -119,14 +119,21 @@ impl ReplyContext {
         self.finish(response, pyjson::message_body(&error.to_string()).into())
     }
 
-    /// A complete reply of a worker. `share` is the memory it takes, given back when it has been written.
-    pub fn whole(&self, head: ReplyHead, body: Bytes, share: Share) -> Result<HttpResponse, UnsendableReply> {
+    /// A complete reply of a worker. `share` is the memory it takes, given back when it has been written; `open` keeps the
+    /// request counted as open until then.
+    pub fn whole(
+        &self,
+        head: ReplyHead,
+        body: Bytes,
+        share: Share,
+        open: OpenRequest,
+    ) -> Result<HttpResponse, UnsendableReply> {
         let mut response = self.of_worker(head)?;
         if body.len() <= PIECE {
             return Ok(self.finish(response, body));
         }
         self.connection.note_reply(self.connection.is_ending(), &body);
-        Ok(response.body(LargeBody { rest: body, _share: share }))
+        Ok(response.body(LargeBody { rest: body, _share: share, _open: open }))
     }
 
     /// A streamed reply of a worker. `open` keeps the request counted as open until the stream ends.
@@ -251,6 +258,7 @@ fn declared_length(head: &ReplyHead) -> Option<u64> {
 struct LargeBody {
     rest: Bytes,
     _share: Share,
+    _open: OpenRequest,
 }
 
 impl MessageBody for LargeBody {

@@ -89,7 +89,7 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
         // Every connection gets its state when it is accepted.
         return HttpResponse::InternalServerError().finish();
     };
-    let open = connection.begin_request(body::declared_length(request.headers()));
+    let open = connection.begin_request();
     if front.is_draining() {
         connection.end();
     }
@@ -175,7 +175,7 @@ impl Exchange {
             Ok(Answer::Whole { head, body, pid }) => {
                 let length = Some(body.len() as u64);
                 share.charge(body.len());
-                (self.context.whole(head, body, share), length, Some(pid))
+                (self.context.whole(head, body, share, open), length, Some(pid))
             }
             Ok(Answer::Stream { head, parts, pid }) => (self.context.stream(head, parts, open), None, Some(pid)),
             Ok(Answer::Overdue { pid, message }) => return self.refuse(&RequestError::Overdue(message), Some(pid)),

@@ -73,7 +73,6 @@ def test_more_connections_than_descriptors_wait_for_their_turn(start):
     assert server.score("y").json() == "y"
 
 
-@pytest.mark.xfail(strict=True, reason="what follows a refusal is waited for without a limit if it is chunked")
 @pytest.mark.parametrize("line", ["PUT /score", "PUT /nowhere", "OPTIONS /score", "GET /"])
 def test_a_body_that_nobody_wants_and_that_never_ends_is_cut(shared, line):
     with shared("echo.py", "--client_timeout", "0.4", "--keep_alive", "1").connect() as connection:

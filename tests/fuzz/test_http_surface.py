@@ -27,7 +27,6 @@ def test_whatever_is_sent_the_server_keeps_its_manners(report: http_surface.Repo
     assert {100, 200, 400, 404, 405, 408, 413, 414, 431, 501} <= set(report.statuses), str(report)
 
 
-@pytest.mark.xfail(strict=True, reason="the parser mixes up requests that are sent one behind the other")
 def test_pipelined_requests_do_not_mix(report: http_surface.Report) -> None:
     assert not report.mixed_up, str(report)
 
