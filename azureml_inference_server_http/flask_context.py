@@ -3,7 +3,8 @@
 Owns a Flask application that no server serves: its one used view calls run(). It exists so that raw scripts get a real
 request, and so that a script that imported Flask finds what it found under the published server (contract section 11).
 Does not own how results become bytes (``outputs``) or which scripts need this (``script``). Imports Flask, so it is
-imported only once the script did. Runs in worker processes, and in tests of scripts through ``server.create_app``.
+imported only once the script did. Runs in workers, perhaps in several threads at once, and in tests of scripts through
+``server.create_app``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import flask
 from werkzeug.wsgi import FileWrapper
 
 from . import outputs
+from .settings_table import PROCESS, THREAD
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -77,12 +79,13 @@ class FlaskContext:
             "SERVER_NAME": settings.host,
             "SERVER_PORT": str(settings.port),
             "SERVER_SOFTWARE": settings.server_version,
-            "wsgi.multiprocess": settings.worker_count > 1,
+            "wsgi.multithread": settings.worker_class == THREAD and settings.worker_count > 1,
+            "wsgi.multiprocess": settings.worker_class == PROCESS and settings.worker_count > 1,
         }
         self.app = self._build_app()
         self._serve = self.app.wsgi_app  # taken once: server.create_app puts itself in front of it
         self._ignored = flask.Response(status=204)
-        self._current = threading.local()  # .call: the _Call under way; workers may be threads
+        self._current = threading.local()  # .call: the _Call under way
 
     def call(self, request: Request, kwargs: dict[str, Any] | None) -> outputs.Prepared:
         """Call run() for a request of the front; see ``call_in``."""
@@ -207,7 +210,6 @@ def build_environ(request: Request, server: dict[str, Any]) -> dict[str, Any]:
         "wsgi.input_terminated": True,
         "wsgi.errors": sys.stderr,
         "wsgi.file_wrapper": FileWrapper,
-        "wsgi.multithread": False,
         "wsgi.run_once": False,
         **server,
         **_header_variables(request.headers),

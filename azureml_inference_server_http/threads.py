@@ -113,9 +113,10 @@ class _Supervisor:
         # Handlers do nothing: the numbers arrive through the wake-up socket.
         signal_handlers.install(dict.fromkeys(self._on_signal, _do_nothing))
         self.catch_wakeups()
-        if hasattr(os, "register_at_fork"):
-            listeners = {client.fileno(): os.fstat(client.fileno()) for client in self._clients}
-            os.register_at_fork(after_in_child=partial(self._forked, listeners))
+        if sys.platform != "win32":
+            signal_handlers.keep_from_children(self._on_signal, _do_nothing)
+            port = {client.fileno(): os.fstat(client.fileno()) for client in self._clients}
+            os.register_at_fork(after_in_child=partial(_forked, port))
         if sys.__stderr__ is not None:
             faulthandler.enable(sys.__stderr__)
 
@@ -144,16 +145,6 @@ class _Supervisor:
                 _logger.exception("A signal handler of the script failed")
             else:
                 return self._exit_code
-
-    def _forked(self, listeners: dict[int, os.stat_result]) -> None:
-        """Runs in children that the script forks: they must neither act on the server's signals nor keep its port."""
-        signal.set_wakeup_fd(-1)
-        signal_handlers.give_back(self._on_signal, [_do_nothing])
-        for descriptor, identity in listeners.items():
-            # The front closes them when it drains; then the number may be that of another file.
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.fstat(descriptor), identity):
-                    os.close(descriptor)
 
     # ---- The front and the workers
 
@@ -198,7 +189,7 @@ class _Supervisor:
             self._exit_code = EXIT_FRONT_FAILED
         self._has_ended.set()
         # The main thread may still be in init(), or a handler of atexit may hang.
-        time.sleep(CLEAN_UP if self._phase == _DRAINING else KILL_AFTER)
+        time.sleep(CLEAN_UP if self._prepared and self._phase == _DRAINING else KILL_AFTER)
         ending.at_once(self._exit_code)
 
     def _is_over(self) -> bool:
@@ -344,3 +335,13 @@ class _Supervisor:
 
 def _do_nothing(*_: Any) -> None:
     """Signal handler."""
+
+
+def _forked(listeners: dict[int, os.stat_result]) -> None:
+    """Runs in children that the script forks: they must neither tell the server of their signals nor keep its port."""
+    signal.set_wakeup_fd(-1)
+    for descriptor, identity in listeners.items():
+        # The front closes them at its end; then the number may be that of another file.
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), identity):
+                os.close(descriptor)

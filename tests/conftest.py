@@ -32,8 +32,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests marked ``any_worker_class`` run once for each."""
+    if metafunc.definition.get_closest_marker("any_worker_class"):
+        metafunc.parametrize("worker_class", ["process", "thread"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def worker_class(request: pytest.FixtureRequest) -> str:
+    """What the servers of this test run the script in."""
+    return getattr(request, "param", "process")
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, worker_class: str) -> Iterator[Start]:
     """``start("echo.py", "--worker_count", "2", NAME="value")``: a server of this test's own, ready unless
     ``ready=False``. Stopped, and checked for leftovers, at the end."""
     with ExitStack() as stack:
@@ -42,7 +54,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         def start_one(script: str | None, *options: str, ready: bool = True, **more: Any) -> Server:
             folder = tmp_path / f"app{next(folders)}"
             folder.mkdir()
-            server = Server(folder, script, *options, **more)
+            server = Server(folder, script, *options, **{"AZMLINFSRV_WORKER_CLASS": worker_class, **more})
             stack.callback(server.stop)
             return server.wait_until_ready() if ready else server
 
@@ -50,7 +62,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_class: str) -> Iterator[Start]:
     """Like ``start``, but the same arguments give the same ready server throughout a test module."""
     servers: dict[object, Server] = {}
     with ExitStack() as stack:
@@ -58,7 +70,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         def get(script: str, *options: str, **more: Any) -> Server:
             key = (script, options, tuple(more.items()))
             if key not in servers:
-                server = Server(tmp_path_factory.mktemp("app"), script, *options, **more)
+                environment = {"AZMLINFSRV_WORKER_CLASS": worker_class, **more}
+                server = Server(tmp_path_factory.mktemp("app"), script, *options, **environment)
                 stack.callback(server.stop)
                 servers[key] = server.wait_until_ready()
             return servers[key]

@@ -339,6 +339,7 @@ class Server:
         # Not below pytest's own folder: socket paths have to be short.
         self._temporary = tempfile.TemporaryDirectory(prefix="azt-")
         self.temporary = Path(self._temporary.name)
+        self.has_threads = environment.get("AZMLINFSRV_WORKER_CLASS") == "thread"
         self._stdout, self._stderr = folder / "stdout", folder / "stderr"
         arguments = ["--port", str(self.port), *options]
         if script:
@@ -381,9 +382,12 @@ class Server:
             return False
 
     def wait_for_workers(self, count: int) -> list[int]:
-        """Until this many workers live that have said they are ready; their pids."""
+        """Until this many workers live that have said they are ready; their pids. Threads are counted dead or alive."""
 
         def ready() -> list[int] | None:
+            if self.has_threads:
+                said = self.ready_pids()
+                return said if len(said) == count else None
             workers = set(self.workers())
             ready = [pid for pid in self.ready_pids() if pid in workers]
             return ready if len(ready) == count == len(workers) else None
@@ -397,7 +401,9 @@ class Server:
     # ---- Processes
 
     def workers(self) -> list[int]:
-        """Pids of the worker processes, starting ones included."""
+        """Pids of the processes that run the script, starting ones included."""
+        if self.has_threads:
+            return [self.pid]
         front = self._fronts()
         return [stat.pid for stat in self._children() if stat.pid not in front]
 
@@ -451,7 +457,8 @@ class Server:
 
     def ready_pids(self) -> list[int]:
         """Pids of all workers that ever said they were ready."""
-        found = (re.fullmatch(r"Worker with pid (\d+) ready for serving traffic", r.message) for r in self.records())
+        said = re.compile(r"Worker with pid (\d+) ready for serving traffic(?: \(thread \d+\))?")
+        found = (said.fullmatch(record.message) for record in self.records())
         return [int(match[1]) for match in found if match]
 
     # ---- Requests

@@ -26,6 +26,7 @@ RAISES = line_of("fail.py", "# raises here")
 CALLS = line_of("fail.py", "# calls from here")
 
 
+@pytest.mark.any_worker_class
 @pytest.mark.parametrize(
     ("expression", "name", "line"),
     [
@@ -60,6 +61,7 @@ def test_a_script_error_is_an_opaque_reply_that_names_the_place(shared, expressi
     assert server.workers() == [worker]
 
 
+@pytest.mark.any_worker_class
 def test_a_script_error_is_logged_with_its_traceback(start):
     server = start("fail.py")
     server.score("ValueError('secret text')")
@@ -87,6 +89,7 @@ def test_success_has_no_error_location(shared):
     assert (response["x-ms-run-error-location"], response["x-ms-run-function-failed"]) == (None, "False")
 
 
+@pytest.mark.any_worker_class
 def test_error_details_put_the_traceback_into_the_reply(start):
     server = start("fail.py", "--error_details", SCORING_TIMEOUT_MS="77")
     details = server.score("Chatty()").json()
@@ -147,6 +150,7 @@ def test_a_script_may_swallow_the_limit(shared):
     assert (response.status, response.json()) == (200, "TimeoutError")
 
 
+@pytest.mark.any_worker_class
 def test_the_limit_does_not_strike_after_the_call(shared):
     server = shared("slow.py", SCORING_TIMEOUT_MS="200")
     with server.connect() as connection:
@@ -158,6 +162,7 @@ def test_the_limit_does_not_strike_after_the_call(shared):
     assert server.stderr() == ""
 
 
+@pytest.mark.any_worker_class
 def test_the_limit_does_not_cover_streaming(start):
     server = start("stream.py", SCORING_TIMEOUT_MS="100")
     with server.connect() as connection:
@@ -169,6 +174,7 @@ def test_the_limit_does_not_cover_streaming(start):
         assert connection.next_chunk() == b""
 
 
+@pytest.mark.any_worker_class
 def test_no_limit_is_zero(start):
     server = start("slow.py", SCORING_TIMEOUT_MS="0")
     with server.connect() as connection:
@@ -207,6 +213,7 @@ def test_the_worker_timeout_ends_a_call_and_its_worker(start):
     assert server.wait_for_record(f"Worker (pid:{worker})", level="C")
 
 
+@pytest.mark.any_worker_class
 def test_the_worker_timeout_does_not_cover_init(start):
     server = start("init_waits.py", WORKER_TIMEOUT="1", ready=False)
     eventually((server.folder / "waiting").exists, "init() runs")

@@ -75,6 +75,7 @@ def test_health_requests_are_not_logged(start):
 # ---- Starting, and without workers
 
 
+@pytest.mark.any_worker_class
 def test_a_starting_server_is_alive_and_not_ready_and_holds_requests(start):
     server = start("init_waits.py", ready=False)
     eventually((server.folder / "waiting").exists, "init() runs")
@@ -133,6 +134,7 @@ def test_health_is_fast_while_all_workers_are_stopped(start):
     assert [answer.result().json() for answer in waiting] == ["x"] * 4
 
 
+@pytest.mark.any_worker_class
 def test_health_is_fast_while_run_holds_the_interpreter(start):
     server = start("slow.py", SCORING_TIMEOUT_MS="1000")
     with server.connect() as connection:

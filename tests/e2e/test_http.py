@@ -57,6 +57,7 @@ def test_a_request_may_arrive_byte_by_byte(shared):
         assert connection.read().json() == "slow"
 
 
+@pytest.mark.any_worker_class
 def test_a_slow_client_costs_no_worker(shared):
     server = shared("echo.py")
     whole = request("POST", "/score", b"slow")
@@ -69,6 +70,7 @@ def test_a_slow_client_costs_no_worker(shared):
         assert in_body.send(whole[-2:]).read().json() == "slow"
 
 
+@pytest.mark.any_worker_class
 def test_a_client_that_does_not_read_costs_no_worker(shared):
     server = shared("echo.py")
     text = "x" * 5_000_000

@@ -39,6 +39,7 @@ def run_command(*command, **options):
 # ---- Stopping
 
 
+@pytest.mark.any_worker_class
 def test_term_finishes_what_runs_and_what_waits(start):
     server = start("wait.py")
     first, second = running(server, "a"), server.connect().send(request("POST", "/score", b"b"))
@@ -92,6 +93,7 @@ def test_methods_that_wait_for_the_script_wait_no_longer_than_others(start):
     assert server.request("OPTIONS", "/score").status == 503
 
 
+@pytest.mark.any_worker_class
 def test_term_ends_an_idle_server_quickly(start):
     server = start("echo.py", "--worker_count", "2")
     with server.connect() as idle:
@@ -103,6 +105,7 @@ def test_term_ends_an_idle_server_quickly(start):
         idle.assert_closed()
 
 
+@pytest.mark.any_worker_class
 def test_term_waits_no_longer_than_the_graceful_timeout(start):
     server = start("wait.py", "--graceful_timeout", "1")
     with running(server) as connection:
@@ -116,6 +119,7 @@ def test_term_waits_no_longer_than_the_graceful_timeout(start):
     assert server.ready_pids()
 
 
+@pytest.mark.any_worker_class
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_int_answers_everybody_and_ends_at_once(start, number):
     server = start("wait.py")
@@ -135,6 +139,7 @@ def test_int_answers_everybody_and_ends_at_once(start, number):
         assert time.monotonic() - began < 2
 
 
+@pytest.mark.any_worker_class
 def test_ctrl_c_reaches_the_whole_process_group(start):
     server = start("wait.py")
     with running(server) as connection:
@@ -144,6 +149,7 @@ def test_ctrl_c_reaches_the_whole_process_group(start):
     assert "KeyboardInterrupt" not in server.output()
 
 
+@pytest.mark.any_worker_class
 def test_int_ends_a_server_that_drains(start):
     server = start("wait.py")
     with running(server) as connection:
@@ -154,6 +160,7 @@ def test_int_ends_a_server_that_drains(start):
         assert server.wait_for_exit() == 0
 
 
+@pytest.mark.any_worker_class
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_server_that_starts_can_be_stopped(start, number):
     server = start("init_waits.py", ready=False)
@@ -183,6 +190,7 @@ def test_a_worker_that_ignores_the_end_is_killed(start, tmp_path):
 # ---- Scripts that cannot be served
 
 
+@pytest.mark.any_worker_class
 @pytest.mark.parametrize(
     ("script", "texts"),
     [
@@ -221,6 +229,7 @@ def test_a_failed_init_is_logged_as_people_search_for_it(start):
     assert messages[:2] == ["User's init function failed", "Encountered Exception Traceback (most recent call last):"]
 
 
+@pytest.mark.any_worker_class
 def test_requests_that_wait_for_a_script_that_cannot_start_are_answered(start, tmp_path):
     script = tmp_path / "score.py"
     script.write_text(
@@ -242,6 +251,7 @@ def test_requests_that_wait_for_a_script_that_cannot_start_are_answered(start, t
 # ---- Starting
 
 
+@pytest.mark.any_worker_class
 def test_a_port_in_use_is_told_at_once(start):
     port = Port()
     with socket.socket() as other:
@@ -322,6 +332,7 @@ def test_the_banner_is_printed_once(start):
 # ---- What is logged while serving
 
 
+@pytest.mark.any_worker_class
 def test_print_is_logged(start):
     server = start("prints.py")
     assert server.score("said in run").json() == "print"
@@ -380,6 +391,7 @@ def test_what_is_routed_nowhere_is_not_logged(start):
     assert not [r for r in server.records() if re.match(r"(GET /nowhere|PUT)", r.message)]
 
 
+@pytest.mark.any_worker_class
 def test_a_users_logging_json_decides(start):
     config = {
         "version": 1,

@@ -49,6 +49,7 @@ def test_a_slow_body_that_goes_on_is_no_pause(shared):
         assert connection.read().json() == "slowly"
 
 
+@pytest.mark.any_worker_class
 def test_a_run_may_take_longer_than_a_client(start):
     server = start("wait.py", "--client_timeout", LIMIT)
     with server.connect() as connection:
@@ -58,6 +59,7 @@ def test_a_run_may_take_longer_than_a_client(start):
         assert connection.read().status == 200
 
 
+@pytest.mark.any_worker_class
 def test_a_client_that_never_reads_is_cut(start):
     server = start("stream_for_ever.py", "--client_timeout", LIMIT)
     with server.connect() as connection:
@@ -75,6 +77,7 @@ def test_an_idle_connection_is_closed_after_a_while(shared):
         connection.assert_closed()
 
 
+@pytest.mark.any_worker_class
 def test_a_request_waits_no_longer_than_the_queue_timeout(start):
     server = start("wait.py", "--queue_timeout", LIMIT)
     with server.connect() as running, server.connect() as waiting:

@@ -304,6 +304,7 @@ def test_other_signals_change_nothing(start, number):
 # ---- The queue
 
 
+@pytest.mark.any_worker_class
 def test_a_client_that_leaves_the_queue_is_not_scored(start):
     server = start("wait.py")
     answer, _ = begin(server, "a")
@@ -317,6 +318,7 @@ def test_a_client_that_leaves_the_queue_is_not_scored(start):
     assert not (server.folder / "b.started").exists()
 
 
+@pytest.mark.any_worker_class
 def test_a_client_that_leaves_while_running_does_not_stop_it(start):
     server = start("wait.py")
     with server.connect() as leaving:
@@ -327,6 +329,7 @@ def test_a_client_that_leaves_while_running_does_not_stop_it(start):
     assert not server.records(level="E")
 
 
+@pytest.mark.any_worker_class
 def test_a_full_queue_refuses_at_once(start):
     server = start("wait.py", "--max_queue", "2")
     running, _ = begin(server, "a")
@@ -347,6 +350,7 @@ def test_a_full_queue_refuses_at_once(start):
     assert [connection.read().status for connection in queued] == [200, 200]
 
 
+@pytest.mark.any_worker_class
 def test_a_burst_is_answered_exactly_once(start):
     server = start("note.py", "--worker_count", "2")
     server.wait_for_workers(2)

@@ -14,6 +14,8 @@ import azureml_inference_server_http as package
 sys.path.append(str(SCRIPTS))
 import evaluate
 
+pytestmark = pytest.mark.any_worker_class
+
 INTERNAL = {"message": "An unexpected internal error occurred. Check the logs for more info."}
 NOT_FOUND = {
     "message": "The requested URL was not found on the server. If you entered the URL manually please check your "

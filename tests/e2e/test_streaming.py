@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from harness import eventually, request
 
+pytestmark = pytest.mark.any_worker_class
+
 SECOND = "sécond".encode()
 
 

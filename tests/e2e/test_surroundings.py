@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 from harness import SCRIPTS, eventually
 
+pytestmark = pytest.mark.any_worker_class
 
-def test_a_script_sees_what_it_always_saw(shared):
+
+def test_a_script_sees_what_it_always_saw(shared, worker_class):
     server = shared("surroundings.py")
     assert server.score().json() == {
         "name": "entry_module",
         "file": str(SCRIPTS / "surroundings.py"),
         "in sys.modules": False,
-        "main thread": True,
+        "main thread": worker_class == "process",
         "process of init": True,
         "loop is running": False,
         "flask is imported": False,

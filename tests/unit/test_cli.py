@@ -80,10 +80,15 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         print("processes start", os.environ.get("SERVER_PORT"))
         return 42
 
-    log_config, process = ModuleType("log_config"), ModuleType("process")
+    def threads_run(settings: Settings) -> int:
+        started.append(settings)
+        print("threads start")
+        return 43
+
+    log_config, process, threads = ModuleType("log_config"), ModuleType("process"), ModuleType("threads")
     log_config.configure, log_config.LogConfigError = configure, LogConfigError  # type: ignore[attr-defined]
-    process.run = process_run  # type: ignore[attr-defined]
-    for name, module in (("log_config", log_config), ("process", process)):
+    process.run, threads.run = process_run, threads_run  # type: ignore[attr-defined]
+    for name, module in (("log_config", log_config), ("process", process), ("threads", threads)):
         monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", module)
         monkeypatch.setattr(package, name, module, raising=False)
 
@@ -216,7 +221,8 @@ def meaning(prefix: str) -> str | None:
 def test_every_abbreviation(start: Start, prefix: str) -> None:
     expected = meaning(prefix)
     flagless = expected in ("--help", "--version", "--rest", "--error_details")
-    outcome = start("--entry_script", "s.py", prefix, *([] if flagless or expected is None else ["7123"]))
+    value = "process" if expected == "--worker_class" else "7123"
+    outcome = start("--entry_script", "s.py", prefix, *([] if flagless or expected is None else [value]))
     if expected is None:
         assert_usage_error(outcome, outcome.err.split("error: ")[1].strip())
         assert f"ambiguous option: {prefix} could match" in outcome.err
@@ -355,6 +361,20 @@ def test_order_of_a_start(start: Start) -> None:
         "processes start 7001",
     ]
     assert out.count("Azure ML Inferencing HTTP server") == 1
+
+
+def test_threads_take_over_where_they_are_asked_for(start: Start) -> None:
+    outcome = start("--entry_script", "s.py", "--worker_class", "thread")
+    assert (outcome.code, outcome.out.splitlines()[-1]) == (43, "threads start")
+
+
+def test_a_missing_native_module_is_told_on_one_line(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, f"{package.__name__}._core", None)
+    monkeypatch.delattr(package, "_core", raising=False)
+    outcome = start("--entry_script", "s.py")
+    assert outcome.code == 1
+    assert outcome.err.startswith("azmlinfsrv: error: the native module is missing.")
+    assert len(outcome.err.splitlines()) == 1
 
 
 def test_nothing_extra_is_said_without_reason(start: Start) -> None:

@@ -12,7 +12,9 @@ from azureml_inference_server_http import outputs
 from azureml_inference_server_http.api.aml_response import AMLResponse
 from azureml_inference_server_http.flask_context import FlaskContext, Request, build_environ, split_target
 
-SETTINGS = SimpleNamespace(host="0.0.0.0", port=5001, worker_count=1, server_version="azmlinfsrv/1.5.1")
+SETTINGS = SimpleNamespace(
+    host="0.0.0.0", port=5001, worker_class="process", worker_count=1, server_version="azmlinfsrv/1.5.1"
+)
 
 
 def request(method="POST", target="/score", headers=(("Host", "h:1"),), body=b"", peer="10.0.0.1:7", request_id="r"):
@@ -149,15 +151,24 @@ def test_environ():
     }
     assert environ["wsgi.input_terminated"] is True
     assert environ["wsgi.version"] == (1, 0)
-    assert (environ["wsgi.multithread"], environ["wsgi.run_once"]) == (False, False)
+    assert environ["wsgi.run_once"] is False
 
 
-@pytest.mark.parametrize(("workers", "multiprocess"), [(1, False), (2, True)])
-def test_server_variables(workers, multiprocess):
+@pytest.mark.parametrize(
+    ("kind", "count", "multiprocess", "multithread"),
+    [
+        ("process", 1, False, False),
+        ("process", 2, True, False),
+        ("thread", 1, False, False),
+        ("thread", 2, False, True),
+    ],
+)
+def test_server_variables(kind, count, multiprocess, multithread):
     kept = []
-    settings = SimpleNamespace(**{**vars(SETTINGS), "worker_count": workers})
+    settings = SimpleNamespace(**{**vars(SETTINGS), "worker_class": kind, "worker_count": count})
     FlaskContext(settings, lambda r: kept.append(r.environ), "r", False).call(request(), None)
     assert kept[0]["wsgi.multiprocess"] is multiprocess
+    assert kept[0]["wsgi.multithread"] is multithread
     assert (kept[0]["SERVER_NAME"], kept[0]["SERVER_PORT"]) == ("0.0.0.0", "5001")
     assert kept[0]["SERVER_SOFTWARE"] == "azmlinfsrv/1.5.1"
 

@@ -19,15 +19,6 @@ def records(caplog, monkeypatch):
     return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
-@pytest.fixture
-def taken():
-    """A port that somebody listens on."""
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        yield other.getsockname()[1]
-
-
 def settings(**changed):
     return SimpleNamespace(
         **{
@@ -41,15 +32,6 @@ def settings(**changed):
             **changed,
         }
     )
-
-
-# ---- Starting
-
-
-def test_a_listener_error_is_one_line_and_exit_code_1(taken, capsys):
-    assert process.run(settings(port=taken)) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"azmlinfsrv: error: port {taken} on 127.0.0.1 is in use")
 
 
 # ---- The loop

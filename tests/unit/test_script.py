@@ -36,6 +36,7 @@ def settings(tmp_path, monkeypatch):
         scoring_timeout_ms=400,
         host="0.0.0.0",
         port=5001,
+        worker_class="process",
         worker_count=1,
         server_version="azmlinfsrv/1.5.1",
     )
@@ -386,7 +387,7 @@ def test_flask_is_imported_only_if_the_script_did(tmp_path):
         from azureml_inference_server_http import script
         loaded = script.load(SimpleNamespace(app_root=sys.argv[1], entry_script="score.py", source_directory=None,
                                              model_dir=None, scoring_timeout_ms=1, host="", port=1,
-                                             worker_count=1, server_version=""))
+                                             worker_class="process", worker_count=1, server_version=""))
         loaded.initialize()
         print(loaded.needs_request, bool({"flask", "inference_schema", "numpy"} & set(sys.modules)))
     """)

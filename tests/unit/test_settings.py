@@ -61,6 +61,9 @@ def example(setting: Setting, number: int) -> tuple[Any, Any]:
     if setting.kind == settings_table.LOG_LEVEL:
         name = ("DEBUG", "WARNING", "ERROR", "CRITICAL")[number]
         return name, name
+    if setting.kind == settings_table.WORKER_CLASS:
+        name = ("process", "thread")[number % 2]
+        return name.title(), name
     return f"/value{number}", f"/value{number}"
 
 
@@ -521,3 +524,38 @@ def test_variables_of_ours_that_nothing_reads_are_named(load: Load, name: str, h
     assert load(environment={name: "1", "AZMLINFSRV_MAX_QUEUE": "5", "OTHER": "1"}).notices == (
         f"The environment variable {name} has no effect: there is no such setting.{hint}",
     )
+
+
+# ---- Worker threads
+
+
+@pytest.mark.parametrize(
+    ("environment", "setting", "left", "reason"),
+    [
+        ("WORKER_PRELOAD", "worker_preload", False, "threads always share one copy of the script"),
+        ("AZMLINFSRV_MAX_REQUESTS", "max_requests", 0, "a new thread would have the memory of the old one"),
+        ("AZMLINFSRV_MAX_WORKER_RSS", "max_worker_rss", 0, "a new thread would have the memory of the old one"),
+    ],
+)
+def test_what_only_a_process_can_do_is_off_for_threads_and_said(
+    load: Load, environment: str, setting: str, left: object, reason: str
+) -> None:
+    given = {environment: "true" if left is False else "7"}
+    resolved = load(environment={**given, "AZMLINFSRV_WORKER_CLASS": "thread"})
+    assert getattr(resolved, setting) == left
+    assert resolved.notices == (f"{environment} has no effect with --worker_class thread: {reason}.",)
+    assert load(environment=given).notices == ()
+
+
+def test_a_worker_class_has_one_of_two_names(load: Load) -> None:
+    (line,) = refusals(load, environment={"AZMLINFSRV_WORKER_CLASS": "gevent"})
+    assert line == (
+        "AZMLINFSRV_WORKER_CLASS='gevent' is not allowed: it must be process or thread "
+        "(environment variable AZMLINFSRV_WORKER_CLASS)"
+    )
+
+
+def test_windows_has_no_worker_processes(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings.sys, "platform", "win32")
+    (line,) = refusals(load, environment={"AZMLINFSRV_WORKER_CLASS": "process"})
+    assert "needs a system with fork()" in line

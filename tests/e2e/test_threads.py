@@ -1,0 +1,187 @@
+"""``--worker_class thread``: what is not as with processes. Tests marked ``any_worker_class`` have what is the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from harness import eventually, request
+
+
+@pytest.fixture(scope="module")
+def worker_class():
+    return "thread"
+
+
+def timeout(limit):
+    return {"message": f"Scoring timeout after {limit} ms"}
+
+
+def test_two_threads_run_at_the_same_time_in_one_process(start):
+    server = start("wait.py", "--worker_count", "2")
+    answers = [server.score_later(name) for name in "ab"]
+    for name in "ab":
+        eventually((server.folder / f"{name}.started").exists, f"{name} runs")
+    assert (server.folder / "inits").read_text() == f"{server.pid}\n"
+    for name in "ab":
+        (server.folder / f"{name}.go").touch()
+    assert [answer.result().json() for answer in answers] == [server.pid] * 2
+    pids = [server.pid] * 2
+    eventually(
+        lambda: [r.pid for r in server.records() if r.message.startswith("POST /score 200")] == pids, "the lines"
+    )
+    assert server.members() == [server.pid]
+
+
+# ---- Deadlines
+
+
+def test_python_code_over_the_limit_is_interrupted(start):
+    server = start("thread_calls.py", SCORING_TIMEOUT_MS="200")
+    began = time.monotonic()
+    response = server.score("spin 3600")
+    assert 0.2 <= time.monotonic() - began < 1.5
+    assert (response.status, response.json()) == (500, timeout(200))
+    assert response["x-ms-run-error-location"].startswith("thread_calls.py:")
+    assert response["x-ms-run-error-location"].endswith(" TimeoutError")
+    # The thread is as good as before.
+    assert server.score("next").json() == "worker-1"
+    assert len(server.ready_pids()) == 1
+
+
+def test_the_limit_never_strikes_a_later_call(start):
+    server = start("thread_calls.py", SCORING_TIMEOUT_MS="20")
+    near = 0.02
+    outcomes = []
+    with server.connect() as connection:
+        for _ in range(150):
+            # Both at once, so that the second is called right after the first has returned.
+            first = request("POST", "/score", f"spin {near}".encode())
+            connection.send(first + request("POST", "/score", b"spin 0.004"))
+            outcomes.append(connection.read().status)
+            second = connection.read()
+            assert (second.status, second.json()) == (200, "worker-1")
+            # Walks along the edge: a call that was interrupted is followed by a shorter one.
+            near += 0.0002 if outcomes[-1] == 200 else -0.0003
+    assert set(outcomes) == {200, 500}, "the calls were not near the limit"
+    assert server.stderr() == ""
+
+
+def test_a_sleeping_call_is_answered_in_time_and_its_thread_replaced(start):
+    server = start("thread_calls.py", SCORING_TIMEOUT_MS="200")
+    with server.connect() as connection:
+        connection.send(request("POST", "/score", b"sleep 4") + request("POST", "/score", b"next"))
+        began = time.monotonic()
+        response, following = connection.read(), connection.read()
+        assert time.monotonic() - began < 3.9
+    assert (response.status, response.json()) == (500, timeout(200))
+    assert following.json() == "worker-2"
+    record = server.wait_for_record("Worker thread 1 did not finish a request in time", level="C")
+    assert "A thread cannot be killed: another one takes its place" in record.message
+    server.wait_for_record("The call of worker thread 1 has returned, and the thread has ended.")
+    assert server.score("next").json() == "worker-2"
+
+
+def test_the_worker_timeout_is_answered_and_the_thread_replaced(start):
+    server = start("thread_calls.py", WORKER_TIMEOUT="1")
+    began = time.monotonic()
+    answer, later = server.score_later("sleep 3600"), server.score_later("spin 0")
+    response = answer.result()
+    assert 1 <= time.monotonic() - began < 5
+    assert (response.status, response["x-ms-run-function-failed"]) == (500, "True")
+    assert "WORKER_TIMEOUT" in response.json()["message"]
+    assert later.result().status == 200
+    assert server.score("next").json() == "worker-2"
+    # The stuck thread does not hold up the end.
+    began = time.monotonic()
+    server.signal(signal.SIGTERM)
+    assert server.wait_for_exit() == 0
+    assert time.monotonic() - began < 3
+
+
+# ---- The process
+
+
+def test_a_script_that_exits_ends_the_server(start):
+    server = start("thread_calls.py")
+    with server.connect() as connection:
+        connection.send(request("POST", "/score", b"exit 7"))
+        connection.assert_closed()
+    assert server.wait_for_exit() == 7
+
+
+def test_hup_is_refused_and_ttin_and_ttou_change_the_number(start):
+    server = start("thread_calls.py")
+    server.signal(signal.SIGHUP)
+    server.wait_for_record("HUP does nothing: replacing workers one by one needs --worker_class process.", level="W")
+    server.signal(signal.SIGTTIN)
+    eventually(lambda: len(server.ready_pids()) == 2, "a second thread")
+    names = []
+    for _ in range(2):
+        sleeping = server.score_later("sleep 0.3")
+        names.append(server.score("sleep 0.3").json())
+        names.append(sleeping.result().json())
+    assert set(names) == {"worker-1", "worker-2"}
+    tasks = f"/proc/{server.pid}/task"
+    before = len(os.listdir(tasks))
+    server.signal(signal.SIGTTOU)
+    eventually(lambda: len(os.listdir(tasks)) == before - 1, "the second thread has ended")
+    assert server.score("next").json() == "worker-1"
+
+
+def test_signal_handlers_of_a_script_run_on_the_main_thread(start):
+    server = start("thread_calls.py")
+    os.kill(server.pid, signal.SIGUSR2)
+    handled = server.folder / "handled"
+    eventually(lambda: handled.exists() and handled.read_text(), "the handler has run")
+    assert handled.read_text() == "MainThread"
+    assert server.score("next").status == 200
+
+
+def test_a_signal_handler_that_fails_harms_nobody(start, tmp_path):
+    script = tmp_path / "score.py"
+    script.write_text(
+        "import signal, sys\n"
+        "def init(): signal.signal(signal.SIGUSR2, lambda *_: sys.exit(9))\n"
+        "def run(data): return data\n"
+    )
+    server = start(str(script))
+    os.kill(server.pid, signal.SIGUSR2)
+    server.wait_for_record("A signal handler of the script failed", level="E")
+    assert server.score("next").json() == "next"
+
+
+def test_handlers_of_atexit_run_at_the_end(start, tmp_path):
+    script = tmp_path / "score.py"
+    script.write_text(
+        "import atexit, pathlib\n"
+        "def init(): atexit.register(lambda: pathlib.Path('left').touch())\n"
+        "def run(data): return data\n"
+    )
+    server = start(str(script))
+    server.signal(signal.SIGTERM)
+    assert server.wait_for_exit() == 0
+    assert (server.folder / "left").exists()
+
+
+def test_a_child_of_the_script_keeps_neither_the_port_nor_the_signals(start):
+    server = start("thread_calls.py")
+    child = server.score("fork").json()
+    try:
+        server.signal(signal.SIGKILL)
+        assert server.wait_for_exit() == -signal.SIGKILL
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+        os.kill(child, signal.SIGTERM)
+        eventually(lambda: child not in server.members(), "TERM ends the child")
+    finally:
+        if child in server.members():
+            os.kill(child, signal.SIGKILL)
+
+
+def test_what_only_processes_have_is_said(start):
+    server = start("echo.py", "--max_requests", "5", WORKER_PRELOAD="true")
+    messages = [record.message for record in server.records(level="W")]
+    assert [message.split(" has no effect")[0] for message in messages] == ["WORKER_PRELOAD", "--max_requests"]

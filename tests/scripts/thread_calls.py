@@ -1,0 +1,29 @@
+"""What worker threads do differently from processes, on request."""
+
+import os
+import pathlib
+import signal
+import threading
+import time
+
+
+def init():
+    signal.signal(signal.SIGUSR2, lambda *_: pathlib.Path("handled").write_text(threading.current_thread().name))
+
+
+def run(data):
+    verb, _, argument = data.partition(" ")
+    if verb == "spin":
+        end = time.perf_counter() + float(argument)
+        while time.perf_counter() < end:
+            pass
+    elif verb == "sleep":
+        time.sleep(float(argument))
+    elif verb == "exit":
+        os._exit(int(argument))
+    elif verb == "fork":
+        child = os.fork()
+        if child == 0:
+            time.sleep(3600)
+        return child
+    return threading.current_thread().name
