@@ -48,7 +48,9 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ListenError(f"--host {host}: {error.strerror or error}. {_REMEDY}") from error
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # On Windows that means something else: two servers on one port.
+        if os.name != "nt":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:

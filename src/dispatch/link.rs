@@ -130,6 +130,7 @@ impl Frames {
 
     /// The counter that says who owns the jobs of this connection. Without it the worker gets one job at a time, which
     /// is slower and no less right.
+    #[cfg_attr(not(unix), allow(unused_variables))]
     pub(super) fn take_claims(&mut self, hello: &Hello) -> Option<Claims> {
         match self {
             #[cfg(unix)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -185,3 +186,32 @@ def test_what_only_processes_have_is_said(start):
     server = start("echo.py", "--max_requests", "5", WORKER_PRELOAD="true")
     messages = [record.message for record in server.records(level="W")]
     assert [message.split(" has no effect")[0] for message in messages] == ["WORKER_PRELOAD", "--max_requests"]
+
+
+# As near to Windows as a test gets elsewhere: whatever of Unix alone is used is an AttributeError. The standard library
+# is imported before, as it decides by the platform, too.
+WITHOUT_UNIX = """
+import argparse, asyncio, atexit, faulthandler, importlib, inspect, json, logging.config, os, queue, select, selectors
+import signal, socket, subprocess, sys, tempfile, textwrap, threading, traceback, urllib.parse
+
+sys.platform = "win32"
+for name in ("fork", "register_at_fork", "waitpid", "WNOHANG", "killpg", "statvfs"):
+    delattr(os, name)
+for name in dir(signal):
+    kept = name in ("SIGTERM", "SIGINT", "SIGABRT", "SIGFPE", "SIGILL", "SIGSEGV", "SIG_DFL", "SIG_IGN")
+    if not kept and (name.startswith(("SIG", "ITIMER")) and name.isupper()):
+        delattr(signal, name)
+for name in ("pthread_sigmask", "pthread_kill", "setitimer", "getitimer", "alarm", "pause", "siginterrupt"):
+    delattr(signal, name)
+del select.poll, select.PIPE_BUF
+from azureml_inference_server_http import cli
+sys.exit(cli.main(sys.argv[4:]))
+"""
+
+
+def test_it_needs_nothing_of_unix(start):
+    server = start("echo.py", "--worker_count", "2", through=(sys.executable, "-c", WITHOUT_UNIX))
+    assert server.score("text").json() == "text"
+    server.signal(signal.SIGINT)
+    assert server.wait_for_exit() == 0
+    assert server.stderr() == ""
