@@ -70,7 +70,7 @@ pub(crate) fn work(
         #[cfg(unix)]
         Place::Socket(path) => {
             let caller = Caller::new(&script, settings, Deadline::by_signal(py)?);
-            match socket::FrontSocket::connect(py, path, hello, settings.max_request_size)? {
+            match socket::FrontSocket::connect(py, path, hello, settings.max_request_size, retiring)? {
                 Some(mut front) => serve(py, &mut front, &caller, retiring),
                 None => Ok(()),
             }

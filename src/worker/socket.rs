@@ -43,14 +43,40 @@ pub(super) struct FrontSocket {
     buffer: BytesMut,
     /// Frames read while a stream was being sent.
     early: VecDeque<Frame>,
+    life: Life,
+}
+
+/// Whether there is a reason to look for a front.
+struct Life {
     supervisor: nix::unistd::Pid,
+    /// Tells whether a signal has asked this process to finish.
+    retiring: Py<PyAny>,
+}
+
+impl Life {
+    /// False once the supervisor is gone, or this process is to finish.
+    fn goes_on(&self, py: Python<'_>) -> PyResult<bool> {
+        check_signals(py);
+        Ok(!self.is_orphaned() && !self.retiring.bind(py).call0()?.is_truthy()?)
+    }
+
+    fn is_orphaned(&self) -> bool {
+        nix::unistd::getppid() != self.supervisor
+    }
 }
 
 impl FrontSocket {
-    /// Connects and says hello; `None` if there is no front. Jobs may be `max_body` bytes long.
-    pub(super) fn connect(py: Python<'_>, path: PathBuf, mut hello: Hello, max_body: usize) -> PyResult<Option<Self>> {
-        let supervisor = nix::unistd::getppid();
-        let Some((stream, claims)) = open(py, &path, &mut hello, supervisor)? else { return Ok(None) };
+    /// Connects and says hello; `None` if there is no front. Jobs may be `max_body` bytes long. `retiring` is a callable
+    /// that tells whether a signal has asked this process to finish.
+    pub(super) fn connect(
+        py: Python<'_>,
+        path: PathBuf,
+        mut hello: Hello,
+        max_body: usize,
+        retiring: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<Self>> {
+        let life = Life { supervisor: nix::unistd::getppid(), retiring: retiring.clone().unbind() };
+        let Some((stream, claims)) = open(py, &path, &mut hello, &life)? else { return Ok(None) };
         Ok(Some(Self {
             stream,
             path,
@@ -60,7 +86,7 @@ impl FrontSocket {
             decoder: Decoder { max_body_len: max_body as u64, trusted: true },
             buffer: BytesMut::with_capacity(READ_SIZE),
             early: VecDeque::new(),
-            supervisor,
+            life,
         }))
     }
 }
@@ -91,7 +117,7 @@ impl Front for FrontSocket {
                 Ok(_) => {}
                 Err(error) if is_pause(&error) => {
                     check_signals(py);
-                    let orphaned = nix::unistd::getppid() != self.supervisor;
+                    let orphaned = self.life.is_orphaned();
                     return Ok(if orphaned { Received::FrontGone } else { Received::Nothing });
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
@@ -156,7 +182,7 @@ impl FrontSocket {
     fn reconnect(&mut self, py: Python<'_>) -> PyResult<bool> {
         self.buffer.clear();
         self.early.clear();
-        let Some((stream, claims)) = open(py, &self.path, &mut self.hello, self.supervisor)? else { return Ok(false) };
+        let Some((stream, claims)) = open(py, &self.path, &mut self.hello, &self.life)? else { return Ok(false) };
         (self.stream, self.claims, self.received) = (stream, claims, 0);
         Ok(true)
     }
@@ -174,14 +200,9 @@ fn send_some(stream: &UnixStream, parts: &[IoSlice<'_>]) -> nix::Result<usize> {
     sendmsg::<()>(stream.as_raw_fd(), parts, &[], flags, None)
 }
 
-/// Connects to whichever front listens, and says hello with a counter of its own. `None` once the supervisor is gone or
-/// patience has run out.
-fn open(
-    py: Python<'_>,
-    path: &Path,
-    hello: &mut Hello,
-    supervisor: nix::unistd::Pid,
-) -> PyResult<Option<(UnixStream, Option<Claims>)>> {
+/// Connects to whichever front listens, and says hello with a counter of its own. `None` once there is no reason to go on,
+/// or patience has run out.
+fn open(py: Python<'_>, path: &Path, hello: &mut Hello, life: &Life) -> PyResult<Option<(UnixStream, Option<Claims>)>> {
     let deadline = Instant::now() + RECONNECT_PATIENCE;
     loop {
         match py.detach(|| UnixStream::connect(path)) {
@@ -193,10 +214,12 @@ fn open(
                     return Ok(Some((stream, claims)));
                 }
             }
-            Err(_) if nix::unistd::getppid() != supervisor || Instant::now() >= deadline => return Ok(None),
+            Err(_) if Instant::now() >= deadline => return Ok(None),
             Err(_) => py.detach(|| std::thread::sleep(RECONNECT_PAUSE)),
         }
-        check_signals(py);
+        if !life.goes_on(py)? {
+            return Ok(None);
+        }
     }
 }
 
