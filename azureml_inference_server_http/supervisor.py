@@ -12,6 +12,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable
 
+from .back_off import BACK_OFF, CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY, Fronts, Series
 from .events import (
     Action,
     Event,
@@ -38,13 +39,6 @@ EXIT_FRONT_FAILED = 1
 EXIT_CANNOT_START = 3
 # A worker that ends with one of these before it was ready says: do not try again.
 FATAL_EXIT_CODES = (3, 4)
-# So many workers in a row died before one was ready: the command gives up.
-MAX_EARLY_DEATHS = 5
-# Seconds before the first, second, … new attempt after early deaths.
-BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-# A worker that dies within so many seconds of being ready may be one of a series: all but the first wait.
-STEADY = 10.0
-CRASH_BACK_OFF = BACK_OFF[:4]
 # Seconds until a worker is replaced that is too large again, or whose successor could not start.
 RECYCLE_PAUSE = 60.0
 # Seconds before a fork that failed is tried again.
@@ -71,9 +65,10 @@ class Supervisor:
         self.exit_code = EXIT_OK
         # "serving", then "draining" (TERM) or at once "stopping".
         self.phase = "serving"
-        self._early_deaths = 0
-        self._quick_deaths = 0
-        self._front_deaths = 0
+        # Of workers before they were ready, and soon after.
+        self._early_deaths = Series(*BACK_OFF)
+        self._quick_deaths = Series(0.0, *CRASH_BACK_OFF)
+        self._fronts = Fronts()
         # Old workers that still have to be replaced, one after the other.
         self._to_replace: list[int] = []
         self._reloading = False
@@ -91,7 +86,7 @@ class Supervisor:
         if isinstance(event, Started):
             actions: list[Action] = [SpawnFront(), *self._fill_up()]
         elif isinstance(event, Spawned):
-            actions = self._spawned(event)
+            actions = self._spawned(event, now)
         elif isinstance(event, SpawnFailed):
             actions = self._spawn_failed(event, now)
         elif isinstance(event, Exited):
@@ -126,9 +121,10 @@ class Supervisor:
             self._roster.ask()
         return [SpawnWorker()] * missing
 
-    def _spawned(self, event: Spawned) -> list[Action]:
+    def _spawned(self, event: Spawned, now: float) -> list[Action]:
         if event.is_front:
             self.front = event.pid
+            self._fronts.begin(now)
         else:
             self._roster.arrived(event.pid)
         if self.phase == "stopping":
@@ -172,13 +168,15 @@ class Supervisor:
     def _fill_up_after_crash(self, served: float, now: float) -> list[Action]:
         """Replace a worker that served for so many seconds: at once, as the request that it was running is what most
         likely killed it, unless workers keep dying young. However often they do, those that live go on serving."""
-        self._quick_deaths = self._quick_deaths + 1 if served < STEADY else 0
-        if self._quick_deaths < 2:
+        if served >= STEADY:
+            self._quick_deaths.end()
             return self._fill_up()
-        pause = CRASH_BACK_OFF[min(self._quick_deaths - 1, len(CRASH_BACK_OFF)) - 1]
+        pause = self._quick_deaths.add()
+        if not pause:
+            return self._fill_up()
         if self._spawn_workers_at is None:
             self._spawn_workers_at = now + pause
-        text = f"{self._quick_deaths} workers in a row died within {STEADY:g} s of being ready."
+        text = f"{self._quick_deaths.count} workers in a row died within {STEADY:g} s of being ready."
         return [Log("warning", f"{text} The next one is started in {pause:g} s.")]
 
     def _early_death(self, event: Exited, worker: Worker, how: str, now: float) -> list[Action]:
@@ -189,11 +187,11 @@ class Supervisor:
         if event.code in FATAL_EXIT_CODES and not serving:
             text = "The scoring script could not be started, see above."
             return [Log("error", text), *self._stop(event.code, now)]
-        self._early_deaths += 1
-        if self._early_deaths >= MAX_EARLY_DEATHS and not serving:
-            text = f"{self._early_deaths} workers in a row died before they were ready, the last one {how}. Giving up."
+        pause = self._early_deaths.add()
+        count = self._early_deaths.count
+        if count >= MAX_EARLY_DEATHS and not serving:
+            text = f"{count} workers in a row died before they were ready, the last one {how}. Giving up."
             return [Log("critical", text), *self._stop(EXIT_CANNOT_START, now)]
-        pause = BACK_OFF[min(self._early_deaths, len(BACK_OFF)) - 1]
         if self._spawn_workers_at is None:
             self._spawn_workers_at = now + pause
         return []
@@ -204,11 +202,10 @@ class Supervisor:
         if self.phase != "serving":
             return self._stop(self.exit_code, now, self._time_to_clean_up(now))
         # Nobody's request survives a front, but the listeners do: connections wait in their backlog meanwhile.
-        pause = 0.0 if self._front_deaths == 0 else BACK_OFF[min(self._front_deaths, len(BACK_OFF)) - 1]
-        self._front_deaths += 1
+        pause = self._fronts.end(now)
         how = describe_exit(event.code)
-        if self._front_deaths > MAX_EARLY_DEATHS:
-            text = f"{self._front_deaths} front processes in a row died, the last one {how}. Giving up."
+        if self._fronts.useless > MAX_EARLY_DEATHS:
+            text = f"{self._fronts.useless} front processes in a row died, the last one {how}. Giving up."
             return [Log("critical", text), *self._stop(EXIT_FRONT_FAILED, now)]
         self._spawn_front_at = now + pause
         return [Log("error", f"The front process (pid:{event.pid}) {how}. Starting another one.")]
@@ -232,8 +229,8 @@ class Supervisor:
             return [TellFront(f"retire {pid}")]
         if worker.ready_at is None:
             worker.ready_at = now
-        self._early_deaths = 0
-        self._front_deaths = 0
+        self._early_deaths.end()
+        self._fronts.useless = 0
         old, worker.replaces = worker.replaces, None
         if old is None:
             return []
