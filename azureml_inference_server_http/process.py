@@ -20,6 +20,7 @@ import traceback
 from typing import TYPE_CHECKING, Callable
 
 from . import ending, events, listeners, log_config, signal_handlers, stdio
+from .roster import longest_request
 from .supervisor import Supervisor
 from .worker_socket import WorkerSocket
 
@@ -79,7 +80,12 @@ class _Loop:
         # The line to the front of the moment, and what it said that does not end in a newline yet.
         self._front: socket.socket | None = None
         self._front_text = b""
-        self._state = Supervisor(settings.worker_count, settings.graceful_timeout, settings.worker_preload)
+        self._state = Supervisor(
+            settings.worker_count,
+            settings.graceful_timeout,
+            settings.worker_preload,
+            longest_request(settings.worker_timeout, settings.scoring_timeout_ms),
+        )
         self._exit_code: int | None = None
         # A child that is being forked is a front or a worker, not one that a preloaded script forks.
         self._is_forking = False

@@ -1,12 +1,26 @@
 """The workers that there are and those that have been asked for, and which of them replaces which.
 
-Bookkeeping for the decisions in ``supervisor.py``: nothing here decides, and nothing here touches the operating system.
-Runs in the supervisor process.
+Bookkeeping for the decisions in ``supervisor.py``, and by when a worker has to connect to a new front. Nothing here
+touches the operating system. Runs in the supervisor process.
 """
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+
+# Seconds that a worker which is free has for connecting to a new front, that front's start included.
+RECONNECT = 3.0
+# Seconds that native code in run() gets beyond SCORING_TIMEOUT_MS: the same number as in src/dispatch/rules.rs.
+INTERRUPT_GRACE = 2.0
+
+
+def longest_request(worker_timeout: float, scoring_timeout_ms: float) -> float | None:
+    """Seconds after which a front takes a worker for stuck that has not finished a request; None: never."""
+    limits = [worker_timeout] if worker_timeout else []
+    if scoring_timeout_ms:
+        limits.append(scoring_timeout_ms / 1000 + INTERRUPT_GRACE)
+    return min(limits, default=None)
 
 
 class Worker:
@@ -26,6 +40,9 @@ class Worker:
         self.follows_large = follows_large
         # When it is killed if it has not ended by then.
         self.kill_at: float | None = None
+        # Since when it has had no front, while that is so, and when it is taken for stuck if it has none by then.
+        self.lost_at: float | None = None
+        self.back_by: float | None = None
 
     @property
     def ready(self) -> bool:
@@ -35,8 +52,9 @@ class Worker:
 class Roster:
     """All workers by pid, and the forks under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest_request: float | None) -> None:
         self.workers: dict[int, Worker] = {}
+        self._longest_request = longest_request
         # One for each fork that was asked for: the worker it replaces, if any. They happen in this order.
         self._asked: list[int | None] = []
 
@@ -63,16 +81,41 @@ class Roster:
         self._asked = [None if replaced == pid else replaced for replaced in self._asked]
         return self.workers.pop(pid, None)
 
+    def lose_front(self, now: float) -> None:
+        """The front has died. What a worker does that retires was its last request: it need not come back."""
+        for worker in self.workers.values():
+            worker.back_by = None
+            if worker.ready and not worker.retiring and worker.lost_at is None:
+                worker.lost_at = now
+
+    def expect_back(self, now: float) -> None:
+        """Another front is there. A worker that was busy when the last one died may finish that first."""
+        if self._longest_request is None:
+            return
+        for worker in self.workers.values():
+            if worker.lost_at is not None:
+                worker.back_by = max(now, worker.lost_at + self._longest_request) + RECONNECT
+
     def missing(self, wanted: int) -> int:
         """How many have to be asked for so that ``wanted`` stay when all replacing is done."""
         staying = sum(not worker.retiring for worker in self.workers.values())
         surplus = sum(worker.replaces is not None for worker in self.workers.values())
         return max(0, wanted - (staying - surplus) - self._asked.count(None))
 
+    def wakeups(self) -> Iterator[float | None]:
+        """When something is due for a worker."""
+        for worker in self.workers.values():
+            yield from (worker.kill_at, worker.recycle_at, worker.back_by)
+
     def being_replaced(self) -> set[int]:
         """Workers whose successor is asked for or starting."""
         replaced = [*self._asked, *(worker.replaces for worker in self.workers.values())]
         return {pid for pid in replaced if pid is not None}
+
+
+def is_due(time: float | None, now: float) -> bool:
+    """Whether something that is planned, if it is, has to happen now."""
+    return time is not None and time <= now
 
 
 def describe_exit(code: int) -> str:

@@ -32,7 +32,7 @@ from .events import (
     Started,
     TellFront,
 )
-from .roster import Roster, Worker, describe_exit
+from .roster import Roster, Worker, describe_exit, is_due
 
 EXIT_OK = 0
 EXIT_FRONT_FAILED = 1
@@ -49,18 +49,22 @@ KILL_AFTER = 0.5
 CLEAN_UP = 5.0
 # Seconds that the front gets beyond its own time-outs before it is taken for stuck.
 FRONT_GRACE = 2.0
+# Of a worker that was busy when the last front died. No front can judge it, as it is connected to none.
+NOT_BACK = "did not connect to the new front within the time for a request (WORKER_TIMEOUT, SCORING_TIMEOUT_MS)"
 
 
 class Supervisor:
     """State of all children, and the rules."""
 
-    def __init__(self, worker_count: int, graceful_timeout: float, preloaded: bool = False) -> None:
+    def __init__(
+        self, worker_count: int, graceful_timeout: float, preloaded: bool = False, longest_request: float | None = None
+    ) -> None:
         self.worker_count = worker_count
         self.graceful_timeout = graceful_timeout
         # Workers are forked from a process that has loaded the script already.
         self.preloaded = preloaded
         self.front: int | None = None
-        self._roster = Roster()
+        self._roster = Roster(longest_request)
         self.workers = self._roster.workers
         self.exit_code = EXIT_OK
         # "serving", then "draining" (TERM) or at once "stopping".
@@ -94,7 +98,7 @@ class Supervisor:
         elif isinstance(event, Ready):
             actions = self._ready(event.pid, now)
         elif isinstance(event, KillWanted):
-            actions = self._kill_wanted(event)
+            actions = self._kill_wanted(event.pid, event.reason)
         elif isinstance(event, RecycleWanted):
             actions = self._recycle_wanted(event, now)
         elif isinstance(event, PreloadFailed):
@@ -107,9 +111,7 @@ class Supervisor:
 
     def next_wakeup(self) -> float | None:
         """When a Tick is due, or None."""
-        times = [self._spawn_front_at, self._spawn_workers_at, self._kill_front_at]
-        for worker in self.workers.values():
-            times += [worker.kill_at, worker.recycle_at]
+        times = [self._spawn_front_at, self._spawn_workers_at, self._kill_front_at, *self._roster.wakeups()]
         return min((time for time in times if time is not None), default=None)
 
     # ---- Children
@@ -125,6 +127,7 @@ class Supervisor:
         if event.is_front:
             self.front = event.pid
             self._fronts.begin(now)
+            self._roster.expect_back(now)
         else:
             self._roster.arrived(event.pid)
         if self.phase == "stopping":
@@ -202,6 +205,7 @@ class Supervisor:
         if self.phase != "serving":
             return self._stop(self.exit_code, now, self._time_to_clean_up(now))
         # Nobody's request survives a front, but the listeners do: connections wait in their backlog meanwhile.
+        self._roster.lose_front(now)
         pause = self._fronts.end(now)
         how = describe_exit(event.code)
         if self._fronts.useless > MAX_EARLY_DEATHS:
@@ -224,6 +228,7 @@ class Supervisor:
         worker = self.workers.get(pid)
         if worker is None:
             return []
+        worker.lost_at = worker.back_by = None
         if worker.retiring:
             # It was told so by a front that has died since.
             return [TellFront(f"retire {pid}")]
@@ -254,11 +259,11 @@ class Supervisor:
                 actions.append(Kill(pid, signal.SIGTERM))
         return actions
 
-    def _kill_wanted(self, event: KillWanted) -> list[Action]:
-        if event.pid not in self.workers:
+    def _kill_wanted(self, pid: int, reason: str) -> list[Action]:
+        if pid not in self.workers:
             return []
-        text = f"Worker (pid:{event.pid}) {event.reason}. It is killed and replaced."
-        return [Log("critical", text), Kill(event.pid, signal.SIGKILL)]
+        text = f"Worker (pid:{pid}) {reason}. It is killed and replaced."
+        return [Log("critical", text), Kill(pid, signal.SIGKILL)]
 
     def _recycle_wanted(self, event: RecycleWanted, now: float) -> list[Action]:
         worker = self.workers.get(event.pid)
@@ -280,7 +285,7 @@ class Supervisor:
 
     def _recycle_due(self, now: float) -> list[Action]:
         for pid, worker in self.workers.items():
-            if _is_due(worker.recycle_at, now):
+            if is_due(worker.recycle_at, now):
                 worker.recycle_at = None
                 self._to_replace.append(pid)
         return self._replace_next()
@@ -359,6 +364,7 @@ class Supervisor:
         for worker in self.workers.values():
             # Before it is ready there is nothing to clean up; init() may take any time.
             worker.kill_at = now + (patience if worker.ready else KILL_AFTER)
+            worker.back_by = None
         actions: list[Action] = []
         if self.front is not None:
             self._kill_front_at = now + FRONT_GRACE
@@ -367,20 +373,23 @@ class Supervisor:
 
     def _tick(self, now: float) -> list[Action]:
         actions: list[Action] = []
-        if _is_due(self._spawn_front_at, now):
+        if is_due(self._spawn_front_at, now):
             self._spawn_front_at = None
             actions.append(SpawnFront())
-        if _is_due(self._spawn_workers_at, now):
+        if is_due(self._spawn_workers_at, now):
             self._spawn_workers_at = None
             actions += [*self._fill_up(), *self._replace_next()]
-        if _is_due(self._kill_front_at, now):
+        if is_due(self._kill_front_at, now):
             self._kill_front_at = None
             if self.front is not None:
                 actions += [Log("error", "The front did not end in time."), Kill(self.front, signal.SIGKILL)]
         for pid, worker in self.workers.items():
-            if _is_due(worker.kill_at, now):
+            if is_due(worker.kill_at, now):
                 worker.kill_at = None
                 actions.append(Kill(pid, signal.SIGKILL))
+            if is_due(worker.back_by, now):
+                worker.back_by = None
+                actions += self._kill_wanted(pid, NOT_BACK)
         return [*actions, *self._recycle_due(now)]
 
     def _finish_if_done(self) -> list[Action]:
@@ -388,7 +397,3 @@ class Supervisor:
             return []
         self._finished = True
         return [Finish(self.exit_code)]
-
-
-def _is_due(time: float | None, now: float) -> bool:
-    return time is not None and time <= now

@@ -22,8 +22,8 @@ from azureml_inference_server_http.supervisor import Supervisor
 class World:
     """A supervisor whose forks always work, and a clock that the test moves."""
 
-    def __init__(self, worker_count=1, graceful_timeout=30.0, preloaded=False):
-        self.state = Supervisor(worker_count, graceful_timeout, preloaded)
+    def __init__(self, worker_count=1, graceful_timeout=30.0, preloaded=False, longest_request=None):
+        self.state = Supervisor(worker_count, graceful_timeout, preloaded, longest_request)
         self.now = 1000.0
         self.last_pid = 0
         self.fronts, self.workers = [], []

@@ -1,16 +1,36 @@
-"""What the supervisor does when a front dies, rule by rule, without a process."""
+"""What the supervisor does when a front dies, and with workers that do not come to the next one, without a process."""
 
 from __future__ import annotations
 
 import signal
 
 import pytest
-from supervisor_world import World, logs
+from supervisor_world import World, logs, without_logs
 
 from azureml_inference_server_http.back_off import CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY
-from azureml_inference_server_http.events import SpawnFront, TellFront, Tick
+from azureml_inference_server_http.events import Kill, SpawnFront, SpawnWorker, TellFront, Tick
+from azureml_inference_server_http.roster import INTERRUPT_GRACE, RECONNECT, longest_request
+from azureml_inference_server_http.supervisor import KILL_AFTER
 
 KILLED = -signal.SIGKILL
+LONGEST = 20.0
+
+
+@pytest.fixture
+def limited():
+    """A server with two workers that serve, and a limit for requests."""
+    world = World(worker_count=2, longest_request=LONGEST)
+    world.ready(*world.workers)
+    return world
+
+
+def lose_front(world):
+    """The front dies, and another one is there soon."""
+    world.exit(world.front, KILLED)
+    assert world.wake_up() == [SpawnFront()]
+
+
+# ---- The next front
 
 
 def test_the_first_death_of_a_front_is_made_good_at_once(two):
@@ -75,3 +95,88 @@ def test_a_retiring_worker_is_told_again_by_a_new_front(two):
     two.exit(two.front, KILLED)
     two.wake_up()
     assert TellFront(f"retire {second}") in two.ready(second)
+
+
+# ---- Workers that do not connect to it
+
+
+def test_a_worker_that_does_not_come_back_in_time_is_killed_and_replaced(limited):
+    stuck, fine = limited.workers
+    lose_front(limited)
+    limited.ready(fine)
+    assert limited.wait(LONGEST) == []
+    actions = limited.wait(RECONNECT)
+    assert without_logs(actions) == [Kill(stuck, signal.SIGKILL)]
+    (text,) = logs(actions, "critical")
+    assert f"(pid:{stuck})" in text
+    assert "WORKER_TIMEOUT" in text
+    assert SpawnWorker() in limited.exit(stuck, KILLED)
+    assert limited.state.next_wakeup() is None
+
+
+def test_workers_that_come_back_are_left_alone(limited):
+    lose_front(limited)
+    limited.ready(*limited.workers)
+    assert limited.state.next_wakeup() is None
+    assert limited.wait(LONGEST + RECONNECT) == []
+
+
+def test_without_a_limit_for_requests_a_busy_worker_may_stay_away(two):
+    lose_front(two)
+    assert two.state.next_wakeup() is None
+
+
+def test_the_time_for_a_request_goes_on_while_fronts_die_and_each_gives_time_to_connect(limited):
+    lose_front(limited)
+    limited.now += LONGEST - 1
+    lose_front(limited)
+    assert limited.state.next_wakeup() - limited.now == pytest.approx(1 + RECONNECT)
+    limited.now += 2
+    lose_front(limited)
+    assert limited.state.next_wakeup() - limited.now == pytest.approx(RECONNECT)
+
+
+def test_nobody_is_killed_for_want_of_a_front(limited):
+    limited.exit(limited.front, KILLED)
+    limited.now += LONGEST + RECONNECT
+    assert limited.tell(Tick()) == [SpawnFront()]
+
+
+def test_a_worker_that_is_not_ready_may_take_any_time():
+    world = World(longest_request=LONGEST)
+    lose_front(world)
+    assert world.state.next_wakeup() is None
+
+
+def test_a_worker_that_retires_when_the_front_dies_keeps_its_own_end(limited):
+    first, _ = limited.workers
+    limited.signal(signal.SIGTTOU)
+    lose_front(limited)
+    limited.ready(first)
+    assert limited.state.next_wakeup() is None
+
+
+def test_a_stuck_worker_that_is_to_retire_is_killed_and_not_replaced(limited):
+    first, stuck = limited.workers
+    lose_front(limited)
+    limited.ready(first)
+    limited.signal(signal.SIGTTOU)
+    assert without_logs(limited.wait(LONGEST + RECONNECT)) == [Kill(stuck, signal.SIGKILL)]
+    assert SpawnWorker() not in limited.exit(stuck, KILLED)
+
+
+def test_a_stop_has_limits_of_its_own(limited):
+    lose_front(limited)
+    limited.signal(signal.SIGINT)
+    stuck = [Kill(pid, signal.SIGKILL) for pid in limited.workers]
+    assert limited.wait(KILL_AFTER) == stuck
+    assert Kill(limited.front, signal.SIGKILL) in limited.wait(LONGEST + RECONNECT)
+    assert limited.state.next_wakeup() is None
+
+
+@pytest.mark.parametrize(
+    ("worker_timeout", "scoring_timeout_ms", "longest"),
+    [(0, 0, None), (300, 0, 300), (0, 500, 0.5 + INTERRUPT_GRACE), (300, 500, 0.5 + INTERRUPT_GRACE), (1, 500, 1)],
+)
+def test_the_earlier_limit_of_a_request_counts(worker_timeout, scoring_timeout_ms, longest):
+    assert longest_request(worker_timeout, scoring_timeout_ms) == longest
