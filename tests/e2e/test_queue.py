@@ -57,9 +57,9 @@ def test_clients_that_leave_the_queue_are_not_scored_and_hold_up_nobody(start):
     assert (refused.status, refused["retry-after"]) == (503, "1")
     for connection in connections[1:-1]:
         connection.close()
+    eventually(lambda: sum(" 503 " in record.message for record in server.records()) == 20, "the front saw them leave")
     # Their places are free again.
     later = queue_up(server, "after")
-    eventually(lambda: sum("503" in record.message for record in server.records()) >= 20, "the front saw them leave")
     (server.folder / "go").touch()
     assert [connection.read().json() for connection in (connections[0], connections[-1], *later)] == [
         "r0",
@@ -89,8 +89,9 @@ def test_the_ideal_queue_is_simulated_rightly():
 
 
 def measure(server, seed):
-    """(arrival, service time, latency) of requests on 12 kept-alive connections, a tenth of them slow; in seconds."""
-    seen = []
+    """Requests on 12 kept-alive connections, a tenth of them slow: their (arrival, service time, latency) in order of
+    arrival; and the median time of health checks from the same clients. In seconds."""
+    seen, checks = [], []
 
     def client(number):
         random = Random(f"{seed}/{number}")
@@ -98,6 +99,9 @@ def measure(server, seed):
             for _ in range(18):
                 time.sleep(random.expovariate(1 / 0.25))
                 wanted = SLOW if random.random() < 0.1 else FAST
+                began = time.monotonic()
+                assert connection.exchange("GET", "/livez").status == 200
+                checks.append(time.monotonic() - began)
                 began = time.monotonic()
                 response = connection.exchange("POST", "/score", str(wanted).encode())
                 latency = time.monotonic() - began
@@ -110,20 +114,21 @@ def measure(server, seed):
     for thread in clients:
         thread.join()
     assert len(seen) == 216
-    return sorted(seen)
+    return sorted(seen), statistics.median(checks)
 
 
 def test_fast_requests_fare_as_with_an_ideal_queue(start):
-    """Within 20 %, as promised. The clients share the machine with the server, so a bad moment is given another try."""
+    """Within 20 %, as promised. The clients share the machine with the server, so a bad moment is given another try.
+    And an ideal queue has to be reached as well: that takes as long as two health checks, one more for the worker."""
     server = start("sleep.py", "--worker_count", "2")
     server.wait_for_workers(2)
     ratios = []
     for attempt in range(3):
-        seen = measure(server, attempt)
+        seen, way = measure(server, attempt)
         ideal = ideal_latencies([(arrival, service) for arrival, service, _ in seen], 2)
         fast = [index for index, (_, service, _) in enumerate(seen) if service < SLOW / 2000]
         measured = statistics.median(seen[index][2] for index in fast)
-        ratios.append(measured / statistics.median(ideal[index] for index in fast))
+        ratios.append(measured / (statistics.median(ideal[index] for index in fast) + 2 * way))
         if ratios[-1] < 1.2:
             return
     raise AssertionError(f"the median of the fast requests is not within 20 % of the ideal: ratios {ratios}")
