@@ -7,6 +7,7 @@ The two quiet phases send the same requests, so that memory can be compared betw
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -52,7 +53,9 @@ def run(folder: Path, seconds: float, seed: int, worker_class: str = "process") 
             time.sleep(seconds)
             monkey.stop()
             # While requests still come in: everybody who waits has to be served.
-            found = [violation for script in servers for violation in _come_to_rest(script, servers[script])]
+            found = []
+            for script, server in servers.items():
+                found += _come_to_rest(server, WORKERS[script] if worker_class == "process" else 0)
         samples = {script: probe.stop() for script, probe in probes.items()}
         notes += traffic.notes() + _quiet_phase("after", ports, quiet, seed)
         after = memory.measure(list(servers.values()))
@@ -100,33 +103,43 @@ def _quiet_phase(name: str, ports: Mapping[str, int], seconds: float, seed: int)
     return traffic.notes()
 
 
-def _come_to_rest(script: str, server: Server) -> list[Violation]:
-    """Until the server has as many workers as at first, all of them ready."""
+def _come_to_rest(server: Server, workers: int) -> list[Violation]:
+    """Until the server is ready, with as many worker processes as at first."""
     deadline = time.monotonic() + REST
-    missing = None
+    missing = 0
     while time.monotonic() < deadline:
-        missing = WORKERS[script] - len(server.workers())
+        missing = workers - len(server.workers())
         if missing == 0 and server.get("/").status == 200:
             return []
         if missing:
             server.signal(signal.SIGTTIN if missing > 0 else signal.SIGTTOU)
         time.sleep(0.5)
-    log = "\n".join(server.stdout().splitlines()[-20:])
-    detail = f"{script} was not ready within {REST} s, with {missing} workers missing. Its log ends:\n{log}"
-    return [Violation("a server recovers", None, detail)]
+    detail = f"{server.folder.name} was not ready within {REST} s, with {missing} workers missing."
+    return [Violation("a server recovers", None, f"{detail} Its log ends:\n{_log_end(server)}")]
 
 
 def _end(server: Server) -> list[Violation]:
-    server.signal(signal.SIGTERM)
-    code = server.wait_for_exit(40)
-    eventually(lambda: not server.members(), "all processes are gone")
     found = []
-    if code != 0:
-        found.append(Violation("TERM ends the command with 0", None, f"it ended with {code}"))
+    server.signal(signal.SIGTERM)
+    try:
+        code = server.wait_for_exit(10)
+        eventually(lambda: not server.members(), "all processes are gone")
+    except (subprocess.TimeoutExpired, AssertionError):
+        found.append(
+            Violation("TERM ends the command with 0", None, f"{server.folder.name} goes on:\n{_log_end(server)}")
+        )
+        server.signal(signal.SIGINT)
+    else:
+        if code != 0:
+            found.append(Violation("TERM ends the command with 0", None, f"{server.folder.name} ended with {code}"))
     for text in ("panicked at", "makes no sense", "Refused a worker", "unexpected internal error"):
         if text in server.output():
             found.append(Violation("nothing breaks inside", None, f"{text!r} in the output of {server.folder.name}"))
     return found
+
+
+def _log_end(server: Server) -> str:
+    return "\n".join(server.stdout().splitlines()[-20:])
 
 
 def _of_health(script: str, latency: health.Latency, samples: list[health.Sample], seconds: float) -> list[Violation]:

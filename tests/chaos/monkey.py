@@ -24,7 +24,8 @@ from .traffic import Traffic
 PAUSE = 0.35
 # A worker stays stopped for one of these; the last is longer than a request may take.
 STOPS = (0.05, 0.2, 0.5, 1.0, 5.0)
-MOST_WORKERS = 4
+# Workers that a server may get beside its own.
+MOST_ADDED = 2
 FOR_EVER = float("inf")
 
 
@@ -47,7 +48,7 @@ class Deed(NamedTuple):
 
 
 class Monkey(threading.Thread):
-    """Acts until ``stop``; ``finish`` undoes what can be undone."""
+    """Acts until ``stop``, and then undoes what can be undone."""
 
     def __init__(self, servers: Mapping[str, Server], traffic: Traffic, seed: int, worker_class: str) -> None:
         super().__init__(name="monkey", daemon=True)
@@ -58,6 +59,7 @@ class Monkey(threading.Thread):
         self._actions = PROCESS_ACTIONS if worker_class == "process" else THREAD_ACTIONS
         # Stopped workers: script, and when the harm began and has to end.
         self._stopped: dict[int, tuple[str, float, float]] = {}
+        self._added: Counter[str] = Counter()
         self.diary: list[Deed] = []
         self.harms: list[Harm] = []
         self.front_deaths: list[Harm] = []
@@ -74,6 +76,10 @@ class Monkey(threading.Thread):
             if detail is not None:
                 self.diary.append(Deed(time.monotonic(), name, script, detail))
         self._resume_due(FOR_EVER)
+        for script in self._servers:
+            while self.remove_worker(script) is not None:
+                # Signals of one kind that come at once may be taken for one.
+                time.sleep(0.3)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -134,14 +140,16 @@ class Monkey(threading.Thread):
         return " ".join(filter(None, [self._kill(script, pid) for pid in new[:1]]))
 
     def add_worker(self, script: str) -> str | None:
-        if len(self._servers[script].workers()) >= MOST_WORKERS:
+        if self._added[script] == MOST_ADDED:
             return None
+        self._added[script] += 1
         self._servers[script].signal(signal.SIGTTIN)
         return ""
 
     def remove_worker(self, script: str) -> str | None:
-        if len(self._servers[script].workers()) < 2:
+        if self._added[script] == 0:
             return None
+        self._added[script] -= 1
         self._servers[script].signal(signal.SIGTTOU)
         return ""
 

@@ -84,7 +84,9 @@ class Report:
             ("fronts and supervisors", self.before.front, self.after.front),
             ("workers", self.before.workers, self.after.workers),
         ):
-            yield [name, f"{before:.1f}", f"{after:.1f}", f"{(after / before - 1) * 100:+.1f} %"]
+            # Worker threads have no memory of their own.
+            if before:
+                yield [name, f"{before:.1f}", f"{after:.1f}", f"{(after / before - 1) * 100:+.1f} %"]
 
     def _violations(self) -> Iterator[str]:
         counts = Counter(violation.promise for violation in self.violations)
