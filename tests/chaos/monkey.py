@@ -165,10 +165,15 @@ class Monkey(threading.Thread):
         return self._random.choice(sorted(workers)) if workers else None
 
     def _is_healthy(self, script: str) -> bool:
-        try:
-            return self._servers[script].get("/").status == 200
-        except OSError:
-            return False
+        return is_healthy(self._servers[script])
+
+
+def is_healthy(server: Server) -> bool:
+    """The server says that a worker is ready. A front that dies just then is not healthy."""
+    try:
+        return server.get("/").status == 200
+    except OSError:
+        return False
 
 
 def _send(pid: int, number: signal.Signals) -> None:

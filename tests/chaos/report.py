@@ -83,6 +83,7 @@ class Report:
         for name, before, after in (
             ("fronts and supervisors", self.before.front, self.after.front),
             ("workers", self.before.workers, self.after.workers),
+            ("all", sum(self.before), sum(self.after)),
         ):
             # Worker threads have no memory of their own.
             if before:
