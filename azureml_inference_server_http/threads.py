@@ -46,18 +46,19 @@ def run(settings: Settings) -> NoReturn:
     Raises ListenError before anything is started.
     """
     clients = listeners.open_all(settings)
-    supervisor = _Supervisor(settings, clients)
-    supervisor.catch_signals()
-    supervisor.start()
     # A reader of the log may be slow or gone: no thread may wait for that for long.
     if sys.platform != "win32" and log_config.find_user_config(settings) is None:
         stdio.take_over_log(_logger).patience = LOG_PATIENCE
-    prepared = worker.prepare(settings)
-    # init() may have used an event loop, which takes the wake-up socket away.
-    supervisor.catch_wakeups()
-    supervisor.post(partial(supervisor.script_loaded, prepared))
-    code = supervisor.wait_for_end()
-    atexit._run_exitfuncs()
+    supervisor = _Supervisor(settings, clients)
+    supervisor.catch_signals()
+    supervisor.start()
+    code = EXIT_FRONT_FAILED
+    try:
+        code = supervisor.wait_for_end(worker.prepare(settings))
+        atexit._run_exitfuncs()
+    except BaseException:
+        _logger.critical("The main thread failed. The server ends.", exc_info=True)
+    # Not by way of Python's own end, which a thread that is left behind may crash.
     ending.at_once(code)
 
 
@@ -136,10 +137,14 @@ class _Supervisor:
         with contextlib.suppress(BlockingIOError):
             self._wake_writer.send(b"\0")
 
-    def wait_for_end(self) -> int:
-        """Until the server has stopped; its exit code. Handlers for signals that the script has set run meanwhile."""
+    def wait_for_end(self, prepared: worker.Prepared | None) -> int:
+        """Serve this script until the server has stopped; its exit code."""
         while True:
+            # Handlers for signals that the script has set run in here, and may raise anything at any time.
             try:
+                # init() may have used an event loop, which takes the wake-up socket away.
+                self.catch_wakeups()
+                self.post(partial(self.script_loaded, prepared))
                 self._has_ended.wait()
             except BaseException:
                 _logger.exception("A signal handler of the script failed")
@@ -234,7 +239,9 @@ class _Supervisor:
             self._line.sendall(f"{line}\n".encode())
 
     def script_loaded(self, prepared: worker.Prepared | None) -> None:
-        """The main thread has come to the end of init()."""
+        """The main thread has come to the end of init(). It may say so again."""
+        if self._prepared is not None:
+            return
         if prepared is None:
             _logger.error("The scoring script could not be started, see above.")
             self._stop(EXIT_CANNOT_START)
