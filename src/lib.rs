@@ -19,6 +19,8 @@ pub mod dispatch;
 pub mod front;
 
 #[cfg(feature = "python")]
+mod allocator;
+#[cfg(feature = "python")]
 mod fd;
 #[cfg(feature = "python")]
 mod logging;

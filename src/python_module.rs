@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use log::LevelFilter;
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
-use crate::{fd, front, hub, logging, settings::Settings, worker};
+use crate::{allocator, fd, front, hub, logging, settings::Settings, worker};
 
 /// Where the front and the workers of one process meet: made once, given to `serve` and to every `work`.
 #[pyclass(frozen)]
@@ -53,6 +53,9 @@ mod _core {
             std::net::TcpListener::set_nonblocking(client, true)?;
         }
         sockets.supervisor.set_nonblocking(true)?;
+        if matches!(sockets.workers, front::Workers::Socket(_)) {
+            allocator::return_large_blocks();
+        }
         let drain = logging::install(py, level_filter(log_level), log_to_python)?;
         let served = py.detach(|| {
             let served = front::serve(settings, sockets);

@@ -421,17 +421,17 @@ impl Dispatcher {
         self.publish_ready();
     }
 
-    /// The worker is gone. Returns the job it was running, if any; the unstarted ones are queued again.
-    fn leave(&self, worker_id: u64) -> Option<Submission> {
+    /// The worker is gone. Returns the jobs it had started, usually one at most; the others are queued again.
+    fn leave(&self, worker_id: u64) -> Vec<Submission> {
         let mut state = self.state.borrow_mut();
-        let mut worker = state.workers.remove(&worker_id)?;
+        let Some(mut worker) = state.workers.remove(&worker_id) else { return Vec::new() };
         let unstarted = worker.take_back_unstarted();
         state.requeue(unstarted);
         state.assign();
         drop(state);
         self.publish_ready();
-        // Without claims it never had more than one.
-        worker.in_flight.pop_front().map(|job| job.submission)
+        // More than one if it could not send its replies any more.
+        worker.in_flight.into_iter().map(|job| job.submission).collect()
     }
 }
 

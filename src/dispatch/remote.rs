@@ -151,16 +151,16 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Answers the request that the worker was running when it was lost.
-    async fn settle(&self, running: Option<Submission>) {
+    /// Answers the requests that the worker had started when it was lost.
+    async fn settle(&self, started: Vec<Submission>) {
         let cause = self.dispatcher.exit_cause(self.worker, EXIT_CAUSE_PATIENCE).await;
         let cause = cause.unwrap_or_else(|| "closed its connection".to_owned());
         if let Some(open) = self.stream.take() {
             log::error!(target: "azmlinfsrv.front", "Worker {} {cause} in the middle of a streamed reply", self.worker);
             let _ = open.parts.send((Err(cause.clone()), None));
         }
-        if let Some(job) = running {
-            job.answer(Answer::Lost { pid: self.pid, cause });
+        for job in started {
+            job.answer(Answer::Lost { pid: self.pid, cause: cause.clone() });
         }
     }
 }

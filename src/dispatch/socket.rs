@@ -92,11 +92,12 @@ impl SocketLink {
             match self.stream.try_write_vectored(&slices[..outbox.len().min(MAX_PARTS)]) {
                 Ok(written) => advance(&mut outbox, written),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Full, or broken: then the reading task notices as well, and it is the one that handles the loss.
-                Err(_) => {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.full.set(true);
                     self.filled_up.notify_one();
                 }
+                // Broken. The reading task notices as well, and it is the one that handles the loss, after what can be read.
+                Err(_) => outbox.clear(),
             }
         }
     }

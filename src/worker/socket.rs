@@ -4,6 +4,7 @@
 //! so this end connects again and says hello again; the process, and with it the loaded model, stays.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     io::{self, IoSlice, Write as _},
     os::unix::net::UnixStream,
@@ -12,6 +13,7 @@ use std::{
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use nix::errno::Errno;
 use pyo3::prelude::*;
 use socket2::SockRef;
 
@@ -43,6 +45,8 @@ pub(super) struct FrontSocket {
     buffer: BytesMut,
     /// Frames read while a stream was being sent.
     early: VecDeque<Frame>,
+    /// Why a reply could not be sent.
+    failed: Cell<Option<Errno>>,
     life: Life,
 }
 
@@ -86,6 +90,7 @@ impl FrontSocket {
             decoder: Decoder { max_body_len: max_body as u64, trusted: true },
             buffer: BytesMut::with_capacity(READ_SIZE),
             early: VecDeque::new(),
+            failed: Cell::new(None),
             life,
         }))
     }
@@ -105,6 +110,14 @@ impl Front for FrontSocket {
     /// Python signal handlers run while it waits; what they raise goes to the script's log only.
     fn receive(&mut self, py: Python<'_>) -> PyResult<Received> {
         loop {
+            // What else has come on a lost connection must not be run for nobody.
+            match self.failed.take() {
+                None => {}
+                Some(Errno::EPIPE | Errno::ECONNRESET) if self.reconnect(py)? => {}
+                Some(Errno::EPIPE | Errno::ECONNRESET) => return Ok(Received::FrontGone),
+                // The script has closed the socket. Its number may belong to another file by now.
+                Some(error) => return Err(io::Error::from(error).into()),
+            }
             if let Some(frame) = self.next_decoded()? {
                 return Ok(Received::Frame(frame));
             }
@@ -142,7 +155,7 @@ impl Front for FrontSocket {
     /// If the front is gone the reply has no client left; the next read notices and connects again.
     fn send(&self, py: Python<'_>, mut head: Bytes, mut body: Bytes) {
         let stream = &self.stream;
-        py.detach(|| {
+        let failed = py.detach(|| {
             while !(head.is_empty() && body.is_empty()) {
                 match send_some(stream, &[IoSlice::new(&head), IoSlice::new(&body)]) {
                     Ok(written) => {
@@ -150,11 +163,15 @@ impl Front for FrontSocket {
                         head.advance(from_head);
                         body.advance(written - from_head);
                     }
-                    Err(nix::errno::Errno::EINTR) => {}
-                    Err(_) => return,
+                    Err(Errno::EINTR) => {}
+                    Err(error) => return Some(error),
                 }
             }
+            None
         });
+        if failed.is_some() {
+            self.failed.set(failed);
+        }
     }
 }
 
