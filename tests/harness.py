@@ -29,7 +29,9 @@ COMMAND = (sys.executable, "-m", "azureml_inference_server_http")
 # run that is killed leaves no servers behind. Not a preexec_fn: those are not safe once the test process has threads.
 TIED_TO_US = (
     *(sys.executable, "-I", "-S", "-c"),
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])",
+    # Ctrl-C is ignored in what a shell starts in the background, and with it in these tests.
+    "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, 9); signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "signal.signal(signal.SIGQUIT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
 )
 # Seconds that anything may take on a loaded machine; nothing is expected to need them.
 PATIENCE = 20.0

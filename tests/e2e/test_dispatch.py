@@ -53,7 +53,8 @@ def test_a_client_that_leaves_behind_a_slow_request_is_not_scored(start):
     (server.folder / "hold").touch()
     assert slow.read().status == 200
     assert server.score("end").status == 200
-    assert "left" not in notes(server)
+    # One may have been faster than the slow one.
+    assert notes(server)[notes(server).index("hold") :] == ["hold", "end"]
 
 
 def test_the_queue_timeout_holds_for_requests_sent_ahead(start):

@@ -28,6 +28,8 @@ def settings(**changed):
             "separate_health": False,
             "worker_count": 1,
             "graceful_timeout": 30,
+            "worker_timeout": 300,
+            "scoring_timeout_ms": 3600000,
             "worker_preload": False,
             **changed,
         }
