@@ -7,9 +7,10 @@ only send requests. ``harness.py`` owns how. Loaded by pytest before any test mo
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_class: str) -> Itera
             return servers[key]
 
         yield get
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Both ends of a pipe."""
+    reader, writer = os.pipe()
+    yield reader, writer
+    for descriptor in (reader, writer):
+        # A test may have closed it.
+        with suppress(OSError):
+            os.close(descriptor)

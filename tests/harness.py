@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -307,6 +308,19 @@ class Port:
 
     def release(self) -> None:
         self._socket.close()
+
+
+def fill(writer: int) -> int:
+    """Write to a pipe until nothing goes in any more; how many bytes that were.
+
+    Not in non-blocking mode, which would be the mode of everybody who has the pipe.
+    """
+    poll = select.poll()
+    poll.register(writer, select.POLLOUT)
+    written = 0
+    while poll.poll(0):
+        written += os.write(writer, b"x" * select.PIPE_BUF)
+    return written
 
 
 class Server:

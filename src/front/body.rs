@@ -52,7 +52,7 @@ pub async fn read(
 }
 
 /// Content-Length, if it was sent; the parser has checked that it is a number.
-pub fn declared_length(headers: &HeaderMap) -> Option<u64> {
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 

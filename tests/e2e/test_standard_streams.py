@@ -7,27 +7,7 @@ import select
 import signal
 
 import pytest
-from harness import eventually, is_running
-
-
-@pytest.fixture
-def pipe():
-    """Both ends of a pipe for the log."""
-    reader, writer = os.pipe()
-    yield reader, writer
-    for descriptor in (reader, writer):
-        try:
-            os.close(descriptor)
-        except OSError:
-            continue
-
-
-def fill(writer):
-    """Until nothing goes in any more. Not in non-blocking mode, which would be the server's as well."""
-    poll = select.poll()
-    poll.register(writer, select.POLLOUT)
-    while poll.poll(0):
-        os.write(writer, b"x" * select.PIPE_BUF)
+from harness import eventually, fill, is_running
 
 
 def drain(reader):

@@ -1,9 +1,19 @@
-"""Fixtures for the tests of the supervisor's decisions."""
+"""Fixtures for several files: the records of our logger, and servers for the tests of the supervisor's decisions."""
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from supervisor_world import World
+
+
+@pytest.fixture
+def records(caplog, monkeypatch):
+    """What was logged so far: level and text of each record."""
+    monkeypatch.setattr(logging.getLogger("azmlinfsrv"), "propagate", True)
+    caplog.set_level(logging.DEBUG, "azmlinfsrv")
+    return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 from types import SimpleNamespace
@@ -11,13 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 from azureml_inference_server_http import listeners
-
-
-@pytest.fixture
-def records(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("azmlinfsrv"), "propagate", True)
-    caplog.set_level(logging.DEBUG, "azmlinfsrv")
-    return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
 @pytest.fixture

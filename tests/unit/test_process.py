@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from types import SimpleNamespace
@@ -10,13 +9,6 @@ from types import SimpleNamespace
 import pytest
 
 from azureml_inference_server_http import events, process
-
-
-@pytest.fixture
-def records(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("azmlinfsrv"), "propagate", True)
-    caplog.set_level(logging.DEBUG, "azmlinfsrv")
-    return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
 def settings(**changed):

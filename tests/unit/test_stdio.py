@@ -4,35 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import sys
 
 import pytest
+from harness import fill
 
 from azureml_inference_server_http import stdio
 from azureml_inference_server_http.stdio import PatientStream
-
-
-@pytest.fixture
-def pipe():
-    """Both ends of a pipe."""
-    reader, writer = os.pipe()
-    yield reader, writer
-    for descriptor in (reader, writer):
-        try:
-            os.close(descriptor)
-        except OSError:
-            continue
-
-
-def fill(writer):
-    """Until nothing goes in any more; how many bytes that were."""
-    poll = select.poll()
-    poll.register(writer, select.POLLOUT)
-    written = 0
-    while poll.poll(0):
-        written += os.write(writer, b"x" * select.PIPE_BUF)
-    return written
 
 
 def say(stream, *lines):

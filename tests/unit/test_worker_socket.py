@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import socket
@@ -13,13 +12,6 @@ import pytest
 
 from azureml_inference_server_http import worker_socket
 from azureml_inference_server_http.worker_socket import WorkerSocket
-
-
-@pytest.fixture
-def records(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("azmlinfsrv"), "propagate", True)
-    caplog.set_level(logging.DEBUG, "azmlinfsrv")
-    return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
 @pytest.fixture
