@@ -422,9 +422,10 @@ def test_old_console_entry() -> None:
 
 
 def python(*arguments: str) -> str:
-    root = Path(__file__).resolve().parents[2]
+    """What a new interpreter prints that finds the package under test even with -S, installed or not."""
+    folder = Path(package.__file__ or "").parents[1]
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, cwd=root, timeout=30, check=True
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=folder, timeout=30, check=True
     ).stdout
 
 
