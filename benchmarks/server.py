@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -85,20 +85,20 @@ class Server:
             raise
 
     def stop(self) -> None:
-        """TERM to the group, and KILL to whatever is left of the candidate's processes after a while."""
+        """TERM to the group, and KILL to whatever is left of the candidate's processes after a while. None of them is
+        running when it returns."""
         processes = self.processes()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
-        deadline = time.monotonic() + STOP_SECONDS / 5
-        while any(map(_read_process, processes)) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
+        _wait_for_the_end(processes)
         for pid in processes:
             if _read_process(pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self._process.wait()
+        _wait_for_the_end(processes)
 
     def processes(self) -> list[int]:
         """Every process of the candidate: those of its session, and their descendants, as some servers start their
@@ -166,6 +166,12 @@ class _Process(NamedTuple):
 
     parent: int
     session: int
+
+
+def _wait_for_the_end(processes: Sequence[int]) -> None:
+    deadline = time.monotonic() + STOP_SECONDS / 5
+    while any(map(_read_process, processes)) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
 
 
 def _read_process(pid: int) -> _Process | None:
