@@ -114,8 +114,12 @@ class FlaskContext:
             call.failure = None  # its traceback refers back to this frame
 
     def _build_app(self) -> flask.Flask:
-        app = flask.Flask(
-            APPLICATION_NAME, root_path=_FOLDER, instance_path=os.path.join(_FOLDER, "instance"), static_folder="static"
+        app = _Application(
+            self._keep,
+            APPLICATION_NAME,
+            root_path=_FOLDER,
+            instance_path=os.path.join(_FOLDER, "instance"),
+            static_folder="static",
         )
         app.config["PROPAGATE_EXCEPTIONS"] = True
         main = flask.Blueprint("main", APPLICATION_NAME, root_path=_FOLDER)
@@ -125,7 +129,6 @@ class FlaskContext:
         methods = ["GET", "POST", "OPTIONS", "HEAD"]
         main.add_url_rule("/score", "handle_score", self._score, methods=methods, provide_automatic_options=False)
         app.register_blueprint(main)
-        app.after_request(self._keep)  # runs after what the script registered with after_this_request
         return app
 
     def _score(self) -> flask.Response:
@@ -164,6 +167,18 @@ class FlaskContext:
                 call.outcome = exc
         # Flask goes on with an empty answer: the body of the real one is read later, after the context ended.
         return self._ignored
+
+
+class _Application(flask.Flask):
+    """Gives ``keep`` the response of each call once ``after_this_request`` and the session have had their say, and
+    Flask what ``keep`` returns."""
+
+    def __init__(self, keep: Callable[[flask.Response], flask.Response], *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._keep = keep
+
+    def process_response(self, *arguments: Any) -> flask.Response:  # what comes before the response depends on Flask
+        return self._keep(super().process_response(*arguments))
 
 
 def _as_response(result: Any) -> flask.Response:

@@ -23,6 +23,7 @@ _logger = logging.getLogger("azmlinfsrv")
 # (status, own reason text or None, headers in order, body or chunks, whether run() returned an HTTP response)
 Rendered = tuple[int, Optional[str], list[tuple[str, str]], Union[bytes, Iterator[bytes]], bool]
 
+
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-authenticate", "te", "transfer-encoding", "upgrade"})
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -78,8 +79,24 @@ def render(result: Any, method: str) -> Rendered:
     return 200, None, [("Content-Type", "application/json")], to_json({} if result is None else result), False
 
 
+def json_is_changed() -> bool:
+    """Whether the script has replaced a part of the json module, so as to change how every result is written."""
+    return any(now is not before for now, before in zip(_replaceable(), _JSON))
+
+
+def _replaceable() -> tuple[object, ...]:
+    return json.dumps, json.JSONEncoder, json.JSONEncoder.default, vars(json).get("_default_encoder")
+
+
+_JSON = _replaceable()  # as imported, before the script is
+
+
 def to_json(value: Any) -> bytes:
     """``json.dumps`` defaults, extended by ``_to_plain``. Raises ResultTypeError naming the value that is wrong."""
+    if json_is_changed():
+        with contextlib.suppress(TypeError):  # what the script's own way cannot write, ours may
+            text = json.dumps(value)
+            return text if isinstance(text, bytes) else text.encode()
     try:
         return json.dumps(value, default=_to_plain).encode("ascii")
     except TypeError as exc:

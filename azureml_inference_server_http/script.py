@@ -44,6 +44,7 @@ MAX_LOCATION = 256
 _PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LIBRARY_FOLDER = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
+_IMPORTS_FLASK = re.compile(rb"\b(?:import|from)\b[^\n;#]*\bflask\b")
 _TRACEBACK = "Traceback (most recent call last):"
 _logger = logging.getLogger("azmlinfsrv")
 _script_logger = logging.getLogger("azmlinfsrv.user_script")
@@ -81,8 +82,14 @@ class Script:
 
     @property
     def needs_request(self) -> bool:
-        """Whether run() has to be called inside a Flask request context. True only once init() or run() used Flask."""
+        """Whether run() has to be called inside a Flask request context. True only once the script, or this class for
+        it, has imported Flask."""
         return self.mode == "raw" or "flask" in sys.modules
+
+    @property
+    def json_is_changed(self) -> bool:
+        """Whether every result has to be rendered by ``render``; see ``outputs.json_is_changed``."""
+        return outputs.json_is_changed()
 
     def initialize(self) -> None:
         """Call the script's init(). Logs the steps; raises ScriptLoadError, fully logged, if it fails in any way."""
@@ -95,7 +102,7 @@ class Script:
             _log_model_folder(self._settings.model_dir)
             raise ScriptLoadError("init() of the user script failed") from exc
         _script_logger.info("Users's init has completed successfully")
-        if self.needs_request:
+        if self.needs_request or self._may_import_flask():
             self._flask()  # now, not when the first client waits
 
     def query_input(self, query: bytes) -> str:
@@ -173,6 +180,13 @@ class Script:
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
         os._exit(code & 0xFF)
+
+    def _may_import_flask(self) -> bool:
+        """Whether run() may be the first to import Flask, and then wants the request: one of the user's own files that
+        are loaded by now has such a line."""
+        modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        files = {file for file in modules if isinstance(file, str) and _own_name(file, self._own_folders)}
+        return any(map(_imports_flask, files | {self.file}))
 
     def _flask(self) -> FlaskContext:
         if self._flask_context is None:
@@ -378,6 +392,12 @@ def _own_folders(file: str, settings: Settings) -> tuple[str, ...]:
         folders.add(os.path.join(settings.app_root, settings.source_directory))
     both = {os.path.abspath(folder) for folder in folders} | {os.path.realpath(folder) for folder in folders}
     return tuple(sorted((os.path.join(folder, "") for folder in both), key=len, reverse=True))
+
+
+def _imports_flask(file: str) -> bool:
+    with contextlib.suppress(OSError), open(file, "rb") as source:
+        return _IMPORTS_FLASK.search(source.read()) is not None
+    return False
 
 
 def _own_name(file: str, folders: tuple[str, ...]) -> str | None:

@@ -122,7 +122,7 @@ def _load(settings: Settings) -> Prepared | None:
         return None
     except ScriptLoadError:
         return None
-    return Prepared(script, {version: document.decode("ascii") for version, document in documents.items()})
+    return Prepared(script, {version: document.decode() for version, document in documents.items()})
 
 
 def _ignore(number: int, frame: object) -> None:

@@ -245,7 +245,8 @@ impl<'a, 'py> Caller<'a, 'py> {
     fn render(&self, py: Python<'py>, job: &Job, result: &Bound<'py, PyAny>, run_ms: f64) -> Reply {
         let run_ms = Some(run_ms);
         let origin = Origin::Result;
-        match output::to_json(result) {
+        let json = if self.script.json_is_changed { Err(output::Unusual) } else { output::to_json(result) };
+        match json {
             Ok(body) => Reply {
                 status: 200,
                 origin,

@@ -31,6 +31,8 @@ pub(super) struct Script<'py> {
     pub(super) input_name: Bound<'py, PyString>,
     /// True if `run` has a parameter `request_headers`.
     pub(super) pass_headers: bool,
+    /// True if the script has put its own functions in place of those of Python's json.
+    pub(super) json_is_changed: bool,
     /// `sys.modules`.
     modules: Bound<'py, PyDict>,
 }
@@ -51,6 +53,7 @@ impl<'py> Script<'py> {
             },
             input_name: object.getattr(intern!(py, "input_name"))?.cast_into()?,
             modules: py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?.cast_into()?,
+            json_is_changed: object.getattr(intern!(py, "json_is_changed"))?.is_truthy()?,
             pass_headers: object.getattr(intern!(py, "pass_headers"))?.is_truthy()?,
         })
     }

@@ -55,9 +55,30 @@ def test_flask_imported_by_init_gives_run_a_request_context(start, tmp_path):
     assert start(str(script)).score("x").json() == ["/score", "POST"]
 
 
-def test_flask_imported_by_run_gives_the_next_call_a_request_context(start):
+def test_flask_imported_by_run_gives_it_a_request_context(start):
     server = start("no_flask_until_run.py")
-    assert [server.score().json() for _ in range(3)][1:] == ["/score", "/score"]
+    assert [server.score().json() for _ in range(2)] == ["/score", "/score"]
+
+
+def test_flask_imported_in_hiding_gives_the_next_call_a_request_context(start, tmp_path):
+    script = tmp_path / "score.py"
+    script.write_text(
+        "import importlib\ndef init(): pass\n"
+        "def run(data): return importlib.import_module('fla' + 'sk').has_request_context()\n"
+    )
+    server = start(str(script))
+    assert [server.score().json() for _ in range(3)] == [False, True, True]
+
+
+def test_a_replaced_json_writes_every_result(start, tmp_path):
+    script = tmp_path / "score.py"
+    script.write_text(
+        "import functools, json\njson.dumps = functools.partial(json.dumps, ensure_ascii=False)\n"
+        "def init(): json.JSONEncoder.default = lambda self, value: sorted(value)\n"
+        "def run(data): return {2, 1} if data == 'set' else 'é'\n"
+    )
+    server = start(str(script))
+    assert [server.score(data).body for data in ("set", "text")] == [b"[1, 2]", '"é"'.encode()]
 
 
 def test_neighbours_of_the_current_folder_can_be_imported(start, tmp_path):

@@ -263,6 +263,23 @@ def test_after_this_request_changes_any_answer(result):
     assert is_response is isinstance(result, flask.Response)
 
 
+def test_each_answer_has_the_session_of_its_own_call():
+    def run(user):
+        flask.session["user"] = user
+        return user
+
+    context = FlaskContext(SETTINGS, run, "data", False)
+    context.app.secret_key = "k"
+    cookies = [
+        [value for name, value in outputs.render(context.call(request(), {"user": user}), "POST")[2]
+         if name == "Set-Cookie"]
+        for user in ("a", "b")
+    ]  # fmt: skip
+    assert [len(each) for each in cookies] == [1, 1]
+    assert cookies[0][0].startswith("session=")
+    assert cookies[0] != cookies[1]
+
+
 def test_failing_after_this_request_is_an_internal_error():
     def run(data):
         flask.after_this_request(lambda response: 1 / 0)

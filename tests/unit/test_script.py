@@ -380,7 +380,7 @@ def test_other_driver_modules_are_ignored(settings, value):
     assert load(settings, f"driver_module = {value}\n" + GOOD).input_name == "data"
 
 
-def test_flask_is_imported_only_if_the_script_did(tmp_path):
+def test_flask_is_imported_only_if_the_script_wants_it(tmp_path):
     code = textwrap.dedent("""
         import sys
         from types import SimpleNamespace
@@ -391,7 +391,10 @@ def test_flask_is_imported_only_if_the_script_did(tmp_path):
         loaded.initialize()
         print(loaded.needs_request, bool({"flask", "inference_schema", "numpy"} & set(sys.modules)))
     """)
-    for text, expected in ((GOOD, "False False"), (GOOD.replace("pass", "import flask"), "True True")):
+    in_init = GOOD.replace("pass", "import flask")
+    in_run = GOOD.replace("return", "from flask import request; return")
+    assert GOOD not in (in_init, in_run)
+    for text, expected in ((GOOD, "False False"), (in_init, "True True"), (in_run, "True True")):
         (tmp_path / "score.py").write_text(text)
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=30, check=True
