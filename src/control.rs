@@ -26,6 +26,10 @@ const MAX_LINE: usize = 4096;
 pub enum Order {
     /// `exited PID TEXT`: the process ended, and how.
     Exited(u32, String),
+    /// `stopped PID`: the process does nothing until it is continued (SIGSTOP).
+    Stopped(u32),
+    /// `continued PID`: it goes on (SIGCONT).
+    Continued(u32),
     /// `retire PID`: send this worker no more jobs and let it exit.
     Retire(u32),
     /// `drain`: stop accepting, finish what is queued and running, then return.
@@ -43,6 +47,8 @@ impl Order {
                 let (pid, cause) = rest.split_once(' ')?;
                 Self::Exited(pid.parse().ok()?, cause.to_owned())
             }
+            "stopped" => Self::Stopped(rest.parse().ok()?),
+            "continued" => Self::Continued(rest.parse().ok()?),
             "retire" => Self::Retire(rest.parse().ok()?),
             "drain" => Self::Drain,
             "stop" => Self::Stop,
@@ -123,6 +129,8 @@ mod tests {
     fn orders_are_read_from_their_lines() {
         let cause = "was killed by signal 9 (SIGKILL)";
         assert_eq!(Order::parse(&format!("exited 12 {cause}")), Some(Order::Exited(12, cause.to_owned())));
+        assert_eq!(Order::parse("stopped 12"), Some(Order::Stopped(12)));
+        assert_eq!(Order::parse("continued 12"), Some(Order::Continued(12)));
         assert_eq!(Order::parse("retire 7"), Some(Order::Retire(7)));
         assert_eq!(Order::parse("drain"), Some(Order::Drain));
         assert_eq!(Order::parse("stop"), Some(Order::Stop));
@@ -130,7 +138,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_order() {
-        for line in ["", "exited", "exited 12", "exited x y", "retire", "retire -1", "Stop"] {
+        for line in ["", "exited", "exited 12", "exited x y", "stopped", "continued x", "retire", "retire -1", "Stop"] {
             assert_eq!(Order::parse(line), None, "{line:?}");
         }
     }

@@ -306,6 +306,29 @@ impl Dispatcher {
         }
     }
 
+    /// The worker's process is stopped: what it has not started goes to others, and it gets nothing until it goes on.
+    /// One that is not connected is unknown here; the supervisor says it again when that worker is ready.
+    pub fn process_stopped(&self, pid: u32, now: Instant) {
+        let mut state = self.state.borrow_mut();
+        let Some(worker) = state.workers.values_mut().find(|worker| worker.pid == pid) else { return };
+        worker.stopped_since = Some(now);
+        let unstarted = worker.take_back_unstarted();
+        state.requeue(unstarted);
+        state.assign();
+        drop(state);
+        self.publish_ready();
+    }
+
+    /// The worker's process goes on after it was stopped.
+    pub fn process_continued(&self, pid: u32) {
+        let mut state = self.state.borrow_mut();
+        let Some(worker) = state.workers.values_mut().find(|worker| worker.pid == pid) else { return };
+        worker.stopped_since = None;
+        state.assign();
+        drop(state);
+        self.publish_ready();
+    }
+
     /// How the process ended, waiting up to `patience` for the supervisor's word.
     async fn exit_cause(&self, pid: u32, patience: std::time::Duration) -> Option<String> {
         let deadline = tokio::time::Instant::now() + patience;
@@ -393,9 +416,10 @@ impl Dispatcher {
         let mut overdue = Vec::new();
         self.state.borrow_mut().take_back(Worker::take_back_from_hung);
         for worker in self.state.borrow_mut().workers.values_mut() {
-            if let Some((submission, message)) = worker.take_overdue(now, &self.rules) {
-                self.supervisor.ask_to_kill(worker.pid, &format!("did not finish a request in time ({message})"));
-                overdue.push((submission, Answer::Overdue { pid: worker.hello.pid, message }));
+            if let Some((reply, message)) = worker.take_overdue(now, &self.rules) {
+                let fault = worker.fault();
+                self.supervisor.ask_to_kill(worker.pid, &format!("{fault} ({message})"));
+                overdue.push((reply, Answer::Overdue { pid: worker.hello.pid, message }));
             }
             worker.recycle_if_large(&self.rules, &self.supervisor);
         }

@@ -70,10 +70,10 @@ pub(super) fn resident_mib(pid: u32) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const RULES: Rules = Rules {
+    pub(in crate::dispatch) const RULES: Rules = Rules {
         max_queue: 1,
         scoring_timeout: Duration::from_millis(400),
         worker_timeout: Duration::from_secs(300),

@@ -105,6 +105,16 @@ def test_term_ends_an_idle_server_quickly(start):
         idle.assert_closed()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_worker_does_not_hold_up_the_end(start, number):
+    server = start("echo.py", "--graceful_timeout", "1")
+    for pid in server.workers():
+        os.kill(pid, signal.SIGSTOP)
+    server.wait_for_record("was stopped by")
+    server.signal(number)
+    assert server.wait_for_exit(5) == 0
+
+
 @pytest.mark.any_worker_class
 def test_term_waits_no_longer_than_the_graceful_timeout(start):
     server = start("wait.py", "--graceful_timeout", "1")
