@@ -9,10 +9,10 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+from ._core import INTERRUPT_GRACE
+
 # Seconds that a worker which is free has for connecting to a new front, that front's start included.
 RECONNECT = 3.0
-# Seconds that native code in run() gets beyond SCORING_TIMEOUT_MS: the same number as in src/dispatch/rules.rs.
-INTERRUPT_GRACE = 2.0
 
 
 def longest_request(worker_timeout: float, scoring_timeout_ms: float) -> float | None:

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::settings::Settings;
 
 /// `SCORING_TIMEOUT_MS` interrupts Python code in the worker itself. A call that is stuck in native code has this much
-/// more time before its client is answered here and its worker killed.
-const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
+/// more time before its client is answered here and its worker killed. The supervisor counts with it as well.
+pub const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
 
 /// The settings that decide about workers; see `settings_table.py`.
 #[derive(Debug, Clone)]
