@@ -216,8 +216,8 @@ class _Loop:
         elif verb == "kill" and pid.isdigit():
             self._handle(events.KillWanted(int(pid), text))
         elif verb == "recycle" and pid.isdigit():
-            # Of the two reasons there are, only this one names the setting.
-            self._handle(events.RecycleWanted(int(pid), text, too_large="--max_worker_rss" in text))
+            kind, _, reason = text.partition(" ")
+            self._handle(events.RecycleWanted(int(pid), reason, too_large=kind == "large"))
         else:
             _logger.error("The front said something that makes no sense: %r", line)
 

@@ -3,7 +3,7 @@
 //! Text, one message a line, so that the Python side needs no native code: `supervisor.py` is the other end and lists
 //! the same verbs. Runs in the front's event loop. The end of the stream means that the supervisor is gone.
 
-use std::{io, rc::Rc};
+use std::{fmt, io, rc::Rc};
 
 use bytes::{Buf, BytesMut};
 #[cfg(not(unix))]
@@ -57,6 +57,29 @@ impl Order {
     }
 }
 
+/// Why the front has a worker replaced. Written as `KIND TEXT`; the text is for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recycle {
+    /// It has served so many requests, which is as many as it may.
+    Served(u64),
+    /// It is larger than it may be.
+    Large {
+        /// Its resident memory.
+        mib: u64,
+        /// What it may have.
+        limit: u64,
+    },
+}
+
+impl fmt::Display for Recycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Served(requests) => write!(f, "served has served {requests} requests"),
+            Self::Large { mib, limit } => write!(f, "large uses {mib} MiB (--max_worker_rss {limit})"),
+        }
+    }
+}
+
 /// The front's end of the socket pair.
 pub struct Supervisor {
     stream: Line,
@@ -73,8 +96,8 @@ impl Supervisor {
         self.say(&format!("ready {pid}"));
     }
 
-    /// `recycle PID TEXT`: start a successor, and let this worker go when that is ready; the text is for the log.
-    pub fn ask_to_recycle(&self, pid: u32, reason: &str) {
+    /// `recycle PID KIND TEXT`: start a successor, and let this worker go when that is ready.
+    pub fn ask_to_recycle(&self, pid: u32, reason: Recycle) {
         self.say(&format!("recycle {pid} {reason}"));
     }
 

@@ -36,7 +36,7 @@ use self::{
 };
 use crate::{
     claims::Claims,
-    control::Supervisor,
+    control::{Recycle, Supervisor},
     frame::{Hello, Job, ReplyHead},
 };
 
@@ -370,7 +370,7 @@ impl Dispatcher {
         worker.served += 1;
         if worker.serves_at_most > 0 && worker.served >= worker.serves_at_most && !worker.recycling {
             worker.recycling = true;
-            self.supervisor.ask_to_recycle(worker.pid, &format!("has served {} requests", worker.served));
+            self.supervisor.ask_to_recycle(worker.pid, Recycle::Served(worker.served));
         }
         state.assign();
         Some(done.submission)

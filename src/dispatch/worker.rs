@@ -16,7 +16,11 @@ use super::{
     window::Window,
     Answer, Submission,
 };
-use crate::{claims::Claims, control::Supervisor, frame::Hello};
+use crate::{
+    claims::Claims,
+    control::{Recycle, Supervisor},
+    frame::Hello,
+};
 
 /// Nothing is sent ahead of time to a worker whose running job has taken this long, and what was sent is taken back: it
 /// may take very much longer.
@@ -130,7 +134,7 @@ impl Worker {
         }
         let Some(mib) = resident_mib(self.hello.pid).filter(|mib| *mib > rules.max_worker_rss) else { return };
         self.recycling = true;
-        supervisor.ask_to_recycle(self.pid, &format!("uses {mib} MiB (--max_worker_rss {})", rules.max_worker_rss));
+        supervisor.ask_to_recycle(self.pid, Recycle::Large { mib, limit: rules.max_worker_rss });
     }
 
     /// May it get a job now?

@@ -50,13 +50,14 @@ def loop(monkeypatch):
 
 def test_lines_of_the_front_become_events(loop):
     loop.front_side.sendall(
-        b"ready 12\nkill 13 did not return\nrecycle 14 has served 5 requests\n"
+        b"ready 12\nkill 13 did not return\nrecycle 14 served has served 5 requests\nrecycle 15 large uses 9 MiB\n"
     )
     loop._read_front()
     assert loop.events == [
         events.Ready(12),
         events.KillWanted(13, "did not return"),
         events.RecycleWanted(14, "has served 5 requests", too_large=False),
+        events.RecycleWanted(15, "uses 9 MiB", too_large=True),
     ]
 
 
