@@ -179,6 +179,14 @@ def test_a_server_that_starts_can_be_stopped(start, number):
     assert server.wait_for_exit(5) == 0
 
 
+def test_ctrl_c_while_the_command_is_imported_leaves_no_traceback(start):
+    # Found before the standard library's, as the command is started in this folder.
+    interrupts = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    server = start("echo.py", files={"argparse.py": interrupts}, ready=False)
+    assert server.wait_for_exit() == -signal.SIGINT
+    assert server.output() == "--- stdout\n--- stderr\n"
+
+
 def test_a_worker_that_ignores_the_end_is_killed(start, tmp_path):
     script = tmp_path / "score.py"
     script.write_text(
