@@ -1,12 +1,15 @@
 """Types of the Rust module (``src/python_module.rs``)."""
 
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
 from .script import Script
 from .settings import Settings
 
-__all__ = ["Hub", "check", "die_with_parent", "serve", "work"]
+__all__ = ["INTERRUPT_GRACE", "Hub", "check", "die_with_parent", "serve", "work"]
+
+# Seconds that native code in run() has beyond SCORING_TIMEOUT_MS.
+INTERRUPT_GRACE: Final[float]
 
 @final
 class Hub:

@@ -1,10 +1,10 @@
 """The entry point under the name that existing launch configurations use.
 
-Owns nothing; see ``cli.py``. Both ``azureml_inference_server_http.amlserver:run`` and
+Owns nothing; see ``__main__.py``. Both ``azureml_inference_server_http.amlserver:run`` and
 ``python -m azureml_inference_server_http.amlserver`` (documented for VS Code) start the server. Runs in the launcher.
 """
 
-from azureml_inference_server_http.cli import run
+from azureml_inference_server_http.__main__ import run
 
 __all__ = ["run"]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, Callable, NoReturn
@@ -49,11 +48,8 @@ _ORIGINAL = frozenset({"help"} | {setting.name for setting in SETTINGS if settin
 
 
 def run() -> NoReturn:
-    """Console entry: serve with the options of the command line, then exit with its code."""
+    """Serve with the options of the command line, then exit with its code. Entered through ``__main__.py``."""
     stdio.open_missing()
-    # Ctrl-C during the start ends it without a traceback. Where it was ignored already (nohup), it stays so.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main(sys.argv[1:]))
 
 

@@ -36,6 +36,19 @@ class Exited(NamedTuple):
     code: int
 
 
+class Stopped(NamedTuple):
+    """A child does nothing until it is continued: job control, not the end of it."""
+
+    pid: int
+    number: int
+
+
+class Continued(NamedTuple):
+    """A child that was stopped goes on."""
+
+    pid: int
+
+
 class Ready(NamedTuple):
     """The front says that this worker takes jobs."""
 
@@ -71,7 +84,20 @@ class Tick(NamedTuple):
     """The time of ``Supervisor.next_wakeup`` has come."""
 
 
-Event = Union[Started, Spawned, SpawnFailed, Exited, Ready, KillWanted, RecycleWanted, PreloadFailed, Signalled, Tick]
+Event = Union[
+    Started,
+    Spawned,
+    SpawnFailed,
+    Exited,
+    Stopped,
+    Continued,
+    Ready,
+    KillWanted,
+    RecycleWanted,
+    PreloadFailed,
+    Signalled,
+    Tick,
+]
 
 # ---- Actions
 

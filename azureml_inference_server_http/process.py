@@ -32,6 +32,8 @@ _logger = logging.getLogger("azmlinfsrv")
 
 # Seconds that a worker waits for a reader of its log before it goes on without.
 LOG_PATIENCE = 1.0
+# Milliseconds between two looks at stopped workers: not every system sends SIGCHLD when one goes on.
+LOOK_AGAIN = 500
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _HANDLED = (
     *_ENDING,
@@ -132,6 +134,9 @@ class _Loop:
         wakeup = self._state.next_wakeup()
         # Rounded up, or the last millisecond would be spent in a busy loop.
         timeout = None if wakeup is None else max(0, math.ceil((wakeup - time.monotonic()) * 1000))
+        one_is_stopped = any(worker.stopped for worker in self._state.workers.values())
+        if one_is_stopped:
+            timeout = LOOK_AGAIN if timeout is None else min(timeout, LOOK_AGAIN)
         # Not select(): a preloaded script may have opened more files than that can watch.
         poll = select.poll()
         for source in (self._wake_reader, self._front):
@@ -146,6 +151,8 @@ class _Loop:
             self._read_signals()
         if self._log is not None and self._log.descriptor in ready:
             self._write_log(self._log)
+        if one_is_stopped:
+            self._reap()
 
     def _write_log(self, log: stdio.PatientStream) -> None:
         log.flush()
@@ -173,14 +180,15 @@ class _Loop:
             if child is None:
                 return
             try:
-                pid, status = os.waitpid(child, os.WNOHANG)
+                # Stops and continuations for a debugger are not told here, but to the debugger.
+                pid, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
             # What a front said before it died still counts.
             self._read_front()
-            self._handle(events.Exited(pid, os.waitstatus_to_exitcode(status)))
+            self._handle(_event_of(pid, status))
 
     def _read_front(self) -> None:
         if self._front is None:
@@ -208,8 +216,8 @@ class _Loop:
         elif verb == "kill" and pid.isdigit():
             self._handle(events.KillWanted(int(pid), text))
         elif verb == "recycle" and pid.isdigit():
-            # Of the two reasons there are, only this one names the setting.
-            self._handle(events.RecycleWanted(int(pid), text, too_large="--max_worker_rss" in text))
+            kind, _, reason = text.partition(" ")
+            self._handle(events.RecycleWanted(int(pid), reason, too_large=kind == "large"))
         else:
             _logger.error("The front said something that makes no sense: %r", line)
 
@@ -371,6 +379,15 @@ class _Loop:
             self._worker_socket.remove()
             _logger.info("Stopped.")
             ending.at_once(self._exit_code)
+
+
+def _event_of(pid: int, status: int) -> events.Event:
+    """What ``waitpid`` says of a child."""
+    if os.WIFSTOPPED(status):
+        return events.Stopped(pid, os.WSTOPSIG(status))
+    if os.WIFCONTINUED(status):
+        return events.Continued(pid)
+    return events.Exited(pid, os.waitstatus_to_exitcode(status))
 
 
 def _do_nothing(number: int, frame: object) -> None:

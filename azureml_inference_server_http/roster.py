@@ -9,10 +9,10 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+from ._core import INTERRUPT_GRACE
+
 # Seconds that a worker which is free has for connecting to a new front, that front's start included.
 RECONNECT = 3.0
-# Seconds that native code in run() gets beyond SCORING_TIMEOUT_MS: the same number as in src/dispatch/rules.rs.
-INTERRUPT_GRACE = 2.0
 
 
 def longest_request(worker_timeout: float, scoring_timeout_ms: float) -> float | None:
@@ -38,6 +38,8 @@ class Worker:
         self.recycle_at: float | None = None
         # The one before it was replaced because it was too large.
         self.follows_large = follows_large
+        # Its process does nothing until it is continued.
+        self.stopped = False
         # When it is killed if it has not ended by then.
         self.kill_at: float | None = None
         # Since when it has had no front, while that is so, and when it is taken for stuck if it has none by then.
@@ -113,6 +115,14 @@ class Roster:
         return {pid for pid in replaced if pid is not None}
 
 
+def describe_signal(number: int) -> str:
+    """A signal by number, and by name if it has one."""
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
+
+
 def is_due(time: float | None, now: float) -> bool:
     """Whether something that is planned, if it is, has to happen now."""
     return time is not None and time <= now
@@ -120,10 +130,4 @@ def is_due(time: float | None, now: float) -> bool:
 
 def describe_exit(code: int) -> str:
     """How a process ended, as a verb phrase for messages to clients and logs."""
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        name = f" ({signal.Signals(-code).name})"
-    except ValueError:
-        name = ""
-    return f"was killed by signal {-code}{name}"
+    return f"exited with code {code}" if code >= 0 else f"was killed by {describe_signal(-code)}"

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from .back_off import BACK_OFF, CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY, Fronts, Series
 from .events import (
     Action,
+    Continued,
     Event,
     Exited,
     Finish,
@@ -30,9 +31,10 @@ from .events import (
     SpawnFront,
     SpawnWorker,
     Started,
+    Stopped,
     TellFront,
 )
-from .roster import Roster, Worker, describe_exit, is_due
+from .roster import Roster, Worker, describe_exit, describe_signal, is_due
 
 EXIT_OK = 0
 EXIT_FRONT_FAILED = 1
@@ -95,6 +97,8 @@ class Supervisor:
             actions = self._spawn_failed(event, now)
         elif isinstance(event, Exited):
             actions = self._exited(event, now)
+        elif isinstance(event, (Stopped, Continued)):
+            actions = self._stopped_or_continued(event)
         elif isinstance(event, Ready):
             actions = self._ready(event.pid, now)
         elif isinstance(event, KillWanted):
@@ -152,9 +156,7 @@ class Supervisor:
         if worker is None:
             return []
         how = describe_exit(event.code)
-        actions: list[Action] = []
-        if self.front is not None:
-            actions.append(TellFront(f"exited {event.pid} {how}"))
+        actions = self._tell_front(f"exited {event.pid} {how}")
         self._to_replace = [pid for pid in self._to_replace if pid != event.pid]
         expected = event.code in (0, -signal.SIGTERM) or not worker.ready
         if self.phase == "stopping" or (worker.retiring and expected):
@@ -167,6 +169,20 @@ class Supervisor:
         if not worker.retiring:
             actions += self._fill_up_after_crash(now - worker.ready_at, now)
         return [*actions, *self._replace_next()]
+
+    def _stopped_or_continued(self, event: Stopped | Continued) -> list[Action]:
+        """Job control. The front gives its requests to others, and has it killed after as long as one may take."""
+        worker = self.workers.get(event.pid)
+        if worker is None:
+            return []
+        worker.stopped = isinstance(event, Stopped)
+        if isinstance(event, Stopped):
+            how = f"was stopped by {describe_signal(event.number)}. It gets no requests until it is continued"
+            return [Log("warning", f"Worker (pid:{event.pid}) {how}."), *self._tell_front(f"stopped {event.pid}")]
+        return [Log("info", f"Worker (pid:{event.pid}) was continued."), *self._tell_front(f"continued {event.pid}")]
+
+    def _tell_front(self, line: str) -> list[Action]:
+        return [] if self.front is None else [TellFront(line)]
 
     def _fill_up_after_crash(self, served: float, now: float) -> list[Action]:
         """Replace a worker that served for so many seconds: at once, as the request that it was running is what most
@@ -229,17 +245,18 @@ class Supervisor:
         if worker is None:
             return []
         worker.lost_at = worker.back_by = None
+        # What was told before the worker connected to this front, or to the last one, is told again.
+        actions: list[Action] = [TellFront(f"stopped {pid}")] if worker.stopped else []
         if worker.retiring:
-            # It was told so by a front that has died since.
-            return [TellFront(f"retire {pid}")]
+            return [*actions, TellFront(f"retire {pid}")]
         if worker.ready_at is None:
             worker.ready_at = now
         self._early_deaths.end()
         self._fronts.useless = 0
         old, worker.replaces = worker.replaces, None
         if old is None:
-            return []
-        return [*self._retire([old], now), *self._replace_next()]
+            return actions
+        return [*actions, *self._retire([old], now), *self._replace_next()]
 
     def _retire(self, pids: Iterable[int], now: float) -> list[Action]:
         """Let workers go when they have answered what they have. They limit the time for their exit themselves

@@ -3,7 +3,7 @@
 //! Text, one message a line, so that the Python side needs no native code: `supervisor.py` is the other end and lists
 //! the same verbs. Runs in the front's event loop. The end of the stream means that the supervisor is gone.
 
-use std::{io, rc::Rc};
+use std::{fmt, io, rc::Rc};
 
 use bytes::{Buf, BytesMut};
 #[cfg(not(unix))]
@@ -26,6 +26,10 @@ const MAX_LINE: usize = 4096;
 pub enum Order {
     /// `exited PID TEXT`: the process ended, and how.
     Exited(u32, String),
+    /// `stopped PID`: the process does nothing until it is continued (SIGSTOP).
+    Stopped(u32),
+    /// `continued PID`: it goes on (SIGCONT).
+    Continued(u32),
     /// `retire PID`: send this worker no more jobs and let it exit.
     Retire(u32),
     /// `drain`: stop accepting, finish what is queued and running, then return.
@@ -43,11 +47,36 @@ impl Order {
                 let (pid, cause) = rest.split_once(' ')?;
                 Self::Exited(pid.parse().ok()?, cause.to_owned())
             }
+            "stopped" => Self::Stopped(rest.parse().ok()?),
+            "continued" => Self::Continued(rest.parse().ok()?),
             "retire" => Self::Retire(rest.parse().ok()?),
             "drain" => Self::Drain,
             "stop" => Self::Stop,
             _ => return None,
         })
+    }
+}
+
+/// Why the front has a worker replaced. Written as `KIND TEXT`; the text is for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recycle {
+    /// It has served so many requests, which is as many as it may.
+    Served(u64),
+    /// It is larger than it may be.
+    Large {
+        /// Its resident memory.
+        mib: u64,
+        /// What it may have.
+        limit: u64,
+    },
+}
+
+impl fmt::Display for Recycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Served(requests) => write!(f, "served has served {requests} requests"),
+            Self::Large { mib, limit } => write!(f, "large uses {mib} MiB (--max_worker_rss {limit})"),
+        }
     }
 }
 
@@ -67,8 +96,8 @@ impl Supervisor {
         self.say(&format!("ready {pid}"));
     }
 
-    /// `recycle PID TEXT`: start a successor, and let this worker go when that is ready; the text is for the log.
-    pub fn ask_to_recycle(&self, pid: u32, reason: &str) {
+    /// `recycle PID KIND TEXT`: start a successor, and let this worker go when that is ready.
+    pub fn ask_to_recycle(&self, pid: u32, reason: Recycle) {
         self.say(&format!("recycle {pid} {reason}"));
     }
 
@@ -123,6 +152,8 @@ mod tests {
     fn orders_are_read_from_their_lines() {
         let cause = "was killed by signal 9 (SIGKILL)";
         assert_eq!(Order::parse(&format!("exited 12 {cause}")), Some(Order::Exited(12, cause.to_owned())));
+        assert_eq!(Order::parse("stopped 12"), Some(Order::Stopped(12)));
+        assert_eq!(Order::parse("continued 12"), Some(Order::Continued(12)));
         assert_eq!(Order::parse("retire 7"), Some(Order::Retire(7)));
         assert_eq!(Order::parse("drain"), Some(Order::Drain));
         assert_eq!(Order::parse("stop"), Some(Order::Stop));
@@ -130,7 +161,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_order() {
-        for line in ["", "exited", "exited 12", "exited x y", "retire", "retire -1", "Stop"] {
+        for line in ["", "exited", "exited 12", "exited x y", "stopped", "continued x", "retire", "retire -1", "Stop"] {
             assert_eq!(Order::parse(line), None, "{line:?}");
         }
     }

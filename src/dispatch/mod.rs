@@ -9,6 +9,7 @@
 
 pub mod link;
 mod local;
+mod pool;
 pub mod queue;
 mod remote;
 pub mod rules;
@@ -17,26 +18,16 @@ mod socket;
 pub mod window;
 mod worker;
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap, VecDeque},
-    rc::Rc,
-    time::Instant,
-};
+use std::{cell::RefCell, rc::Rc, time::Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch, Notify};
 
 pub use self::remote::Part;
-use self::{
-    link::Link,
-    queue::{Full, Queue},
-    rules::Rules,
-    worker::{InFlight, Worker},
-};
+use self::{link::Link, pool::State, queue::Full, rules::Rules, worker::Worker};
 use crate::{
     claims::Claims,
-    control::Supervisor,
+    control::{Recycle, Supervisor},
     frame::{Hello, Job, ReplyHead},
 };
 
@@ -102,18 +93,6 @@ impl Submission {
     }
 }
 
-struct State {
-    queue: Queue<Submission>,
-    workers: BTreeMap<u64, Worker>,
-    next_worker: u64,
-    next_job: u64,
-    stopped: bool,
-    /// Told when a worker gets a job while it has another.
-    prefetched: Rc<Notify>,
-    /// How processes ended, until their worker's loss is handled.
-    exits: HashMap<u32, String>,
-}
-
 /// Handle to the pool and its queue; clones share it.
 #[derive(Clone)]
 pub struct Dispatcher {
@@ -162,17 +141,8 @@ impl Drop for Pending {
 impl Dispatcher {
     /// An empty pool. Replies may be as long as frames allow.
     pub fn new(rules: Rules, supervisor: Rc<Supervisor>) -> Self {
-        let state = State {
-            queue: Queue::new(rules.max_queue),
-            workers: BTreeMap::new(),
-            next_worker: 0,
-            next_job: 0,
-            stopped: false,
-            prefetched: Rc::default(),
-            exits: HashMap::new(),
-        };
         Self {
-            state: Rc::new(RefCell::new(state)),
+            state: Rc::new(RefCell::new(State::new(rules.max_queue))),
             script: watch::Sender::new(None),
             ready: watch::Sender::new(0),
             exits_changed: Rc::default(),
@@ -279,9 +249,7 @@ impl Dispatcher {
     /// False if no such worker is connected.
     pub fn retire(&self, pid: u32) -> bool {
         let mut state = self.state.borrow_mut();
-        let Some(worker) = state.workers.values_mut().find(|worker| worker.pid == pid) else {
-            return false;
-        };
+        let Some(worker) = state.worker(pid) else { return false };
         worker.retiring = true;
         worker.link.send(crate::frame::encode_bare(crate::frame::Kind::Retire), Bytes::new());
         drop(state);
@@ -293,7 +261,7 @@ impl Dispatcher {
     /// the worker is gone all the same.
     pub fn process_exited(&self, pid: u32, cause: String) {
         let mut state = self.state.borrow_mut();
-        let link = state.workers.values().find(|worker| worker.pid == pid).map(|worker| worker.link.clone());
+        let link = state.worker(pid).map(|worker| worker.link.clone());
         // Workers that die before they connect leave an entry that nobody fetches; a few are kept, not all.
         if state.exits.len() >= 64 {
             state.exits.clear();
@@ -304,6 +272,29 @@ impl Dispatcher {
         if let Some(link) = link {
             link.close();
         }
+    }
+
+    /// The worker's process is stopped: what it has not started goes to others, and it gets nothing until it goes on.
+    /// One that is not connected is unknown here; the supervisor says it again when that worker is ready.
+    pub fn process_stopped(&self, pid: u32, now: Instant) {
+        let mut state = self.state.borrow_mut();
+        let Some(worker) = state.worker(pid) else { return };
+        worker.stopped_since = Some(now);
+        let unstarted = worker.take_back_unstarted();
+        state.requeue(unstarted);
+        state.assign();
+        drop(state);
+        self.publish_ready();
+    }
+
+    /// The worker's process goes on after it was stopped.
+    pub fn process_continued(&self, pid: u32) {
+        let mut state = self.state.borrow_mut();
+        let Some(worker) = state.worker(pid) else { return };
+        worker.stopped_since = None;
+        state.assign();
+        drop(state);
+        self.publish_ready();
     }
 
     /// How the process ended, waiting up to `patience` for the supervisor's word.
@@ -347,7 +338,7 @@ impl Dispatcher {
         worker.served += 1;
         if worker.serves_at_most > 0 && worker.served >= worker.serves_at_most && !worker.recycling {
             worker.recycling = true;
-            self.supervisor.ask_to_recycle(worker.pid, &format!("has served {} requests", worker.served));
+            self.supervisor.ask_to_recycle(worker.pid, Recycle::Served(worker.served));
         }
         state.assign();
         Some(done.submission)
@@ -393,9 +384,10 @@ impl Dispatcher {
         let mut overdue = Vec::new();
         self.state.borrow_mut().take_back(Worker::take_back_from_hung);
         for worker in self.state.borrow_mut().workers.values_mut() {
-            if let Some((submission, message)) = worker.take_overdue(now, &self.rules) {
-                self.supervisor.ask_to_kill(worker.pid, &format!("did not finish a request in time ({message})"));
-                overdue.push((submission, Answer::Overdue { pid: worker.hello.pid, message }));
+            if let Some((reply, message)) = worker.take_overdue(now, &self.rules) {
+                let fault = worker.fault();
+                self.supervisor.ask_to_kill(worker.pid, &format!("{fault} ({message})"));
+                overdue.push((reply, Answer::Overdue { pid: worker.hello.pid, message }));
             }
             worker.recycle_if_large(&self.rules, &self.supervisor);
         }
@@ -433,53 +425,4 @@ impl Dispatcher {
         // More than one if it could not send its replies any more.
         worker.in_flight.into_iter().map(|job| job.submission).collect()
     }
-}
-
-impl State {
-    /// Puts jobs that no worker started back at the head of the queue, in their order.
-    fn requeue(&mut self, jobs: VecDeque<InFlight>) {
-        for job in jobs.into_iter().rev() {
-            if !job.submission.is_abandoned() {
-                self.queue.push_front(job.id, job.submission);
-            }
-        }
-    }
-
-    /// Asks every worker for jobs to take back, and hands them out again.
-    fn take_back(&mut self, from: impl Fn(&mut Worker, Instant) -> VecDeque<InFlight>) {
-        let now = Instant::now();
-        let mut jobs: Vec<InFlight> = self.workers.values_mut().flat_map(|worker| from(worker, now)).collect();
-        if jobs.is_empty() {
-            return;
-        }
-        // The order in which they were submitted, whichever worker had them.
-        jobs.sort_by_key(|job| job.id);
-        self.requeue(jobs.into());
-        self.assign();
-    }
-
-    /// Hands out queued jobs for as long as a worker may take one.
-    fn assign(&mut self) {
-        let now = Instant::now();
-        while !self.queue.is_empty() {
-            let Some(worker) = next_worker(&mut self.workers, now) else {
-                return;
-            };
-            let Some((id, submission)) = self.queue.pop() else {
-                return;
-            };
-            if submission.is_abandoned() {
-                continue;
-            }
-            worker.take(id, submission, now);
-            if worker.in_flight.len() > 1 {
-                self.prefetched.notify_one();
-            }
-        }
-    }
-}
-
-/// The worker that would start a job soonest: usually an idle one, else the least loaded whose window is open.
-fn next_worker(workers: &mut BTreeMap<u64, Worker>, now: Instant) -> Option<&mut Worker> {
-    workers.values_mut().filter(|worker| worker.accepts(now)).min_by_key(|worker| worker.distance())
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::settings::Settings;
 
 /// `SCORING_TIMEOUT_MS` interrupts Python code in the worker itself. A call that is stuck in native code has this much
-/// more time before its client is answered here and its worker killed.
-const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
+/// more time before its client is answered here and its worker killed. The supervisor counts with it as well.
+pub const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
 
 /// The settings that decide about workers; see `settings_table.py`.
 #[derive(Debug, Clone)]
@@ -70,10 +70,10 @@ pub(super) fn resident_mib(pid: u32) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const RULES: Rules = Rules {
+    pub(in crate::dispatch) const RULES: Rules = Rules {
         max_queue: 1,
         scoring_timeout: Duration::from_millis(400),
         worker_timeout: Duration::from_secs(300),

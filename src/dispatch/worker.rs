@@ -16,7 +16,11 @@ use super::{
     window::Window,
     Answer, Submission,
 };
-use crate::{claims::Claims, control::Supervisor, frame::Hello};
+use crate::{
+    claims::Claims,
+    control::{Recycle, Supervisor},
+    frame::Hello,
+};
 
 /// Nothing is sent ahead of time to a worker whose running job has taken this long, and what was sent is taken back: it
 /// may take very much longer.
@@ -55,6 +59,8 @@ pub(super) struct Worker {
     pub(super) held_up: bool,
     /// Since when it has not started what it was sent; it gets nothing until it shows life again.
     pub(super) unresponsive_since: Option<Instant>,
+    /// Since when its process is stopped; it gets nothing until it goes on.
+    pub(super) stopped_since: Option<Instant>,
     /// Jobs answered.
     pub(super) served: u64,
     /// Jobs after which it is replaced; zero means never.
@@ -80,6 +86,7 @@ impl Worker {
             streaming: false,
             held_up: false,
             unresponsive_since: None,
+            stopped_since: None,
             served: 0,
             serves_at_most,
             recycling: false,
@@ -89,10 +96,11 @@ impl Worker {
 
     /// True if it takes requests: what health tells.
     pub(super) fn is_ready(&self) -> bool {
-        !self.retiring && self.unresponsive_since.is_none()
+        !self.retiring && self.stopped_since.is_none() && self.unresponsive_since.is_none()
     }
 
-    /// If the running job takes too long: who waits for it, and what to tell them. The worker gets nothing more.
+    /// If the running job takes too long, or the worker has not been able to run any for as long: who waits for it, and
+    /// what to tell them. The worker gets nothing more.
     pub(super) fn take_overdue(
         &mut self,
         now: Instant,
@@ -101,11 +109,23 @@ impl Worker {
         if self.doomed || self.held_up {
             return None;
         }
-        let since = self.unresponsive_since.or(self.in_flight.front().map(|_| self.head_since))?;
+        let running_since = self.in_flight.front().map(|_| self.head_since);
+        let since = self.unresponsive_since.or(running_since).or(self.stopped_since)?;
         let message = rules.overdue(now.duration_since(since), self.streaming)?;
         self.retiring = true;
         self.doomed = true;
         Some((self.in_flight.front_mut().and_then(|running| running.submission.reply.take()), message))
+    }
+
+    /// What an overdue worker is killed for, for the log.
+    pub(super) fn fault(&self) -> &'static str {
+        if !self.in_flight.is_empty() {
+            "did not finish a request in time"
+        } else if self.stopped_since.is_some() {
+            "was stopped for longer than a request may take"
+        } else {
+            "did not begin a request in time"
+        }
     }
 
     pub(super) fn recycle_if_large(&mut self, rules: &Rules, supervisor: &Supervisor) {
@@ -114,7 +134,7 @@ impl Worker {
         }
         let Some(mib) = resident_mib(self.hello.pid).filter(|mib| *mib > rules.max_worker_rss) else { return };
         self.recycling = true;
-        supervisor.ask_to_recycle(self.pid, &format!("uses {mib} MiB (--max_worker_rss {})", rules.max_worker_rss));
+        supervisor.ask_to_recycle(self.pid, Recycle::Large { mib, limit: rules.max_worker_rss });
     }
 
     /// May it get a job now?
@@ -169,7 +189,7 @@ impl Worker {
     /// Takes back everything from a worker that has not even started the first of its jobs for a while.
     pub(super) fn take_back_from_hung(&mut self, now: Instant) -> VecDeque<InFlight> {
         let waits = !self.in_flight.is_empty() && now.duration_since(self.head_since) > UNRESPONSIVE_AFTER;
-        if !waits || self.retiring || self.unresponsive_since.is_some() {
+        if !waits || self.unresponsive_since.is_some() {
             return VecDeque::new();
         }
         let unstarted = self.take_back_unstarted();
@@ -185,5 +205,79 @@ impl Worker {
         let first = claims.revoke(self.sent);
         let started = self.in_flight.iter().take_while(|job| job.number < first).count();
         self.in_flight.split_off(started)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::{
+        super::{local::LocalFrames, rules::tests::RULES},
+        *,
+    };
+    use crate::{
+        frame::Job,
+        hub::{Hub, WorkerEnd},
+    };
+
+    /// A worker with so many jobs, and the end that it would read them from.
+    fn worker_with(jobs: u64, now: Instant) -> (Worker, WorkerEnd) {
+        let hub = Hub::default();
+        let mut entrance = hub.entrance().expect("there is no front yet");
+        let end = hub.connect().expect("a front listens");
+        let mut frames = LocalFrames::new(entrance.try_recv().expect("a worker has come"));
+        let claims = frames.claims.take();
+        let hello = Hello {
+            protocol: crate::frame::PROTOCOL_VERSION,
+            worker: 1,
+            pid: 1,
+            claims: String::new(),
+            raw: false,
+            wants_request: false,
+            swagger: std::collections::BTreeMap::new(),
+        };
+        let mut worker = Worker::new(Rc::new(hello), Link::Local(frames.link.clone()), claims, 0);
+        for id in 0..jobs {
+            worker.take(id, Submission { job: Job::default(), body: Bytes::new(), reply: None }, now);
+        }
+        (worker, end)
+    }
+
+    fn ids(jobs: VecDeque<InFlight>) -> Vec<u64> {
+        jobs.into_iter().map(|job| job.id).collect()
+    }
+
+    #[test]
+    fn a_worker_that_hangs_gives_back_what_it_has_not_started_also_when_it_retires() {
+        let now = Instant::now();
+        for retiring in [false, true] {
+            let (mut worker, _end) = worker_with(2, now);
+            worker.retiring = retiring;
+            assert!(worker.take_back_from_hung(now).is_empty());
+            assert_eq!(ids(worker.take_back_from_hung(now + 2 * UNRESPONSIVE_AFTER)), [0, 1]);
+            assert!(!worker.is_ready());
+        }
+    }
+
+    #[test]
+    fn what_a_worker_has_started_stays_there() {
+        let now = Instant::now();
+        let (mut worker, end) = worker_with(2, now);
+        assert!(end.claims.claim(0));
+        assert_eq!(ids(worker.take_back_from_hung(now + 2 * UNRESPONSIVE_AFTER)), [1]);
+        assert_eq!(worker.in_flight.len(), 1);
+    }
+
+    #[test]
+    fn a_stopped_worker_is_overdue_after_as_long_as_a_request_though_it_has_none() {
+        let now = Instant::now();
+        let (mut worker, _end) = worker_with(0, now);
+        assert!(worker.accepts(now));
+        worker.stopped_since = Some(now);
+        assert!(!worker.accepts(now) && !worker.is_ready());
+        assert!(worker.take_overdue(now + Duration::from_secs(1), &RULES).is_none());
+        assert!(worker.take_overdue(now + Duration::from_secs(3), &RULES).is_some());
+        assert_eq!(worker.fault(), "was stopped for longer than a request may take");
     }
 }

@@ -29,6 +29,9 @@ const KEPT_HEAD: usize = 72 * 1024;
 /// Bytes of later requests that are kept while one is answered; what is beyond waits in the kernel.
 const MAX_HELD: usize = 64 * 1024;
 
+/// What the parser writes for `Expect: 100-continue` before a request is answered.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// A refused client may go on sending for so long before its connection is cut.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -309,6 +312,12 @@ impl ClientSocket {
         used
     }
 
+    /// True if the client is about to be told to send a body, and at once that the connection ends without it: then the
+    /// final reply comes alone, and the body need not be sent (RFC 9110 section 10.1.1).
+    fn asks_in_vain(&self, out: &[u8]) -> bool {
+        !self.mid_write && self.connection.closing.get() && out.len() > CONTINUE.len() && out.starts_with(CONTINUE)
+    }
+
     /// What to write instead of `out`, if it ends in a bare error of the parser.
     fn rewrite(&self, out: &[u8]) -> Option<Bytes> {
         if self.mid_write || self.connection.ambiguous_end.get() {
@@ -391,6 +400,9 @@ impl AsyncWrite for ClientSocket {
         if self.refused {
             ready!(self.poll_linger(cx))?;
             return Poll::Ready(Ok(buf.len()));
+        }
+        if self.asks_in_vain(buf) {
+            return Poll::Ready(Ok(CONTINUE.len()));
         }
         if let Some(whole) = self.rewrite(buf) {
             self.rewritten = whole;

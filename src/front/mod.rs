@@ -233,6 +233,8 @@ async fn take_orders(front: &Front, supervisor: &Supervisor, lines: &mut BytesMu
     loop {
         match supervisor.next_order(lines).await? {
             Some(Order::Exited(pid, cause)) => front.dispatcher.process_exited(pid, cause),
+            Some(Order::Stopped(pid)) => front.dispatcher.process_stopped(pid, Instant::now()),
+            Some(Order::Continued(pid)) => front.dispatcher.process_continued(pid),
             Some(Order::Retire(pid)) => {
                 if !front.dispatcher.retire(pid) {
                     log::debug!(target: "azmlinfsrv.front", "Worker {pid} was to retire but is not connected");

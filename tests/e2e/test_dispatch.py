@@ -47,9 +47,9 @@ def test_a_client_that_leaves_behind_a_slow_request_is_not_scored(start):
     eventually(lambda: "hold" in notes(server), "the slow request runs")
     for connection in fast:
         connection.close()
-    # Their ends are noticed in the order they came, so when this one's is, theirs were.
-    last = server.connect().send(request("POST", "/score", b"left")).close_sending()
-    assert last.read().status == 503
+    eventually(
+        lambda: sum(" 503 " in record.message for record in server.records()) == len(fast), "the front saw them leave"
+    )
     (server.folder / "hold").touch()
     assert slow.read().status == 200
     assert server.score("end").status == 200
@@ -74,16 +74,42 @@ def test_a_stopped_worker_gets_nothing_until_it_goes_on(start):
     stopped, other = server.wait_for_workers(2)
     os.kill(stopped, signal.SIGSTOP)
     try:
+        server.wait_for_record(f"Worker (pid:{stopped}) was stopped by signal 19 (SIGSTOP)")
+        assert server.get("/readyz").status == 200
         assert {server.score("x").json() for _ in range(20)} == {other}
     finally:
         os.kill(stopped, signal.SIGCONT)
-    server.wait_for_record(f"Worker {stopped} responds again")
+    server.wait_for_record(f"Worker (pid:{stopped}) was continued")
     with server.connect() as connection:
         connection.send(request("POST", "/score", b"hold"))
         eventually(lambda: "hold" in notes(server), "one is busy")
         free = server.score("y").json()
         (server.folder / "hold").touch()
         assert {free, connection.read().json()} == {stopped, other}
+    # It was never given a request and found out by that.
+    assert not [record for record in server.records() if "responds again" in record.message]
+
+
+def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(start):
+    server = start("hold.py", WORKER_COUNT="2")
+    server.wait_for_workers(2)
+    slow, *fast = warm_up(server)
+    slow.send(request("POST", "/score", b"hold"))
+    eventually(lambda: "hold" in notes(server), "one is busy")
+    connections = [server.connect() for _ in range(20)]
+    for connection in (*fast, *connections):
+        connection.send(request("POST", "/score", b"fast"))
+    (other,) = {connection.read().json() for connection in (*fast, *connections)}
+    os.kill(other, signal.SIGSTOP)
+    try:
+        for connection in fast:
+            connection.send(request("POST", "/score", b"x"))
+        server.wait_for_record(f"Worker (pid:{other}) was stopped")
+        (server.folder / "hold").touch()
+        assert {slow.read().json()} == {connection.read().json() for connection in fast}
+    finally:
+        os.kill(other, signal.SIGCONT)
+    assert notes(server).count("x") == len(fast)
 
 
 def test_health_says_so_when_every_worker_is_stopped(start):
@@ -91,14 +117,24 @@ def test_health_says_so_when_every_worker_is_stopped(start):
     (pid,) = server.wait_for_workers(1)
     os.kill(pid, signal.SIGSTOP)
     try:
-        waiting = server.connect().send(request("POST", "/score", b"x"))
-        eventually(lambda: server.get("/").status == 503, "health tells it")
+        eventually(
+            lambda: server.get("/readyz").status == 503, "health tells it, though nothing was asked of the worker"
+        )
         assert server.get("/livez").status == 200
+        waiting = server.connect().send(request("POST", "/score", b"x"))
     finally:
         os.kill(pid, signal.SIGCONT)
     assert waiting.read().json() == pid
-    assert server.get("/").status == 200
+    assert server.get("/readyz").status == 200
     assert notes(server) == ["x"]
+
+
+def test_a_worker_that_is_stopped_for_long_is_replaced(start):
+    server = start("hold.py", WORKER_TIMEOUT="1")
+    (pid,) = server.wait_for_workers(1)
+    os.kill(pid, signal.SIGSTOP)
+    assert server.score("x").json() != pid
+    server.wait_for_record("was stopped for longer than a request may take")
 
 
 def test_requests_that_a_dead_worker_had_not_started_are_served_by_its_successor(start):

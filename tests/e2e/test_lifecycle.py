@@ -105,6 +105,16 @@ def test_term_ends_an_idle_server_quickly(start):
         idle.assert_closed()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_worker_does_not_hold_up_the_end(start, number):
+    server = start("echo.py", "--graceful_timeout", "1")
+    for pid in server.workers():
+        os.kill(pid, signal.SIGSTOP)
+    server.wait_for_record("was stopped by")
+    server.signal(number)
+    assert server.wait_for_exit(5) == 0
+
+
 @pytest.mark.any_worker_class
 def test_term_waits_no_longer_than_the_graceful_timeout(start):
     server = start("wait.py", "--graceful_timeout", "1")
@@ -167,6 +177,14 @@ def test_a_server_that_starts_can_be_stopped(start, number):
     eventually((server.folder / "waiting").exists, "init() runs")
     server.signal(number)
     assert server.wait_for_exit(5) == 0
+
+
+def test_ctrl_c_while_the_command_is_imported_leaves_no_traceback(start):
+    # Found before the standard library's, as the command is started in this folder.
+    interrupts = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    server = start("echo.py", files={"argparse.py": interrupts}, ready=False)
+    assert server.wait_for_exit() == -signal.SIGINT
+    assert server.output() == "--- stdout\n--- stderr\n"
 
 
 def test_a_worker_that_ignores_the_end_is_killed(start, tmp_path):

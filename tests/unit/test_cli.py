@@ -416,9 +416,9 @@ def test_modules_can_be_run(module: str, start: Start, monkeypatch: pytest.Monke
 
 
 def test_old_console_entry() -> None:
-    from azureml_inference_server_http import amlserver
+    from azureml_inference_server_http import __main__, amlserver
 
-    assert amlserver.run is cli.run
+    assert amlserver.run is __main__.run
 
 
 def python(*arguments: str) -> str:

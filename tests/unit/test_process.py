@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
 from types import SimpleNamespace
 
 import pytest
+from harness import eventually
 
 from azureml_inference_server_http import events, process
 
@@ -46,12 +49,15 @@ def loop(monkeypatch):
 
 
 def test_lines_of_the_front_become_events(loop):
-    loop.front_side.sendall(b"ready 12\nkill 13 did not return\nrecycle 14 has served 5 requests\n")
+    loop.front_side.sendall(
+        b"ready 12\nkill 13 did not return\nrecycle 14 served has served 5 requests\nrecycle 15 large uses 9 MiB\n"
+    )
     loop._read_front()
     assert loop.events == [
         events.Ready(12),
         events.KillWanted(13, "did not return"),
         events.RecycleWanted(14, "has served 5 requests", too_large=False),
+        events.RecycleWanted(15, "uses 9 MiB", too_large=True),
     ]
 
 
@@ -73,6 +79,20 @@ def test_lines_without_sense_are_logged_and_skipped(loop, records, line):
     ((level, text),) = records()
     assert level == "ERROR"
     assert "makes no sense" in text
+
+
+def test_children_that_stop_go_on_and_end_become_events(loop):
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        # So that no other child of the test process is reaped.
+        loop._is_preloading, loop._state.front = True, child.pid
+        for count, number in enumerate((signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL), 1):
+            child.send_signal(number)
+            eventually(lambda count=count: loop._reap() or len(loop.events) == count, "the change is told")
+    assert loop.events == [
+        events.Stopped(child.pid, signal.SIGSTOP),
+        events.Continued(child.pid),
+        events.Exited(child.pid, -signal.SIGKILL),
+    ]
 
 
 def test_the_end_of_the_front_closes_its_line(loop):

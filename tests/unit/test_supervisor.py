@@ -9,6 +9,7 @@ from supervisor_world import World, logs, without_logs
 
 from azureml_inference_server_http.back_off import BACK_OFF, CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY
 from azureml_inference_server_http.events import (
+    Continued,
     Exited,
     Finish,
     Kill,
@@ -22,6 +23,7 @@ from azureml_inference_server_http.events import (
     SpawnFront,
     SpawnWorker,
     Started,
+    Stopped,
     TellFront,
     Tick,
 )
@@ -47,7 +49,8 @@ def test_workers_that_get_ready_cause_nothing(one):
 
 
 def test_strangers_are_ignored(one):
-    for event in (Exited(4711, 3), Ready(4711), KillWanted(4711, "x"), RecycleWanted(4711, "x", False)):
+    told = (Exited(4711, 3), Stopped(4711, 19), Continued(4711), Ready(4711))
+    for event in (*told, KillWanted(4711, "x"), RecycleWanted(4711, "x", False)):
         assert one.tell(event) == []
 
 
@@ -232,3 +235,35 @@ def test_a_replacement_that_cannot_start_does_not_end_those_who_serve(two):
         assert two.exit(two.workers[-1], 3)
         assert two.wake_up() == [SpawnWorker()]
     assert two.state.phase == "serving"
+
+
+# ---- Workers that are stopped
+
+
+def test_the_front_and_the_log_are_told_when_a_worker_is_stopped_and_goes_on(two):
+    pid, _ = two.workers
+    actions = two.tell(Stopped(pid, signal.SIGSTOP))
+    assert without_logs(actions) == [TellFront(f"stopped {pid}")]
+    (text,) = logs(actions, "warning")
+    assert f"pid:{pid}" in text
+    assert "SIGSTOP" in text
+    actions = two.tell(Continued(pid))
+    assert without_logs(actions) == [TellFront(f"continued {pid}")]
+    assert logs(actions, "info")
+
+
+def test_a_front_that_did_not_know_the_worker_yet_is_told_again(one):
+    (pid,) = one.workers
+    one.tell(Stopped(pid, signal.SIGSTOP))
+    assert one.ready(pid) == [TellFront(f"stopped {pid}")]
+    one.exit(one.front, KILLED)
+    assert not without_logs(one.tell(Continued(pid)))
+    one.wake_up()
+    assert one.ready(pid) == []
+
+
+def test_a_stopped_worker_is_killed_at_the_end_like_any_other(one):
+    (pid,) = one.workers
+    one.tell(Stopped(pid, signal.SIGSTOP))
+    one.signal(signal.SIGINT)
+    assert Kill(pid, signal.SIGKILL) in one.wake_up()

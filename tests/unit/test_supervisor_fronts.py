@@ -7,9 +7,10 @@ import signal
 import pytest
 from supervisor_world import World, logs, without_logs
 
+from azureml_inference_server_http._core import INTERRUPT_GRACE
 from azureml_inference_server_http.back_off import CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY
 from azureml_inference_server_http.events import Kill, SpawnFront, SpawnWorker, TellFront, Tick
-from azureml_inference_server_http.roster import INTERRUPT_GRACE, RECONNECT, longest_request
+from azureml_inference_server_http.roster import RECONNECT, longest_request
 from azureml_inference_server_http.supervisor import KILL_AFTER
 
 KILLED = -signal.SIGKILL
