@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from functools import lru_cache
+from functools import cache
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -84,7 +84,7 @@ def _is_of(module: ModuleType, function: Any) -> bool:
     return type(function) is FunctionType and function.__globals__ is vars(module)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _is_known_release(file: str) -> bool:
     try:
         installed = importlib.metadata.distribution("inference-schema")

@@ -8,10 +8,13 @@
 #[cfg(test)]
 mod tests;
 
+use lexical_parse_float::{format::JSON, FromLexicalWithOptions as _, Options};
+
 /// As many dimensions as every numpy has.
 const MAX_DIMENSIONS: usize = 32;
 /// Integers of so many digits fit into 64 bits with their sign.
 const SAFE_DIGITS: usize = 18;
+const OPTIONS: Options = Options::new();
 
 /// Numbers of one type, row by row.
 #[derive(Debug, PartialEq)]
@@ -186,7 +189,8 @@ impl<'a> Reader<'a> {
     #[inline]
     fn number<T: Number>(&mut self) -> Option<T> {
         let start = self.at;
-        if self.peek()? == b'-' {
+        let negative = self.peek()? == b'-';
+        if negative {
             self.at += 1;
         }
         let first = self.peek()?;
@@ -194,46 +198,27 @@ impl<'a> Reader<'a> {
         if first == b'0' && digits > 1 {
             return None;
         }
-        let is_float = self.fraction_and_exponent()?;
-        let token = &self.text[start..self.at];
-        if is_float {
-            // Correctly rounded, as Python's float() is.
-            return T::from_float(std::str::from_utf8(token).ok()?.parse().ok()?);
+        if matches!(self.peek()?, b'.' | b'e' | b'E') {
+            // As JSON writes them, and correctly rounded, as Python's float() is.
+            let (value, length) = f64::from_lexical_partial_with_options::<JSON>(&self.text[start..], &OPTIONS).ok()?;
+            self.at = start + length;
+            return T::from_float(value);
         }
         if digits > SAFE_DIGITS {
-            return T::from_int(std::str::from_utf8(token).ok()?.parse().ok()?);
+            return T::from_int(std::str::from_utf8(&self.text[start..self.at]).ok()?.parse().ok()?);
         }
-        T::from_int(if token[0] == b'-' { -value } else { value })
-    }
-
-    /// Whether there is a fraction or an exponent, which makes a number a Python `float`.
-    #[inline]
-    fn fraction_and_exponent(&mut self) -> Option<bool> {
-        let start = self.at;
-        if self.peek()? == b'.' {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.peek()?, b'e' | b'E') {
-            self.at += 1;
-            if matches!(self.peek()?, b'+' | b'-') {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Some(self.at != start)
+        T::from_int(if negative { -value } else { value })
     }
 
     /// One or more digits: how many, and the number they make, which is right for up to [`SAFE_DIGITS`].
     #[inline]
     fn digits(&mut self) -> Option<(usize, i64)> {
-        let start = self.at;
-        let mut value = 0_i64;
-        while let digit @ b'0'..=b'9' = self.peek()? {
-            value = value.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
-            self.at += 1;
-        }
-        Some((self.at - start, value)).filter(|&(count, _)| count > 0)
+        let digits = self.text[self.at..].iter().take_while(|byte| byte.is_ascii_digit());
+        let (count, value) = digits.fold((0, 0_i64), |(count, value), digit| {
+            (count + 1, value.wrapping_mul(10).wrapping_add(i64::from(digit - b'0')))
+        });
+        self.at += count;
+        (count > 0).then_some((count, value))
     }
 
     /// The next byte. An array, a key and an object never end with the text.
