@@ -2,7 +2,7 @@
 //!
 //! Only what is certainly the array that inference-schema would make of the list is handed over in its place; whatever
 //! else a body holds goes the general way as a whole, for its values and its error texts. Which parameters can be read
-//! like this is known to `array_inputs.py`, the numbers to `numbers.rs`. Runs on the worker's thread.
+//! like this is known to `arrays.py`, the numbers to `numbers.rs`. Runs on the worker's thread.
 
 use pyo3::{
     buffer::{Element, PyBuffer},
@@ -20,7 +20,7 @@ const WORTH_IT: usize = 16 * 1024;
 /// What stands for an array in the document that remains.
 const PLACEHOLDER: &[u8] = b"0";
 
-/// `array_inputs.ArrayInput`: a parameter, and the arrays it takes.
+/// `arrays.ArrayInput`: a parameter, and the arrays it takes.
 #[derive(FromPyObject)]
 struct ArrayInput<'py> {
     name: String,

@@ -13,13 +13,13 @@ from inference_schema.parameter_types.numpy_parameter_type import NumpyParameter
 from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType
 from inference_schema.schema_decorators import input_schema, output_schema
 
-from azureml_inference_server_http import array_inputs
+from azureml_inference_server_http import arrays
 
 ROWS = np.ones((2, 3))
 
 
 def names(run):
-    return [found.name for found in array_inputs.array_inputs(run)]
+    return [found.name for found in arrays.array_inputs(run)]
 
 
 def with_schema(parameter_type, **options):
@@ -40,18 +40,18 @@ def passing(function):
 
 
 def test_a_numpy_parameter_with_its_type_and_shape():
-    (found,) = array_inputs.array_inputs(with_schema(NumpyParameterType(ROWS)))
+    (found,) = arrays.array_inputs(with_schema(NumpyParameterType(ROWS)))
     assert found == ("data", ROWS.dtype, "float64", (2, 3))
-    (found,) = array_inputs.array_inputs(with_schema(NumpyParameterType(ROWS, enforce_shape=False)))
+    (found,) = arrays.array_inputs(with_schema(NumpyParameterType(ROWS, enforce_shape=False)))
     assert found.shape is None
 
 
 def test_this_release_of_inference_schema_is_known():
     """A new one has to be read first: nobody but its decorator may see the list, and an array must pass unchanged."""
-    assert importlib.metadata.version("inference-schema") in array_inputs.KNOWN_RELEASES
+    assert importlib.metadata.version("inference-schema") in arrays.KNOWN_RELEASES
 
 
-@pytest.mark.parametrize("name", array_inputs.TYPE_NAMES)
+@pytest.mark.parametrize("name", arrays.TYPE_NAMES)
 def test_types_that_are_read(name):
     sample = pickle.loads(pickle.dumps(np.ones(2, name)))
     assert names(with_schema(NumpyParameterType(sample))) == ["data"]
@@ -115,10 +115,10 @@ def test_conversions_that_were_replaced(monkeypatch, owner, name):
 
 
 def test_a_release_that_is_not_known(monkeypatch):
-    array_inputs._is_known_release.cache_clear()
+    arrays._is_known_release.cache_clear()
     monkeypatch.setattr(array_inputs, "KNOWN_RELEASES", ("1.0",))
     assert names(with_schema(NumpyParameterType(ROWS))) == []
-    array_inputs._is_known_release.cache_clear()
+    arrays._is_known_release.cache_clear()
 
 
 def test_only_what_no_other_decorator_sees():
