@@ -8,7 +8,6 @@ in worker processes, anew for every large request, as a script may change its sc
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from functools import cache
 from types import FunctionType, ModuleType
@@ -86,6 +85,8 @@ def _is_of(module: ModuleType, function: Any) -> bool:
 
 @cache
 def _is_known_release(file: str) -> bool:
+    import importlib.metadata  # slow, and most scripts do without
+
     try:
         installed = importlib.metadata.distribution("inference-schema")
     except importlib.metadata.PackageNotFoundError:

@@ -116,7 +116,7 @@ def test_conversions_that_were_replaced(monkeypatch, owner, name):
 
 def test_a_release_that_is_not_known(monkeypatch):
     arrays._is_known_release.cache_clear()
-    monkeypatch.setattr(array_inputs, "KNOWN_RELEASES", ("1.0",))
+    monkeypatch.setattr(arrays, "KNOWN_RELEASES", ("1.0",))
     assert names(with_schema(NumpyParameterType(ROWS))) == []
     arrays._is_known_release.cache_clear()
 
