@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn
 
-from . import contrib_services, inputs, outputs
+from . import arrays, contrib_services, inputs, outputs
 from .server.user_script import (
     ScriptLoadError,
     UserScriptError,
@@ -116,6 +116,10 @@ class Script:
     def bind_parameters(self, values: Any) -> dict[str, Any]:
         """The same for a body that was parsed already; see ``inputs.bind_parameters``."""
         return inputs.bind_parameters(self.parameters, values)
+
+    def array_inputs(self) -> list[arrays.ArrayInput]:
+        """Parameters whose numbers can be read straight into numpy arrays; see ``arrays.array_inputs``."""
+        return arrays.array_inputs(self.run)
 
     def call_with_request(
         self,

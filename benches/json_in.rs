@@ -1,9 +1,11 @@
-//! A JSON body into Python objects as `src/worker/input.rs` asks for it, beside `json.loads`.
+//! A JSON body into Python objects as `src/worker/input.rs` asks for it, beside `json.loads`; and where it is an array of
+//! numbers, into their values alone.
 //!
 //! `cargo bench --bench json_in` needs the `python` feature and a shared libpython, as `make test` does.
 
 use std::hint::black_box;
 
+use _core::numbers::Reader;
 use criterion::{Criterion, Throughput};
 use jiter::{PythonParse, StringCacheMode};
 use pyo3::{prelude::*, types::PyBytes};
@@ -32,6 +34,14 @@ fn parsing(py: Python<'_>, criterion: &mut Criterion) -> PyResult<()> {
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function("here", |bench| bench.iter(|| parser.python_parse(py, black_box(body.as_bytes()))));
         group.bench_function("json.loads", |bench| bench.iter(|| loads.call1((black_box(&bytes),))));
+        let array = || {
+            let mut reader = Reader::new(black_box(body.as_bytes()));
+            reader.next_key()?;
+            reader.array::<f64>()
+        };
+        if array().is_some() {
+            group.bench_function("an array", |bench| bench.iter(array));
+        }
         group.finish();
     }
     Ok(())

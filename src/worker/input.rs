@@ -11,7 +11,10 @@ use pyo3::{
     types::{PyBytes, PyDict, PyString},
 };
 
-use super::script::{Mode, Script};
+use super::{
+    arrays,
+    script::{Mode, Script},
+};
 use crate::frame::{Field, Job};
 
 /// Why `run()` is not called.
@@ -98,7 +101,7 @@ fn schema_arguments<'py>(
     job: &Job,
     body: &Bytes,
 ) -> Result<Bound<'py, PyDict>, InputError> {
-    if let Some(values) = parsed_object(py, job, body) {
+    if let Some(values) = parsed_object(py, script, job, body) {
         let bound = script.object.call_method1(intern!(py, "bind_parameters"), (values,));
         return match bound {
             Ok(arguments) => Ok(arguments.cast_into::<PyDict>().map_err(PyErr::from)?),
@@ -114,12 +117,13 @@ fn schema_arguments<'py>(
 
 /// A JSON object parsed in Rust. `None` for everything else: whatever is unusual or wrong goes to `json.loads`, whose
 /// values and error texts are the rule (contract section 6).
-fn parsed_object<'py>(py: Python<'py>, job: &Job, body: &Bytes) -> Option<Bound<'py, PyDict>> {
+fn parsed_object<'py>(py: Python<'py>, script: &Script<'py>, job: &Job, body: &Bytes) -> Option<Bound<'py, PyDict>> {
     if job.method == "GET" || !job.content_type.eq_ignore_ascii_case(b"application/json") {
         return None;
     }
     let parser = PythonParse { allow_inf_nan: true, cache_mode: StringCacheMode::Keys, ..PythonParse::default() };
-    parser.python_parse(py, body).ok()?.cast_into_exact::<PyDict>().ok()
+    let parse = |text: &[u8]| parser.python_parse(py, text).ok()?.cast_into_exact::<PyDict>().ok();
+    arrays::members(py, script, body, parse).or_else(|| parse(body))
 }
 
 /// `inputs.InputError` carries status and message; any other exception is a fault on this side.

@@ -5,6 +5,7 @@
 //! loop waits, so threads started by `init()` get their turn. `front.rs` is the connection, `input.rs` and `output.rs`
 //! convert, `call.rs` runs the script; this file is their order.
 
+mod arrays;
 mod call;
 mod deadline;
 mod front;
