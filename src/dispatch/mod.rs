@@ -199,13 +199,17 @@ impl Dispatcher {
         drop(state.queue.remove(id));
     }
 
-    /// Answers everything that waits or runs with [`Answer::Stopped`], now and from now on.
+    /// Answers everything that waits or runs with [`Answer::Stopped`], now and from now on, and lets the workers go: a
+    /// script may have a handler for TERM that does not end its process.
     pub fn stop(&self) {
         let mut state = self.state.borrow_mut();
         state.stopped = true;
         let mut open = state.queue.drain();
         for worker in state.workers.values_mut() {
+            // Before the others: what has been answered must not run.
+            open.extend(worker.take_back_unstarted().into_iter().map(|job| job.submission));
             open.extend(worker.in_flight.drain(..).map(|job| job.submission));
+            worker.link.send(crate::frame::encode_bare(crate::frame::Kind::Retire), Bytes::new());
         }
         drop(state);
         for submission in open {

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use nix::errno::Errno;
-use pyo3::prelude::*;
+use pyo3::{intern, prelude::*};
 use socket2::SockRef;
 
 use super::front::{encoded, Front, Received};
@@ -53,15 +53,27 @@ pub(super) struct FrontSocket {
 /// Whether there is a reason to look for a front.
 struct Life {
     supervisor: nix::unistd::Pid,
-    /// Tells whether a signal has asked this process to finish.
+    /// Tells whether a signal has asked this process to finish; `ask()` does the same.
     retiring: Py<PyAny>,
 }
 
 impl Life {
     /// False once the supervisor is gone, or this process is to finish.
     fn goes_on(&self, py: Python<'_>) -> PyResult<bool> {
-        check_signals(py);
+        self.check_signals(py);
         Ok(!self.is_orphaned() && !self.retiring.bind(py).call0()?.is_truthy()?)
+    }
+
+    /// Lets Python's signal handlers run. A handler of the script that raises `SystemExit` wants the process to end, like
+    /// a TERM; the loop survives whatever else it raises, so that is only shown.
+    fn check_signals(&self, py: Python<'_>) {
+        let Err(error) = py.check_signals() else { return };
+        if !error.is_instance_of::<pyo3::exceptions::PySystemExit>(py) {
+            return error.write_unraisable(py, None);
+        }
+        if let Err(error) = self.retiring.bind(py).call_method0(intern!(py, "ask")) {
+            error.write_unraisable(py, None);
+        }
     }
 
     fn is_orphaned(&self) -> bool {
@@ -129,7 +141,7 @@ impl Front for FrontSocket {
                 }
                 Ok(_) => {}
                 Err(error) if is_pause(&error) => {
-                    check_signals(py);
+                    self.life.check_signals(py);
                     let orphaned = self.life.is_orphaned();
                     return Ok(if orphaned { Received::FrontGone } else { Received::Nothing });
                 }
@@ -248,13 +260,6 @@ fn new_claims(path: &Path, hello: &mut Hello) -> Option<Claims> {
         hello.claims.clear();
     }
     claims
-}
-
-/// Lets Python's signal handlers run. The loop must survive whatever a script's handler raises, so it is only shown.
-fn check_signals(py: Python<'_>) {
-    if let Err(error) = py.check_signals() {
-        error.write_unraisable(py, None);
-    }
 }
 
 fn is_pause(error: &io::Error) -> bool {

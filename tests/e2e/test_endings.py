@@ -66,6 +66,30 @@ def test_exit_handlers_have_time_after_term(serve):
     assert (server.folder / "exited").exists()
 
 
+SERVER, WORKER = "the server", "a worker"
+
+
+@pytest.mark.parametrize(
+    ("handler", "target"),
+    [("lambda *_: sys.exit(9)", SERVER), ("lambda *_: sys.exit(9)", WORKER), ("lambda *_: None", SERVER)],
+)
+def test_a_handler_for_term_of_the_script_does_not_keep_its_worker(serve, handler, target):
+    server = serve(
+        f"def init():\n    signal.signal(signal.SIGTERM, {handler})\n"
+        "    atexit.register(lambda: open(f'exited-{os.getpid()}', 'w'))\n"
+    )
+    (worker,) = server.wait_for_workers(1)
+    if target == SERVER:
+        server.signal(signal.SIGTERM)
+        assert server.wait_for_exit() == 0
+    else:
+        os.kill(worker, signal.SIGTERM)
+        eventually(lambda: not is_running(worker), "the worker ends")
+        eventually(lambda: server.score().json() not in (None, worker), "another serves")
+    assert (server.folder / f"exited-{worker}").exists()
+    assert not server.records(level="E")
+
+
 @pytest.mark.parametrize("child", ["pass", "sys.exit(0)"])
 def test_a_child_that_returns_from_init_is_no_second_worker(serve, child):
     server = serve(f"def init():\n    if os.fork() == 0: {child}\n    else: os.wait()\n")
