@@ -9,10 +9,10 @@
 use std::time::{Duration, Instant};
 
 /// Blocks above this size are mapped each for itself and unmapped when they are freed; glibc allows no more.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[cfg(all(target_os = "linux", target_env = "gnu", feature = "python"))]
 const MAPPED_FROM: i32 = 32 << 20;
 /// So much may stay free at the end of the heap while large bodies come.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[cfg(all(target_os = "linux", target_env = "gnu", feature = "python"))]
 const KEPT_FREE: i32 = 64 << 20;
 
 /// Bodies that together take less than this are not worth a thought.
@@ -21,6 +21,7 @@ const LARGE: usize = 1 << 20;
 const KEPT_FOR: Duration = Duration::from_secs(1);
 
 /// Fixes the thresholds. Only for a process that is all ours: a script may count on what its allocator does.
+#[cfg(feature = "python")]
 pub fn keep_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (parameter, value) in [(nix::libc::M_MMAP_THRESHOLD, MAPPED_FROM), (nix::libc::M_TRIM_THRESHOLD, KEPT_FREE)] {
