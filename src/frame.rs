@@ -135,13 +135,7 @@ impl Decoder {
     /// On `None`, room for the rest of the frame has been reserved, though never much more than what has already
     /// arrived, unless the other end is trusted: a length that a script's process declares cannot make this end allocate.
     pub fn decode(&self, buf: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
-        let Some((kind_and_lengths, _)) = buf.split_first_chunk::<PREFIX_LEN>() else {
-            return Ok(None);
-        };
-        let mut prefix = &kind_and_lengths[..];
-        let kind = Kind::from_wire(prefix.get_u8())?;
-        let head_len = limited("head", u64::from(prefix.get_u32_le()), MAX_HEAD_LEN as u64)?;
-        let body_len = limited("body", prefix.get_u64_le(), self.max_body_len)?;
+        let Some((kind, head_len, body_len)) = self.prefix(buf)? else { return Ok(None) };
         let total = PREFIX_LEN + head_len + body_len;
         if buf.len() < total {
             let missing = total - buf.len();
@@ -152,6 +146,27 @@ impl Decoder {
         let head = buf.split_to(head_len).freeze();
         let body = buf.split_to(body_len).freeze();
         Ok(Some(Frame { kind, head, body }))
+    }
+
+    /// Cuts off the head of a job whose body has `least` bytes or more, of which some are still to come. What has come is
+    /// left in `buf`. Returns the length of the body as well; `None` for everything that is not such a job.
+    pub fn decode_large_job(&self, buf: &mut BytesMut, least: usize) -> Result<Option<(Bytes, usize)>, FrameError> {
+        let Some((kind, head_len, body_len)) = self.prefix(buf)? else { return Ok(None) };
+        let in_head = buf.len() < PREFIX_LEN + head_len;
+        if kind != Kind::Job || body_len < least || in_head || buf.len() >= PREFIX_LEN + head_len + body_len {
+            return Ok(None);
+        }
+        buf.advance(PREFIX_LEN);
+        Ok(Some((buf.split_to(head_len).freeze(), body_len)))
+    }
+
+    /// Kind, length of the head and length of the body, as soon as they have come.
+    fn prefix(&self, buf: &[u8]) -> Result<Option<(Kind, usize, usize)>, FrameError> {
+        let Some(mut prefix) = buf.get(..PREFIX_LEN) else { return Ok(None) };
+        let kind = Kind::from_wire(prefix.get_u8())?;
+        let head_len = limited("head", u64::from(prefix.get_u32_le()), MAX_HEAD_LEN as u64)?;
+        let body_len = limited("body", prefix.get_u64_le(), self.max_body_len)?;
+        Ok(Some((kind, head_len, body_len)))
     }
 }
 

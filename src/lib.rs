@@ -19,7 +19,6 @@ pub mod control;
 pub mod dispatch;
 pub mod front;
 
-#[cfg(feature = "python")]
 mod allocator;
 #[cfg(feature = "python")]
 mod fd;

@@ -58,7 +58,7 @@ mod _core {
         }
         sockets.supervisor.set_nonblocking(true)?;
         if matches!(sockets.workers, front::Workers::Socket(_)) {
-            allocator::return_large_blocks();
+            allocator::keep_large_blocks();
         }
         let drain = logging::install(py, level_filter(log_level), log_to_python)?;
         let served = py.detach(|| {

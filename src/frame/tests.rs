@@ -160,3 +160,21 @@ fn frames_between_threads_are_those_of_a_socket() {
         assert!(Frame::from_parts(head.slice(..cut), body.clone()).is_err(), "cut at {cut}");
     }
 }
+
+#[test]
+fn a_large_job_is_split_from_its_body_before_that_is_complete() {
+    let whole = wire(&[&job().encode_head(4), b"body"]);
+    let head_ends = whole.len() - 4;
+    for cut in 0..=whole.len() {
+        let mut buf = BytesMut::from(&whole[..cut]);
+        let large = DECODER.decode_large_job(&mut buf, 4).expect("valid");
+        assert_eq!(large.is_some(), (head_ends..whole.len()).contains(&cut), "cut at {cut}");
+        let Some((head, body_len)) = large else {
+            assert_eq!(buf.len(), cut);
+            continue;
+        };
+        assert_eq!(Job::decode(&Frame { kind: Kind::Job, head, body: Bytes::new() }), Ok(job()));
+        assert_eq!((body_len, &buf[..]), (4, &whole[head_ends..cut]));
+    }
+    assert_eq!(DECODER.decode_large_job(&mut BytesMut::from(&whole[..head_ends]), 5), Ok(None));
+}

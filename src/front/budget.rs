@@ -10,6 +10,8 @@ use std::{cell::Cell, rc::Rc};
 pub struct Budget {
     limit: usize,
     used: Cell<usize>,
+    /// The most that was used since it was last asked for.
+    peak: Cell<usize>,
 }
 
 /// The budget is used up.
@@ -19,12 +21,17 @@ pub struct Exhausted;
 impl Budget {
     /// `limit` in bytes.
     pub fn new(limit: usize) -> Rc<Self> {
-        Rc::new(Self { limit, used: Cell::new(0) })
+        Rc::new(Self { limit, used: Cell::new(0), peak: Cell::new(0) })
     }
 
     /// An empty share.
     pub fn share(self: &Rc<Self>) -> Share {
         Share { budget: self.clone(), bytes: 0 }
+    }
+
+    /// The most bytes that were taken at once since the last call.
+    pub fn take_peak(&self) -> usize {
+        self.peak.replace(self.used.get())
     }
 }
 
@@ -48,7 +55,9 @@ impl Share {
     /// Takes more bytes in any case: they are in memory already (a worker's reply).
     pub fn charge(&mut self, bytes: usize) {
         self.bytes += bytes;
-        self.budget.used.set(self.budget.used.get() + bytes);
+        let used = self.budget.used.get() + bytes;
+        self.budget.used.set(used);
+        self.budget.peak.set(self.budget.peak.get().max(used));
     }
 }
 
@@ -75,5 +84,6 @@ mod tests {
         assert_eq!(two.grow(6), Ok(()));
         drop(two);
         assert_eq!(budget.used.get(), 0);
+        assert_eq!([budget.take_peak(), budget.take_peak()], [110, 0]);
     }
 }

@@ -39,6 +39,7 @@ use self::{
     cors::Cors,
 };
 use crate::{
+    allocator::Keeper,
     control::{Order, StdLine, Supervisor},
     dispatch::{
         link::{self, Entrance},
@@ -126,10 +127,11 @@ impl Front {
         }
     }
 
-    /// Ends what takes too long: clients that do not send or read, workers that do not return.
+    /// Ends what takes too long: clients that do not send or read, workers that do not return. Gives memory back.
     async fn watch(self: Rc<Self>) {
         let mut ticks = tokio::time::interval(WATCH_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut memory = Keeper::default();
         loop {
             ticks.tick().await;
             let now = Instant::now();
@@ -142,6 +144,7 @@ impl Front {
                 }
             }
             self.dispatcher.watch(now);
+            memory.note(now, self.budget.take_peak());
         }
     }
 

@@ -56,6 +56,8 @@ pub(super) enum Outcome {
 struct Call<'a, 'py> {
     job: &'a Job,
     body: &'a Bytes,
+    /// The body in Python, if it is there already.
+    object: Option<&'a Py<PyBytes>>,
     arguments: Option<Bound<'py, PyDict>>,
 }
 
@@ -84,15 +86,15 @@ impl<'a, 'py> Caller<'a, 'py> {
         self.script
     }
 
-    /// Runs the job.
-    pub(super) fn answer(&self, py: Python<'py>, job: &Job, body: &Bytes) -> Reply {
+    /// Runs the job. `object` is the body in Python, if it is there already.
+    pub(super) fn answer(&self, py: Python<'py>, job: &Job, body: &Bytes, object: Option<&Py<PyBytes>>) -> Reply {
         let arguments = match input::arguments(py, self.script, job, body) {
             Ok(arguments) => arguments,
             Err(InputError::Refused(status, message)) => return error_reply(status, &message),
             Err(InputError::Internal(error)) => return self.internal_error(py, error),
         };
         let started = Instant::now();
-        let result = self.run_in_time(py, &Call { job, body, arguments });
+        let result = self.run_in_time(py, &Call { job, body, object, arguments });
         let run_ms = started.elapsed().as_secs_f64() * 1e3;
         self.end_forked_child(py, result.as_ref().err());
         match result {
@@ -179,7 +181,7 @@ impl<'a, 'py> Caller<'a, 'py> {
 
     /// Inside a Flask request context, with the whole request at hand (contract section 11).
     fn run_in_context(&self, py: Python<'py>, call: &Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        let Call { job, body, arguments } = call;
+        let Call { job, body, object, arguments } = call;
         let fields: Vec<_> =
             job.fields.iter().map(|(name, value)| (input::latin1(py, name), input::latin1(py, value))).collect();
         let request = (
@@ -187,7 +189,7 @@ impl<'a, 'py> Caller<'a, 'py> {
             input::latin1(py, &job.target),
             job.http_minor,
             fields,
-            PyBytes::new(py, body),
+            object.map_or_else(|| PyBytes::new(py, body), |object| object.bind(py).clone()),
             &job.peer,
             &job.request_id,
             arguments,

@@ -4,14 +4,26 @@
 //! Used on the thread that calls the script. Every wait gives up the GIL.
 
 use bytes::Bytes;
-use pyo3::prelude::*;
+use pyo3::{prelude::*, types::PyBytes};
 
 use crate::frame::{self, Frame, Hello, Kind};
+
+/// A frame, with the object that its body was received into if that is one of Python's.
+pub(super) struct Arrived {
+    pub(super) frame: Frame,
+    pub(super) object: Option<Py<PyBytes>>,
+}
+
+impl From<Frame> for Arrived {
+    fn from(frame: Frame) -> Self {
+        Self { frame, object: None }
+    }
+}
 
 /// What waiting for the front brought.
 pub(super) enum Received {
     /// A frame.
-    Frame(Frame),
+    Frame(Arrived),
     /// Nothing; the process may have been asked to finish.
     Nothing,
     /// There is no front any more, nor will there be.

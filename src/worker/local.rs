@@ -44,7 +44,7 @@ impl Front for LocalFront {
         match self.end.take() {
             Taken::Frame(frame) => {
                 self.without_wait += 1;
-                Ok(Received::Frame(frame))
+                Ok(Received::Frame(frame.into()))
             }
             Taken::Closed => Ok(Received::FrontGone),
             Taken::Nothing => {

@@ -6,6 +6,8 @@
 //! convert, `call.rs` runs the script; this file is their order.
 
 mod arrays;
+#[cfg(unix)]
+mod arriving;
 mod call;
 mod deadline;
 mod front;
@@ -25,12 +27,12 @@ pub(crate) use self::deadline::Watcher;
 use self::{
     call::{Caller, Outcome},
     deadline::Deadline,
-    front::{Front, Received},
+    front::{Arrived, Front, Received},
     local::LocalFront,
     script::Script,
 };
 use crate::{
-    frame::{self, Frame, Hello, Job, Kind, ReplyHead},
+    frame::{self, Hello, Job, Kind, ReplyHead},
     hub::Hub,
     settings::Settings,
 };
@@ -98,12 +100,12 @@ fn serve<'py>(
             return Ok(());
         }
         match front.receive(py)? {
-            Received::Frame(frame) if frame.kind == Kind::Job => {
+            Received::Frame(job) if job.frame.kind == Kind::Job => {
                 if !front.claim_next() {
                     front.send(py, frame::encode_bare(Kind::Skipped), Bytes::new());
                     continue;
                 }
-                let (head, outcome) = answer(py, caller, &frame)?;
+                let (head, outcome) = answer(py, caller, &job)?;
                 // Before the reply: whoever has read it may count on the next request being called in the new way.
                 if !front.hello().wants_request && caller.script().wants_request(py) {
                     front.ask_for_requests(py)?;
@@ -111,9 +113,9 @@ fn serve<'py>(
                 deliver(py, caller, front, head, outcome)?;
             }
             // Its stream has ended meanwhile, or its job has been answered.
-            Received::Frame(frame) if frame.kind == Kind::Cancel => {}
-            Received::Frame(frame) if frame.kind == Kind::Retire => return Ok(()),
-            Received::Frame(frame) => {
+            Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Cancel => {}
+            Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Retire => return Ok(()),
+            Received::Frame(Arrived { frame, .. }) => {
                 let text = format!("the front sent an unexpected {:?}", frame.kind);
                 return Err(pyo3::exceptions::PyRuntimeError::new_err(text));
             }
@@ -125,10 +127,11 @@ fn serve<'py>(
 }
 
 /// Runs one job. An error is one of the connection's protocol, never of the script.
-fn answer<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, frame: &Frame) -> PyResult<(ReplyHead, Outcome)> {
+fn answer<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, arrived: &Arrived) -> PyResult<(ReplyHead, Outcome)> {
     let started = Instant::now();
+    let Arrived { frame, object } = arrived;
     let job = Job::decode(frame).map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(error.to_string()))?;
-    let reply = caller.answer(py, &job, &frame.body);
+    let reply = caller.answer(py, &job, &frame.body, object.as_ref());
     let head = ReplyHead {
         id: job.id,
         status: reply.status,

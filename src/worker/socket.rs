@@ -17,10 +17,13 @@ use nix::errno::Errno;
 use pyo3::{intern, prelude::*};
 use socket2::SockRef;
 
-use super::front::{encoded, Front, Received};
+use super::{
+    arriving::Arriving,
+    front::{encoded, Arrived, Front, Received},
+};
 use crate::{
     claims::Claims,
-    frame::{self, Decoder, Frame, Hello, Kind},
+    frame::{self, Decoder, Hello, Kind},
 };
 
 /// A read that waits returns after this time, to notice a signal that came just before it and a supervisor that is gone.
@@ -29,6 +32,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(1);
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between attempts to connect.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+/// A body from this size on is received into Python's object.
+const LARGE_BODY: usize = 256 * 1024;
 /// Read buffer growth.
 const READ_SIZE: usize = 64 * 1024;
 
@@ -44,7 +49,9 @@ pub(super) struct FrontSocket {
     decoder: Decoder,
     buffer: BytesMut,
     /// Frames read while a stream was being sent.
-    early: VecDeque<Frame>,
+    early: VecDeque<Arrived>,
+    /// The large job whose body is being received.
+    arriving: Option<Arriving>,
     /// Why a reply could not be sent.
     failed: Cell<Option<Errno>>,
     life: Life,
@@ -102,6 +109,7 @@ impl FrontSocket {
             decoder: Decoder { max_body_len: max_body as u64, trusted: true },
             buffer: BytesMut::with_capacity(READ_SIZE),
             early: VecDeque::new(),
+            arriving: None,
             failed: Cell::new(None),
             life,
         }))
@@ -130,8 +138,8 @@ impl Front for FrontSocket {
                 // The script has closed the socket. Its number may belong to another file by now.
                 Some(error) => return Err(io::Error::from(error).into()),
             }
-            if let Some(frame) = self.next_decoded()? {
-                return Ok(Received::Frame(frame));
+            if let Some(arrived) = self.next_arrived(py)? {
+                return Ok(Received::Frame(arrived));
             }
             match py.detach(|| self.read(true)) {
                 Ok(0) => {
@@ -157,10 +165,10 @@ impl Front for FrontSocket {
 
     fn was_cancelled(&mut self, py: Python<'_>, id: u64) -> PyResult<bool> {
         while let Ok(1..) = py.detach(|| self.read(false)) {}
-        while let Some(frame) = self.decoder.decode(&mut self.buffer).map_err(protocol_error)? {
-            self.early.push_back(frame);
+        while let Some(arrived) = self.next_decoded(py)? {
+            self.early.push_back(arrived);
         }
-        let cancels = |frame: &Frame| frame.kind == Kind::Cancel && frame::decode_id(frame) == Ok(id);
+        let cancels = |Arrived { frame, .. }: &Arrived| frame.kind == Kind::Cancel && frame::decode_id(frame) == Ok(id);
         Ok(self.early.iter().any(cancels))
     }
 
@@ -188,18 +196,39 @@ impl Front for FrontSocket {
 }
 
 impl FrontSocket {
-    fn next_decoded(&mut self) -> PyResult<Option<Frame>> {
-        if let Some(frame) = self.early.pop_front() {
-            return Ok(Some(frame));
+    fn next_arrived(&mut self, py: Python<'_>) -> PyResult<Option<Arrived>> {
+        if let Some(arrived) = self.early.pop_front() {
+            return Ok(Some(arrived));
         }
-        self.decoder.decode(&mut self.buffer).map_err(protocol_error)
+        self.next_decoded(py)
+    }
+
+    fn next_decoded(&mut self, py: Python<'_>) -> PyResult<Option<Arrived>> {
+        if self.arriving.is_none() {
+            let large = self.decoder.decode_large_job(&mut self.buffer, LARGE_BODY).map_err(protocol_error)?;
+            if let Some((head, length)) = large {
+                self.arriving = Some(Arriving::new(py, head, length, &self.buffer)?);
+                self.buffer.clear();
+            }
+        }
+        match self.arriving.take_if(|arriving| arriving.is_full()) {
+            Some(full) => Ok(Some(full.finish(py))),
+            None => Ok(self.decoder.decode(&mut self.buffer).map_err(protocol_error)?.map(Arrived::from)),
+        }
     }
 
     /// Reads what is there, waiting for something if there is nothing. Zero bytes mean the end of the stream.
     #[allow(unsafe_code)]
     fn read(&mut self, wait: bool) -> io::Result<usize> {
-        self.buffer.reserve(READ_SIZE);
         let flags = if wait { 0 } else { nix::libc::MSG_DONTWAIT };
+        if let Some(arriving) = &mut self.arriving {
+            // All of it, unless a second passes or a signal comes.
+            let read = SockRef::from(&self.stream).recv_with_flags(arriving.room(), flags | nix::libc::MSG_WAITALL)?;
+            // SAFETY: so many bytes of the room have just been written.
+            unsafe { arriving.advance(read) };
+            return Ok(read);
+        }
+        self.buffer.reserve(READ_SIZE);
         // SAFETY: receiving writes to the slice and never reads from it or makes it uninitialised.
         let room = unsafe { self.buffer.chunk_mut().as_uninit_slice_mut() };
         let read = SockRef::from(&self.stream).recv_with_flags(room, flags)?;
@@ -211,6 +240,7 @@ impl FrontSocket {
     fn reconnect(&mut self, py: Python<'_>) -> PyResult<bool> {
         self.buffer.clear();
         self.early.clear();
+        self.arriving = None;
         let Some((stream, claims)) = open(py, &self.path, &mut self.hello, &self.life)? else { return Ok(false) };
         (self.stream, self.claims, self.received) = (stream, claims, 0);
         Ok(true)

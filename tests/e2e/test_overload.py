@@ -142,6 +142,15 @@ def test_the_memory_of_the_front_is_bounded_by_what_it_may_buffer(start):
     assert all(connection.read().status == 200 for connection, answer in zip(connections, answers) if answer is None)
 
 
+def test_the_front_gives_the_memory_of_large_bodies_back(start):
+    server = start("raw_length.py")
+    front = server.front()
+    before = resident(front)
+    for _ in range(3):
+        assert server.score(b"x" * (24 * MIB)).json() == 24 * MIB
+    eventually(lambda: resident(front) - before < 8, "free memory is back with the system")
+
+
 def test_compressed_bodies_pass_through_untouched(start):
     """A bomb of 100 MB in 100 kB is 100 kB to this server; whether to unpack it is up to the script."""
     server = start("raw_length.py")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
 import re
 import sys
 
@@ -63,6 +65,14 @@ def test_a_post_body_arrives_as_text(shared, body, content_type, received):
 def test_a_large_body_arrives_whole(shared):
     body = "".join(map(str, range(500_000)))
     assert shared("echo.py").score(body).json() == body
+
+
+def test_raw_bodies_of_any_size_arrive_as_they_were_sent(shared):
+    server = shared("raw_digest.py")
+    # From 256 KiB on workers receive them in another way.
+    for size in (0, 1, (256 << 10) - 1, 256 << 10, (256 << 10) + 1, 5_000_000, 3):
+        body = random.Random(size).randbytes(size)
+        assert server.score(body).json() == hashlib.sha256(body).hexdigest(), size
 
 
 @pytest.mark.parametrize(
