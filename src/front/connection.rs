@@ -32,6 +32,9 @@ const MAX_HELD: usize = 64 * 1024;
 /// What the parser writes for `Expect: 100-continue` before a request is answered.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// The end of a head, for a request whose head does not say that it has no body.
+const NO_BODY: &[u8] = b"Content-Length: 0\r\n\r\n";
+
 /// A refused client may go on sending for so long before its connection is cut.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -270,7 +273,17 @@ impl ClientSocket {
             self.held.extend_from_slice(&buf.filled()[before + used..]);
             buf.set_filled(before + used);
         }
+        self.add_length(buf);
         Poll::Ready(Ok(()))
+    }
+
+    /// Tells the parser that a request has no body, where it would insist on a length. `buf` ends where the request does.
+    /// In the odd case that its last line comes in two reads, or fills the buffer, it is refused after all.
+    fn add_length(&self, buf: &mut ReadBuf<'_>) {
+        if self.framing.lacks_length() && buf.filled().ends_with(b"\r\n") && buf.remaining() >= NO_BODY.len() {
+            buf.set_filled(buf.filled().len() - b"\r\n".len());
+            buf.put_slice(NO_BODY);
+        }
     }
 
     /// Reads on while the parser may not have more, to notice a client that leaves.
@@ -388,6 +401,7 @@ impl AsyncRead for ClientSocket {
             let used = this.note_bytes(&held[..held.len().min(buf.remaining())]);
             buf.put_slice(&held.split_to(used));
             this.held = held;
+            this.add_length(buf);
             return Poll::Ready(Ok(()));
         }
         this.poll_fresh(cx, buf)

@@ -15,6 +15,7 @@ pub struct Framing {
     state: State,
     /// The head, as far as it has come in earlier reads.
     head: Vec<u8>,
+    lacks_length: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,12 @@ impl Framing {
         self.state == State::Head
     }
 
+    /// True for an HTTP/1.0 POST that says nothing of a body, so has none (RFC 9112 section 6.3). The parser takes that
+    /// for a fault, but proxies which speak HTTP/1.0 send it when their client's POST has no body.
+    pub fn lacks_length(&self) -> bool {
+        self.lacks_length
+    }
+
     /// Begins with the next request.
     pub fn start_next(&mut self) {
         *self = Self::default();
@@ -90,9 +97,10 @@ impl Framing {
                 }
             }
             Head::Broken => self.state = State::Unknown,
-            Head::Complete(length, body) => {
+            Head::Complete { length, body, lacks_length } => {
                 self.head = Vec::new();
                 self.state = body;
+                self.lacks_length = lacks_length;
                 return length - earlier;
             }
         }
@@ -146,8 +154,12 @@ impl Chunk {
 enum Head {
     Partial,
     Broken,
-    /// Its length, and what follows it.
-    Complete(usize, State),
+    Complete {
+        length: usize,
+        /// What follows it.
+        body: State,
+        lacks_length: bool,
+    },
 }
 
 fn parse_head(bytes: &[u8]) -> Head {
@@ -155,7 +167,14 @@ fn parse_head(bytes: &[u8]) -> Head {
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(bytes) {
         Ok(httparse::Status::Partial) => Head::Partial,
-        Ok(httparse::Status::Complete(length)) => Head::Complete(length, body_of(request.headers)),
+        Ok(httparse::Status::Complete(length)) => {
+            let says = |name| request.headers.iter().any(|field| field.name.eq_ignore_ascii_case(name));
+            let lacks_length = request.version == Some(0)
+                && request.method == Some("POST")
+                && !says("content-length")
+                && !says("transfer-encoding");
+            Head::Complete { length, body: body_of(request.headers), lacks_length }
+        }
         Err(_) => Head::Broken,
     }
 }

@@ -104,6 +104,27 @@ def test_http_1_0_closes(shared):
         connection.assert_closed()
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"POST /score HTTP/1.0\r\nHost: a\r\n\r\n"],
+        [b"POST /score HTTP/1.0\r\nHost: a\r\n", b"\r\n"],
+        [b"POST /score HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\nxPOST /score HTTP/1.0\r\n\r\n"],
+    ],
+)
+def test_http_1_0_without_a_length_has_no_body(shared, parts):
+    with shared("echo.py").connect() as connection:
+        *first, last = parts
+        for part in first:
+            assert connection.send(part).is_silent(0.1)
+        connection.send(last)
+        if last.startswith(b"POST /score HTTP/1.0\r\nConnection"):
+            assert connection.read().json() == "x"
+        response = connection.read()
+        assert (response.status, response.json()) == (200, "")
+        connection.assert_closed()
+
+
 def test_http_1_0_may_keep_alive(shared):
     with shared("echo.py").connect() as connection:
         for _ in range(2):
