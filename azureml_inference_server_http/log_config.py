@@ -12,6 +12,7 @@ import logging
 import logging.config
 import os
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,6 +53,40 @@ class WorkerPidFilter(logging.Filter):
             # pyo3-log passes attributes as text.
             record.process = int(worker_pid)
         return True
+
+
+class LoggerState:
+    """How the server's logger is set up, with everything that decides what becomes of its records, at one moment."""
+
+    def __init__(self) -> None:
+        self._parts = list(_parts_of_logger())
+
+    def has_changed(self) -> bool:
+        """Whether anything is not what it was. Objects count as the same only if they are: a user's class may take any
+        two for equal."""
+        parts = list(_parts_of_logger())
+        return len(parts) != len(self._parts) or any(new is not old for new, old in zip(parts, self._parts))
+
+
+def _parts_of_logger() -> Iterator[object]:
+    logger: logging.Logger | None = logging.getLogger(LOGGER_NAME)
+    yield logging.getLogRecordFactory()
+    yield logging.Logger.manager.disable
+    while logger is not None:
+        yield from _parts(logger)
+        for handler in logger.handlers:
+            yield from _parts(handler)
+            yield from _parts(getattr(handler, "formatter", None))
+        logger = logger.parent if logger.propagate else None
+
+
+def _parts(part: object) -> Iterator[object]:
+    """An object with its attributes and filters: a script may also replace a method, or a handler's stream."""
+    yield part
+    yield type(part)
+    yield from getattr(part, "__dict__", {}).values()
+    if isinstance(part, logging.Filterer):
+        yield from part.filters
 
 
 def configure(settings: Settings) -> str:

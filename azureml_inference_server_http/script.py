@@ -66,6 +66,7 @@ class Script:
     ``input_name``: keyword that receives the input in the text and raw modes.
     ``pass_headers``: whether run() has a ``request_headers`` parameter.
     ``file``: path of the script whose init() is called.
+    ``logs_requests``: whether the front sends the log lines of requests to ``log_request`` instead of writing them.
     """
 
     def __init__(self, file: str, init: Any, run: Callable[..., Any], call: Call, settings: Settings) -> None:
@@ -75,6 +76,7 @@ class Script:
         self.parameters = call.parameters
         self.input_name = call.parameters[0].name
         self.pass_headers = call.pass_headers
+        self.logs_requests = False
         self._init = init
         self._settings = settings
         self._own_folders = _own_folders(file, settings)
@@ -160,6 +162,10 @@ class Script:
         if isinstance(exc, TimeoutError):
             return _explain(UserScriptTimeout(self._settings.scoring_timeout_ms), exc)
         return _explain(UserScriptException(), exc)
+
+    def log_request(self, level: int, text: str) -> None:
+        """Log a line about a request, for the filters and handlers that the script has given the logger."""
+        _logger.log(level, text)
 
     def internal_failed(self, exc: BaseException) -> None:
         """Log a fault that is not the script's exception, such as a result that cannot be rendered."""

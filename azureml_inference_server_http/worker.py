@@ -94,7 +94,7 @@ def prepare(settings: Settings) -> Prepared | None:
 
 
 def _load(settings: Settings) -> Prepared | None:
-    from . import debug, print_log_hook, swagger
+    from . import debug, log_config, print_log_hook, swagger
     from . import script as user_script
     from .server.user_script import ScriptLoadError
 
@@ -110,8 +110,10 @@ def _load(settings: Settings) -> Prepared | None:
         if settings.worker_class == PROCESS:
             # Before the script is loaded, so that a script which wants the alarm signal for itself wins.
             deadline.install()
+        logger_before = log_config.LoggerState()
         script = user_script.load(settings)
         script.initialize()
+        script.logs_requests = logger_before.has_changed()
         if any(name in os.environ for name in ("AML_DBG_MODEL_INFO", "AML_DBG_RESOURCE_INFO")):
             _logger.warning(
                 "The debuggability features have been removed. If you have a use case for them please reach out to us."

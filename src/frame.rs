@@ -66,6 +66,8 @@ pub enum Kind {
     Goodbye = 9,
     /// Worker to front: it found a job revoked and did not start it.
     Skipped = 10,
+    /// Front to worker: what to log about the request that it answered last. Only if its hello asks for that.
+    Log = 11,
 }
 
 impl Kind {
@@ -81,6 +83,7 @@ impl Kind {
             8 => Self::Retire,
             9 => Self::Goodbye,
             10 => Self::Skipped,
+            11 => Self::Log,
             other => return Err(FrameError::UnknownKind(other)),
         })
     }
@@ -204,6 +207,8 @@ pub struct Hello {
     pub raw: bool,
     /// True if jobs must carry request headers, target and peer; otherwise only method, query and body are sent.
     pub wants_request: bool,
+    /// True if the log lines of requests that this worker serves go through its Python logger (`Kind::Log`).
+    pub logs_requests: bool,
     /// Swagger documents by version (`"2"`, `"3"`, `"3.1"`), as the text to serve (contract section 14).
     pub swagger: std::collections::BTreeMap<String, String>,
 }
@@ -403,6 +408,27 @@ pub fn decode_id(frame: &Frame) -> Result<u64, FrameError> {
 /// A frame without any field: [`Kind::Retire`], [`Kind::Goodbye`].
 pub fn encode_bare(kind: Kind) -> Bytes {
     encode(kind, 0, |_| ()).freeze()
+}
+
+/// A [`Kind::Log`] frame: the level of each line, in Python's numbers, and its text. There may be none.
+pub fn encode_log<'a>(lines: impl Iterator<Item = (u8, &'a str)>) -> Bytes {
+    encode(Kind::Log, 0, |out| {
+        for (level, text) in lines {
+            out.put_u8(level);
+            put_bytes(out, text.as_bytes());
+        }
+    })
+    .freeze()
+}
+
+/// The lines of a frame made by [`encode_log`].
+pub fn decode_log(frame: &Frame) -> Result<Vec<(u8, String)>, FrameError> {
+    let mut head = Reader::new(&frame.head, "log");
+    let mut lines = Vec::new();
+    while !head.rest.is_empty() {
+        lines.push((head.u8()?, head.text()?));
+    }
+    Ok(lines)
 }
 
 fn put_bytes(out: &mut BytesMut, part: &[u8]) {

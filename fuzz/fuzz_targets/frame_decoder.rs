@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use _core::frame::{
-    decode_id, encode_bare, encode_with_id, Decoder, Field, Frame, Hello, Job, Kind, Origin, ReplyHead, MAX_HEAD_LEN,
+    decode_id, decode_log, encode_bare, encode_log, encode_with_id, Decoder, Field, Frame, Hello, Job, Kind, Origin, ReplyHead, MAX_HEAD_LEN,
 };
 use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
@@ -37,6 +37,7 @@ enum Message {
         claims: String,
         raw: bool,
         wants_request: bool,
+        logs_requests: bool,
         swagger: BTreeMap<String, String>,
     },
     Job {
@@ -77,6 +78,7 @@ enum Meaning {
     Reply(ReplyHead, Bytes),
     WithId(Kind, u64, Bytes),
     Bare(Kind),
+    Log(Vec<(u8, String)>),
 }
 
 fuzz_target!(|input: Input| match input {
@@ -130,6 +132,10 @@ fn read_everything(frame: &Frame) {
         let again = reply.encode(Kind::Reply, frame.body.len());
         assert_eq!(again.len() - _core::frame::PREFIX_LEN, frame.head.len());
     }
+    if let Ok(lines) = decode_log(frame) {
+        let again = encode_log(lines.iter().map(|(level, text)| (*level, text.as_str())));
+        assert_eq!(&again[again.len() - frame.head.len()..], &frame.head[..]);
+    }
     if let Ok(id) = decode_id(frame) {
         assert_eq!(frame.head[..], id.to_le_bytes());
     }
@@ -144,15 +150,16 @@ fn read(frame: &Frame) -> Meaning {
         Kind::StreamChunk | Kind::StreamEnd | Kind::Cancel => {
             Meaning::WithId(frame.kind, decode_id(frame).expect("an id"), body)
         }
-        Kind::Retire | Kind::Goodbye => Meaning::Bare(frame.kind),
+        Kind::Retire | Kind::Goodbye | Kind::Skipped => Meaning::Bare(frame.kind),
+        Kind::Log => Meaning::Log(decode_log(frame).expect("lines")),
     }
 }
 
 impl Message {
     fn write(self, wire: &mut Vec<u8>) -> Meaning {
         match self {
-            Self::Hello { protocol, worker, pid, claims, raw, wants_request, swagger } => {
-                let hello = Hello { protocol, worker, pid, claims, raw, wants_request, swagger };
+            Self::Hello { protocol, worker, pid, claims, raw, wants_request, logs_requests, swagger } => {
+                let hello = Hello { protocol, worker, pid, claims, raw, wants_request, logs_requests, swagger };
                 wire.extend_from_slice(&hello.encode().expect("only text inside"));
                 Meaning::Hello(hello)
             }

@@ -12,24 +12,39 @@ mod local;
 mod pool;
 pub mod queue;
 mod remote;
+pub mod request_log;
 pub mod rules;
 #[cfg(unix)]
 mod socket;
 pub mod window;
 mod worker;
 
-use std::{cell::RefCell, rc::Rc, time::Instant};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch, Notify};
 
 pub use self::remote::Part;
-use self::{link::Link, pool::State, queue::Full, rules::Rules, worker::Worker};
+use self::{
+    link::Link,
+    pool::State,
+    queue::Full,
+    request_log::{Line, RequestLog},
+    rules::Rules,
+    worker::Worker,
+};
 use crate::{
     claims::Claims,
     control::{Recycle, Supervisor},
     frame::{Hello, Job, ReplyHead},
 };
+
+/// How often it is looked whether lines have been logged, at the end.
+const LOG_CHECK: Duration = Duration::from_millis(5);
 
 /// What becomes of a submitted job.
 #[derive(Debug)]
@@ -40,8 +55,8 @@ pub enum Answer {
         head: ReplyHead,
         /// The body.
         body: Bytes,
-        /// Process id of the worker that made it.
-        pid: u32,
+        /// For the lines about the request.
+        log: RequestLog,
     },
     /// A streamed reply: parts follow as the script yields them.
     Stream {
@@ -49,8 +64,8 @@ pub enum Answer {
         head: ReplyHead,
         /// The parts; an `Err` is the reason why the stream broke off, and its last item.
         parts: mpsc::UnboundedReceiver<Part>,
-        /// Process id of the worker that makes it.
-        pid: u32,
+        /// For the lines about the request.
+        log: RequestLog,
     },
     /// The worker was lost while it ran the job.
     Lost {
@@ -302,7 +317,7 @@ impl Dispatcher {
     }
 
     /// How the process ended, waiting up to `patience` for the supervisor's word.
-    async fn exit_cause(&self, pid: u32, patience: std::time::Duration) -> Option<String> {
+    async fn exit_cause(&self, pid: u32, patience: Duration) -> Option<String> {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
             let changed = self.exits_changed.notified();
@@ -323,6 +338,7 @@ impl Dispatcher {
         }
         let reply = running.submission.reply.take();
         worker.streaming = true;
+        worker.awaits_log = worker.hello.logs_requests;
         worker.head_since = Instant::now();
         reply
     }
@@ -337,6 +353,9 @@ impl Dispatcher {
         let done = worker.in_flight.pop_front()?;
         worker.window.record(busy_ms);
         worker.head_since = Instant::now();
+        if !worker.streaming {
+            worker.awaits_log = worker.hello.logs_requests;
+        }
         worker.streaming = false;
         worker.unresponsive_since = None;
         worker.served += 1;
@@ -346,6 +365,27 @@ impl Dispatcher {
         }
         state.assign();
         Some(done.submission)
+    }
+
+    /// Sends the lines about a request to the worker that served it, or writes them here if it is gone.
+    fn log_at_worker(&self, worker_id: u64, pid: u32, lines: Vec<Line>) {
+        let mut state = self.state.borrow_mut();
+        match state.workers.get_mut(&worker_id) {
+            Some(worker) => worker.log(lines),
+            None => request_log::write_all(&lines, pid),
+        }
+        state.assign();
+    }
+
+    /// Waits until the workers have logged all lines that were sent to them, for so long at most; writes the others here.
+    pub async fn finish_logs(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while !self.state.borrow_mut().workers.values_mut().all(Worker::has_logged_all) && Instant::now() < deadline {
+            tokio::time::sleep(LOG_CHECK).await;
+        }
+        for worker in self.state.borrow_mut().workers.values_mut() {
+            worker.take_back_unstarted();
+        }
     }
 
     /// The worker's stream waits for its client (`true`), or goes on: either way the script is not stuck.
@@ -387,6 +427,7 @@ impl Dispatcher {
     pub fn watch(&self, now: Instant) {
         let mut overdue = Vec::new();
         self.state.borrow_mut().take_back(Worker::take_back_from_hung);
+        self.state.borrow_mut().stop_awaiting_logs();
         for worker in self.state.borrow_mut().workers.values_mut() {
             if let Some((reply, message)) = worker.take_overdue(now, &self.rules) {
                 let fault = worker.fault();

@@ -70,6 +70,15 @@ impl State {
         self.assign();
     }
 
+    /// Lines follow their reply at once. Should a request's task not come to that, its worker does not wait for it.
+    pub(super) fn stop_awaiting_logs(&mut self) {
+        let mut awaiting = self.workers.values_mut().filter(|worker| worker.awaits_log).peekable();
+        if awaiting.peek().is_some() {
+            awaiting.for_each(|worker| worker.awaits_log = false);
+            self.assign();
+        }
+    }
+
     /// Hands out queued jobs for as long as a worker may take one.
     pub(super) fn assign(&mut self) {
         let now = Instant::now();

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, OwnedSemaphorePermit, Semaphore};
 
 use super::{
     link::{Frames, Link},
+    request_log::RequestLog,
     Answer, Dispatcher, Submission,
 };
 use crate::frame::{self, Frame, Hello, Kind, ReplyHead};
@@ -30,11 +31,12 @@ pub(super) async fn serve_worker(mut frames: Frames, dispatcher: Dispatcher) {
         // It died or hung before it was ready; the supervisor reports its end.
         _ => return,
     };
-    let (worker, pid) = (hello.worker, hello.pid);
+    let (worker, pid, logs_requests) = (hello.worker, hello.pid, hello.logs_requests);
     let link = frames.link();
     let claims = frames.take_claims(&hello);
     let worker_id = dispatcher.join(hello, link.clone(), claims);
-    let session = Session { dispatcher: &dispatcher, worker_id, worker, pid, stream: RefCell::new(None) };
+    let session =
+        Session { dispatcher: &dispatcher, worker_id, worker, pid, logs_requests, stream: RefCell::new(None) };
     let ended = tokio::select! {
         ended = session.read_frames(&mut frames, &link) => ended,
         ended = link.flush() => ended,
@@ -76,6 +78,8 @@ struct Session<'a> {
     worker: u32,
     /// Its process.
     pid: u32,
+    /// Lines about the requests that it serves go to it.
+    logs_requests: bool,
     /// The stream that the worker is in the middle of, and whose client still listens.
     stream: RefCell<Option<OpenStream>>,
 }
@@ -93,7 +97,7 @@ impl Session<'_> {
             Kind::Reply => {
                 let head = ReplyHead::decode(&frame)?;
                 if let Some(job) = self.dispatcher.finish(self.worker_id, head.id, head.busy_ms) {
-                    job.answer(Answer::Whole { head, body: frame.body, pid: self.pid });
+                    job.answer(Answer::Whole { head, body: frame.body, log: self.request_log() });
                 }
             }
             Kind::StreamStart => self.start_stream(ReplyHead::decode(&frame)?, link),
@@ -102,18 +106,26 @@ impl Session<'_> {
             Kind::Goodbye => self.dispatcher.give_back(self.worker_id),
             Kind::Skipped => self.dispatcher.skipped(self.worker_id),
             Kind::Hello => self.dispatcher.renew(self.worker_id, Hello::decode(&frame)?),
-            Kind::Job | Kind::Cancel | Kind::Retire => {
+            Kind::Job | Kind::Cancel | Kind::Retire | Kind::Log => {
                 return Err(frame::FrameError::Malformed("message of a worker"));
             }
         }
         Ok(())
     }
 
+    fn request_log(&self) -> RequestLog {
+        if self.logs_requests {
+            RequestLog::at_worker(self.pid, self.dispatcher, self.worker_id)
+        } else {
+            RequestLog::here(Some(self.pid))
+        }
+    }
+
     /// The job stays the worker's running one until the stream has ended.
     fn start_stream(&self, head: ReplyHead, link: &Link) {
         let (sender, parts) = mpsc::unbounded_channel();
         let id = head.id;
-        let answer = Answer::Stream { head, parts, pid: self.pid };
+        let answer = Answer::Stream { head, parts, log: self.request_log() };
         let wanted = self.dispatcher.begin_stream(self.worker_id, id).is_some_and(|reply| reply.send(answer).is_ok());
         if wanted {
             let room = Arc::new(Semaphore::new(STREAM_BUFFER as usize));

@@ -8,10 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
     link::Link,
+    request_log,
     rules::{resident_mib, Rules},
     window::Window,
     Answer, Submission,
@@ -69,6 +71,10 @@ pub(super) struct Worker {
     pub(super) recycling: bool,
     /// The supervisor has been asked to kill it.
     pub(super) doomed: bool,
+    /// It has answered a request and gets the lines about it before its next job (`Hello::logs_requests`).
+    pub(super) awaits_log: bool,
+    /// Lines that were sent, by their number on this worker's connection, until it has claimed them.
+    pub(super) unlogged: VecDeque<(u64, Vec<request_log::Line>)>,
 }
 
 impl Worker {
@@ -91,6 +97,8 @@ impl Worker {
             serves_at_most,
             recycling: false,
             doomed: false,
+            awaits_log: false,
+            unlogged: VecDeque::new(),
         }
     }
 
@@ -139,11 +147,13 @@ impl Worker {
 
     /// May it get a job now?
     pub(super) fn accepts(&self, now: Instant) -> bool {
-        if !self.is_ready() {
+        if !self.is_ready() || self.awaits_log {
             return false;
         }
         self.in_flight.is_empty()
             || (self.claims.is_some()
+                // Its lines would wait behind the job.
+                && !self.hello.logs_requests
                 && self.in_flight.len() < self.window.size()
                 // A worker that still has bytes of earlier jobs to read gains nothing from more of them.
                 && self.link.is_flushed()
@@ -176,6 +186,29 @@ impl Worker {
         self.sent += 1;
     }
 
+    /// Sends it the lines about the request that it has answered last.
+    pub(super) fn log(&mut self, lines: Vec<request_log::Line>) {
+        self.awaits_log = false;
+        self.link.send(request_log::encode(&lines), Bytes::new());
+        // Without the counter it cannot be known whether they have been logged.
+        if self.claims.is_some() {
+            self.forget_logged();
+            self.unlogged.push_back((self.sent, lines));
+        }
+        self.sent += 1;
+    }
+
+    /// True if it has claimed all lines that were sent.
+    pub(super) fn has_logged_all(&mut self) -> bool {
+        self.forget_logged();
+        self.unlogged.is_empty()
+    }
+
+    fn forget_logged(&mut self) {
+        let next = self.claims.as_ref().map_or(u64::MAX, Claims::next);
+        self.unlogged.retain(|(number, _)| *number >= next);
+    }
+
     /// Takes back the jobs that wait behind one that has been running for long, oldest first.
     pub(super) fn take_back_waiting(&mut self, now: Instant) -> VecDeque<InFlight> {
         let [Some(running), Some(_)] = [self.in_flight.front(), self.in_flight.get(1)] else { return VecDeque::new() };
@@ -199,10 +232,13 @@ impl Worker {
         unstarted
     }
 
-    /// The jobs that it has not started and now never will.
+    /// The jobs that it has not started and now never will. Lines that it has not logged are written here.
     pub(super) fn take_back_unstarted(&mut self) -> VecDeque<InFlight> {
         let Some(claims) = &self.claims else { return VecDeque::new() };
         let first = claims.revoke(self.sent);
+        for (_, lines) in self.unlogged.drain(..).filter(|(number, _)| *number >= first) {
+            request_log::write_all(&lines, self.hello.pid);
+        }
         let started = self.in_flight.iter().take_while(|job| job.number < first).count();
         self.in_flight.split_off(started)
     }
@@ -210,8 +246,6 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::{
         super::{local::LocalFrames, rules::tests::RULES},
         *,
@@ -235,6 +269,7 @@ mod tests {
             claims: String::new(),
             raw: false,
             wants_request: false,
+            logs_requests: false,
             swagger: std::collections::BTreeMap::new(),
         };
         let mut worker = Worker::new(Rc::new(hello), Link::Local(frames.link.clone()), claims, 0);

@@ -40,6 +40,7 @@ fn hello() -> Hello {
         claims: "claims-1".to_owned(),
         raw: true,
         wants_request: true,
+        logs_requests: true,
         swagger: [("3".to_owned(), "{}".to_owned())].into(),
     }
 }
@@ -77,6 +78,18 @@ fn reply_survives_the_round_trip_with_and_without_a_run_time() {
 fn hello_survives_the_round_trip() {
     let frame = decode_one(hello().encode().expect("encodes"));
     assert_eq!(Hello::decode(&frame), Ok(hello()));
+}
+
+#[test]
+fn log_lines_survive_the_round_trip_and_are_refused_when_cut() {
+    let lines = [(30, "a warning"), (20, "POST /score?é 200 1.234ms 5")];
+    let encoded = encode_log(lines.into_iter());
+    let frame = decode_one(wire(&[&encoded]));
+    assert_eq!(frame.kind, Kind::Log);
+    assert_eq!(decode_log(&frame), Ok(lines.map(|(level, text)| (level, text.to_owned())).into()));
+    let cut = Frame { head: frame.head.slice(..frame.head.len() - 1), ..frame };
+    assert_eq!(decode_log(&cut), Err(FrameError::Malformed("log")));
+    assert_eq!(decode_log(&decode_one(wire(&[&encode_log([].into_iter())]))), Ok(Vec::new()));
 }
 
 #[test]

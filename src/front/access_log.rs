@@ -1,11 +1,12 @@
 //! The request line of the log: one per request that reached `/score` or `/swagger.json` (contract section 13).
 //!
-//! Formats in the front's event loop and hands the line to `log`, whose queue is drained elsewhere (`logging.rs`).
+//! Formats in the front's event loop. Who writes the line is `dispatch/request_log.rs`.
 
 use std::time::Instant;
 
-/// Logger of request lines; contract section 13.
-const TARGET: &str = "azmlinfsrv";
+use log::Level;
+
+use crate::dispatch::request_log::RequestLog;
 
 /// One request as its log line shows it.
 pub struct Line<'a> {
@@ -19,21 +20,14 @@ pub struct Line<'a> {
     pub started: Instant,
     /// Body bytes of the reply; `None` for a stream.
     pub length: Option<u64>,
-    /// Process id of the worker that served it; `None` if no worker did.
-    pub worker: Option<u32>,
 }
 
 impl Line<'_> {
-    /// Writes the line at level INFO.
-    pub fn log(&self) {
+    /// Adds the line at level INFO.
+    pub fn log(&self, log: &mut RequestLog) {
         let Self { method, target, status, .. } = self;
         let elapsed = self.started.elapsed().as_secs_f64() * 1e3;
         let length = self.length.map_or_else(|| "N/A".to_owned(), |bytes| bytes.to_string());
-        match self.worker {
-            Some(pid) => {
-                log::info!(target: TARGET, worker_pid = pid; "{method} {target} {status} {elapsed:.3}ms {length}");
-            }
-            None => log::info!(target: TARGET, "{method} {target} {status} {elapsed:.3}ms {length}"),
-        }
+        log.line(Level::Info, format_args!("{method} {target} {status} {elapsed:.3}ms {length}"));
     }
 }

@@ -55,7 +55,7 @@ const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// After an early reply to a body that is still being sent, the rest is read and dropped for this long, so that the
 /// client sees the reply and not a reset.
 const LINGER: Duration = Duration::from_secs(5);
-/// After `stop`, replies get this long to reach their clients.
+/// After `stop`, replies get this long to reach their clients, and log lines to be written by their workers.
 const STOP_PATIENCE: Duration = Duration::from_millis(300);
 
 /// The descriptors the supervisor hands over, as the sockets they are.
@@ -222,6 +222,7 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     }
     front.dispatcher.stop();
     let _ = tokio::time::timeout(STOP_PATIENCE, front.all_closed()).await;
+    front.dispatcher.finish_logs(STOP_PATIENCE).await;
     for accept_loop in accept_loops {
         accept_loop.abort();
     }

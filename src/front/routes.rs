@@ -19,6 +19,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
 };
 use bytes::Bytes;
+use log::Level;
 
 use super::{
     access_log::Line,
@@ -31,7 +32,7 @@ use super::{
     swagger, Front,
 };
 use crate::{
-    dispatch::{Answer, Pending},
+    dispatch::{request_log::RequestLog, Answer, Pending},
     frame::{Field, Job},
 };
 
@@ -120,23 +121,26 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
     if !route.accepts(request.method()) {
         return context.error(&RequestError::RouteMethod);
     }
-    if context.ids.deprecated {
-        log::warn!(
-            target: "azmlinfsrv",
-            "x-ms-request-id header has been deprecated and will be removed from future versions of the server. \
-             Please use x-ms-client-request-id."
-        );
+    // A worker that logs for itself gets the warning together with the request's line.
+    let deprecation_waits = context.ids.deprecated
+        && route == Route::Score
+        && id_error.is_none()
+        && front.dispatcher.script().is_some_and(|script| script.logs_requests);
+    if context.ids.deprecated && !deprecation_waits {
+        warn_of_deprecation(&mut RequestLog::here(None));
     }
     if let Some(error) = id_error {
         return context.error(&error);
     }
     match route {
         Route::Score => {
-            let exchange = Exchange { front, request, context, path: "/score", started: Instant::now() };
+            let exchange =
+                Exchange { front, request, context, path: "/score", started: Instant::now(), deprecation_waits };
             exchange.score(payload, open).await
         }
         Route::Swagger => {
-            let exchange = Exchange { front, request, context, path: "/swagger.json", started: Instant::now() };
+            let (path, started) = ("/swagger.json", Instant::now());
+            let exchange = Exchange { front, request, context, path, started, deprecation_waits };
             exchange.swagger()
         }
         _ if request.method() == Method::OPTIONS => context.text("", Some(READ_METHODS)),
@@ -144,6 +148,12 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
         Route::Health => health(&front, &context, "Healthy", false),
         Route::Ready => health(&front, &context, "Ready", true),
     }
+}
+
+fn warn_of_deprecation(log: &mut RequestLog) {
+    let text = "x-ms-request-id header has been deprecated and will be removed from future versions of the server. \
+                Please use x-ms-client-request-id.";
+    log.line(Level::Warn, format_args!("{text}"));
 }
 
 /// Truth about the workers, told without asking them.
@@ -165,32 +175,39 @@ struct Exchange {
     /// `/score` or `/swagger.json`, for the log.
     path: &'static str,
     started: Instant,
+    /// The warning about a deprecated header is to be logged with the request's line.
+    deprecation_waits: bool,
 }
 
 impl Exchange {
     async fn score(self, payload: actix_web::dev::Payload, open: super::connection::OpenRequest) -> HttpResponse {
         let mut share = self.front.budget.share();
         let outcome = self.answer(payload, &mut share).await;
-        let (response, length, worker) = match outcome {
-            Ok(Answer::Whole { head, body, pid }) => {
+        let here = RequestLog::here;
+        let (response, length, mut log) = match outcome {
+            Ok(Answer::Whole { head, body, log }) => {
                 let length = Some(body.len() as u64);
                 share.charge(body.len());
-                (self.context.whole(head, body, share, open), length, Some(pid))
+                (self.context.whole(head, body, share, open), length, log)
             }
-            Ok(Answer::Stream { head, parts, pid }) => (self.context.stream(head, parts, open), None, Some(pid)),
-            Ok(Answer::Overdue { pid, message }) => return self.refuse(&RequestError::Overdue(message), Some(pid)),
-            Ok(Answer::Lost { pid, cause }) => return self.refuse(&RequestError::WorkerLost { cause }, Some(pid)),
-            Ok(Answer::Stopped) => return self.refuse(&RequestError::Stopped, None),
-            Err(error) => return self.refuse(&error, None),
+            Ok(Answer::Stream { head, parts, log }) => (self.context.stream(head, parts, open), None, log),
+            Ok(Answer::Overdue { pid, message }) => {
+                return self.refuse(&RequestError::Overdue(message), here(Some(pid)));
+            }
+            Ok(Answer::Lost { pid, cause }) => {
+                return self.refuse(&RequestError::WorkerLost { cause }, here(Some(pid)));
+            }
+            Ok(Answer::Stopped) => return self.refuse(&RequestError::Stopped, here(None)),
+            Err(error) => return self.refuse(&error, here(None)),
         };
         match response {
             Ok(response) => {
-                self.log(response.status().as_u16(), length, worker);
+                self.log(response.status().as_u16(), length, &mut log);
                 response
             }
             Err(problem) => {
-                log::error!(target: "azmlinfsrv", "The reply of run() cannot be sent: {problem}");
-                self.refuse(&RequestError::Internal, worker)
+                log.line(Level::Error, format_args!("The reply of run() cannot be sent: {problem}"));
+                self.refuse(&RequestError::Internal, log)
             }
         }
     }
@@ -205,7 +222,7 @@ impl Exchange {
         if matches!(*method, Method::OPTIONS | Method::HEAD) && !self.script_is_raw().await? {
             // The two methods that only a raw script sees; answered here without a worker.
             return if *method == Method::OPTIONS {
-                Ok(Answer::Whole { head: self.options_head(), body: Bytes::new(), pid: std::process::id() })
+                Ok(Answer::Whole { head: self.options_head(), body: Bytes::new(), log: RequestLog::here(None) })
             } else {
                 Err(RequestError::ScoreMethod)
             };
@@ -312,31 +329,34 @@ impl Exchange {
         let script = self.front.dispatcher.script();
         match swagger::document(script.as_deref(), self.request.query_string()) {
             Ok(document) => {
-                self.log(200, Some(document.len() as u64), None);
+                self.log(200, Some(document.len() as u64), &mut RequestLog::here(None));
                 self.context.json(document)
             }
-            Err(error) => self.refuse(&error, None),
+            Err(error) => self.refuse(&error, RequestLog::here(None)),
         }
     }
 
-    fn refuse(&self, error: &RequestError, worker: Option<u32>) -> HttpResponse {
+    fn refuse(&self, error: &RequestError, mut log: RequestLog) -> HttpResponse {
         let response = self.context.error(error);
         let length = match response.body().size() {
             BodySize::Sized(length) => Some(length),
             _ => None,
         };
-        self.log(response.status().as_u16(), length, worker);
+        self.log(response.status().as_u16(), length, &mut log);
         response
     }
 
-    fn log(&self, status: u16, length: Option<u64>, worker: Option<u32>) {
+    fn log(&self, status: u16, length: Option<u64>, log: &mut RequestLog) {
+        if self.deprecation_waits {
+            warn_of_deprecation(log);
+        }
         // The route's own path, however the client spelled it, and the query as sent.
         let target = match self.request.uri().query().filter(|query| !query.is_empty()) {
             Some(query) => &format!("{}?{query}", self.path),
             None => self.path,
         };
         let method = self.request.method().as_str();
-        Line { method, target, status, started: self.started, length, worker }.log();
+        Line { method, target, status, started: self.started, length }.log(log);
     }
 }
 

@@ -56,6 +56,7 @@ mod tests {
             claims: String::new(),
             raw: false,
             wants_request: false,
+            logs_requests: false,
             swagger: versions.iter().map(|version| ((*version).to_owned(), format!("doc {version}"))).collect(),
         }
     }

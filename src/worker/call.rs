@@ -103,6 +103,13 @@ impl<'a, 'py> Caller<'a, 'py> {
         }
     }
 
+    /// Logs a line about a request. Whatever a handler of the script's raises concerns the script alone.
+    pub(super) fn log_request(&self, py: Python<'py>, level: u8, text: &str) {
+        if let Err(failed) = self.script.object.call_method1(intern!(py, "log_request"), (level, text)) {
+            failed.write_unraisable(py, None);
+        }
+    }
+
     /// Logs a fault that no client can be told about.
     pub(super) fn log_internal(&self, py: Python<'py>, error: PyErr) {
         if let Err(failed) = self.script.object.call_method1(intern!(py, "internal_failed"), (exception(py, &error),)) {

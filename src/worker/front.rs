@@ -38,6 +38,9 @@ pub(super) trait Front {
     /// True if the client of this job has left. Does not wait.
     fn was_cancelled(&mut self, py: Python<'_>, id: u64) -> PyResult<bool>;
 
+    /// The lines about the stream that is being sent, if they have come and `was_cancelled` has looked.
+    fn take_log(&mut self) -> Option<Frame>;
+
     /// Sends the parts of one frame, waiting for as long as the front has no room for it.
     fn send(&self, py: Python<'_>, head: Bytes, body: Bytes);
 

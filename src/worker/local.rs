@@ -61,6 +61,10 @@ impl Front for LocalFront {
         Ok(self.end.is_closed_or_has(cancels))
     }
 
+    fn take_log(&mut self) -> Option<Frame> {
+        self.end.take_if(|frame| frame.kind == Kind::Log)
+    }
+
     fn send(&self, py: Python<'_>, head: Bytes, body: Bytes) {
         match Frame::from_parts(head, body) {
             Ok(frame) => {

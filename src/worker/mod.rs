@@ -18,7 +18,10 @@ mod script;
 #[cfg(unix)]
 mod socket;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use pyo3::prelude::*;
@@ -36,6 +39,10 @@ use crate::{
     hub::Hub,
     settings::Settings,
 };
+
+/// The front sends the lines about a request right after it has read the reply. A worker that is let go waits this long
+/// for those of its last one, which a front that is lost, or stopped, does not send.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where the front is.
 pub(crate) enum Place<'a> {
@@ -67,6 +74,7 @@ pub(crate) fn work(
         claims: String::new(),
         raw: script.is_raw(),
         wants_request: script.wants_request(py),
+        logs_requests: script.logs_requests()?,
         swagger,
     };
     match place {
@@ -94,10 +102,12 @@ fn serve<'py>(
     caller: &Caller<'_, 'py>,
     retiring: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
+    // The lines about the last request have not come yet.
+    let mut log_is_due = false;
     loop {
         if retiring.call0()?.is_truthy()? {
             front.say_goodbye(py);
-            return Ok(());
+            break;
         }
         match front.receive(py)? {
             Received::Frame(job) if job.frame.kind == Kind::Job => {
@@ -110,11 +120,15 @@ fn serve<'py>(
                 if !front.hello().wants_request && caller.script().wants_request(py) {
                     front.ask_for_requests(py)?;
                 }
-                deliver(py, caller, front, head, outcome)?;
+                log_is_due = !deliver(py, caller, front, head, outcome)? && front.hello().logs_requests;
+            }
+            Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Log => {
+                log(py, caller, front, &frame)?;
+                log_is_due = false;
             }
             // Its stream has ended meanwhile, or its job has been answered.
             Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Cancel => {}
-            Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Retire => return Ok(()),
+            Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Retire => break,
             Received::Frame(Arrived { frame, .. }) => {
                 let text = format!("the front sent an unexpected {:?}", frame.kind);
                 return Err(pyo3::exceptions::PyRuntimeError::new_err(text));
@@ -124,6 +138,35 @@ fn serve<'py>(
             Received::FrontGone => return Ok(()),
         }
     }
+    if log_is_due {
+        log_the_last(py, front, caller)?;
+    }
+    Ok(())
+}
+
+/// Lets the script's logger have lines about a request, unless the front has written them itself meanwhile.
+fn log<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, front: &mut dyn Front, frame: &Frame) -> PyResult<()> {
+    let lines =
+        frame::decode_log(frame).map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(error.to_string()))?;
+    if front.claim_next() {
+        for (level, text) in lines {
+            caller.log_request(py, level, &text);
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the lines about the last request. Jobs that still come belong to others by now.
+fn log_the_last<'py>(py: Python<'py>, front: &mut dyn Front, caller: &Caller<'_, 'py>) -> PyResult<()> {
+    let deadline = Instant::now() + LOG_PATIENCE;
+    while Instant::now() < deadline {
+        match front.receive(py)? {
+            Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Log => return log(py, caller, front, &frame),
+            Received::Frame(_) | Received::Nothing => {}
+            Received::FrontGone => break,
+        }
+    }
+    Ok(())
 }
 
 /// Runs one job. An error is one of the connection's protocol, never of the script.
@@ -145,17 +188,18 @@ fn answer<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, arrived: &Arrived) -> 
     Ok((head, reply.outcome))
 }
 
+/// Sends a reply. True if the lines about the request have been logged already.
 fn deliver<'py>(
     py: Python<'py>,
     caller: &Caller<'_, 'py>,
     front: &mut dyn Front,
     head: ReplyHead,
     outcome: Outcome,
-) -> PyResult<()> {
+) -> PyResult<bool> {
     match outcome {
         Outcome::Whole(body) => {
             front.send(py, head.encode(Kind::Reply, body.len()), body);
-            Ok(())
+            Ok(false)
         }
         Outcome::Stream { first, rest } => {
             front.send(py, head.encode(Kind::StreamStart, 0), Bytes::new());
@@ -164,7 +208,7 @@ fn deliver<'py>(
     }
 }
 
-/// Sends the parts of a stream until it ends, fails, or its client has left.
+/// Sends the parts of a stream until it ends, fails, or its client has left. True if the lines about it have been logged.
 fn stream<'py>(
     py: Python<'py>,
     caller: &Caller<'_, 'py>,
@@ -172,7 +216,8 @@ fn stream<'py>(
     id: u64,
     first: Option<Bytes>,
     rest: &Bound<'py, PyAny>,
-) -> PyResult<()> {
+) -> PyResult<bool> {
+    let mut is_logged = false;
     let mut part: PyResult<Option<Bytes>> = Ok(first);
     loop {
         match part {
@@ -189,14 +234,19 @@ fn stream<'py>(
                 break;
             }
         }
-        if front.was_cancelled(py, id)? {
+        let is_cancelled = front.was_cancelled(py, id)?;
+        if let Some(frame) = front.take_log() {
+            log(py, caller, front, &frame)?;
+            is_logged = true;
+        }
+        if is_cancelled {
             front.send(py, frame::encode_with_id(Kind::StreamEnd, id, 0), Bytes::new());
             break;
         }
         part = caller.next_part(rest);
     }
     caller.close_stream(py, rest);
-    Ok(())
+    Ok(is_logged)
 }
 
 /// `x-ms-server-version`: a script may change the variable at any time (contract section 9).

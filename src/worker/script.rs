@@ -68,6 +68,11 @@ impl<'py> Script<'py> {
         self.is_raw() || self.modules.contains(intern!(py, "flask")).unwrap_or(false)
     }
 
+    /// True if the log lines of requests are the script's to handle, as it has changed the logger.
+    pub(super) fn logs_requests(&self) -> PyResult<bool> {
+        self.object.getattr(intern!(self.object.py(), "logs_requests"))?.is_truthy()
+    }
+
     /// True if jobs must carry the whole request.
     pub(super) fn wants_request(&self, py: Python<'_>) -> bool {
         self.pass_headers || self.needs_context(py)

@@ -172,6 +172,10 @@ impl Front for FrontSocket {
         Ok(self.early.iter().any(cancels))
     }
 
+    fn take_log(&mut self) -> Option<Frame> {
+        self.early.pop_front_if(|frame| frame.kind == Kind::Log)
+    }
+
     /// If the front is gone the reply has no client left; the next read notices and connects again.
     fn send(&self, py: Python<'_>, mut head: Bytes, mut body: Bytes) {
         let stream = &self.stream;

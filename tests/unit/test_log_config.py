@@ -196,3 +196,61 @@ def test_stream_of_default_handler_is_not_a_buffer_of_ours(settings):
     handlers = logging.getLogger("azmlinfsrv").handlers
     assert [type(handler) for handler in handlers] == [logging.StreamHandler]
     assert isinstance(handlers[0].stream, io.TextIOBase)
+
+
+class LikeAnyOther(logging.Filter):
+    def __eq__(self, other):
+        return True
+
+    __hash__ = logging.Filter.__hash__
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda logger: logger.setLevel("DEBUG"),
+        lambda logger: logger.addFilter(lambda record: True),
+        lambda logger: logger.addHandler(logging.NullHandler()),
+        lambda logger: logger.removeHandler(logger.handlers[0]),
+        lambda logger: logger.filters.__setitem__(0, LikeAnyOther()),
+        lambda logger: logger.handlers[0].setLevel("ERROR"),
+        lambda logger: logger.handlers[0].addFilter(lambda record: True),
+        lambda logger: logger.handlers[0].setFormatter(logging.Formatter()),
+        lambda logger: setattr(logger.handlers[0].formatter, "converter", None),
+        lambda logger: logger.handlers[0].setStream(io.StringIO()),
+        lambda logger: setattr(logger, "propagate", True),
+        lambda logger: setattr(logger, "disabled", True),
+        lambda logger: setattr(logger, "handle", print),
+    ],
+)
+def test_changes_of_the_logger_are_noticed(settings, change):
+    log_config.configure(settings)
+    logger = logging.getLogger("azmlinfsrv")
+    before = log_config.LoggerState()
+    # What scripts do all the time changes nothing.
+    logging.getLogger("azmlinfsrv.mine").warning("text")
+    logging.getLogger().addHandler(logging.NullHandler())
+    assert not before.has_changed()
+    attributes = dict(vars(logger))
+    change(logger)
+    changed = before.has_changed()
+    vars(logger).clear()
+    vars(logger).update(attributes)
+    assert changed
+
+
+def test_changes_beyond_the_logger_are_noticed_where_they_count(settings):
+    log_config.configure(settings)
+    before = log_config.LoggerState()
+    logging.disable(logging.INFO)
+    disabled = before.has_changed()
+    logging.disable(logging.NOTSET)
+    factory = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(lambda *args, **keywords: factory(*args, **keywords))
+    factory_changed = before.has_changed()
+    logging.setLogRecordFactory(factory)
+    assert disabled and factory_changed
+    logging.getLogger("azmlinfsrv").propagate = True
+    before = log_config.LoggerState()
+    logging.getLogger().addHandler(logging.NullHandler())
+    assert before.has_changed()
