@@ -305,6 +305,31 @@ mod tests {
     }
 
     #[test]
+    fn the_lines_of_a_request_come_before_the_next_job() {
+        let now = Instant::now();
+        let (mut worker, _end) = worker_with(0, now);
+        worker.awaits_log = true;
+        assert!(!worker.accepts(now));
+        worker.log(Vec::new());
+        assert!(worker.accepts(now));
+    }
+
+    #[test]
+    fn lines_are_the_workers_once_it_has_claimed_them() {
+        let now = Instant::now();
+        let (mut worker, end) = worker_with(1, now);
+        assert!(end.claims.claim(0));
+        let line = |text: &str| vec![(log::Level::Info, text.to_owned())];
+        worker.log(line("one"));
+        worker.log(line("two"));
+        assert!(!worker.has_logged_all());
+        assert!(end.claims.claim(1));
+        assert_eq!(worker.unlogged.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2]);
+        assert!(worker.take_back_unstarted().is_empty(), "the job is the worker's");
+        assert!(worker.has_logged_all() && !end.claims.claim(2), "the front has written the second line");
+    }
+
+    #[test]
     fn a_stopped_worker_is_overdue_after_as_long_as_a_request_though_it_has_none() {
         let now = Instant::now();
         let (mut worker, _end) = worker_with(0, now);

@@ -35,7 +35,7 @@ use self::{
     script::Script,
 };
 use crate::{
-    frame::{self, Hello, Job, Kind, ReplyHead},
+    frame::{self, Frame, Hello, Job, Kind, ReplyHead},
     hub::Hub,
     settings::Settings,
 };

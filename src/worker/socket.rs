@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     claims::Claims,
-    frame::{self, Decoder, Hello, Kind},
+    frame::{self, Decoder, Frame, Hello, Kind},
 };
 
 /// A read that waits returns after this time, to notice a signal that came just before it and a supervisor that is gone.
@@ -173,7 +173,12 @@ impl Front for FrontSocket {
     }
 
     fn take_log(&mut self) -> Option<Frame> {
-        self.early.pop_front_if(|frame| frame.kind == Kind::Log)
+        let is_log = self.early.front().is_some_and(|arrived| arrived.frame.kind == Kind::Log);
+        if is_log {
+            self.early.pop_front().map(|arrived| arrived.frame)
+        } else {
+            None
+        }
     }
 
     /// If the front is gone the reply has no client left; the next read notices and connects again.

@@ -1,6 +1,7 @@
 """Does to the server's logger what OWN_LOGGING says, in init() or when it is loaded (OWN_LOGGING_AT=module).
 
-run() returns the records that the handler of "handler" got; it may also stream, until the file "go" is there, or die.
+run() returns the records that the handler of "handler" got; it may also stream until the file "go" is there, stream a
+part and then hold until it is, or die.
 """
 
 import json
@@ -60,15 +61,17 @@ def init():
         apply(os.environ["OWN_LOGGING"])
 
 
-def parts():
+def parts(data):
     while not os.path.exists("go"):
         time.sleep(0.005)
         yield "part "
+        while data == "hold" and not os.path.exists("go"):
+            time.sleep(0.005)
 
 
 def run(data):
-    if data == "stream":
-        return AMLResponse(parts(), 200)
+    if data in ("stream", "hold"):
+        return AMLResponse(parts(data), 200)
     if data == "die":
         os._exit(3)
     return seen

@@ -249,7 +249,8 @@ def test_changes_beyond_the_logger_are_noticed_where_they_count(settings):
     logging.setLogRecordFactory(lambda *args, **keywords: factory(*args, **keywords))
     factory_changed = before.has_changed()
     logging.setLogRecordFactory(factory)
-    assert disabled and factory_changed
+    assert disabled
+    assert factory_changed
     logging.getLogger("azmlinfsrv").propagate = True
     before = log_config.LoggerState()
     logging.getLogger().addHandler(logging.NullHandler())
