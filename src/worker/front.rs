@@ -50,6 +50,9 @@ pub(super) trait Front {
     /// To be called once for every job, before it is started: false if the front has taken it back.
     fn claim_next(&mut self) -> bool;
 
+    /// Instead, for a job that this worker leaves to others whatever becomes of the claim.
+    fn pass_over(&mut self);
+
     /// Tells this front, and every later one, that jobs must carry the whole request from now on.
     fn ask_for_requests(&mut self, py: Python<'_>) -> PyResult<()> {
         self.hello().wants_request = true;

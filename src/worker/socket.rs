@@ -127,6 +127,10 @@ impl Front for FrontSocket {
         self.claims.as_ref().is_none_or(|claims| claims.claim(number))
     }
 
+    fn pass_over(&mut self) {
+        self.received += 1;
+    }
+
     /// Python signal handlers run while it waits; what they raise goes to the script's log only.
     fn receive(&mut self, py: Python<'_>) -> PyResult<Received> {
         loop {
@@ -173,12 +177,8 @@ impl Front for FrontSocket {
     }
 
     fn take_log(&mut self) -> Option<Frame> {
-        let is_log = self.early.front().is_some_and(|arrived| arrived.frame.kind == Kind::Log);
-        if is_log {
-            self.early.pop_front().map(|arrived| arrived.frame)
-        } else {
-            None
-        }
+        let is_next = self.early.front().is_some_and(|arrived| arrived.frame.kind == Kind::Log);
+        is_next.then(|| self.early.pop_front()).flatten().map(|arrived| arrived.frame)
     }
 
     /// If the front is gone the reply has no client left; the next read notices and connects again.
