@@ -109,16 +109,16 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
         http_1_0: request.version() == Version::HTTP_10,
     };
     if request.headers().get(UPGRADE).is_some_and(|offer| offer.as_bytes().eq_ignore_ascii_case(b"websocket")) {
-        return context.error(&RequestError::WebSocket);
+        return refuse_unrouted(&context, &request, &RequestError::WebSocket);
     }
     if request.uri().path().is_empty() {
-        return context.error(&RequestError::Target);
+        return refuse_unrouted(&context, &request, &RequestError::Target);
     }
     let Some(route) = Route::of(request.uri().path()) else {
-        return context.error(&RequestError::NotFound);
+        return refuse_unrouted(&context, &request, &RequestError::NotFound);
     };
     if !route.accepts(request.method()) {
-        return context.error(&RequestError::RouteMethod);
+        return refuse_unrouted(&context, &request, &RequestError::RouteMethod);
     }
     if context.ids.deprecated {
         log::warn!(
@@ -128,7 +128,7 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
         );
     }
     if let Some(error) = id_error {
-        return context.error(&error);
+        return refuse_unrouted(&context, &request, &error);
     }
     match route {
         Route::Score => {
@@ -143,6 +143,25 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
         Route::Live => context.text("Alive", None),
         Route::Health => health(&front, &context, "Healthy", false),
         Route::Ready => health(&front, &context, "Ready", true),
+    }
+}
+
+/// Answers, and logs, a request that no route takes. The log has its target as sent.
+fn refuse_unrouted(context: &ReplyContext, request: &HttpRequest, error: &RequestError) -> HttpResponse {
+    let started = Instant::now();
+    let response = context.error(error);
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let method = request.method().as_str();
+    let (status, length) = (response.status().as_u16(), sized(&response));
+    Line { method, target, status, started, length, worker: None }.log();
+    response
+}
+
+/// Bytes of the body, if that is known.
+fn sized(response: &HttpResponse) -> Option<u64> {
+    match response.body().size() {
+        BodySize::Sized(length) => Some(length),
+        _ => None,
     }
 }
 
@@ -321,11 +340,7 @@ impl Exchange {
 
     fn refuse(&self, error: &RequestError, worker: Option<u32>) -> HttpResponse {
         let response = self.context.error(error);
-        let length = match response.body().size() {
-            BodySize::Sized(length) => Some(length),
-            _ => None,
-        };
-        self.log(response.status().as_u16(), length, worker);
+        self.log(response.status().as_u16(), sized(&response), worker);
         response
     }
 
