@@ -189,6 +189,9 @@ COUNTS = "(it must be a whole number, 1 or more, at most 1000000000)"
         (["extra"], "unrecognized arguments: extra"),
         (["--entry-script", "x"], "unrecognized arguments: --entry-script x (did you mean --entry_script?)"),
         (["--entry-script=x"], "unrecognized arguments: --entry-script=x (did you mean --entry_script?)"),
+        (["--entry_scrpt", "x.py"], "unrecognized arguments: --entry_scrpt x.py (did you mean --entry_script?)"),
+        (["--worker-cuont=2"], "unrecognized arguments: --worker-cuont=2 (did you mean --worker_count?)"),
+        (["score.py"], "unrecognized arguments: score.py (did you mean --entry_script score.py?)"),
         (
             ["--a", "x"],
             "ambiguous option: --a could match --appinsights_instrumentation_key, --access_control_allow_origins",
@@ -203,6 +206,16 @@ COUNTS = "(it must be a whole number, 1 or more, at most 1000000000)"
 )
 def test_usage_errors(start: Start, arguments: list[str], text: str) -> None:
     assert_usage_error(start(*arguments), text)
+
+
+def test_a_terminal_ends_with_what_was_wrong() -> None:
+    """There the two streams are one."""
+    command = [sys.executable, "-m", package.__name__, "--entry_scrpt", "score.py"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    *help_text, usage, error = done.stdout.splitlines()
+    assert "--worker_count" in "".join(help_text)
+    assert usage.startswith("usage: ")
+    assert error.endswith("unrecognized arguments: --entry_scrpt score.py (did you mean --entry_script?)")
 
 
 def meaning(prefix: str) -> str | None:
