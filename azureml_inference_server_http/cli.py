@@ -20,6 +20,7 @@ from . import settings_table as table
 from . import stdio
 from .config_file import ConfigFile, ConfigFileError
 from .settings import (
+    DEFAULT,
     FILE,
     RawSettings,
     Settings,
@@ -102,12 +103,22 @@ def _start(raw: RawSettings, settings: Settings) -> int:
     from_file = [origin.name for origin in settings.origins.values() if origin.kind == FILE]
     if settings.config_file_read:
         logger.info("Settings read from %s: %s", settings.config_file_read, ", ".join(from_file) or "none")
-    for notice in settings.notices:
+    for notice in (*settings.notices, *_missing_folders(settings)):
         logger.warning("%s", notice)
     if settings.app_insights_enabled:
         logger.warning("Application Insights is enabled, but this version does not send telemetry yet.")
 
     return _serve(settings)
+
+
+def _missing_folders(settings: Settings) -> list[str]:
+    """One sentence for each folder that was named and is not there; the script may still make it."""
+    named = {"model_dir": settings.model_dir, "app_root": settings.app_root}
+    return [
+        f"The folder {folder} does not exist ({settings.origins[name].name})."
+        for name, folder in named.items()
+        if folder and settings.origins[name].kind != DEFAULT and not os.path.exists(folder)
+    ]
 
 
 def _serve(settings: Settings) -> int:

@@ -391,10 +391,19 @@ def test_a_missing_native_module_is_told_on_one_line(start: Start, monkeypatch: 
 
 
 def test_nothing_extra_is_said_without_reason(start: Start) -> None:
-    out = start("--entry_script", "s.py", AZUREML_MODEL_DIR="m").out
+    os.mkdir("m")
+    out = start("--entry_script", "s.py", AZUREML_MODEL_DIR="m", AML_APP_ROOT=os.getcwd()).out
     assert out.splitlines()[0] == "I azmlinfsrv - Loaded logging config from here"
     assert out.splitlines()[1:3] == ["", "Azure ML Inferencing HTTP server v9.8.7"]
     assert out.endswith("/score\n\nprocesses start 5001\n")
+
+
+def test_folders_that_do_not_exist_are_named(start: Start) -> None:
+    out = start("--entry_script", "s.py", "--model_dir", "no/models", AML_APP_ROOT="/no/app").out.splitlines()
+    assert [line for line in out if line.startswith("W ")] == [
+        "W azmlinfsrv - The folder no/models does not exist (--model_dir).",
+        "W azmlinfsrv - The folder /no/app does not exist (AML_APP_ROOT).",
+    ]
 
 
 def test_environment_is_set_for_the_script_and_the_file_stays_out_of_it(start: Start) -> None:
