@@ -144,11 +144,15 @@ class Script:
         """Any result of run() as status, headers and body; see ``outputs.render``."""
         return outputs.render(result, method)
 
-    def script_failed(self, exc: BaseException) -> str | None:
+    def input_refused(self, message: str) -> None:
+        """Log why run() is not called for what a client sent: at DEBUG, as the reply says so too."""
+        _logger.debug("The input of the request is refused: %s", message)
+
+    def script_failed(self, exc: BaseException) -> str:
         """Log that run() raised ``exc``; a TimeoutError is logged as the scoring timeout (contract section 8).
 
-        Returns ``score.py:12 ZeroDivisionError`` for the ``x-ms-run-error-location`` header, or None when no frame of
-        the traceback is in the user's own files.
+        Returns ``score.py:12 ZeroDivisionError`` for the ``x-ms-run-error-location`` header, or the exception's name
+        alone when no frame of the traceback is in the user's own files.
         """
         _logger.debug("Run function exception caught")
         _logger.error("Encountered Exception: %s", self.error_text(exc))
@@ -198,14 +202,14 @@ class Script:
             self._flask_context = FlaskContext(self._settings, self.run, self.input_name, self.pass_headers)
         return self._flask_context
 
-    def _location(self, exc: BaseException) -> str | None:
-        deepest = None
+    def _location(self, exc: BaseException) -> str:
+        deepest = type(exc).__name__
         for frame, line in traceback.walk_tb(exc.__traceback__):
             name = _own_name(frame.f_code.co_filename, self._own_folders)
             if name is not None:
                 deepest = f"{name}:{line} {type(exc).__name__}"
         # A header: one line of plain characters, and short enough for every proxy.
-        return deepest and "".join(char if " " <= char <= "~" else "?" for char in deepest[:MAX_LOCATION])
+        return "".join(char if " " <= char <= "~" else "?" for char in deepest[:MAX_LOCATION])
 
 
 def load(settings: Settings) -> Script:

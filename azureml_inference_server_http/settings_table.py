@@ -545,7 +545,8 @@ SETTINGS: tuple[Setting, ...] = (
         environment="AZUREML_LOG_LEVEL",
         any_case=True,
         config_key="AZUREML_LOG_LEVEL",
-        note="A logging.json of your own decides alone.",
+        note="At DEBUG the log says as well why an input was refused (400, 415). A logging.json of your own decides "
+        "alone.",
     ),
     Setting(
         name="debug_port",

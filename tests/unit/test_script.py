@@ -604,7 +604,7 @@ def test_location_in_the_scripts_own_folder_and_ascii_only(settings):
 
 
 def test_location_without_own_frame(settings):
-    assert failure_of(load(settings)) is None
+    assert failure_of(load(settings)) == "TypeError"
 
 
 def test_internal_failed(settings, records):
