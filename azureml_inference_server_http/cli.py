@@ -20,6 +20,7 @@ from . import settings_table as table
 from . import stdio
 from .config_file import ConfigFile, ConfigFileError
 from .settings import (
+    DEFAULT,
     FILE,
     RawSettings,
     Settings,
@@ -102,12 +103,22 @@ def _start(raw: RawSettings, settings: Settings) -> int:
     from_file = [origin.name for origin in settings.origins.values() if origin.kind == FILE]
     if settings.config_file_read:
         logger.info("Settings read from %s: %s", settings.config_file_read, ", ".join(from_file) or "none")
-    for notice in settings.notices:
+    for notice in (*settings.notices, *_missing_folders(settings)):
         logger.warning("%s", notice)
     if settings.app_insights_enabled:
         logger.warning("Application Insights is enabled, but this version does not send telemetry yet.")
 
     return _serve(settings)
+
+
+def _missing_folders(settings: Settings) -> list[str]:
+    """One sentence for each folder that was named and is not there; the script may still make it."""
+    named = {"model_dir": settings.model_dir, "app_root": settings.app_root}
+    return [
+        f"The folder {folder} does not exist ({settings.origins[name].name})."
+        for name, folder in named.items()
+        if folder and settings.origins[name].kind != DEFAULT and not os.path.exists(folder)
+    ]
 
 
 def _serve(settings: Settings) -> int:
@@ -188,11 +199,14 @@ class _Parser(argparse.ArgumentParser):
         return found
 
     def error(self, message: str) -> NoReturn:
-        """Usage and message on stderr, an empty line and the help without its usage on stdout, exit code 1."""
+        """An empty line and the help without its usage on stdout, usage and message on stderr, exit code 1.
+
+        In this order: the help is long, and a terminal should end with what was wrong.
+        """
         usage = self.format_usage()
-        sys.stderr.write(f"{usage}{self.prog}: error: {message}\n")
         sys.stdout.write(self.format_help()[len(usage) :])
         sys.stdout.flush()
+        sys.stderr.write(f"{usage}{self.prog}: error: {message}\n")
         sys.exit(EXIT_REFUSED)
 
     def format_help(self) -> str:
@@ -207,11 +221,15 @@ class _Parser(argparse.ArgumentParser):
         return [match for match in matches if match[0].dest in _ORIGINAL] or matches
 
     def _suggestion(self, unknown: Sequence[str]) -> str:
-        for word in unknown:
-            option = "--" + word.partition("=")[0].lstrip("-").replace("-", "_")
-            if word.startswith("-") and any(option == setting.flag for setting in SETTINGS):
-                return f" (did you mean {option}?)"
-        return ""
+        """What the first of these words was probably meant to be, as a question."""
+        word = unknown[0]
+        if not word.startswith("-"):
+            return f" (did you mean --entry_script {word}?)" if word.endswith(".py") else ""
+        import difflib
+
+        option = "--" + word.partition("=")[0].lstrip("-").replace("-", "_")
+        close = difflib.get_close_matches(option, [s.flag for s in SETTINGS if s.flag and not s.hidden], 1, 0.8)
+        return f" (did you mean {close[0]}?)" if close else ""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -17,11 +17,10 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn
 
-from . import arrays, contrib_services, inputs, outputs
+from . import advice, arrays, contrib_services, inputs, outputs
 from .server.user_script import (
     ScriptLoadError,
     UserScriptError,
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 MODULE_NAME = "entry_module"
 DEFAULT_MODULE = "main"
 HEADERS_PARAMETER = "request_headers"
-MODEL_LISTING_LINES = 200
 # Longest x-ms-run-error-location, in characters.
 MAX_LOCATION = 256
 
@@ -101,7 +99,8 @@ class Script:
         except BaseException as exc:
             _logger.error("User's init function failed")
             _logger.error("Encountered Exception %s", _explain(UserScriptException(), exc))
-            _log_model_folder(self._settings.model_dir)
+            advice.log_neighbour(exc, self.file)
+            advice.log_model_folder(self._settings.model_dir)
             raise ScriptLoadError("init() of the user script failed") from exc
         _script_logger.info("Users's init has completed successfully")
         if self.needs_request or self._may_import_flask():
@@ -147,11 +146,15 @@ class Script:
         """Any result of run() as status, headers and body; see ``outputs.render``."""
         return outputs.render(result, method)
 
-    def script_failed(self, exc: BaseException) -> str | None:
+    def input_refused(self, message: str) -> None:
+        """Log why run() is not called for what a client sent: at DEBUG, as the reply says so too."""
+        _logger.debug("The input of the request is refused: %s", message)
+
+    def script_failed(self, exc: BaseException) -> str:
         """Log that run() raised ``exc``; a TimeoutError is logged as the scoring timeout (contract section 8).
 
-        Returns ``score.py:12 ZeroDivisionError`` for the ``x-ms-run-error-location`` header, or None when no frame of
-        the traceback is in the user's own files.
+        Returns ``score.py:12 ZeroDivisionError`` for the ``x-ms-run-error-location`` header, or the exception's name
+        alone when no frame of the traceback is in the user's own files.
         """
         _logger.debug("Run function exception caught")
         _logger.error("Encountered Exception: %s", self.error_text(exc))
@@ -205,14 +208,14 @@ class Script:
             self._flask_context = FlaskContext(self._settings, self.run, self.input_name, self.pass_headers)
         return self._flask_context
 
-    def _location(self, exc: BaseException) -> str | None:
-        deepest = None
+    def _location(self, exc: BaseException) -> str:
+        deepest = type(exc).__name__
         for frame, line in traceback.walk_tb(exc.__traceback__):
             name = _own_name(frame.f_code.co_filename, self._own_folders)
             if name is not None:
                 deepest = f"{name}:{line} {type(exc).__name__}"
         # A header: one line of plain characters, and short enough for every proxy.
-        return deepest and "".join(char if " " <= char <= "~" else "?" for char in deepest[:MAX_LOCATION])
+        return "".join(char if " " <= char <= "~" else "?" for char in deepest[:MAX_LOCATION])
 
 
 def load(settings: Settings) -> Script:
@@ -244,7 +247,11 @@ def _import_file(settings: Settings) -> ModuleType:
     path = os.path.abspath(os.path.join(settings.app_root, settings.entry_script or ""))
     if not os.path.exists(path):
         _logger.error("No such file or directory.")
-        _logger.error("There is no file at %s. Check --entry_script (AZUREML_ENTRY_SCRIPT) and AML_APP_ROOT.", path)
+        _logger.error(
+            "There is no file at %s. A relative --entry_script starts from the current folder, a relative "
+            "AZUREML_ENTRY_SCRIPT from AML_APP_ROOT.",
+            path,
+        )
     try:
         spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
         if os.path.isdir(path) or spec is None or spec.loader is None:
@@ -253,7 +260,9 @@ def _import_file(settings: Settings) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     except BaseException as exc:
-        raise _import_failed(exc) from exc
+        failure = _import_failed(exc)
+        advice.log_neighbour(exc, path)
+        raise failure from exc
     return module
 
 
@@ -293,6 +302,7 @@ def _inspect(module: ModuleType, settings: Settings) -> Script:
         run = module.run
     call = _inspect_run(run)
     _log_call(call)
+    advice.warn_of_later_results(run)
     return Script(file, module.init, run, call, settings)
 
 
@@ -344,32 +354,6 @@ def _log_call(call: Call) -> None:
         )
     else:
         _script_logger.info("run() is not decorated. Server will invoke it with the input in JSON string.")
-
-
-def _log_model_folder(folder: str | None) -> None:
-    """The tree under AZUREML_MODEL_DIR, one record a line: the usual reason for a failing init() shows in it."""
-    if not folder or not os.path.isdir(folder):
-        return
-    _logger.info("Model Directory Contents:")
-    for count, line in enumerate(_tree(os.path.normpath(folder), 0)):
-        if count == MODEL_LISTING_LINES:
-            _logger.info("Output Truncated. First %d lines shown.", MODEL_LISTING_LINES)
-            break
-        _logger.info("%s", line)
-
-
-def _tree(folder: str, level: int) -> Iterator[str]:
-    yield f"{'    ' * level}{os.path.basename(folder) or folder}/"
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:
-        return
-    for name in names:
-        path = os.path.join(folder, name)
-        if os.path.isdir(path) and not os.path.islink(path):
-            yield from _tree(path, level + 1)
-        else:
-            yield f"{'    ' * (level + 1)}{name}{'/' if os.path.isdir(path) else ''}"
 
 
 def _explain(failure: Exception, cause: BaseException) -> str:

@@ -338,17 +338,27 @@ def _doubtful(setting: Setting, given: str, origin: Origin) -> list[str]:
 
 def _variables_without_effect(environment: Mapping[str, str]) -> list[str]:
     """One sentence for each variable that has our prefix and that nothing reads."""
-    named = (setting.environment or "" for setting in SETTINGS)
-    known = [name[len(_PREFIX) :] for name in named if name.startswith(_PREFIX)]
-    found = []
-    for name in environment:
-        if name.upper().startswith(_PREFIX) and name not in [f"{_PREFIX}{rest}" for rest in known]:
-            import difflib
+    ours = {setting.environment for setting in SETTINGS}
+    return [
+        f"The environment variable {name} has no effect: there is no such setting.{_meant_by(name)}"
+        for name in environment
+        if name.upper().startswith(_PREFIX) and name not in ours
+    ]
 
-            close = difflib.get_close_matches(name.upper()[len(_PREFIX) :], known, 1)
-            hint = f" Did you mean {_PREFIX}{close[0]}?" if close else ""
-            found.append(f"The environment variable {name} has no effect: there is no such setting.{hint}")
-    return found
+
+def _meant_by(name: str) -> str:
+    """The setting that a variable with our prefix resembles, as a question; some have another prefix, or an option
+    alone."""
+    import difflib
+
+    meant = {}
+    for setting in SETTINGS:
+        if not setting.hidden:
+            for known in filter(None, (setting.flag, setting.environment)):
+                bare = known.lstrip("-").upper()
+                meant[bare[len(_PREFIX) :] if bare.startswith(_PREFIX) else bare] = table.label(setting)
+    close = difflib.get_close_matches(name.upper()[len(_PREFIX) :], meant, 1)
+    return f" Did you mean {meant[close[0]]}?" if close else ""
 
 
 # ---- What the script can read

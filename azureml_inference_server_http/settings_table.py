@@ -312,7 +312,8 @@ SETTINGS: tuple[Setting, ...] = (
         name="app_root",
         group="paths",
         kind=PATH,
-        help="Folder that relative paths of the script start from; it is on sys.path.",
+        help="Folder that a relative AZUREML_ENTRY_SCRIPT starts from; --entry_script starts from the current folder. "
+        "It is on sys.path, and config.json, logging.json and swagger files are looked for in it.",
         default_text="the current folder",
         allowed="the path of a folder",
         environment="AML_APP_ROOT",
@@ -544,7 +545,8 @@ SETTINGS: tuple[Setting, ...] = (
         environment="AZUREML_LOG_LEVEL",
         any_case=True,
         config_key="AZUREML_LOG_LEVEL",
-        note="A logging.json of your own decides alone.",
+        note="At DEBUG the log says as well why an input was refused (400, 415). A logging.json of your own decides "
+        "alone.",
     ),
     Setting(
         name="debug_port",

@@ -1,6 +1,6 @@
 """Writes docs/settings.md from the settings table, or checks that it is up to date.
 
-Owns the layout of that page and its text about precedence and syntax; everything else on it is in
+Owns the layout of that page and its text about precedence, syntax and logging.json; everything else on it is in
 ``settings_table.py``. Run it from anywhere: ``python tools/generate_docs.py`` writes, with ``--check`` it only compares
 and exits with 1 if the page is out of date.
 """
@@ -40,6 +40,37 @@ any case, unless a row says otherwise. `null` in the configuration file means th
 Variables marked * are found in any case (`scoring_timeout_ms`).
 """
 
+LOGGING = """
+## logging.json
+
+A file of this name in `AML_APP_ROOT` (the current folder, unless it is set), else in the folder of the entry script, is
+given to Python's `logging.config.dictConfig` at the start, after the server's own
+[logging.json](../azureml_inference_server_http/logging.json). What it names it replaces, and the rest stays: the
+server's loggers, which all begin with `azmlinfsrv`, and the root logger. `AZUREML_LOG_LEVEL` then has no effect. This
+one shows what a script says by `logging.info()`, and what its libraries say, in the server's format:
+
+```json
+{
+  "version": 1,
+  "disable_existing_loggers": false,
+  "formatters": {
+    "line": {
+      "class": "azureml_inference_server_http.log_config.AMLLogFormatter",
+      "format": "%(asctime)s %(levelname).1s [%(process)d] %(name)s - %(message)s"
+    }
+  },
+  "handlers": {
+    "output": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stdout"}
+  },
+  "root": {"level": "INFO", "handlers": ["output"]}
+}
+```
+
+`AMLLogFormatter` writes the time in UTC. Without `"disable_existing_loggers": false`, `dictConfig` turns off every
+logger that exists by then and is not named; the server's own stay on. A file that cannot be read, or that `dictConfig`
+refuses, stops the start with exit code 3 and a record that says why.
+"""
+
 
 def page() -> str:
     """The whole page."""
@@ -47,7 +78,7 @@ def page() -> str:
     for group, purpose in GROUPS.items():
         parts.append(f"\n## {group.capitalize()}\n\n{purpose}\n")
         parts += [_entry(setting) for setting in SETTINGS if setting.group == group]
-    parts.append(_written())
+    parts += [LOGGING, _written()]
     return "".join(parts)
 
 

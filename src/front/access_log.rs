@@ -1,4 +1,4 @@
-//! The request line of the log: one per request that reached `/score` or `/swagger.json` (contract section 13).
+//! The request line of the log: one per request, health checks excepted (contract section 13).
 //!
 //! Formats in the front's event loop. Who writes the line is `dispatch/request_log.rs`.
 
@@ -12,7 +12,7 @@ use crate::dispatch::request_log::RequestLog;
 pub struct Line<'a> {
     /// Request method.
     pub method: &'a str,
-    /// Decoded path and raw query as the client sent it.
+    /// Path and query: the route's own path, or what the client sent if no route took it.
     pub target: &'a str,
     /// Status of the reply.
     pub status: u16,

@@ -110,16 +110,16 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
         http_1_0: request.version() == Version::HTTP_10,
     };
     if request.headers().get(UPGRADE).is_some_and(|offer| offer.as_bytes().eq_ignore_ascii_case(b"websocket")) {
-        return context.error(&RequestError::WebSocket);
+        return refuse_unrouted(&context, &request, &RequestError::WebSocket);
     }
     if request.uri().path().is_empty() {
-        return context.error(&RequestError::Target);
+        return refuse_unrouted(&context, &request, &RequestError::Target);
     }
     let Some(route) = Route::of(request.uri().path()) else {
-        return context.error(&RequestError::NotFound);
+        return refuse_unrouted(&context, &request, &RequestError::NotFound);
     };
     if !route.accepts(request.method()) {
-        return context.error(&RequestError::RouteMethod);
+        return refuse_unrouted(&context, &request, &RequestError::RouteMethod);
     }
     // A worker that logs for itself gets the warning together with the request's line.
     let deprecation_waits = context.ids.deprecated
@@ -130,7 +130,7 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
         warn_of_deprecation(&mut RequestLog::here(None));
     }
     if let Some(error) = id_error {
-        return context.error(&error);
+        return refuse_unrouted(&context, &request, &error);
     }
     match route {
         Route::Score => {
@@ -154,6 +154,25 @@ fn warn_of_deprecation(log: &mut RequestLog) {
     let text = "x-ms-request-id header has been deprecated and will be removed from future versions of the server. \
                 Please use x-ms-client-request-id.";
     log.line(Level::Warn, format_args!("{text}"));
+}
+
+/// Answers, and logs, a request that no route takes. The log has its target as sent.
+fn refuse_unrouted(context: &ReplyContext, request: &HttpRequest, error: &RequestError) -> HttpResponse {
+    let started = Instant::now();
+    let response = context.error(error);
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let method = request.method().as_str();
+    let (status, length) = (response.status().as_u16(), sized(&response));
+    Line { method, target, status, started, length }.log(&mut RequestLog::here(None));
+    response
+}
+
+/// Bytes of the body, if that is known.
+fn sized(response: &HttpResponse) -> Option<u64> {
+    match response.body().size() {
+        BodySize::Sized(length) => Some(length),
+        _ => None,
+    }
 }
 
 /// Truth about the workers, told without asking them.
@@ -338,11 +357,7 @@ impl Exchange {
 
     fn refuse(&self, error: &RequestError, mut log: RequestLog) -> HttpResponse {
         let response = self.context.error(error);
-        let length = match response.body().size() {
-            BodySize::Sized(length) => Some(length),
-            _ => None,
-        };
-        self.log(response.status().as_u16(), length, &mut log);
+        self.log(response.status().as_u16(), sized(&response), &mut log);
         response
     }
 

@@ -90,7 +90,7 @@ impl<'a, 'py> Caller<'a, 'py> {
     pub(super) fn answer(&self, py: Python<'py>, job: &Job, body: &Bytes, object: Option<&Py<PyBytes>>) -> Reply {
         let arguments = match input::arguments(py, self.script, job, body) {
             Ok(arguments) => arguments,
-            Err(InputError::Refused(status, message)) => return error_reply(status, &message),
+            Err(InputError::Refused(status, message)) => return self.refusal(py, status, &message),
             Err(InputError::Internal(error)) => return self.internal_error(py, error),
         };
         let started = Instant::now();
@@ -204,6 +204,14 @@ impl<'a, 'py> Caller<'a, 'py> {
         self.script.object.call_method1(intern!(py, "call_with_request"), request)
     }
 
+    /// The client's fault, which its reply explains; the log does at level DEBUG.
+    fn refusal(&self, py: Python<'py>, status: u16, message: &str) -> Reply {
+        if let Err(failed) = self.script.object.call_method1(intern!(py, "input_refused"), (message,)) {
+            failed.write_unraisable(py, None);
+        }
+        error_reply(status, message)
+    }
+
     fn script_error(&self, py: Python<'py>, error: PyErr) -> Reply {
         let exception = exception(py, &error);
         let message = if error.is_instance_of::<PyTimeoutError>(py) {
@@ -215,15 +223,15 @@ impl<'a, 'py> Caller<'a, 'py> {
             .script
             .object
             .call_method1(intern!(py, "script_failed"), (exception,))
-            .and_then(|location| location.extract::<Option<String>>());
+            .and_then(|location| location.extract::<String>());
         let location = location.unwrap_or_else(|failed| {
             failed.write_unraisable(py, None);
-            None
+            String::new()
         });
         let body = if self.error_details { self.detailed_body(py, &message, exception) } else { None };
         Reply {
             origin: Origin::ScriptError,
-            error_location: location.unwrap_or_default().into(),
+            error_location: location.into(),
             outcome: Outcome::Whole(body.unwrap_or_else(|| pyjson::message_body(&message)).into()),
             ..error_reply(500, "")
         }

@@ -76,12 +76,24 @@ def test_a_script_error_is_logged_with_its_traceback(start):
     assert "azureml_inference_server_http/" not in record.text
 
 
-def test_a_call_that_does_not_fit_run_has_no_place(shared):
+def test_a_call_that_does_not_fit_run_has_no_place_but_a_name(shared):
     server = shared("two_parameters.py")
     response = server.score("x")
     assert (response.status, response.json()) == (500, SCRIPT_ERROR)
-    assert response["x-ms-run-error-location"] is None
+    assert response["x-ms-run-error-location"] == "TypeError"
     assert "missing 1 required positional argument: 'other'" in server.records(level="E")[-1].text
+
+
+@pytest.mark.any_worker_class
+def test_the_reason_of_a_refused_input_is_logged_for_those_who_debug(start):
+    server = start("echo.py", AZUREML_LOG_LEVEL="DEBUG")
+    assert server.score(b"\xff").status == 400
+    record = server.wait_for_record("The input of the request is refused: Input cannot be decoded as UTF-8", level="D")
+    assert record.pid in server.workers()
+    server = start("echo.py")
+    assert server.score(b"\xff").status == 400
+    server.wait_for_record("POST /score 400 ")
+    assert not [record for record in server.records() if "refused" in record.message]
 
 
 def test_success_has_no_error_location(shared):

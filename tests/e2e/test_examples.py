@@ -95,6 +95,50 @@ def test_an_answer_with_a_status_of_ones_own(start: Start, tmp_path: Path):
     assert (reply.status, reply.json()) == (404, {"message": "no such flower"})
 
 
+@pytest.mark.parametrize("name", ["upload", "schema"])
+def test_small_examples(start: Start, name: str):
+    folder = ROOT / "examples" / name
+    page = folder / "README.md"
+    program, entry, script = command(page, "azmlinfsrv")
+    assert (program, entry) == ("azmlinfsrv", "--entry_script")
+    server = start(str(folder / script), "--host", "127.0.0.1")
+    assert type_curl(page, folder, server) == blocks(page, "json")[0]
+
+
+def test_refusals_of_the_small_examples(shared: Start):
+    upload = shared(str(ROOT / "examples/upload/score.py"), "--host", "127.0.0.1")
+    assert upload.score("no form").status == 400
+    schema = shared(str(ROOT / "examples/schema/score.py"), "--host", "127.0.0.1")
+    assert schema.score('{"data": [[1, 2]]}').status == 415
+    refused = schema.score('{"data": [[1, 2, 3]]}', content_type="application/json")
+    assert (refused.status, refused["x-ms-run-error-location"]) == (500, "ValueError")
+
+
+def test_logging_json_of_the_settings_page(start: Start, tmp_path: Path):
+    (example,) = blocks(ROOT / "docs" / "settings.md", "json")
+    (tmp_path / "logging.json").write_text(example)
+    script = tmp_path / "score.py"
+    script.write_text(
+        "import logging\ndef init(): logging.info('the root logger says so')\ndef run(data): return data\n"
+    )
+    server = start(str(script))
+    record = server.wait_for_record("the root logger says so", logger="root", level="I")
+    assert record.pid in server.workers()
+    assert f"Loaded logging config from {tmp_path / 'logging.json'}" in server.stdout()
+    server.score("x")
+    server.wait_for_record("POST /score 200")
+
+
+def test_the_root_logger_of_a_script_as_the_readme_has_it(start: Start, tmp_path: Path):
+    (remedy,) = re.findall(r"`(logging\.getLogger\(\)\.setLevel\(.*?\))`", README.read_text(encoding="utf-8"))
+    script = tmp_path / "score.py"
+    script.write_text(
+        "import logging\nlogging.basicConfig(level=logging.INFO)\nlogging.info('lost')\n"
+        f"{remedy}\nlogging.info('found')\ndef init(): pass\ndef run(data): return data\n"
+    )
+    assert start(str(script)).stderr() == "INFO:root:found\n"
+
+
 @pytest.mark.timeout(180)
 def test_sklearn_example(start: Start, tmp_path: Path):
     """Training, serving and the request of the example's page; in a copy, so that the folder stays as it is."""

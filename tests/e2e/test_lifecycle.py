@@ -400,13 +400,22 @@ def test_the_request_line_carries_the_pid_of_its_worker(start):
     assert [record.pid for record in server.records() if record.message.startswith("POST /score 200 ")] == pids
 
 
-def test_what_is_routed_nowhere_is_not_logged(start):
-    server = start("echo.py")
-    server.get("/nowhere")
-    server.request("PUT", "/score")
-    server.get("/score?last")
-    server.wait_for_record("GET /score?last")
-    assert not [r for r in server.records() if re.match(r"(GET /nowhere|PUT)", r.message)]
+@pytest.mark.parametrize(
+    ("method", "target", "line"),
+    [
+        ("GET", "/scroe?a=%20b", "GET /scroe?a=%20b 404 0ms 135"),
+        ("HEAD", "/nowhere", "HEAD /nowhere 404 0ms 135"),
+        ("PUT", "/score", "PUT /score 405 0ms 63"),
+        ("POST", "/", "POST / 405 0ms 63"),
+        ("POST", "/livez", "POST /livez 405 0ms 63"),
+    ],
+)
+def test_what_no_route_takes_is_one_line_too(shared, method, target, line):
+    server = shared("echo.py")
+    server.request(method, target)
+    record = server.wait_for_record(f"{method} {target} ", logger="azmlinfsrv", level="I")
+    assert re.sub(r" \d+\.\d{3}ms ", " 0ms ", record.message) == line
+    assert record.pid not in server.workers()
 
 
 @pytest.mark.any_worker_class

@@ -189,6 +189,9 @@ COUNTS = "(it must be a whole number, 1 or more, at most 1000000000)"
         (["extra"], "unrecognized arguments: extra"),
         (["--entry-script", "x"], "unrecognized arguments: --entry-script x (did you mean --entry_script?)"),
         (["--entry-script=x"], "unrecognized arguments: --entry-script=x (did you mean --entry_script?)"),
+        (["--entry_scrpt", "x.py"], "unrecognized arguments: --entry_scrpt x.py (did you mean --entry_script?)"),
+        (["--worker-cuont=2"], "unrecognized arguments: --worker-cuont=2 (did you mean --worker_count?)"),
+        (["score.py"], "unrecognized arguments: score.py (did you mean --entry_script score.py?)"),
         (
             ["--a", "x"],
             "ambiguous option: --a could match --appinsights_instrumentation_key, --access_control_allow_origins",
@@ -203,6 +206,16 @@ COUNTS = "(it must be a whole number, 1 or more, at most 1000000000)"
 )
 def test_usage_errors(start: Start, arguments: list[str], text: str) -> None:
     assert_usage_error(start(*arguments), text)
+
+
+def test_a_terminal_ends_with_what_was_wrong() -> None:
+    """There the two streams are one."""
+    command = [sys.executable, "-m", package.__name__, "--entry_scrpt", "score.py"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    *help_text, usage, error = done.stdout.splitlines()
+    assert "--worker_count" in "".join(help_text)
+    assert usage.startswith("usage: ")
+    assert error.endswith("unrecognized arguments: --entry_scrpt score.py (did you mean --entry_script?)")
 
 
 def meaning(prefix: str) -> str | None:
@@ -378,10 +391,19 @@ def test_a_missing_native_module_is_told_on_one_line(start: Start, monkeypatch: 
 
 
 def test_nothing_extra_is_said_without_reason(start: Start) -> None:
-    out = start("--entry_script", "s.py", AZUREML_MODEL_DIR="m").out
+    os.mkdir("m")
+    out = start("--entry_script", "s.py", AZUREML_MODEL_DIR="m", AML_APP_ROOT=os.getcwd()).out
     assert out.splitlines()[0] == "I azmlinfsrv - Loaded logging config from here"
     assert out.splitlines()[1:3] == ["", "Azure ML Inferencing HTTP server v9.8.7"]
     assert out.endswith("/score\n\nprocesses start 5001\n")
+
+
+def test_folders_that_do_not_exist_are_named(start: Start) -> None:
+    out = start("--entry_script", "s.py", "--model_dir", "no/models", AML_APP_ROOT="/no/app").out.splitlines()
+    assert [line for line in out if line.startswith("W ")] == [
+        "W azmlinfsrv - The folder no/models does not exist (--model_dir).",
+        "W azmlinfsrv - The folder /no/app does not exist (AML_APP_ROOT).",
+    ]
 
 
 def test_environment_is_set_for_the_script_and_the_file_stays_out_of_it(start: Start) -> None:

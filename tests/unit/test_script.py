@@ -124,6 +124,30 @@ def test_siblings_import_from_the_app_root(settings):
     )
 
 
+NEIGHBOUR = "neighbour is beside the script, in {}, and scripts cannot import from their own folder unless"
+
+
+@pytest.mark.parametrize("neighbour", ["neighbour.py", "neighbour/part.py"])
+@pytest.mark.parametrize("statement", ["import neighbour", "from neighbour.part import x"])
+def test_a_failing_import_of_something_beside_the_script_says_what_to_do(settings, records, statement, neighbour):
+    folder = os.path.join(settings.app_root, "code")
+    os.makedirs(os.path.dirname(os.path.join(folder, neighbour)))
+    open(os.path.join(folder, neighbour), "w").close()
+    settings.entry_script = "code/score.py"
+    traceback_text, advice = fail(settings, records, statement, "code/score.py")
+    assert "ModuleNotFoundError: No module named 'neighbour'" in traceback_text
+    assert advice.startswith(NEIGHBOUR.format(folder))
+    loaded = load(settings, f"def init(): {statement}\ndef run(data): pass", "code/score.py")
+    with pytest.raises(user_script.ScriptLoadError):
+        loaded.initialize()
+    assert records()[-1][2].startswith(NEIGHBOUR.format(folder))
+
+
+def test_other_failing_imports_are_left_alone(settings, records):
+    settings.entry_script = "code/score.py"
+    assert len(fail(settings, records, "import neighbour", "code/score.py")) == 1
+
+
 def test_main_is_the_default(settings, records):
     settings.entry_script = None
     sys.modules.pop("main", None)
@@ -169,7 +193,7 @@ def test_missing_file_names_the_path(settings, records):
     messages = fail(settings, records, GOOD)
     path = os.path.join(settings.app_root, "nothing.py")
     assert messages[0] == "No such file or directory."
-    assert path in messages[1]
+    assert messages[1].startswith(f"There is no file at {path}. A relative --entry_script starts from the current")
     assert f"FileNotFoundError: [Errno 2] No such file or directory: '{path}'" in messages[2]
     assert messages[2].endswith(
         f"{QUALIFIED}UserScriptImportException: Failed to import user script because it raised an unhandled exception\n"
@@ -284,6 +308,33 @@ def test_undecorated(settings, records, signature, input_name, pass_headers):
 def test_any_callable_works(settings, definition):
     loaded = load(settings, "def init(): pass\n" + definition)
     assert loaded.run(**{loaded.input_name: 3}) == 3
+
+
+@pytest.mark.parametrize(
+    ("definition", "said"),
+    [
+        ("async def run(data): return data", "run() is async, but it is called, not awaited"),
+        ("async def run(data): yield data", "run() is async, but it is called, not awaited"),
+        ("def run(data): yield data", "run() is a generator function, whose result is no JSON"),
+        ("async def f(data): return data\nimport functools\nrun = functools.partial(f)", "run() is async"),
+        (
+            "from inference_schema.schema_decorators import input_schema\n"
+            "from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType as P\n"
+            "@input_schema('a', P(1))\nasync def run(a): return a",
+            "run() is async",
+        ),
+    ],
+)
+def test_functions_whose_result_cannot_be_sent_are_told_at_load(settings, records, definition, said):
+    load(settings, "def init(): pass\n" + definition)
+    ((level, logger, text),) = [record for record in records() if record[0] == "W"]
+    assert (level, logger) == ("W", "azmlinfsrv")
+    assert text.startswith(said)
+
+
+def test_plain_functions_are_not_warned_of(settings, records):
+    load(settings, "import asyncio\nasync def f(d): return d\ndef init(): pass\ndef run(d): return asyncio.run(f(d))")
+    assert not [record for record in records() if record[0] == "W"]
 
 
 def test_run_is_taken_once(settings):
@@ -553,7 +604,7 @@ def test_location_in_the_scripts_own_folder_and_ascii_only(settings):
 
 
 def test_location_without_own_frame(settings):
-    assert failure_of(load(settings)) is None
+    assert failure_of(load(settings)) == "TypeError"
 
 
 def test_internal_failed(settings, records):

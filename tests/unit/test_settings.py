@@ -517,6 +517,9 @@ def test_a_folder_is_not_a_file(load: Load, tmp_path: Path) -> None:
     [
         ("AZMLINFSRV_MAX_QEUE", " Did you mean AZMLINFSRV_MAX_QUEUE?"),
         ("azmlinfsrv_max_queue", " Did you mean AZMLINFSRV_MAX_QUEUE?"),
+        ("AZMLINFSRV_WORKER_COUNT", " Did you mean WORKER_COUNT?"),
+        ("AZMLINFSRV_MODEL_DIR", " Did you mean AZUREML_MODEL_DIR?"),
+        ("AZMLINFSRV_PORT", " Did you mean --port?"),
         ("AZMLINFSRV_1234567890", ""),
     ],
 )

@@ -1,0 +1,75 @@
+"""Log records that help a person whose script does not work: what lies beside it, what is in the model folder, and
+functions whose result cannot be sent.
+
+Owns these records alone; the error itself is told by ``script.py``, which calls this. Runs in worker processes, on the
+main thread, while the script is loaded and initialised.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+MODEL_LISTING_LINES = 200
+
+_logger = logging.getLogger("azmlinfsrv")
+
+
+def log_neighbour(exc: BaseException, script: str) -> None:
+    """Say what to do if the import that failed is of something beside the script, which people take for importable."""
+    if not isinstance(exc, ModuleNotFoundError) or not exc.name:
+        return
+    folder = os.path.dirname(script)
+    name = exc.name.partition(".")[0]
+    if name in sys.modules or not any(os.path.exists(os.path.join(folder, name + end)) for end in (".py", os.sep)):
+        return
+    _logger.error(
+        "%s is beside the script, in %s, and scripts cannot import from their own folder unless it is the current "
+        "folder or AML_APP_ROOT. Start the command in that folder, or set AML_APP_ROOT to it.",
+        name,
+        folder,
+    )
+
+
+def warn_of_later_results(run: Any) -> None:
+    """A call of such a function only makes an object, whose code nobody runs."""
+    if inspect.iscoroutinefunction(run) or inspect.isasyncgenfunction(run):
+        _logger.warning(
+            "run() is async, but it is called, not awaited, so every request will be answered 500. Rename it, and "
+            "write a plain run() that passes the coroutine to asyncio.run()."
+        )
+    elif inspect.isgeneratorfunction(run):
+        _logger.warning(
+            "run() is a generator function, whose result is no JSON, so every request will be answered 500. Rename it, "
+            "and write a plain run() that returns AMLResponse(generator, 200) to stream, or a list."
+        )
+
+
+def log_model_folder(folder: str | None) -> None:
+    """The tree under AZUREML_MODEL_DIR, one record a line: the usual reason for a failing init() shows in it."""
+    if not folder or not os.path.isdir(folder):
+        return
+    _logger.info("Model Directory Contents:")
+    for count, line in enumerate(_tree(os.path.normpath(folder), 0)):
+        if count == MODEL_LISTING_LINES:
+            _logger.info("Output Truncated. First %d lines shown.", MODEL_LISTING_LINES)
+            break
+        _logger.info("%s", line)
+
+
+def _tree(folder: str, level: int) -> Iterator[str]:
+    yield f"{'    ' * level}{os.path.basename(folder) or folder}/"
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return
+    for name in names:
+        path = os.path.join(folder, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            yield from _tree(path, level + 1)
+        else:
+            yield f"{'    ' * (level + 1)}{name}{'/' if os.path.isdir(path) else ''}"
