@@ -54,7 +54,7 @@ pub struct Connection {
     /// The client closed its sending side.
     client_left: Cell<bool>,
     left: Notify,
-    /// It was accepted when the server was finishing already.
+    /// The server was finishing already when it was accepted, or before its request had come.
     late: Cell<bool>,
     /// No further request is wanted: the next read at rest reports the end of the stream.
     ending: Cell<bool>,
@@ -130,7 +130,8 @@ impl Connection {
         OpenRequest(self.clone())
     }
 
-    /// True if the server was finishing already when it was accepted: it gets the truth about health, and no scoring.
+    /// True if the server was finishing already before its request had come: it gets the truth about health, and no
+    /// scoring.
     pub fn is_late(&self) -> bool {
         self.late.get()
     }
@@ -147,10 +148,15 @@ impl Connection {
         }
     }
 
-    /// Ends the connection as soon as no request is open: at once if it is idle, else after the reply.
+    /// Ends the connection as soon as no request is open: at once if it is idle, else after the reply. One that owes its
+    /// first request, or has sent a part of one, is late: the client could not know, and has to hear why.
     pub fn end(&self) {
-        self.ending.set(true);
-        self.wake_reader();
+        if self.head_since.get().is_some() {
+            self.late.set(true);
+        } else {
+            self.ending.set(true);
+            self.wake_reader();
+        }
     }
 
     /// Closes the connection after the reply to the open request, but not before the client could read it: unlike

@@ -61,8 +61,12 @@ def test_term_finishes_what_runs_and_what_waits(start):
 def test_new_clients_hear_the_truth_while_the_server_finishes(start):
     server = start("wait.py")
     last = running(server)
+    early = [server.connect(), server.connect().send(b"POST /score HTTP/1.1\r\nHost: a\r\n")]
     server.signal(signal.SIGTERM)
     eventually(lambda: server.get("/readyz").status == 503, "readiness tells it")
+    # They had connected before, and not sent a request.
+    for connection, rest in zip(early, (request("POST", "/score", b"c"), b"Content-Length: 1\r\n\r\nc")):
+        assert connection.send(rest).read().status == 503
     assert server.get("/readyz").json() == {"message": "Not ready: the server is shutting down."}
     assert server.get("/livez").status == 200
     refused = server.score("b")
@@ -73,7 +77,7 @@ def test_new_clients_hear_the_truth_while_the_server_finishes(start):
     (server.folder / "a.go").touch()
     assert last.read().status == 200
     assert server.wait_for_exit() == 0
-    assert not (server.folder / "b.started").exists()
+    assert not [name for name in "bc" if (server.folder / f"{name}.started").exists()]
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "HEAD"])
