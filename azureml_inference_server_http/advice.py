@@ -37,7 +37,12 @@ def log_neighbour(exc: BaseException, script: str) -> None:
 
 def warn_of_later_results(run: Any) -> None:
     """A call of such a function only makes an object, whose code nobody runs."""
-    if inspect.iscoroutinefunction(run) or inspect.isasyncgenfunction(run):
+    if inspect.isasyncgenfunction(run):
+        _logger.warning(
+            "run() is an async generator function, whose result is no JSON, so every request will be answered 500. "
+            "Rename it, and write a plain run() that passes a coroutine which collects its values to asyncio.run()."
+        )
+    elif inspect.iscoroutinefunction(run):
         _logger.warning(
             "run() is async, but it is called, not awaited, so every request will be answered 500. Rename it, and "
             "write a plain run() that passes the coroutine to asyncio.run()."

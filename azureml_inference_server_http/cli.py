@@ -9,6 +9,7 @@ and 2.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -195,7 +196,8 @@ class _Parser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._suggestion(unknown)}")
+            has_script = "entry_script" in found
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._suggestion(unknown, has_script)}")
         return found
 
     def error(self, message: str) -> NoReturn:
@@ -204,8 +206,9 @@ class _Parser(argparse.ArgumentParser):
         In this order: the help is long, and a terminal should end with what was wrong.
         """
         usage = self.format_usage()
-        sys.stdout.write(self.format_help()[len(usage) :])
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # a reader that has had enough must not keep the message from being told
+            sys.stdout.write(self.format_help()[len(usage) :])
+            sys.stdout.flush()
         sys.stderr.write(f"{usage}{self.prog}: error: {message}\n")
         sys.exit(EXIT_REFUSED)
 
@@ -220,11 +223,12 @@ class _Parser(argparse.ArgumentParser):
         matches = super()._get_option_tuples(option_string)
         return [match for match in matches if match[0].dest in _ORIGINAL] or matches
 
-    def _suggestion(self, unknown: Sequence[str]) -> str:
-        """What the first of these words was probably meant to be, as a question."""
-        word = unknown[0]
+    def _suggestion(self, unknown: Sequence[str], has_script: bool) -> str:
+        """What the first option among these words, or else the first word, was probably meant to be, as a question."""
+        word = next((word for word in unknown if word.startswith("-")), unknown[0])
         if not word.startswith("-"):
-            return f" (did you mean --entry_script {word}?)" if word.endswith(".py") else ""
+            is_script = word.endswith(".py") and not has_script
+            return f" (did you mean --entry_script {word}?)" if is_script else ""
         import difflib
 
         option = "--" + word.partition("=")[0].lstrip("-").replace("-", "_")

@@ -3,8 +3,8 @@
 Owns a Flask application that no server serves: its one used view calls run(). It exists so that raw scripts get a real
 request, and so that a script that imported Flask finds what it found under the published server (contract section 11).
 Does not own how results become bytes (``outputs``) or which scripts need this (``script``). Imports Flask, so it is
-imported only once the script did. Runs in workers, perhaps in several threads at once, and in tests of scripts through
-``server.create_app``.
+imported only once the script did, or has a line that will. Runs in workers, perhaps in several threads at once, and in
+tests of scripts through ``server.create_app``.
 """
 
 from __future__ import annotations

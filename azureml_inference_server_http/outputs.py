@@ -79,16 +79,18 @@ def render(result: Any, method: str) -> Rendered:
     return 200, None, [("Content-Type", "application/json")], to_json({} if result is None else result), False
 
 
-def json_is_changed() -> bool:
-    """Whether the script has replaced a part of the json module, so as to change how every result is written."""
-    return any(now is not before for now, before in zip(_replaceable(), _JSON))
-
-
 def _replaceable() -> tuple[object, ...]:
     return json.dumps, json.JSONEncoder, json.JSONEncoder.default, vars(json).get("_default_encoder")
 
 
-_JSON = _replaceable()  # as imported, before the script is
+# As imported, before the script is.
+_dumps = json.dumps
+_REPLACEABLE = _replaceable()
+
+
+def json_is_changed() -> bool:
+    """Whether the script has replaced a part of the json module, so as to change how every result is written."""
+    return any(now is not before for now, before in zip(_replaceable(), _REPLACEABLE))
 
 
 def to_json(value: Any) -> bytes:
@@ -98,13 +100,13 @@ def to_json(value: Any) -> bytes:
             text = json.dumps(value)
             return text if isinstance(text, bytes) else text.encode()
     try:
-        return json.dumps(value, default=_to_plain).encode("ascii")
+        return _dumps(value, default=_to_plain).encode()
     except TypeError as exc:
         # default= is not asked about keys, so keys of other types are replaced once they were refused.
         about_key = str(exc).startswith("keys must be")
         if about_key:
             with contextlib.suppress(TypeError):
-                return json.dumps(_with_plain_keys(value), default=_to_plain).encode("ascii")
+                return _dumps(_with_plain_keys(value), default=_to_plain).encode()
         explained = _explain_type_error(value)
         if explained is None:
             raise

@@ -197,9 +197,9 @@ class Script:
     def _may_import_flask(self) -> bool:
         """Whether run() may be the first to import Flask, and then wants the request: one of the user's own files that
         are loaded by now has such a line."""
-        modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-        files = {file for file in modules if isinstance(file, str) and _own_name(file, self._own_folders)}
-        return any(map(_imports_flask, files | {self.file}))
+        files = map(_file, list(sys.modules.values()))
+        own = {file for file in files if isinstance(file, str) and _own_name(file, self._own_folders)}
+        return any(map(_imports_flask, own | {self.file}))
 
     def _flask(self) -> FlaskContext:
         if self._flask_context is None:
@@ -386,6 +386,13 @@ def _own_folders(file: str, settings: Settings) -> tuple[str, ...]:
         folders.add(os.path.join(settings.app_root, settings.source_directory))
     both = {os.path.abspath(folder) for folder in folders} | {os.path.realpath(folder) for folder in folders}
     return tuple(sorted((os.path.join(folder, "") for folder in both), key=len, reverse=True))
+
+
+def _file(module: object) -> object:
+    """``module.__file__`` without the module's taking notice: one that is loaded lazily would be loaded by it."""
+    with contextlib.suppress(AttributeError):
+        return object.__getattribute__(module, "__dict__").get("__file__")
+    return None
 
 
 def _imports_flask(file: str) -> bool:

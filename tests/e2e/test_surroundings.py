@@ -81,6 +81,17 @@ def test_a_replaced_json_writes_every_result(start, tmp_path):
     assert [server.score(data).body for data in ("set", "text")] == [b"[1, 2]", '"é"'.encode()]
 
 
+def test_a_replaced_json_need_not_know_what_the_server_can_write(start, tmp_path):
+    script = tmp_path / "score.py"
+    script.write_text(
+        "import json, datetime\noriginal = json.dumps\njson.dumps = lambda value: original(value).encode()\n"
+        "def init(): pass\n"
+        "def run(data): return ['é', datetime.date(2020, 1, 2)] if data == 'date' else ['é']\n"
+    )
+    server = start(str(script))
+    assert [server.score(data).body for data in ("date", "text")] == [b'["\\u00e9", "2020-01-02"]', b'["\\u00e9"]']
+
+
 def test_neighbours_of_the_current_folder_can_be_imported(start, tmp_path):
     script = tmp_path / "elsewhere.py"
     script.write_text("import neighbour\ndef init(): pass\ndef run(data): return neighbour.VALUE\n")

@@ -211,7 +211,10 @@ def test_usage_errors(start: Start, arguments: list[str], text: str) -> None:
 def test_a_terminal_ends_with_what_was_wrong() -> None:
     """There the two streams are one."""
     command = [sys.executable, "-m", package.__name__, "--entry_scrpt", "score.py"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    folder = Path(package.__file__ or "").parents[1]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder, timeout=30, check=False
+    )
     *help_text, usage, error = done.stdout.splitlines()
     assert "--worker_count" in "".join(help_text)
     assert usage.startswith("usage: ")

@@ -314,7 +314,7 @@ def test_any_callable_works(settings, definition):
     ("definition", "said"),
     [
         ("async def run(data): return data", "run() is async, but it is called, not awaited"),
-        ("async def run(data): yield data", "run() is async, but it is called, not awaited"),
+        ("async def run(data): yield data", "run() is an async generator function, whose result is no JSON"),
         ("def run(data): yield data", "run() is a generator function, whose result is no JSON"),
         ("async def f(data): return data\nimport functools\nrun = functools.partial(f)", "run() is async"),
         (
