@@ -214,8 +214,7 @@ impl Dispatcher {
         drop(state.queue.remove(id));
     }
 
-    /// Answers everything that waits or runs with [`Answer::Stopped`], now and from now on, and lets the workers go: a
-    /// script may have a handler for TERM that does not end its process.
+    /// Answers everything that waits or runs with [`Answer::Stopped`], now and from now on.
     pub fn stop(&self) {
         let mut state = self.state.borrow_mut();
         state.stopped = true;
@@ -224,7 +223,6 @@ impl Dispatcher {
             // Before the others: what has been answered must not run.
             open.extend(worker.take_back_unstarted().into_iter().map(|job| job.submission));
             open.extend(worker.in_flight.drain(..).map(|job| job.submission));
-            worker.link.send(crate::frame::encode_bare(crate::frame::Kind::Retire), Bytes::new());
         }
         drop(state);
         for submission in open {
@@ -300,6 +298,7 @@ impl Dispatcher {
         let Some(worker) = state.worker(pid) else { return };
         worker.stopped_since = Some(now);
         let unstarted = worker.take_back_unstarted();
+        worker.take_back_lines();
         state.requeue(unstarted);
         state.assign();
         drop(state);
@@ -384,7 +383,15 @@ impl Dispatcher {
             tokio::time::sleep(LOG_CHECK).await;
         }
         for worker in self.state.borrow_mut().workers.values_mut() {
-            worker.take_back_unstarted();
+            worker.take_back_lines();
+        }
+    }
+
+    /// Lets the workers go. The front's last deed, as the supervisor replaces a worker that ends before the front does;
+    /// TERM alone may not end them, if the script has a handler for it.
+    pub fn release_workers(&self) {
+        for worker in self.state.borrow().workers.values() {
+            worker.link.send(crate::frame::encode_bare(crate::frame::Kind::Retire), Bytes::new());
         }
     }
 
@@ -463,6 +470,7 @@ impl Dispatcher {
         let mut state = self.state.borrow_mut();
         let Some(mut worker) = state.workers.remove(&worker_id) else { return Vec::new() };
         let unstarted = worker.take_back_unstarted();
+        worker.take_back_lines();
         state.requeue(unstarted);
         state.assign();
         drop(state);

@@ -98,6 +98,9 @@ impl Session<'_> {
                 let head = ReplyHead::decode(&frame)?;
                 if let Some(job) = self.dispatcher.finish(self.worker_id, head.id, head.busy_ms) {
                     job.answer(Answer::Whole { head, body: frame.body, log: self.request_log() });
+                } else {
+                    // It has been answered for the worker, which waits for the lines about it all the same.
+                    drop(self.request_log());
                 }
             }
             Kind::StreamStart => self.start_stream(ReplyHead::decode(&frame)?, link),

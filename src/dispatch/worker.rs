@@ -204,6 +204,15 @@ impl Worker {
         self.unlogged.is_empty()
     }
 
+    /// Writes here what it has not logged and now never will.
+    pub(super) fn take_back_lines(&mut self) {
+        let Some(claims) = &self.claims else { return };
+        let first = claims.revoke(self.sent);
+        for (_, lines) in self.unlogged.drain(..).filter(|(number, _)| *number >= first) {
+            request_log::write_all(&lines, self.hello.pid);
+        }
+    }
+
     fn forget_logged(&mut self) {
         let next = self.claims.as_ref().map_or(u64::MAX, Claims::next);
         self.unlogged.retain(|(number, _)| *number >= next);
@@ -221,7 +230,9 @@ impl Worker {
 
     /// Takes back everything from a worker that has not even started the first of its jobs for a while.
     pub(super) fn take_back_from_hung(&mut self, now: Instant) -> VecDeque<InFlight> {
-        let waits = !self.in_flight.is_empty() && now.duration_since(self.head_since) > UNRESPONSIVE_AFTER;
+        let next = self.claims.as_ref().map_or(u64::MAX, Claims::next);
+        let has_unstarted = self.in_flight.back().is_some_and(|job| job.number >= next);
+        let waits = has_unstarted && now.duration_since(self.head_since) > UNRESPONSIVE_AFTER;
         if !waits || self.unresponsive_since.is_some() {
             return VecDeque::new();
         }
@@ -232,12 +243,13 @@ impl Worker {
         unstarted
     }
 
-    /// The jobs that it has not started and now never will. Lines that it has not logged are written here.
+    /// The jobs that it has not started and now never will. Lines that it has not logged are sent again.
     pub(super) fn take_back_unstarted(&mut self) -> VecDeque<InFlight> {
         let Some(claims) = &self.claims else { return VecDeque::new() };
         let first = claims.revoke(self.sent);
-        for (_, lines) in self.unlogged.drain(..).filter(|(number, _)| *number >= first) {
-            request_log::write_all(&lines, self.hello.pid);
+        let unlogged = std::mem::take(&mut self.unlogged);
+        for (_, lines) in unlogged.into_iter().filter(|(number, _)| *number >= first) {
+            self.log(lines);
         }
         let started = self.in_flight.iter().take_while(|job| job.number < first).count();
         self.in_flight.split_off(started)
@@ -326,7 +338,21 @@ mod tests {
         assert!(end.claims.claim(1));
         assert_eq!(worker.unlogged.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2]);
         assert!(worker.take_back_unstarted().is_empty(), "the job is the worker's");
-        assert!(worker.has_logged_all() && !end.claims.claim(2), "the front has written the second line");
+        assert!(!worker.has_logged_all() && !end.claims.claim(2), "the second line has another number now");
+        assert!(end.claims.claim(3) && worker.has_logged_all());
+        worker.log(line("three"));
+        worker.take_back_lines();
+        assert!(worker.has_logged_all() && !end.claims.claim(4), "the front has written the third line");
+    }
+
+    #[test]
+    fn a_long_stream_leaves_the_lines_to_its_worker() {
+        let now = Instant::now();
+        let (mut worker, end) = worker_with(1, now);
+        assert!(end.claims.claim(0));
+        worker.log(vec![(log::Level::Info, "one".to_owned())]);
+        assert!(worker.take_back_from_hung(now + 2 * UNRESPONSIVE_AFTER).is_empty());
+        assert!(end.claims.claim(1));
     }
 
     #[test]

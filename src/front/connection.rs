@@ -62,6 +62,8 @@ pub struct Connection {
     last_request: Cell<bool>,
     /// The last reply announced the end of the connection; nothing may follow it.
     closing: Cell<bool>,
+    /// Nothing of the last reply has been written yet.
+    reply_due: Cell<bool>,
     /// The last reply's body ends like a head does, so the end of what is written says nothing.
     ambiguous_end: Cell<bool>,
     reader: RefCell<Option<Waker>>,
@@ -184,6 +186,7 @@ impl Connection {
     /// Notes what the parser is about to write.
     pub fn note_reply(&self, closing: bool, body: &[u8]) {
         self.closing.set(closing);
+        self.reply_due.set(true);
         self.ambiguous_end.set(body.ends_with(b"\r\n\r\n"));
     }
 
@@ -334,7 +337,8 @@ impl ClientSocket {
     /// True if the client is about to be told to send a body, and at once that the connection ends without it: then the
     /// final reply comes alone, and the body need not be sent (RFC 9110 section 10.1.1).
     fn asks_in_vain(&self, out: &[u8]) -> bool {
-        !self.mid_write && self.connection.closing.get() && out.len() > CONTINUE.len() && out.starts_with(CONTINUE)
+        let begins = self.connection.reply_due.take();
+        begins && self.connection.closing.get() && out.len() > CONTINUE.len() && out.starts_with(CONTINUE)
     }
 
     /// What to write instead of `out`, if it ends in a bare error of the parser.

@@ -127,8 +127,9 @@ impl Front {
         }
     }
 
-    /// Ends what takes too long: clients that do not send or read, workers that do not return. Gives memory back.
-    async fn watch(self: Rc<Self>) {
+    /// Ends what takes too long: clients that do not send or read, workers that do not return. Gives memory back, if no
+    /// script shares this process (`owns_process`).
+    async fn watch(self: Rc<Self>, owns_process: bool) {
         let mut ticks = tokio::time::interval(WATCH_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut memory = Keeper::default();
@@ -144,7 +145,9 @@ impl Front {
                 }
             }
             self.dispatcher.watch(now);
-            memory.note(now, self.budget.take_peak());
+            if owns_process {
+                memory.note(now, self.budget.take_peak());
+            }
         }
     }
 
@@ -191,7 +194,8 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let supervisor = Supervisor::new(sockets.supervisor)?;
     let front = Front::new(settings, supervisor.clone());
     let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let watch = tokio::task::spawn_local(front.clone().watch());
+    let owns_process = !matches!(sockets.workers, Workers::Hub(_));
+    let watch = tokio::task::spawn_local(front.clone().watch(owns_process));
     let rebalance = tokio::task::spawn_local(front.dispatcher.clone().rebalance());
     let entrance = match sockets.workers {
         #[cfg(unix)]
@@ -223,6 +227,7 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     front.dispatcher.stop();
     let _ = tokio::time::timeout(STOP_PATIENCE, front.all_closed()).await;
     front.dispatcher.finish_logs(STOP_PATIENCE).await;
+    front.dispatcher.release_workers();
     for accept_loop in accept_loops {
         accept_loop.abort();
     }

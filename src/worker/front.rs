@@ -50,6 +50,9 @@ pub(super) trait Front {
     /// To be called once for every job, before it is started: false if the front has taken it back.
     fn claim_next(&mut self) -> bool;
 
+    /// From here on the loss of this front is the end: no other is looked for.
+    fn stay_with_this_one(&mut self);
+
     /// Instead, for a job that this worker leaves to others whatever becomes of the claim.
     fn pass_over(&mut self);
 

@@ -86,6 +86,8 @@ impl Front for LocalFront {
         self.end.claims.claim(number)
     }
 
+    fn stay_with_this_one(&mut self) {}
+
     fn pass_over(&mut self) {
         self.received += 1;
     }

@@ -123,8 +123,7 @@ fn serve<'py>(
                 log_is_due = !deliver(py, caller, front, head, outcome)? && front.hello().logs_requests;
             }
             Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Log => {
-                log(py, caller, front, &frame)?;
-                log_is_due = false;
+                log_is_due &= !log(py, caller, front, &frame)?;
             }
             // Its stream has ended meanwhile, or its job has been answered.
             Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Cancel => {}
@@ -144,24 +143,31 @@ fn serve<'py>(
     Ok(())
 }
 
-/// Lets the script's logger have lines about a request, unless the front has written them itself meanwhile.
-fn log<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, front: &mut dyn Front, frame: &Frame) -> PyResult<()> {
+/// Lets the script's logger have lines about a request. False if the front has taken them back, to write them itself or to
+/// send them again.
+fn log<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, front: &mut dyn Front, frame: &Frame) -> PyResult<bool> {
     let lines =
         frame::decode_log(frame).map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(error.to_string()))?;
-    if front.claim_next() {
+    let is_ours = front.claim_next();
+    if is_ours {
         for (level, text) in lines {
             caller.log_request(py, level, &text);
         }
     }
-    Ok(())
+    Ok(is_ours)
 }
 
 /// Waits for the lines about the last request. Jobs that still come have been given back.
 fn log_the_last<'py>(py: Python<'py>, front: &mut dyn Front, caller: &Caller<'_, 'py>) -> PyResult<()> {
     let deadline = Instant::now() + LOG_PATIENCE;
+    front.stay_with_this_one();
     while Instant::now() < deadline {
         match front.receive(py)? {
-            Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Log => return log(py, caller, front, &frame),
+            Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Log => {
+                if log(py, caller, front, &frame)? {
+                    break;
+                }
+            }
             // The lines behind it have the next number. Not claimed: the front may have yet to hear that it will not run.
             Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Job => front.pass_over(),
             Received::Frame(_) | Received::Nothing => {}
@@ -238,8 +244,7 @@ fn stream<'py>(
         }
         let is_cancelled = front.was_cancelled(py, id)?;
         if let Some(frame) = front.take_log() {
-            log(py, caller, front, &frame)?;
-            is_logged = true;
+            is_logged |= log(py, caller, front, &frame)?;
         }
         if is_cancelled {
             front.send(py, frame::encode_with_id(Kind::StreamEnd, id, 0), Bytes::new());

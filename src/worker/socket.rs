@@ -55,6 +55,8 @@ pub(super) struct FrontSocket {
     /// Why a reply could not be sent.
     failed: Cell<Option<Errno>>,
     life: Life,
+    /// No other front is looked for when this one is lost.
+    is_last: bool,
 }
 
 /// Whether there is a reason to look for a front.
@@ -112,6 +114,7 @@ impl FrontSocket {
             arriving: None,
             failed: Cell::new(None),
             life,
+            is_last: false,
         }))
     }
 }
@@ -125,6 +128,10 @@ impl Front for FrontSocket {
         let number = self.received;
         self.received += 1;
         self.claims.as_ref().is_none_or(|claims| claims.claim(number))
+    }
+
+    fn stay_with_this_one(&mut self) {
+        self.is_last = true;
     }
 
     fn pass_over(&mut self) {
@@ -247,6 +254,9 @@ impl FrontSocket {
     }
 
     fn reconnect(&mut self, py: Python<'_>) -> PyResult<bool> {
+        if self.is_last {
+            return Ok(false);
+        }
         self.buffer.clear();
         self.early.clear();
         self.arriving = None;

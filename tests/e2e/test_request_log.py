@@ -96,6 +96,20 @@ def test_a_stream_is_logged_while_it_goes_on(start):
     eventually(lambda: len(lines(server)) == 2, "the next line")
 
 
+@pytest.mark.any_worker_class
+def test_a_stream_whose_next_part_takes_long_keeps_its_line_for_the_script(start):
+    server = start("own_logging.py", OWN_LOGGING="formatter")
+    with server.connect() as connection:
+        connection.send(request("POST", "/score?2", b"hold"))
+        connection.read_head_of_stream()
+        # Longer than a worker may leave a job untouched.
+        assert connection.next_chunk() == b"part "
+        assert connection.is_silent(1)
+        (server.folder / "go").touch()
+    [line] = eventually(lambda: lines(server, "/score?2"), "the line")
+    assert json.loads(line)["level"] == "INFO"
+
+
 def test_the_line_of_a_worker_that_died_is_written_all_the_same(start):
     server = start("own_logging.py", OWN_LOGGING="formatter")
     [worker] = server.workers()
