@@ -72,21 +72,29 @@ def _of_outcome(note: Note, start: Start | None, evidence: Evidence, deaths: lis
     elif note.outcome == orders.REFUSED and start is not None:
         yield Violation("what is refused is not run", note, f"refused with {note.text}, and began {start}")
     elif note.outcome == orders.LEFT:
-        yield from _of_leaver(note, start)
+        yield from _of_leaver(note, start, evidence.harms)
     elif note.outcome == orders.FAILED and not _is_guilty(note, start, evidence.harms, deaths):
         yield Violation("only a request on a lost worker fails", note, f"{note.text} (began: {start})")
     elif note.outcome == orders.CUT and not _may_be_cut(note, start, evidence):
         yield Violation("a connection is cut only with its front or its stream's worker", note, note.text)
 
 
-def _of_leaver(note: Note, start: Start | None) -> Iterator[Violation]:
+def _of_leaver(note: Note, start: Start | None, harms: list[Harm]) -> Iterator[Violation]:
     if start is None:
         return
     if note.sent is None:
         yield Violation("half a request is not run", note, f"began {start}")
-    elif start.time > note.ended + SLACK:
+    elif start.time > note.ended + SLACK and not _was_begun_and_stopped(note, start, harms):
         late = start.time - note.ended
         yield Violation("a client that left is not served", note, f"its request began {late:.2f} s after it had left")
+
+
+def _was_begun_and_stopped(note: Note, start: Start, harms: list[Harm]) -> bool:
+    """Its worker was stopped while the client was there, perhaps between claiming the request and calling run()."""
+    sent = note.opened if note.sent is None else note.sent
+    return any(
+        harm.pid == start.pid and sent <= harm.began <= note.ended and start.time <= harm.ended for harm in harms
+    )
 
 
 def _is_guilty(note: Note, start: Start | None, harms: list[Harm], deaths: list[Harm]) -> bool:

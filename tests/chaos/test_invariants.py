@@ -73,3 +73,9 @@ def test_who_left_is_not_served() -> None:
     assert not found(note(orders.LEFT, ended=0.5), BEGAN)
     assert found(note(orders.LEFT, ended=-0.5), BEGAN)
     assert found(note(orders.LEFT, sent=None), BEGAN)
+    # Its worker may have claimed it just before it was stopped.
+    late = Start(7, 2.4)
+    assert not found(note(orders.LEFT, ended=0.6), late, harms=[STOPPED])
+    assert found(note(orders.LEFT, ended=0.6), Start(8, 2.4), harms=[STOPPED])
+    assert found(note(orders.LEFT, sent=0.2, ended=0.4), late, harms=[STOPPED])
+    assert found(note(orders.LEFT, ended=0.6), Start(7, 2.6), harms=[STOPPED])
