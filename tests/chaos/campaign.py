@@ -32,8 +32,8 @@ SHORT_RUN_SHARE = 0.2
 # For glibc: give back what is free. How much it would keep depends on chance, and would hide what is never freed.
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 # Milliseconds that health may take, 99 times of 100. Only a long run has enough answers to tell. The promise is 10 ms
-# (e2e/test_health_latency.py); here three servers, their clients and a new interpreter every second share the cores, and
-# on two of them most of the time is the scheduler's: 18 to 20 ms.
+# (e2e/test_health_latency.py). Here three servers, their clients and a new interpreter every second share the cores; on
+# two of them most of the time is the scheduler's: 18 to 20 ms.
 HEALTH_P99, LONG = 50.0, 300.0
 # Seconds that a server may take to come to rest when nobody does anything to it any more.
 REST = 45.0
