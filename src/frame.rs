@@ -10,7 +10,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Version of the protocol; part of [`Hello`], so that a stray peer is refused before any job is sent to it.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -300,7 +300,7 @@ impl Job {
         let job = Self {
             id: head.u64()?,
             http_minor: head.u8()?,
-            whole_request: head.u8()? != 0,
+            whole_request: head.flag()?,
             method: head.text()?,
             target: head.bytes()?,
             query: head.bytes()?,
@@ -467,6 +467,14 @@ impl Reader {
 
     fn u8(&mut self) -> Result<u8, FrameError> {
         Ok(self.take(1)?.get_u8())
+    }
+
+    fn flag(&mut self) -> Result<bool, FrameError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(FrameError::Malformed(self.what)),
+        }
     }
 
     fn u16(&mut self) -> Result<u16, FrameError> {

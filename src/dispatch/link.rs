@@ -4,7 +4,7 @@
 //! Runs in the front's event loop: [`accept`] waits for workers, a [`Link`] sends to one, [`Frames`] reads from it. What
 //! the frames mean is `remote.rs`.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -48,17 +48,24 @@ impl Entrance {
                     Ok((stream, _)) => {
                         let address = listener.local_addr().ok();
                         let folder = address.and_then(|address| Some(address.as_pathname()?.parent()?.to_owned()));
-                        return Some(Frames::Socket(SocketFrames::new(stream, folder, max_body_len)));
+                        match SocketFrames::new(stream, folder, max_body_len) {
+                            Ok(frames) => return Some(Frames::Socket(frames)),
+                            Err(error) => cannot_accept(&error).await,
+                        }
                     }
-                    Err(error) => {
-                        log::error!(target: "azmlinfsrv.front", "Cannot accept a worker: {error}");
-                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                    }
+                    Err(error) => cannot_accept(&error).await,
                 }
             },
             Self::Hub(arrivals) => arrivals.recv().await.map(|end| Frames::Local(LocalFrames::new(end))),
         }
     }
+}
+
+/// Out of descriptors or memory: others may be given back soon, and the worker comes again.
+#[cfg(unix)]
+async fn cannot_accept(error: &std::io::Error) {
+    log::error!(target: "azmlinfsrv.front", "Cannot accept a worker: {error}");
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
 }
 
 /// The sending side; clones share it.
@@ -76,6 +83,15 @@ impl Link {
             #[cfg(unix)]
             Self::Socket(link) => link.is_flushed(),
             Self::Local(_) => true,
+        }
+    }
+
+    /// When the worker has last read something of what is too much for the socket.
+    pub(super) fn last_moved(&self) -> Option<Instant> {
+        match self {
+            #[cfg(unix)]
+            Self::Socket(link) => link.last_moved(),
+            Self::Local(_) => None,
         }
     }
 

@@ -297,10 +297,8 @@ impl Dispatcher {
         let mut state = self.state.borrow_mut();
         let Some(worker) = state.worker(pid) else { return };
         worker.stopped_since = Some(now);
-        let unstarted = worker.take_back_unstarted();
-        worker.take_back_lines();
+        let unstarted = worker.take_back_all();
         state.requeue(unstarted);
-        state.assign();
         drop(state);
         self.publish_ready();
     }
@@ -383,7 +381,8 @@ impl Dispatcher {
             tokio::time::sleep(LOG_CHECK).await;
         }
         for worker in self.state.borrow_mut().workers.values_mut() {
-            worker.take_back_lines();
+            // Jobs it has none: `stop` has answered them.
+            drop(worker.take_back_all());
         }
     }
 
@@ -459,7 +458,6 @@ impl Dispatcher {
             worker.retiring = true;
             let jobs = std::mem::take(&mut worker.in_flight);
             state.requeue(jobs);
-            state.assign();
         }
         drop(state);
         self.publish_ready();
@@ -469,10 +467,8 @@ impl Dispatcher {
     fn leave(&self, worker_id: u64) -> Vec<Submission> {
         let mut state = self.state.borrow_mut();
         let Some(mut worker) = state.workers.remove(&worker_id) else { return Vec::new() };
-        let unstarted = worker.take_back_unstarted();
-        worker.take_back_lines();
+        let unstarted = worker.take_back_all();
         state.requeue(unstarted);
-        state.assign();
         drop(state);
         self.publish_ready();
         // More than one if it could not send its replies any more.

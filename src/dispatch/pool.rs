@@ -48,13 +48,14 @@ impl State {
         self.workers.values_mut().find(|worker| worker.pid == pid)
     }
 
-    /// Puts jobs that no worker started back at the head of the queue, in their order.
+    /// Puts jobs that no worker started back at the head of the queue, in their order, and hands them out again.
     pub(super) fn requeue(&mut self, jobs: VecDeque<InFlight>) {
         for job in jobs.into_iter().rev() {
             if !job.submission.is_abandoned() {
                 self.queue.push_front(job.id, job.submission);
             }
         }
+        self.assign();
     }
 
     /// Asks every worker for jobs to take back, and hands them out again.
@@ -67,7 +68,6 @@ impl State {
         // The order in which they were submitted, whichever worker had them.
         jobs.sort_by_key(|job| job.id);
         self.requeue(jobs.into());
-        self.assign();
     }
 
     /// Lines follow their reply at once. Should a request's task not come to that, its worker does not wait for it.

@@ -7,24 +7,24 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     io::{self, IoSlice},
+    os::unix::net::UnixStream,
     path::PathBuf,
     rc::Rc,
+    time::Instant,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use nix::errno::Errno;
 use socket2::SockRef;
 use tokio::{
-    io::AsyncReadExt as _,
-    net::{
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-        UnixStream,
-    },
+    io::{unix::AsyncFd, Interest},
     sync::Notify,
 };
 
 use crate::{
     claims::Claims,
     frame::{self, Decoder, Frame, Kind},
+    unix_socket,
 };
 
 /// Parts of frames that one system call writes.
@@ -36,25 +36,28 @@ const READ_SIZE: usize = 64 * 1024;
 
 /// The sending side of a worker's socket.
 pub(super) struct SocketLink {
-    stream: OwnedWriteHalf,
+    stream: Rc<UnixStream>,
     outbox: RefCell<VecDeque<Bytes>>,
     /// More is likely to be sent at once: what is in the outbox goes out with it, in one system call.
     corked: Cell<bool>,
     /// The socket takes nothing at the moment; the writer task goes on when it does.
     full: Cell<bool>,
     filled_up: Notify,
+    /// When the socket last took something after it had been full.
+    last_moved: Cell<Option<Instant>>,
     closed: Cell<bool>,
     close: Notify,
 }
 
 impl SocketLink {
-    fn new(stream: OwnedWriteHalf) -> Self {
+    fn new(stream: UnixStream) -> Self {
         Self {
-            stream,
+            stream: Rc::new(stream),
             outbox: RefCell::default(),
             corked: Cell::new(false),
             full: Cell::new(false),
             filled_up: Notify::new(),
+            last_moved: Cell::new(None),
             closed: Cell::new(false),
             close: Notify::new(),
         }
@@ -63,6 +66,11 @@ impl SocketLink {
     /// True if the kernel takes what is sent.
     pub(super) fn is_flushed(&self) -> bool {
         !self.full.get()
+    }
+
+    /// When the worker has last read something of what is too much for the socket.
+    pub(super) fn last_moved(&self) -> Option<Instant> {
+        self.last_moved.get()
     }
 
     /// Sends the parts of one frame in order. Never blocks; errors show at the reading side, as the loss of the worker.
@@ -83,8 +91,11 @@ impl SocketLink {
     pub(super) async fn flush_outbox(&self) -> io::Result<()> {
         loop {
             self.filled_up.notified().await;
+            // Watched only now: whenever a worker reads, the socket has room, and that would wake the front for nothing.
+            let socket = unix_socket::watch(self.stream.clone(), Interest::WRITABLE)?;
             while self.full.get() {
-                self.stream.writable().await?;
+                socket.writable().await?.clear_ready();
+                self.last_moved.set(Some(Instant::now()));
                 self.full.set(false);
                 self.write_now();
             }
@@ -99,10 +110,10 @@ impl SocketLink {
             for (slice, part) in slices.iter_mut().zip(outbox.iter()) {
                 *slice = IoSlice::new(part);
             }
-            match self.stream.try_write_vectored(&slices[..outbox.len().min(MAX_PARTS)]) {
+            match unix_socket::send(&self.stream, &slices[..outbox.len().min(MAX_PARTS)], false) {
                 Ok(written) => advance(&mut outbox, written),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
                     self.full.set(true);
                     self.filled_up.notify_one();
                 }
@@ -127,7 +138,7 @@ fn advance(outbox: &mut VecDeque<Bytes>, mut written: usize) {
 /// The reading side of a worker's socket.
 pub(super) struct SocketFrames {
     pub(super) link: Rc<SocketLink>,
-    stream: OwnedReadHalf,
+    stream: AsyncFd<Rc<UnixStream>>,
     /// Where the socket is, and the worker's counter.
     folder: Option<PathBuf>,
     decoder: Decoder,
@@ -135,17 +146,19 @@ pub(super) struct SocketFrames {
 }
 
 impl SocketFrames {
-    pub(super) fn new(stream: UnixStream, folder: Option<PathBuf>, max_body_len: u64) -> Self {
+    pub(super) fn new(stream: tokio::net::UnixStream, folder: Option<PathBuf>, max_body_len: u64) -> io::Result<Self> {
         // A system that refuses the size goes on with its own.
         let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
-        let (stream, sender) = stream.into_split();
-        Self {
-            link: Rc::new(SocketLink::new(sender)),
-            stream,
+        let stream = stream.into_std()?;
+        // The event loop tells descriptors apart, and each side is watched for what it waits for.
+        let link = Rc::new(SocketLink::new(stream.try_clone()?));
+        Ok(Self {
+            link,
+            stream: unix_socket::watch(Rc::new(stream), Interest::READABLE)?,
             folder,
             decoder: Decoder { max_body_len, trusted: false },
             buffer: BytesMut::with_capacity(READ_SIZE),
-        }
+        })
     }
 
     /// The counter in the file of this name.
@@ -172,13 +185,11 @@ impl SocketFrames {
                 self.buffer.reserve(READ_SIZE);
             }
             let read = if self.link.closed.get() {
-                self.stream.try_read_buf(&mut self.buffer)
+                unix_socket::receive(self.stream.get_ref(), &mut self.buffer)
             } else {
-                // A read that fills only a part of the buffer is known to have emptied the socket: the next one waits
-                // without asking the kernel, while a client waits for the reply.
                 tokio::select! {
                     biased;
-                    read = self.stream.read_buf(&mut self.buffer) => read,
+                    read = receive(&self.stream, &mut self.buffer) => read,
                     () = self.link.close.notified() => continue,
                 }
             };
@@ -191,6 +202,25 @@ impl SocketFrames {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
                 Err(error) => return Err(error.to_string()),
             }
+        }
+    }
+}
+
+/// Waits for bytes and appends them. Zero mean the end.
+async fn receive(stream: &AsyncFd<Rc<UnixStream>>, buffer: &mut BytesMut) -> io::Result<usize> {
+    loop {
+        let mut ready = stream.readable().await?;
+        let room = buffer.capacity() - buffer.len();
+        let read = unix_socket::receive(stream.get_ref(), buffer);
+        match &read {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+            // That was all there was: the next read waits without asking the kernel, while a client waits for the reply.
+            Ok(read @ 1..) if *read < room => {
+                ready.clear_ready();
+                return Ok(*read);
+            }
+            _ => return read,
         }
     }
 }

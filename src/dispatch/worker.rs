@@ -204,15 +204,6 @@ impl Worker {
         self.unlogged.is_empty()
     }
 
-    /// Writes here what it has not logged and now never will.
-    pub(super) fn take_back_lines(&mut self) {
-        let Some(claims) = &self.claims else { return };
-        let first = claims.revoke(self.sent);
-        for (_, lines) in self.unlogged.drain(..).filter(|(number, _)| *number >= first) {
-            request_log::write_all(&lines, self.hello.pid);
-        }
-    }
-
     fn forget_logged(&mut self) {
         let next = self.claims.as_ref().map_or(u64::MAX, Claims::next);
         self.unlogged.retain(|(number, _)| *number >= next);
@@ -232,7 +223,9 @@ impl Worker {
     pub(super) fn take_back_from_hung(&mut self, now: Instant) -> VecDeque<InFlight> {
         let next = self.claims.as_ref().map_or(u64::MAX, Claims::next);
         let has_unstarted = self.in_flight.back().is_some_and(|job| job.number >= next);
-        let waits = has_unstarted && now.duration_since(self.head_since) > UNRESPONSIVE_AFTER;
+        // A large body on its way is no reason: how long it takes to cross is not for the worker to decide.
+        let since = self.link.last_moved().map_or(self.head_since, |moved| moved.max(self.head_since));
+        let waits = has_unstarted && now.duration_since(since) > UNRESPONSIVE_AFTER;
         if !waits || self.unresponsive_since.is_some() {
             return VecDeque::new();
         }
@@ -243,16 +236,31 @@ impl Worker {
         unstarted
     }
 
-    /// The jobs that it has not started and now never will. Lines that it has not logged are sent again.
+    /// The jobs that it has not started and now never will. It stays, so lines that it has not logged are sent again.
     pub(super) fn take_back_unstarted(&mut self) -> VecDeque<InFlight> {
-        let Some(claims) = &self.claims else { return VecDeque::new() };
-        let first = claims.revoke(self.sent);
-        let unlogged = std::mem::take(&mut self.unlogged);
-        for (_, lines) in unlogged.into_iter().filter(|(number, _)| *number >= first) {
+        let (jobs, unlogged) = self.revoke();
+        for lines in unlogged {
             self.log(lines);
         }
+        jobs
+    }
+
+    /// The same from a worker that will not go on; the lines are written here.
+    pub(super) fn take_back_all(&mut self) -> VecDeque<InFlight> {
+        let (jobs, unlogged) = self.revoke();
+        for lines in unlogged {
+            request_log::write_all(&lines, self.hello.pid);
+        }
+        jobs
+    }
+
+    /// Takes from it what it has not claimed: jobs and lines, the oldest first.
+    fn revoke(&mut self) -> (VecDeque<InFlight>, Vec<Vec<request_log::Line>>) {
+        let Some(claims) = &self.claims else { return Default::default() };
+        let first = claims.revoke(self.sent);
         let started = self.in_flight.iter().take_while(|job| job.number < first).count();
-        self.in_flight.split_off(started)
+        let unlogged = self.unlogged.drain(..).filter(|(number, _)| *number >= first).map(|(_, lines)| lines);
+        (self.in_flight.split_off(started), unlogged.collect())
     }
 }
 
@@ -263,7 +271,7 @@ mod tests {
         *,
     };
     use crate::{
-        frame::Job,
+        frame::{tests::hello, Job},
         hub::{Hub, WorkerEnd},
     };
 
@@ -274,16 +282,7 @@ mod tests {
         let end = hub.connect().expect("a front listens");
         let mut frames = LocalFrames::new(entrance.try_recv().expect("a worker has come"));
         let claims = frames.claims.take();
-        let hello = Hello {
-            protocol: crate::frame::PROTOCOL_VERSION,
-            worker: 1,
-            pid: 1,
-            claims: String::new(),
-            raw: false,
-            wants_request: false,
-            logs_requests: false,
-            swagger: std::collections::BTreeMap::new(),
-        };
+        let hello = Hello { logs_requests: false, ..hello() };
         let mut worker = Worker::new(Rc::new(hello), Link::Local(frames.link.clone()), claims, 0);
         for id in 0..jobs {
             worker.take(id, Submission { job: Job::default(), body: Bytes::new(), reply: None }, now);
@@ -305,6 +304,35 @@ mod tests {
             assert_eq!(ids(worker.take_back_from_hung(now + 2 * UNRESPONSIVE_AFTER)), [0, 1]);
             assert!(!worker.is_ready());
         }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_worker_does_not_hang_while_a_large_body_is_on_its_way() {
+        use tokio::io::AsyncReadExt as _;
+
+        let (stream, mut peer) = tokio::net::UnixStream::pair().expect("a pair");
+        let frames = super::super::socket::SocketFrames::new(stream, None, 0).expect("a socket");
+        let (_theirs, claims) = Claims::pair();
+        let mut worker = Worker::new(Rc::new(hello()), Link::Socket(frames.link.clone()), Some(claims), 0);
+        let long_ago = Instant::now().checked_sub(20 * UNRESPONSIVE_AFTER).expect("the clock has run for long");
+        let body = Bytes::from(vec![0; 8 << 20]);
+        worker.take(0, Submission { job: Job::default(), body, reply: None }, long_ago);
+        assert!(!worker.link.is_flushed(), "the body is larger than the socket");
+        let link = worker.link.clone();
+        let read_some = async {
+            let mut part = vec![0; 1 << 20];
+            while link.last_moved().is_none() {
+                peer.read_exact(&mut part).await.expect("more of the body");
+            }
+        };
+        tokio::select! {
+            _ = link.flush() => panic!("the peer is there"),
+            () = read_some => {}
+        }
+        let now = Instant::now();
+        assert!(worker.take_back_from_hung(now).is_empty());
+        assert_eq!(ids(worker.take_back_from_hung(now + 2 * UNRESPONSIVE_AFTER)), [0], "it does not go on");
     }
 
     #[test]
@@ -341,7 +369,7 @@ mod tests {
         assert!(!worker.has_logged_all() && !end.claims.claim(2), "the second line has another number now");
         assert!(end.claims.claim(3) && worker.has_logged_all());
         worker.log(line("three"));
-        worker.take_back_lines();
+        assert!(worker.take_back_all().is_empty());
         assert!(worker.has_logged_all() && !end.claims.claim(4), "the front has written the third line");
     }
 

@@ -32,7 +32,8 @@ fn reply() -> ReplyHead {
     }
 }
 
-fn hello() -> Hello {
+/// A greeting, for tests of other modules as well.
+pub(crate) fn hello() -> Hello {
     Hello {
         protocol: PROTOCOL_VERSION,
         worker: 3,

@@ -47,17 +47,12 @@ fn asked_version(query: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::tests::hello;
 
     fn script(versions: &[&str]) -> Hello {
         Hello {
-            protocol: 1,
-            worker: 1,
-            pid: 1,
-            claims: String::new(),
-            raw: false,
-            wants_request: false,
-            logs_requests: false,
             swagger: versions.iter().map(|version| ((*version).to_owned(), format!("doc {version}"))).collect(),
+            ..hello()
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use nix::errno::Errno;
 use pyo3::{intern, prelude::*};
 use socket2::SockRef;
@@ -24,10 +24,11 @@ use super::{
 use crate::{
     claims::Claims,
     frame::{self, Decoder, Frame, Hello, Kind},
+    unix_socket,
 };
 
-/// A read that waits returns after this time, to notice a signal that came just before it and a supervisor that is gone.
-const READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// A read that waits returns after this time (milliseconds), to notice a signal that came just before it and a supervisor that is gone.
+const READ_TIMEOUT: u16 = 1000;
 /// How long a lost front may take to come back. The listener itself stays open, so only a vanished supervisor exceeds it.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between attempts to connect.
@@ -193,7 +194,7 @@ impl Front for FrontSocket {
         let stream = &self.stream;
         let failed = py.detach(|| {
             while !(head.is_empty() && body.is_empty()) {
-                match send_some(stream, &[IoSlice::new(&head), IoSlice::new(&body)]) {
+                match unix_socket::send(stream, &[IoSlice::new(&head), IoSlice::new(&body)], true) {
                     Ok(written) => {
                         let from_head = written.min(head.len());
                         head.advance(from_head);
@@ -245,12 +246,12 @@ impl FrontSocket {
             return Ok(read);
         }
         self.buffer.reserve(READ_SIZE);
-        // SAFETY: receiving writes to the slice and never reads from it or makes it uninitialised.
-        let room = unsafe { self.buffer.chunk_mut().as_uninit_slice_mut() };
-        let read = SockRef::from(&self.stream).recv_with_flags(room, flags)?;
-        // SAFETY: so many bytes of the room have just been written.
-        unsafe { self.buffer.advance_mut(read) };
-        Ok(read)
+        match unix_socket::receive(&self.stream, &mut self.buffer) {
+            Err(error) if wait && error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+        unix_socket::wait_readable(&self.stream, READ_TIMEOUT.into())?;
+        unix_socket::receive(&self.stream, &mut self.buffer)
     }
 
     fn reconnect(&mut self, py: Python<'_>) -> PyResult<bool> {
@@ -266,18 +267,6 @@ impl FrontSocket {
     }
 }
 
-/// One write. A script may have given SIGPIPE its deadly default back; a lost front must not kill the worker.
-fn send_some(stream: &UnixStream, parts: &[IoSlice<'_>]) -> nix::Result<usize> {
-    use nix::sys::socket::{sendmsg, MsgFlags};
-    use std::os::fd::AsRawFd as _;
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    let flags = MsgFlags::MSG_NOSIGNAL;
-    // Here the socket itself was told so when it was made (`SO_NOSIGPIPE`, by the standard library).
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-    let flags = MsgFlags::empty();
-    sendmsg::<()>(stream.as_raw_fd(), parts, &[], flags, None)
-}
-
 /// Connects to whichever front listens, and says hello with a counter of its own. `None` once there is no reason to go on,
 /// or patience has run out.
 fn open(py: Python<'_>, path: &Path, hello: &mut Hello, life: &Life) -> PyResult<Option<(UnixStream, Option<Claims>)>> {
@@ -287,7 +276,9 @@ fn open(py: Python<'_>, path: &Path, hello: &mut Hello, life: &Life) -> PyResult
             Ok(mut stream) => {
                 let claims = new_claims(path, hello);
                 let greeting = encoded(hello)?;
-                let greeted = stream.set_read_timeout(Some(READ_TIMEOUT)).and_then(|()| stream.write_all(&greeting));
+                let greeted = stream
+                    .set_read_timeout(Some(Duration::from_millis(READ_TIMEOUT.into())))
+                    .and_then(|()| stream.write_all(&greeting));
                 if greeted.is_ok() {
                     return Ok(Some((stream, claims)));
                 }
