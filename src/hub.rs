@@ -65,7 +65,8 @@ impl FrontSender {
     pub fn send(&self, frame: Frame) {
         let mut waiting = self.inbox.lock();
         waiting.frames.push_back(frame);
-        let wake = waiting.worker_sleeps;
+        // Once: until it runs, more of what comes would find it asleep.
+        let wake = std::mem::take(&mut waiting.worker_sleeps);
         drop(waiting);
         if wake {
             self.inbox.filled.notify_one();
