@@ -171,7 +171,7 @@ struct Inbox {
 struct Waiting {
     frames: VecDeque<Frame>,
     closed: bool,
-    /// Only then is a wake-up, which is a system call, worth its time.
+    /// And nobody has woken it yet: only then is a wake-up, which is a system call, worth its time.
     worker_sleeps: bool,
 }
 

@@ -18,8 +18,8 @@ use pyo3::prelude::*;
 const CAPACITY: usize = 16 * 1024;
 /// Records are gathered for this long before a batch is written: one wake-up and one write for all of them.
 const GATHER: Duration = Duration::from_millis(5);
-/// After a batch the thread looks for the next one by itself so many times before it has to be woken. Waking it costs the
-/// front a system call of about 20 µs, before the client has its answer.
+/// So many times the thread looks for a batch by itself before it sleeps until it is woken. Waking it costs the front a
+/// system call of about 20 µs, before the client has its answer.
 const LOOKS: u32 = 10;
 /// At the end, records get this long to be written: a full pipe that nobody reads must not keep the process alive.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -86,7 +86,7 @@ impl Queue {
         let mut waiting = self.lock();
         let mut looks = 0;
         while !waiting.ended && (looks == 0 || waiting.records.is_empty()) {
-            if looks > LOOKS {
+            if looks == LOOKS {
                 waiting.asleep = true;
                 waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
                 looks = 0;

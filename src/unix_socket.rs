@@ -24,7 +24,8 @@ use tokio::io::{unix::AsyncFd, Interest};
 pub fn send(stream: &UnixStream, parts: &[IoSlice<'_>], wait: bool) -> nix::Result<usize> {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     let flags = MsgFlags::MSG_NOSIGNAL;
-    // Here the socket itself was told so when it was made (`SO_NOSIGPIPE`, by the standard library).
+    // Here the worker's socket was told so when it was made (`SO_NOSIGPIPE`, by the standard library). In the front, where
+    // no script runs, Python has the signal ignored.
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
     let flags = MsgFlags::empty();
     let flags = if wait { flags } else { flags | MsgFlags::MSG_DONTWAIT };

@@ -43,7 +43,7 @@ pub(super) struct SocketLink {
     /// The socket takes nothing at the moment; the writer task goes on when it does.
     full: Cell<bool>,
     filled_up: Notify,
-    /// When the socket last took something after it had been full.
+    /// When the socket last took something after it had been full, or showed that the worker is gone.
     last_moved: Cell<Option<Instant>>,
     closed: Cell<bool>,
     close: Notify,
@@ -91,8 +91,13 @@ impl SocketLink {
     pub(super) async fn flush_outbox(&self) -> io::Result<()> {
         loop {
             self.filled_up.notified().await;
+            if !self.full.get() {
+                continue;
+            }
             // Watched only now: whenever a worker reads, the socket has room, and that would wake the front for nothing.
-            let socket = unix_socket::watch(self.stream.clone(), Interest::WRITABLE)?;
+            let socket = unix_socket::watch(self.stream.clone(), Interest::WRITABLE).inspect_err(
+                |error| log::error!(target: "azmlinfsrv.front", "Cannot wait for a worker to read: {error}"),
+            )?;
             while self.full.get() {
                 socket.writable().await?.clear_ready();
                 self.last_moved.set(Some(Instant::now()));

@@ -117,12 +117,18 @@ impl Worker {
         if self.doomed || self.held_up {
             return None;
         }
-        let running_since = self.in_flight.front().map(|_| self.head_since);
+        let running_since = self.in_flight.front().map(|_| self.busy_since());
         let since = self.unresponsive_since.or(running_since).or(self.stopped_since)?;
         let message = rules.overdue(now.duration_since(since), self.streaming)?;
         self.retiring = true;
         self.doomed = true;
         Some((self.in_flight.front_mut().and_then(|running| running.submission.reply.take()), message))
+    }
+
+    /// Since when it can have been at its oldest job. Not while a large body is on its way: how long that takes is not the
+    /// worker's fault.
+    fn busy_since(&self) -> Instant {
+        self.link.last_moved().map_or(self.head_since, |moved| moved.max(self.head_since))
     }
 
     /// What an overdue worker is killed for, for the log.
@@ -223,15 +229,13 @@ impl Worker {
     pub(super) fn take_back_from_hung(&mut self, now: Instant) -> VecDeque<InFlight> {
         let next = self.claims.as_ref().map_or(u64::MAX, Claims::next);
         let has_unstarted = self.in_flight.back().is_some_and(|job| job.number >= next);
-        // A large body on its way is no reason: how long it takes to cross is not for the worker to decide.
-        let since = self.link.last_moved().map_or(self.head_since, |moved| moved.max(self.head_since));
-        let waits = has_unstarted && now.duration_since(since) > UNRESPONSIVE_AFTER;
+        let waits = has_unstarted && now.duration_since(self.busy_since()) > UNRESPONSIVE_AFTER;
         if !waits || self.unresponsive_since.is_some() {
             return VecDeque::new();
         }
         let unstarted = self.take_back_unstarted();
         if self.in_flight.is_empty() {
-            self.unresponsive_since = Some(self.head_since);
+            self.unresponsive_since = Some(self.busy_since());
         }
         unstarted
     }
@@ -245,7 +249,7 @@ impl Worker {
         jobs
     }
 
-    /// The same from a worker that will not go on; the lines are written here.
+    /// The same from a worker that is gone, or stopped for who knows how long; the lines are written here.
     pub(super) fn take_back_all(&mut self) -> VecDeque<InFlight> {
         let (jobs, unlogged) = self.revoke();
         for lines in unlogged {
@@ -332,7 +336,18 @@ mod tests {
         }
         let now = Instant::now();
         assert!(worker.take_back_from_hung(now).is_empty());
+        assert!(worker.take_overdue(now, &RULES).is_none());
         assert_eq!(ids(worker.take_back_from_hung(now + 2 * UNRESPONSIVE_AFTER)), [0], "it does not go on");
+        let read_rest = async {
+            let mut part = vec![0; 1 << 20];
+            while !link.is_flushed() {
+                peer.read(&mut part).await.expect("the rest of the body");
+            }
+        };
+        tokio::select! {
+            _ = link.flush() => panic!("the peer is there"),
+            () = read_rest => {}
+        }
     }
 
     #[test]

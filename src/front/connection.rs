@@ -341,6 +341,14 @@ impl ClientSocket {
         begins && self.connection.closing.get() && out.len() > CONTINUE.len() && out.starts_with(CONTINUE)
     }
 
+    /// The reply to what is no request. It has no line in the log of requests, so the fault is logged (contract section 18).
+    fn refusal(&self, status: u16) -> Vec<u8> {
+        let (status, message) = protocol_error::explain(status, &self.connection.seen.borrow());
+        let ip = self.stream.peer_addr().map_or_else(|_| "unknown".to_owned(), |peer| peer.ip().to_string());
+        log::warn!(target: "azmlinfsrv.front", "Invalid request from ip={ip}: {message}");
+        protocol_error::reply(status, &message)
+    }
+
     /// What to write instead of `out`, if it ends in a bare error of the parser.
     fn rewrite(&self, out: &[u8]) -> Option<Bytes> {
         if self.mid_write || self.connection.ambiguous_end.get() {
@@ -349,9 +357,7 @@ impl ClientSocket {
         let bare = protocol_error::find(out)?;
         let mut whole = out[..bare.at].to_vec();
         if !self.connection.closing.get() {
-            let reply = protocol_error::reply(bare.status, &self.connection.seen.borrow());
-            log::debug!(target: "azmlinfsrv.front", "Refused a request: {}", bare.status);
-            whole.extend_from_slice(&reply);
+            whole.extend_from_slice(&self.refusal(bare.status));
         }
         Some(whole.into())
     }
@@ -391,7 +397,7 @@ impl AsyncRead for ClientSocket {
         let connection = self.connection.clone();
         if connection.open_requests.get() == 0 {
             if connection.expired.get() && connection.head_since.take().is_some() {
-                self.rewritten = protocol_error::reply(408, &connection.seen.borrow()).into();
+                self.rewritten = self.refusal(408).into();
                 return Poll::Ready(Ok(()));
             }
             if connection.ending.get() {

@@ -10,6 +10,8 @@ use crate::pyjson;
 const MAX_REQUEST_LINE: usize = 65_535;
 /// Number of header fields that the parser accepts.
 const MAX_FIELDS: usize = 96;
+/// How a TLS client begins (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: &[u8] = b"\x16\x03";
 /// A bare reply has a status line and at most three short fields.
 const MAX_BARE_LEN: usize = 256;
 
@@ -43,14 +45,13 @@ pub fn find(out: &[u8]) -> Option<BareError> {
     bare.then_some(BareError { at, status })
 }
 
-/// The reply to send instead. `seen` are the bytes read since the last request began, as far as they were kept.
-pub fn reply(status: u16, seen: &[u8]) -> Vec<u8> {
-    let (status, message) = explain(status, seen);
+/// The reply with this status and message.
+pub fn reply(status: u16, message: &str) -> Vec<u8> {
     let reason = actix_web::http::StatusCode::from_u16(status)
         .ok()
         .and_then(|status| status.canonical_reason())
         .unwrap_or("Error");
-    let body = pyjson::message_body(&message);
+    let body = pyjson::message_body(message);
     let mut out = format!(
         "HTTP/1.1 {status} {reason}\r\nserver: azmlinfsrv\r\ncontent-type: application/json\r\n\
          x-ms-run-function-failed: False\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
@@ -61,8 +62,9 @@ pub fn reply(status: u16, seen: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Which fault it was: the parser does not say, so the bytes are looked at once more.
-fn explain(status: u16, seen: &[u8]) -> (u16, String) {
+/// Status and message for the fault that the parser answered with `status`. It does not say which it was, so the bytes are
+/// looked at once more: `seen`, those read since the last request began, as far as they were kept.
+pub fn explain(status: u16, seen: &[u8]) -> (u16, String) {
     let line_end = seen.iter().position(|&byte| byte == b'\n').unwrap_or(seen.len());
     if line_end > MAX_REQUEST_LINE {
         return (414, format!("The request line is longer than {MAX_REQUEST_LINE} bytes."));
@@ -76,6 +78,11 @@ fn explain(status: u16, seen: &[u8]) -> (u16, String) {
 }
 
 fn explain_bad_request(seen: &[u8]) -> (u16, String) {
+    if seen.starts_with(TLS_HANDSHAKE) {
+        let text =
+            "Not a valid HTTP request: it begins like TLS. This server speaks plain HTTP: use http://, not https://.";
+        return (400, text.to_owned());
+    }
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     let fault = match request.parse(seen) {
@@ -202,7 +209,8 @@ mod tests {
 
     #[test]
     fn the_reply_is_complete_json() {
-        let text = String::from_utf8(reply(400, b"nonsense\r\n\r\n")).expect("text");
+        let (status, message) = explain(400, b"nonsense\r\n\r\n");
+        let text = String::from_utf8(reply(status, &message)).expect("text");
         let (head, body) = text.split_once("\r\n\r\n").expect("head and body");
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");

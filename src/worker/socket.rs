@@ -1,4 +1,4 @@
-//! A worker process's end of the socket to the front: blocking reads and writes with the GIL given up.
+//! A worker process's end of the socket to the front: it waits to read and to write with the GIL given up.
 //!
 //! Runs on the process's main thread. A front that dies is waited for: the supervisor starts another on the same listener,
 //! so this end connects again and says hello again; the process, and with it the loaded model, stays.
@@ -294,6 +294,10 @@ fn open(py: Python<'_>, path: &Path, hello: &mut Hello, life: &Life) -> PyResult
 
 /// A counter in a file beside the socket, named in the hello. Without one (a full disk) the front sends one job at a time.
 fn new_claims(path: &Path, hello: &mut Hello) -> Option<Claims> {
+    if !hello.claims.is_empty() {
+        // The front takes the file away when it has opened it; one that never came to that leaves it here.
+        let _ = std::fs::remove_file(path.with_file_name(&hello.claims));
+    }
     hello.claims = format!("claims-{}", uuid::Uuid::new_v4());
     let claims = Claims::create(&path.with_file_name(&hello.claims)).ok();
     if claims.is_none() {

@@ -280,7 +280,7 @@ def test_http_1_0_expects_nothing(shared):
         (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400, ""),
         (b"GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", 400, ""),
         (b"G(T / HTTP/1.1\r\nHost: a\r\n\r\n", 400, ""),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 this is TLS\r\n\r\n", 400, ""),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 this is TLS\r\n\r\n", 400, "begins like tls"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "version"),
         (b"GET / HTTP/1.9\r\nHost: a\r\n\r\n", 400, "version"),
         (b"GET / HTTP/1.1\r\n\r\n", 400, "host"),
@@ -333,6 +333,17 @@ def test_what_is_not_http_is_refused_behind_a_pipelined_request(shared, good, se
         connection.send(good + sent)
         assert connection.read().status == 200
         assert_refused(connection, connection.read(), status)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"NONSENSE\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-A: b\r\n" * 200 + b"\r\n"], ids=["400", "431"]
+)
+def test_what_is_not_http_is_in_the_log(shared, sent):
+    server = shared("echo.py")
+    with server.connect() as connection:
+        message = connection.send(sent).read().json()["message"]
+    record = server.wait_for_record(f"Invalid request from ip=127.0.0.1: {message}", logger="azmlinfsrv.front")
+    assert record.level == "W"
 
 
 def test_a_header_that_is_far_too_large_is_refused(shared):
