@@ -47,6 +47,8 @@ class Load(NamedTuple):
     requests: int
     bad_status: int
     broken: int
+    # Median of the number in the answers that was asked for.
+    told: float
 
 
 def find_wrk() -> str:
@@ -57,13 +59,17 @@ def find_wrk() -> str:
     return found
 
 
-def wrk(port: int, request: Request, connections: int, seconds: float, keep_alive: bool = True) -> Load:
-    """As many requests as ``connections`` can make one after the other, each waiting for its answer."""
+def wrk(
+    port: int, request: Request, connections: int, seconds: float, keep_alive: bool = True, tell: str | None = None
+) -> Load:
+    """As many requests as ``connections`` can make one after the other, each waiting for its answer. ``tell`` is the
+    name of a number in the answers, which are JSON."""
     # Whole seconds, as wrk takes no others. One thread: the cores are shared with the server.
     command = [
         *(find_wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"),
         *("-s", str(SCRIPT), f"http://127.0.0.1:{port}/score", "--"),
         *(str(request.file), request.content_type, "keep-alive" if keep_alive else "close"),
+        *([tell] if tell else []),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + PATIENCE)
     load = parse_outcome(done.stdout + done.stderr)
@@ -71,6 +77,8 @@ def wrk(port: int, request: Request, connections: int, seconds: float, keep_aliv
         raise LoadFailed(f"no request of {connections} connections was answered within {seconds:g} s")
     if load.bad_status:
         raise LoadFailed(f"{load.bad_status} of {load.requests} requests were answered with an error")
+    if tell and not load.told:
+        raise LoadFailed(f"no answer had the number {tell}")
     return load
 
 
@@ -86,6 +94,7 @@ def parse_outcome(output: str) -> Load:
                 requests=told["requests"],
                 bad_status=told["bad_status"],
                 broken=told["broken"],
+                told=told["told"],
             )
     raise LoadFailed(f"wrk gave no outcome: {output.strip()[-200:]}")
 
@@ -192,29 +201,37 @@ def closed_loop(port: int, request: Request, seconds: float, at_least: int = 5) 
         return calls
 
 
-def open_loop(port: int, arrivals: Sequence[Arrival]) -> list[float]:
-    """Seconds that each of ``arrivals`` took, each sent at its moment on a connection of its own, however many are
-    waiting. Counted from the moment it was due, so a client that falls behind does not flatter the server."""
-    return asyncio.run(_send_all(port, arrivals))
+class Served(NamedTuple):
+    """A request of ``open_loop`` as it was: sent at this moment, its ``run()`` took so long, and the client waited so
+    many seconds."""
+
+    arrival: Arrival
+    seconds: float
 
 
-async def _send_all(port: int, arrivals: Sequence[Arrival]) -> list[float]:
+def open_loop(port: int, arrivals: Sequence[Arrival]) -> list[Served]:
+    """Each of ``arrivals``, sent at its moment on a connection of its own, however many are waiting; in the order in
+    which they were sent. The answers tell how long ``run()`` took, as `scripts/sleeping.py` does."""
+    return sorted(asyncio.run(_send_all(port, arrivals)))
+
+
+async def _send_all(port: int, arrivals: Sequence[Arrival]) -> list[Served]:
     loop = asyncio.get_running_loop()
     start = loop.time() + 0.1
 
-    async def send(arrival: Arrival) -> float:
-        due = start + arrival.at
-        await asyncio.sleep(due - loop.time())
+    async def send(arrival: Arrival) -> Served:
+        await asyncio.sleep(start + arrival.at - loop.time())
+        sent = loop.time()
         body = json.dumps({"ms": arrival.ms}).encode()
         head = "POST /score HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-        await reader.readexactly(_content_length(answer[:-4]))
-        elapsed = loop.time() - due
+        told = await reader.readexactly(_content_length(answer[:-4]))
+        elapsed = loop.time() - sent
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
-        return elapsed
+        return Served(Arrival(sent - start, json.loads(told)["slept_ms"]), elapsed)
 
     return list(await asyncio.gather(*(send(arrival) for arrival in arrivals)))

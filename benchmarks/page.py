@@ -22,7 +22,7 @@ PLOT_OF = {
         ("trivial", "Requests per second and latency of each server"),
         ("connections", "The same by connections"),
     ),
-    "numbers-10mb": (("large", "Speed with large bodies in terms of the published server"),),
+    "numbers-10mb": (("large", "Large bodies: times as fast as the published server"),),
     "scaling": (("scaling", "Requests per second by workers"),),
     "memory": (("start-and-memory", "Time to start, and memory, of each server"),),
 }
@@ -33,11 +33,12 @@ MAIN_PACKAGES = ("azureml-inference-server-http", "gunicorn", "granian", "mosec"
 OPENING = """\
 # Performance
 
-<!-- Written by `make bench` from benchmarks/results/latest.json. Its words: benchmarks/page.py and notes.toml. -->
+<!-- Written by `make bench` from benchmarks/results/latest.json. Its words: page.py, scenarios.py, targets.py,
+     candidates.py and notes.toml in benchmarks/. -->
 
 This server beside the published 1.5.1, other servers for models, and a bare HTTP server as the limit of what is
-possible. Everything here was measured in one run on one machine, the servers in turns. Read the ratios: absolute
-figures belong to the machine.
+possible ([who they are](#servers)). Everything here was measured in one run on one machine, the servers in turns. Read
+the ratios: absolute figures belong to the machine.
 
 A figure is the median over the rounds, with the lowest and the highest round in brackets. How it was measured stands
 [below](#method); [benchmarks/README.md](../benchmarks/README.md) says how to do it again.
@@ -46,15 +47,15 @@ A figure is the median over the rounds, with the lowest and the highest round in
 METHOD = """\
 - In each of {rounds} rounds every scenario is measured, and in each scenario every server, one after the other. The
   order of servers turns by one from round to round. A measurement takes {seconds:g} s, after a short one that does not
-  count.
+  count; six times that where requests come at random moments.
 - Each server is started anew for each scenario, with its own defaults: of its settings, only script, port and number
   of workers are given. What it prints goes to a file, the same kind of place for all; so default logging is on, as
   noted for each server below. One answer of each is compared with what it should be before anything counts.
 - The load comes from wrk {wrk} with one thread, on the same machine and the same {cores} cores. It takes its share of
   them, which a fast server feels more than a slow one. wrk times a request from when it is sent: for a server that
   closes connections, as the published one does, connecting is not in its latency, but it is in its requests per second.
-- Where one request matters rather than many (large bodies, time added to `run()`), a client with one socket times each,
-  connecting included. Requests at random moments each come on a connection of their own.
+- Large bodies come from a client with one connection, which it keeps if the server does; if not, connecting is in the
+  time. Requests at random moments each come on a connection of their own.
 - A ratio is that of the medians; the range beside it is that of the ratios in single rounds.
 - Servers other than the published one get adapters of a few lines (`benchmarks/peers/`) that call the same scripts.
   They call `run()` once at a time in each worker, as this server does.
@@ -81,7 +82,7 @@ def read_notes() -> dict[str, str]:
 
 def render(results: Results, notes: Mapping[str, str]) -> str:
     """The text of the page."""
-    parts = [OPENING, "\n## Targets\n\n", *_targets(results, notes)]
+    parts = [OPENING, "\n## Targets\n\n", _summary(results), *_targets(results, notes)]
     for key, scenario in SCENARIOS.items():
         rows = _rows(results, key, scenario.columns, scenario.candidates)
         if rows:
@@ -121,8 +122,25 @@ def _targets(results: Results, notes: Mapping[str, str]) -> list[str]:
     for target in TARGETS:
         rows += [_target_row(results, target, check) for check in target.checks]
         if target.key in notes:
-            remarks.append(f"\n**{target.what[0].upper()}{target.what[1:]}.** {notes[target.key]}\n")
+            remarks.append(f"\n**{_outcome(results, target)}: {target.what}.** {notes[target.key]}\n")
     return table(("what", "figure", "target", "measured", "outcome"), rows) + remarks
+
+
+def _summary(results: Results) -> str:
+    """In a sentence or two: how many, and which ones not."""
+    checks = [(target, check, check.figure(results)) for target in TARGETS for check in target.checks]
+    measured = [(target, check, check.is_met(spread)) for target, check, spread in checks if spread is not None]
+    missed = [f"{target.what} ({_label(check)})" for target, check, is_met in measured if not is_met]
+    met = len(measured) - len(missed)
+    told = f" Not met: {'; '.join(missed)}." if missed else ""
+    return f"Of {len(measured)} figures that were measured, {met} meet their target, by the median.{told}\n\n"
+
+
+def _outcome(results: Results, target: Target) -> str:
+    spreads = [(check, check.figure(results)) for check in target.checks]
+    if all(spread is not None and check.is_met(spread) for check, spread in spreads):
+        return "Met"
+    return "Not met" if any(spread is not None for _, spread in spreads) else "Not measured"
 
 
 def _target_row(results: Results, target: Target, check: Check) -> list[str]:
@@ -165,8 +183,8 @@ def _remark(results: Results, key: str) -> list[str]:
         return []
     told = figure(ceiling, ",.0f")
     return [
-        f"\nWhere it ends: the front, one thread, passed on {told} requests/s of a `run()` that does nothing, with the "
-        "load generator and a worker on the same cores.\n"
+        f"\nThe ceiling is that of the front's one thread: it passed on {told} requests/s of a `run()` that does "
+        "nothing, with the load generator and a worker on the same cores.\n"
     ]
 
 

@@ -22,7 +22,7 @@ class Arrival(NamedTuple):
     """One request: when it comes, in seconds, and how long its ``run()`` takes."""
 
     at: float
-    ms: int
+    ms: float
 
 
 def poisson_arrivals(seed: int, seconds: float, workers: int) -> list[Arrival]:
@@ -42,7 +42,8 @@ def poisson_arrivals(seed: int, seconds: float, workers: int) -> list[Arrival]:
 
 
 def single_queue(arrivals: Sequence[Arrival], workers: int) -> list[float]:
-    """Seconds that each arrival would take with one queue before ``workers`` and nothing else in between."""
+    """Seconds that each arrival would take with one queue before ``workers`` and nothing else in between; in the order
+    of their coming."""
     free_at = [0.0] * workers
     times = []
     for arrival in arrivals:

@@ -74,12 +74,12 @@ TARGETS = (
     ),
     Target(
         "threads",
-        "the same with `--worker_class thread`",
+        "`run()` that does nothing, 64 connections, `--worker_class thread`: requests/s",
         (_against("trivial", "c64.rps", AT_LEAST, 0.7, CEILING, OURS_THREADS),),
     ),
     Target(
         "latency",
-        "the same, 1 connection: median latency",
+        "`run()` that does nothing, 1 connection: median latency",
         (
             _against("trivial", "c1.p50_ms", AT_MOST, 0.35, REFERENCE),
             _against("trivial", "c1.p50_ms", AT_MOST, 1.6, CEILING),
@@ -94,8 +94,8 @@ TARGETS = (
         "busy",
         "5 ms of CPU time: gain of a second worker, and time added to `run()`",
         (
-            Check("busy", "gain", AT_LEAST, 1.9, label="gain"),
-            Check("busy", "added_ms", AT_MOST, 0.3, label="added ms"),
+            Check("busy", "gain", AT_LEAST, 1.9, label="throughput of 2 workers, times that of 1"),
+            Check("busy", "added_ms", AT_MOST, 0.3, label="time added, ms"),
         ),
     ),
     Target(
@@ -104,8 +104,8 @@ TARGETS = (
         (
             Check("mixed", "p50_ms", AT_MOST, 1, REFERENCE, label="median"),
             Check("mixed", "p99_ms", AT_MOST, 1, REFERENCE, label="99th percentile"),
-            Check("mixed", "p50_of_ideal", AT_MOST, 1.1, label="median of ideal"),
-            Check("mixed", "p99_of_ideal", AT_MOST, 1.1, label="99th percentile of ideal"),
+            Check("mixed", "p50_of_ideal", AT_MOST, 1.1, label="median, times that of the ideal queue"),
+            Check("mixed", "p99_of_ideal", AT_MOST, 1.1, label="99th percentile, times that of the ideal queue"),
         ),
     ),
     Target(
@@ -149,6 +149,15 @@ TARGETS = (
     Target(
         "scaling",
         "1 to 8 workers, 10 ms of sleep: share of linear",
-        (Check("scaling", "of_linear", AT_LEAST, 0.95, label="of linear", form=".3f"),),
+        (
+            Check(
+                "scaling",
+                "of_linear",
+                AT_LEAST,
+                0.95,
+                label="throughput of 8 workers, times 8 times that of 1",
+                form=".3f",
+            ),
+        ),
     ),
 )

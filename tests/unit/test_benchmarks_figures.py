@@ -58,10 +58,12 @@ class TestResults:
 class TestOutcomeOfWrk:
     def test_line_of_the_script(self) -> None:
         line = (
-            'outcome {"requests": 500, "microseconds": 2000000, "p50": 1500, "p99": 9000, "bad_status": 1, "broken": 2}'
+            'outcome {"requests": 500, "microseconds": 2000000, "p50": 1500, "p99": 9000, "bad_status": 1, '
+            '"broken": 2, "told": 5.25}'
         )
         load = parse_outcome(f"Running 2s test @ http://127.0.0.1:1/score\n  1 threads\n{line}\n")
         assert (load.rps, load.p50_ms, load.p99_ms, load.bad_status, load.broken) == (250, 1.5, 9, 1, 2)
+        assert load.told == 5.25
 
     def test_no_line(self) -> None:
         with pytest.raises(LoadFailed, match="unable to connect"):

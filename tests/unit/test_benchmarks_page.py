@@ -49,7 +49,17 @@ def test_target_that_is_missed_is_told_with_its_note(run: Results) -> None:
     text = page.render(run, {"start": "Imports take it."})
     (row,) = lines(text, "| start to the first healthy answer")
     assert row.endswith("| at most 0.25 | 0.30 (0.20 to 0.40) | **not met** |")
-    assert "**Start to the first healthy answer.** Imports take it." in text
+    assert "**Not met: start to the first healthy answer.** Imports take it." in text
+    assert "Of 1 figures that were measured, 0 meet their target, by the median. Not met: start to the first" in text
+
+
+def test_target_that_is_met_may_have_a_note(run: Results) -> None:
+    for sample in run.samples:
+        sample.values["seconds"] /= 1 if sample.candidate == "published" else 10
+    text = page.render(run, {"start": "Imports take it.", "scaling": "By the front."})
+    assert "**Met: start to the first healthy answer.** Imports take it." in text
+    assert "**Not measured: 1 to 8 workers" in text
+    assert "Of 1 figures that were measured, 1 meet their target, by the median.\n" in text
 
 
 def test_target_without_figures_is_not_taken_for_met(run: Results) -> None:

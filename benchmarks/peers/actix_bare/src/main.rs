@@ -1,14 +1,19 @@
 //! The ceiling in the benchmarks: actix-web, the library under this project's front, without a script behind it.
 //!
 //! `actix-bare PORT REPLY [THREADS]` reads each request to `/score` whole and answers with the contents of the file
-//! REPLY. Without THREADS there are as many as actix-web starts by default: one for each core.
+//! REPLY. Without THREADS there are as many as actix-web starts by default: one for each core. If `SPENT` stands in
+//! REPLY, it works for 5 ms by the clock before each answer, and says in its place how many they were.
 
-use std::{env, fs, io};
+use std::{
+    env, fs, io,
+    time::{Duration, Instant},
+};
 
 use actix_web::{web, App, HttpResponse, HttpServer};
 
 /// Larger than any body of the benchmarks.
 const LARGEST_BODY: usize = 256 << 20;
+const WORK: Duration = Duration::from_millis(5);
 
 #[actix_web::main]
 async fn main() -> io::Result<()> {
@@ -20,11 +25,15 @@ async fn main() -> io::Result<()> {
         _ => return Err(wrong()),
     };
     let reply = web::Bytes::from(fs::read(file)?);
+    let works = reply.windows(5).any(|word| word == b"SPENT");
     let mut server = HttpServer::new(move || {
         let reply = reply.clone();
         let score = move |_body: web::Bytes| {
             let reply = reply.clone();
-            async move { HttpResponse::Ok().content_type("application/json").body(reply) }
+            async move {
+                let reply = if works { spend(&reply) } else { reply };
+                HttpResponse::Ok().content_type("application/json").body(reply)
+            }
         };
         App::new()
             .app_data(web::PayloadConfig::new(LARGEST_BODY))
@@ -35,4 +44,11 @@ async fn main() -> io::Result<()> {
         server = server.workers(number(threads)?);
     }
     server.bind(("127.0.0.1", port))?.run().await
+}
+
+fn spend(reply: &[u8]) -> web::Bytes {
+    let started = Instant::now();
+    while started.elapsed() < WORK {}
+    let milliseconds = started.elapsed().as_secs_f64() * 1e3;
+    String::from_utf8_lossy(reply).replace("SPENT", &milliseconds.to_string()).into()
 }
