@@ -125,7 +125,6 @@ SETTINGS: tuple[Setting, ...] = (
         exports="AZUREML_ENTRY_SCRIPT",
         exported=FROM_OPTION,
         banner="Entry Script Name",
-        note="The server needs `--entry_script` or `--config_file` to start; the variable does not replace them.",
     ),
     Setting(
         name="model_dir",
@@ -189,7 +188,8 @@ SETTINGS: tuple[Setting, ...] = (
         maximum=_MANY_SECONDS,
         environment="WORKER_TIMEOUT",
         banner="Worker Timeout (seconds)",
-        note="Does not apply to init(), which may take as long as it needs.",
+        note="Does not apply to init(), which may take as long as it needs. By default it is the shorter limit: for "
+        "calls to be interrupted instead of killed, set SCORING_TIMEOUT_MS below it.",
     ),
     Setting(
         name="port",
@@ -223,8 +223,8 @@ SETTINGS: tuple[Setting, ...] = (
         exports="HEALTH_PORT",
         exported=ALWAYS,
         banner="Health Port",
-        note="HEALTH_PORT is written for the script and never read. It is the server's port unless "
-        "SEPERATE_HEALTH_ENDPOINT is on.",
+        note="It serves all routes, `/score` too, so do not count on it to keep them apart. The variable HEALTH_PORT "
+        "is written for the script and never read; it holds the server's port unless SEPERATE_HEALTH_ENDPOINT is on.",
     ),
     Setting(
         name="app_insights_enabled",
@@ -283,12 +283,13 @@ SETTINGS: tuple[Setting, ...] = (
         exported=FROM_OPTION,
         banner="CORS for the specified origins",
         banner_value="Enabling CORS for {}",
+        note="Each is an origin, `*` for all, or a regular expression that matches whole origins.",
     ),
     Setting(
         name="separate_health",
         group="network",
         kind=EXACT_TRUE,
-        help="Whether a second listener, on the health port, answers health checks too.",
+        help="Whether a second listener, on the health port, answers health checks too. Spelled as in 1.5.1.",
         default=False,
         allowed="true or false",
         environment="SEPERATE_HEALTH_ENDPOINT",
@@ -365,6 +366,7 @@ SETTINGS: tuple[Setting, ...] = (
         environment="SCORING_TIMEOUT_MS",
         any_case=True,
         config_key="SCORING_TIMEOUT_MS",
+        note="Does not apply to a streamed reply that has begun. By default WORKER_TIMEOUT, which kills, is shorter.",
     ),
     Setting(
         name="max_queue",
@@ -539,13 +541,13 @@ SETTINGS: tuple[Setting, ...] = (
         name="log_level",
         group="diagnostics",
         kind=LOG_LEVEL,
-        help="Least level that the server's loggers write.",
+        help="Lowest level that the server's loggers write.",
         default="INFO",
         allowed="DEBUG, INFO, WARNING, ERROR or CRITICAL, or a whole number, 0 or more",
         environment="AZUREML_LOG_LEVEL",
         any_case=True,
         config_key="AZUREML_LOG_LEVEL",
-        note="At DEBUG the log says as well why an input was refused (400, 415). A logging.json of your own decides "
+        note="At DEBUG the log also says why an input was refused (400, 415). A logging.json of your own decides "
         "alone.",
     ),
     Setting(

@@ -26,18 +26,22 @@ OPENING = """\
 A setting is given by an option of `azmlinfsrv`, by an environment variable, or by a key of the configuration file. An
 option counts before the environment, the environment before the file, and the file before the default. A value that
 another one overrides is not looked at. A wrong value that counts stops the start with one line on stderr and exit
-code 1.
+code 1; several wrong values give a line each. A wrong option shows the help as well.
 
 The configuration file is UTF-8 text with one JSON object. It is the file named by `--config_file` or
 `AZUREML_CONFIG_FILE` if that exists and is not empty, else `config.json` in `AML_APP_ROOT`, else `config.json` in the
 folder of the entry script. A file that is there and cannot be used stops the start with exit code 3. Its values do not
-reach the environment of the script.
+reach the environment of the script. It may have the settings that have a file key below, such as
+
+```json
+{"SCORING_TIMEOUT_MS": 60000, "AZMLINFSRV_MAX_QUEUE": 100}
+```
 
 Whole numbers may have a sign, blanks around them, underscores between digits and, except in options, a fraction of
 zeros (`500.0`). True or false is one of `true`, `yes`, `on`, `1`, `t`, `y` or `false`, `no`, `off`, `0`, `f`, `n` in
-any case, unless a row says otherwise. `null` in the configuration file means that the key is not there.
+any case, unless a row says otherwise. `null` in the configuration file counts as absent.
 
-Variables marked * are found in any case (`scoring_timeout_ms`).
+Variables marked † are found in any case (`scoring_timeout_ms`).
 """
 
 LOGGING = """
@@ -87,7 +91,7 @@ def _entry(setting: Setting) -> str:
     if setting.flag:
         rows.append(("option", f"`{setting.flag}{f' {setting.metavar}' if setting.metavar else ''}`"))
     if setting.environment:
-        rows.append(("environment", f"`{setting.environment}`{' *' if setting.any_case else ''}"))
+        rows.append(("environment", f"`{setting.environment}`{' †' if setting.any_case else ''}"))
     if setting.config_key:
         rows.append(("file key", f"`{setting.config_key}`"))
     rows.append(("default", table.default_text(setting)))
