@@ -40,23 +40,25 @@ This server beside the published 1.5.1, other servers for models, and a bare HTT
 possible ([who they are](#servers)). Everything here was measured in one run on one machine, the servers in turns. Read
 the ratios: absolute figures belong to the machine.
 
-A figure is the median over the rounds, with the lowest and the highest round in brackets. How it was measured stands
-[below](#method); [benchmarks/README.md](../benchmarks/README.md) says how to do it again.
+A figure is the median over the rounds, with the lowest and the highest round in brackets if they look different. How
+it was measured stands [below](#method); [benchmarks/README.md](../benchmarks/README.md) says how to do it again.
 """
 
 METHOD = """\
 - In each of {rounds} rounds every scenario is measured, and in each scenario every server, one after the other. The
   order of servers turns by one from round to round. A measurement takes {seconds:g} s, after a short one that does not
   count; six times that where requests come at random moments.
-- Each server is started anew for each scenario, with its own defaults: of its settings, only script, port and number
-  of workers are given. What it prints goes to a file, the same kind of place for all; so default logging is on, as
-  noted for each server below. One answer of each is compared with what it should be before anything counts.
+- Each server is started anew for each scenario, with its own defaults: of its settings, only script, port, number of
+  workers and what is [named below](#servers) are given. What it prints goes to a file, the same kind of place for all;
+  so default logging is on, as noted for each server below. One answer of each is compared with what it should be
+  before anything counts.
 - The load comes from wrk {wrk} with one thread, on the same machine and the same {cores} cores. It takes its share of
   them, which a fast server feels more than a slow one. wrk times a request from when it is sent: for a server that
   closes connections, as the published one does, connecting is not in its latency, but it is in its requests per second.
 - Large bodies come from a client with one connection, which it keeps if the server does; if not, connecting is in the
   time. Requests at random moments each come on a connection of their own.
 - A ratio is that of the medians; the range beside it is that of the ratios in single rounds.
+- Scenarios that take long, or what a server does not offer, are measured with fewer servers.
 - Servers other than the published one get adapters of a few lines (`benchmarks/peers/`) that call the same scripts.
   They call `run()` once at a time in each worker, as this server does.
 """
@@ -122,7 +124,9 @@ def _targets(results: Results, notes: Mapping[str, str]) -> list[str]:
     for target in TARGETS:
         rows += [_target_row(results, target, check) for check in target.checks]
         if target.key in notes:
-            remarks.append(f"\n**{_outcome(results, target)}: {target.what}.** {notes[target.key]}\n")
+            remarks.append(f"\n**{_outcome(results, target)}.** {notes[target.key]}\n")
+    # What is missed comes first.
+    remarks.sort(key=lambda remark: not remark.startswith("\n**Not met"))
     return table(("what", "figure", "target", "measured", "outcome"), rows) + remarks
 
 
@@ -137,10 +141,15 @@ def _summary(results: Results) -> str:
 
 
 def _outcome(results: Results, target: Target) -> str:
+    """With the target's name, and with what exactly was missed if that is not all of it."""
     spreads = [(check, check.figure(results)) for check in target.checks]
-    if all(spread is not None and check.is_met(spread) for check, spread in spreads):
-        return "Met"
-    return "Not met" if any(spread is not None for _, spread in spreads) else "Not measured"
+    measured = [(check, check.is_met(spread)) for check, spread in spreads if spread is not None]
+    if not measured:
+        return f"Not measured: {target.what}"
+    missed = [_label(check) for check, is_met in measured if not is_met]
+    if not missed:
+        return f"Met: {target.what}"
+    return f"Not met: {target.what}" + (f" ({'; '.join(missed)})" if len(missed) < len(target.checks) else "")
 
 
 def _target_row(results: Results, target: Target, check: Check) -> list[str]:

@@ -42,7 +42,12 @@ COLOURS = {
 }
 # Drawn with thick lines: what the page is about.
 MAIN = (OURS, OURS_THREADS, REFERENCE)
-LARGE = ("numbers-1mb", "numbers-10mb", "binary-10mb", "floats-out")
+LARGE = {
+    "numbers-1mb": "1 MB of numbers in",
+    "numbers-10mb": "10 MB of numbers in",
+    "binary-10mb": "10 MB binary in",
+    "floats-out": "a million floats out",
+}
 
 
 def write(results: Results, folder: Path) -> None:
@@ -70,7 +75,7 @@ def _trivial(results: Results) -> Any:
 
 
 def _start_and_memory(results: Results) -> Any:
-    panels = [("start", "seconds", "seconds to the first healthy answer", "{:.2f}")]
+    panels = [("start", "seconds", "seconds to the first healthy answer", "{:.3g}")]
     return _bars(results, [*panels, ("memory", "idle.pss_mib", "idle PSS, MiB, 1 worker", "{:.0f}")])
 
 
@@ -112,6 +117,11 @@ def _scaling(results: Results) -> Any:
     return drawn
 
 
+def _plain(value: float, _: int) -> str:
+    """1, 2 and 5 of each power of ten, in full."""
+    return f"{value:,.0f}" if f"{value:e}"[0] in "125" else ""
+
+
 def _lines(results: Results, scenario: str, points: list[tuple[int, str]], title: str) -> Any:
     measured = [key for key in SCENARIOS[scenario].candidates if key in results.candidates_in(scenario)]
     if not measured:
@@ -127,6 +137,8 @@ def _lines(results: Results, scenario: str, points: list[tuple[int, str]], title
         )  # fmt: skip
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(_plain)
+    axis.yaxis.set_minor_formatter(_plain)
     axis.set_xticks([place for place, _ in points], [str(place) for place, _ in points])
     axis.set_xlabel(title)
     axis.set_ylabel("requests/s")
@@ -159,8 +171,8 @@ def _large(results: Results) -> Any:
             width, label=CANDIDATES[key].name, color=COLOURS[key],
         )  # fmt: skip
         axis.bar_label(bars, labels=[f"{each.median:.1f}" if each else "" for each in ratios], fontsize=7)
-    axis.axhline(1, color=COLOURS[REFERENCE], linewidth=1)
-    axis.set_xticks([place + 0.4 - width / 2 for place in range(len(measured))], measured)
+    axis.axhline(1, color=COLOURS[REFERENCE], linewidth=1, zorder=0, label=CANDIDATES[REFERENCE].name)
+    axis.set_xticks([place + 0.4 - width / 2 for place in range(len(measured))], [LARGE[name] for name in measured])
     axis.set_ylabel("times as fast as published 1.5.1")
     _legend(drawn)
     return drawn

@@ -50,7 +50,9 @@ _TABLE = (
     Scenario(
         "trivial",
         "A `run()` that does nothing",
-        "Kept-alive connections, each sending its next request when it has its answer. One worker.",
+        "Kept-alive connections, each sending its next request when it has its answer. One worker. Targets compare "
+        "with the bare server as it starts by default, with a thread for each core; with one thread it leaves a core "
+        "to the load generator, which is faster here.",
         "trivial.py",
         payloads.SMALL,
         measure.connections,
