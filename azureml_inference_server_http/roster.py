@@ -40,6 +40,8 @@ class Worker:
         self.follows_large = follows_large
         # Its process does nothing until it is continued.
         self.stopped = False
+        # It has been killed for a reason that the log has.
+        self.condemned = False
         # When it is killed if it has not ended by then.
         self.kill_at: float | None = None
         # Since when it has had no front, while that is so, and when it is taken for stuck if it has none by then.

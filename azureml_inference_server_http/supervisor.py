@@ -161,9 +161,10 @@ class Supervisor:
         expected = event.code in (0, -signal.SIGTERM) or not worker.ready
         if self.phase == "stopping" or (worker.retiring and expected):
             return [*actions, *self._replace_next()]
-        level = "info" if event.code == 0 else "error"
-        hint = " Perhaps it ran out of memory." if event.code == -signal.SIGKILL else ""
-        actions.append(Log(level, f"Worker (pid:{event.pid}) {how}.{hint}"))
+        if not (worker.condemned and event.code == -signal.SIGKILL):
+            level = "info" if event.code == 0 else "error"
+            hint = " Perhaps it ran out of memory." if event.code == -signal.SIGKILL else ""
+            actions.append(Log(level, f"Worker (pid:{event.pid}) {how}.{hint}"))
         if worker.ready_at is None:
             return actions + self._early_death(event, worker, how, now)
         if not worker.retiring:
@@ -279,6 +280,7 @@ class Supervisor:
     def _kill_wanted(self, pid: int, reason: str) -> list[Action]:
         if pid not in self.workers:
             return []
+        self.workers[pid].condemned = True
         text = f"Worker (pid:{pid}) {reason}. It is killed and replaced."
         return [Log("critical", text), Kill(pid, signal.SIGKILL)]
 

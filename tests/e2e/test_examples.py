@@ -114,8 +114,15 @@ def test_refusals_of_the_small_examples(shared: Start):
     assert (refused.status, refused["x-ms-run-error-location"]) == (500, "ValueError")
 
 
+def test_configuration_file_of_the_settings_page(start: Start, tmp_path: Path):
+    example, _ = blocks(ROOT / "docs" / "settings.md", "json")
+    (tmp_path / "config.json").write_text(example)
+    server = start("echo.py", "--config_file", str(tmp_path / "config.json"))
+    server.wait_for_record("Scoring timeout is set to 60000")
+
+
 def test_logging_json_of_the_settings_page(start: Start, tmp_path: Path):
-    (example,) = blocks(ROOT / "docs" / "settings.md", "json")
+    _, example = blocks(ROOT / "docs" / "settings.md", "json")
     (tmp_path / "logging.json").write_text(example)
     script = tmp_path / "score.py"
     script.write_text(

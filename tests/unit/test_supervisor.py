@@ -186,7 +186,16 @@ def test_a_stuck_worker_is_killed_and_replaced(one):
         Log("critical", f"Worker (pid:{worker}) did not return. It is killed and replaced."),
         Kill(worker, signal.SIGKILL),
     ]
-    assert SpawnWorker() in one.exit(worker, KILLED)
+    actions = one.exit(worker, KILLED)
+    assert SpawnWorker() in actions
+    assert logs(actions, "error") == [], "the log has the reason, and it was not the memory"
+
+
+def test_a_worker_that_dies_of_something_else_before_it_is_killed_is_reported(one):
+    (worker,) = one.workers
+    one.tell(KillWanted(worker, "did not return"))
+    (text,) = logs(one.exit(worker, -signal.SIGSEGV), "error")
+    assert "(SIGSEGV)" in text
 
 
 def test_a_worker_that_dies_while_there_is_no_front_is_replaced_silently(one):
