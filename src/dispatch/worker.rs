@@ -341,7 +341,7 @@ mod tests {
         let read_rest = async {
             let mut part = vec![0; 1 << 20];
             while !link.is_flushed() {
-                peer.read(&mut part).await.expect("the rest of the body");
+                assert_ne!(peer.read(&mut part).await.expect("the rest of the body"), 0);
             }
         };
         tokio::select! {
