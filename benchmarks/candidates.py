@@ -41,6 +41,11 @@ class Candidate:
     needs_option: str = ""
     note: str = ""
 
+    @property
+    def is_bare(self) -> bool:
+        """It has neither Python nor worker processes."""
+        return not self.environment_name
+
 
 _OURS = ("{bin}/azmlinfsrv", "--entry_script", "{script}", "--port", "{port}", "--worker_count", "{workers}")
 _ACTIX = ("{target}/release/actix-bare", "{port}", "{reply}")

@@ -63,7 +63,7 @@ class Installed:
 
 def prepare(candidate: Candidate, given: Path | None) -> Installed:
     """The candidate, ready to be started. ``given`` is an interpreter that has this server already."""
-    if not candidate.environment_name:
+    if candidate.is_bare:
         return _build_bare_server()
     if candidate.environment_name == OURS and given is not None:
         installed = Installed(given.parent, _inventory(given)["versions"])

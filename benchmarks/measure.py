@@ -89,7 +89,7 @@ def busy(bench: Bench) -> Values:
     with bench.serve() as server:
         alone = bench.press(server, 1, tell="run_ms")
         values = {"added_ms": alone.p50_ms - alone.told}
-        if not bench.candidate.environment_name:
+        if bench.candidate.is_bare:
             return values
         one = bench.press(server, SOME).rps
     with bench.serve(workers=2) as server:
@@ -138,7 +138,7 @@ def memory(bench: Bench) -> Values:
         loaded = server.memory()
     values = {f"idle.{name}": value for name, value in idle.items()}
     values |= {f"loaded.{name}": value for name, value in loaded.items()}
-    if bench.candidate.environment_name:
+    if not bench.candidate.is_bare:
         with bench.serve(workers=MEMORY_WORKERS) as server:
             several = server.memory()
         values["worker.pss_mib"] = (several["pss_mib"] - idle["pss_mib"]) / (MEMORY_WORKERS - 1)

@@ -27,7 +27,8 @@ use crate::{
     unix_socket,
 };
 
-/// A read that waits returns after this time (milliseconds), to notice a signal that came just before it and a supervisor that is gone.
+/// A read that waits returns after this time (milliseconds), to notice a signal that came just before it and a supervisor
+/// that is gone.
 const READ_TIMEOUT: u16 = 1000;
 /// How long a lost front may take to come back. The listener itself stays open, so only a vanished supervisor exceeds it.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(30);

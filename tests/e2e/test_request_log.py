@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from contextlib import contextmanager
 
 import pytest
 from harness import eventually, request
@@ -20,6 +21,15 @@ def targets(server):
     texts = [json.loads(line)["text"] for line in lines(server)]
     assert all(re.fullmatch(r"POST /score\?\d+ 200 \d+\.\d{3}ms \d+", text) for text in texts)
     return [int(text.split("?")[1].split()[0]) for text in texts]
+
+
+@contextmanager
+def held_stream(server):
+    """A connection whose reply, a stream to `/score?2`, has begun; the script goes on when the file `go` is there."""
+    with server.connect() as connection:
+        connection.send(request("POST", "/score?2", b"hold"))
+        connection.read_head_of_stream()
+        yield connection
 
 
 @pytest.mark.any_worker_class
@@ -99,9 +109,7 @@ def test_a_stream_is_logged_while_it_goes_on(start):
 @pytest.mark.any_worker_class
 def test_a_stream_whose_next_part_takes_long_keeps_its_line_for_the_script(start):
     server = start("own_logging.py", OWN_LOGGING="formatter")
-    with server.connect() as connection:
-        connection.send(request("POST", "/score?2", b"hold"))
-        connection.read_head_of_stream()
+    with held_stream(server) as connection:
         # Longer than a worker may leave a job untouched.
         assert connection.next_chunk() == b"part "
         assert connection.is_silent(1)
@@ -142,9 +150,7 @@ def test_a_worker_that_got_term_logs_its_last_request(start):
 @pytest.mark.any_worker_class
 def test_a_worker_that_is_busy_does_not_keep_a_line_from_being_written_at_the_end(start):
     server = start("own_logging.py", OWN_LOGGING="formatter")
-    with server.connect() as connection:
-        connection.send(request("POST", "/score?2", b"hold"))
-        connection.read_head_of_stream()
+    with held_stream(server):
         server.signal(signal.SIGINT)
         assert server.wait_for_exit() == 0
     assert len(lines(server, "POST /score?2 200")) == 1
