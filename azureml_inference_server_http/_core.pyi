@@ -20,7 +20,7 @@ def serve(
     *,
     clients: list[int],
     workers: int | Hub,
-    supervisor: int,
+    supervisor: tuple[int, int | None],
     log_level: int,
     log_to_python: bool,
 ) -> None: ...

@@ -35,8 +35,11 @@ LOG_PATIENCE = 1.0
 # Milliseconds between two looks at stopped workers: not every system sends SIGCHLD when one goes on.
 LOOK_AGAIN = 500
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+# What the front sends if signals stay unread (``src/nudge.rs``). Says nothing but: read them.
+_NUDGE = signal.SIGURG
 _HANDLED = (
     *_ENDING,
+    _NUDGE,
     *(signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD, signal.SIGUSR1, signal.SIGWINCH),
 )
 
@@ -168,6 +171,8 @@ class _Loop:
         for number in numbers:
             if number == signal.SIGCHLD:
                 self._reap()
+            elif number == _NUDGE:
+                continue
             elif self._is_preloading and number not in _ENDING:
                 self._postponed.append(number)
             else:
@@ -272,6 +277,7 @@ class _Loop:
         try:
             self._worker_socket.renew()
             ours, theirs = socket.socketpair()
+            unread_signals = self._wake_reader.dup() if self._settings.worker_preload else None
         except OSError as error:
             raise _SpawnFailed(str(error)) from error
         ours.settimeout(1.0)
@@ -282,7 +288,7 @@ class _Loop:
             ours.close()
             code = 1
             try:
-                code = front.run(self._settings, self._clients, self._worker_socket.listener, theirs)
+                code = front.run(self._settings, self._clients, self._worker_socket.listener, theirs, unread_signals)
                 # By order, or because the supervisor is gone, which then cannot do this.
                 self._worker_socket.remove()
             except BaseException:
@@ -292,6 +298,8 @@ class _Loop:
 
         pid = self._fork(begin)
         theirs.close()
+        if unread_signals is not None:
+            unread_signals.close()
         if self._front is not None:
             self._front.close()
         self._front, self._front_text = ours, b""
@@ -356,7 +364,7 @@ class _Loop:
         from . import worker
 
         self._is_preloading = True
-        signal_handlers.install(dict.fromkeys((*_ENDING, signal.SIGCHLD), self._attend))
+        signal_handlers.install(dict.fromkeys((*_ENDING, _NUDGE, signal.SIGCHLD), self._attend))
         self._prepared = worker.prepare(self._settings)
         # Before what is left in the wake-up socket is read by the loop: the script may have set handlers of its own.
         self._catch_signals()
@@ -366,7 +374,8 @@ class _Loop:
 
     def _attend(self, *_: object) -> None:
         """Signal handler while init() runs here: what cannot wait until it returns. Ends the command, or starts another
-        front. Python runs it between two steps of the script's code, so native code that takes long holds it up."""
+        front. Python runs it between two steps of the script's code, so native code that takes long holds it up. So
+        does a call that was about to wait, say in ``time.sleep()``, when the signal came; the front sees to that."""
         if self._is_attending:
             return
         self._is_attending = True

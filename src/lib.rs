@@ -26,6 +26,8 @@ mod fd;
 #[cfg(feature = "python")]
 mod logging;
 #[cfg(unix)]
+mod nudge;
+#[cfg(unix)]
 mod unix_socket;
 #[cfg(feature = "python")]
 mod worker;

@@ -37,6 +37,7 @@ mod _core {
     /// Serves clients until the supervisor says stop; the whole life of a front. The sockets are taken over.
     ///
     /// `workers` is the Unix socket that worker processes connect to, or the hub for threads of this process.
+    /// `supervisor` is the line to it, and where its signals are found if it runs the script (`nudge.rs`).
     #[pyfunction]
     #[pyo3(signature = (settings, *, clients, workers, supervisor, log_level, log_to_python))]
     fn serve(
@@ -44,15 +45,20 @@ mod _core {
         settings: Settings,
         clients: Vec<fd::Raw>,
         workers: &Bound<'_, PyAny>,
-        supervisor: fd::Raw,
+        supervisor: (fd::Raw, Option<fd::Raw>),
         log_level: u32,
         log_to_python: bool,
     ) -> PyResult<()> {
+        let (line, unread_signals) = supervisor;
         let sockets = front::Sockets {
             clients: clients.into_iter().map(|client| Ok(fd::take_over(client)?.into())).collect::<PyResult<_>>()?,
             workers: entrance(workers)?,
-            supervisor: fd::take_over(supervisor)?.into(),
+            supervisor: fd::take_over(line)?.into(),
+            #[cfg(unix)]
+            unread_signals: unread_signals.map(fd::take_over).transpose()?,
         };
+        #[cfg(not(unix))]
+        debug_assert!(unread_signals.is_none(), "only supervisors of processes pass them");
         for client in &sockets.clients {
             std::net::TcpListener::set_nonblocking(client, true)?;
         }

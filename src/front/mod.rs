@@ -38,6 +38,8 @@ use self::{
     connection::{ClientSocket, Connection},
     cors::Cors,
 };
+#[cfg(unix)]
+use crate::nudge;
 use crate::{
     allocator::Keeper,
     control::{Order, StdLine, Supervisor},
@@ -66,6 +68,9 @@ pub struct Sockets {
     pub workers: Workers,
     /// The line to the supervisor.
     pub supervisor: StdLine,
+    /// Where a supervisor that runs the script finds its signals (WORKER_PRELOAD).
+    #[cfg(unix)]
+    pub unread_signals: Option<std::os::fd::OwnedFd>,
 }
 
 /// Where workers connect, by their kind.
@@ -197,6 +202,8 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let owns_process = !matches!(sockets.workers, Workers::Hub(_));
     let watch = tokio::task::spawn_local(front.clone().watch(owns_process));
     let rebalance = tokio::task::spawn_local(front.dispatcher.clone().rebalance());
+    #[cfg(unix)]
+    let nudge = sockets.unread_signals.map(|signals| tokio::task::spawn_local(nudge::watch(signals)));
     let entrance = match sockets.workers {
         #[cfg(unix)]
         Workers::Socket(listener) => Entrance::Socket(tokio::net::UnixListener::from_std(listener)?),
@@ -234,6 +241,10 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     worker_loop.abort();
     watch.abort();
     rebalance.abort();
+    #[cfg(unix)]
+    if let Some(nudge) = nudge {
+        nudge.abort();
+    }
     Ok(())
 }
 

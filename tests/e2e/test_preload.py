@@ -49,6 +49,21 @@ def test_a_signal_ends_a_long_init(preload, number, wait):
     assert "Traceback" not in server.output()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_does_not_end_what_init_waits_for_is_heard(preload, number):
+    # It goes to the thread that has not blocked it, as one that arrives just before a wait goes unnoticed by that.
+    server = preload(
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])\n"
+        "open('waiting', 'w')\ntime.sleep(60)",
+        ready=False,
+    )
+    waits(server)
+    server.signal(number)
+    assert server.wait_for_exit() == 0
+    assert server.wait_for_record("Stopped.")
+
+
 def test_a_front_that_dies_during_init_is_replaced(preload):
     server = preload("open('waiting', 'w')\nwhile not os.path.exists('go'): time.sleep(0.01)", ready=False)
     waits(server)
