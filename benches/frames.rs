@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use _core::frame::{Decoder, Frame, Job, Kind, ReplyHead};
+use _core::frame::{BodyAt, Decoder, Frame, Job, Kind, ReplyHead};
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput};
 
@@ -46,18 +46,20 @@ fn encoding(criterion: &mut Criterion) {
     let (job, reply) = (job(), reply());
     let mut group = criterion.benchmark_group("encode");
     group.bench_function("job without the request", |bench| {
-        bench.iter(|| black_box(&job).encode_short_head(BODY.len()))
+        bench.iter(|| black_box(&job).encode_short_head(BodyAt::Frame(BODY.len())))
     });
-    group.bench_function("job with the request", |bench| bench.iter(|| black_box(&job).encode_head(BODY.len())));
+    group.bench_function("job with the request", |bench| {
+        bench.iter(|| black_box(&job).encode_head(BodyAt::Frame(BODY.len())))
+    });
     group.bench_function("reply", |bench| bench.iter(|| black_box(&reply).encode(Kind::Reply, BODY.len())));
     group.finish();
 }
 
 fn decoding(criterion: &mut Criterion) {
-    let small = wire(&job().encode_short_head(BODY.len()), BODY);
-    let whole = wire(&job().encode_head(BODY.len()), BODY);
+    let small = wire(&job().encode_short_head(BodyAt::Frame(BODY.len())), BODY);
+    let whole = wire(&job().encode_head(BodyAt::Frame(BODY.len())), BODY);
     let answer = wire(&reply().encode(Kind::Reply, BODY.len()), BODY);
-    let large = wire(&job().encode_short_head(LARGE), &vec![0; LARGE]);
+    let large = wire(&job().encode_short_head(BodyAt::Frame(LARGE)), &vec![0; LARGE]);
 
     let mut group = criterion.benchmark_group("decode");
     for (name, bytes) in [("job without the request", &small), ("job with the request", &whole), ("1 MiB job", &large)]

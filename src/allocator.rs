@@ -37,14 +37,17 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// To be called now and then with the largest number of bytes that bodies have taken since the last call.
-    pub fn note(&mut self, now: Instant, bytes: usize) {
+    /// To be called now and then with the largest number of bytes that bodies have taken since the last call. True when
+    /// it has given memory back.
+    pub fn note(&mut self, now: Instant, bytes: usize) -> bool {
         if bytes >= LARGE {
             self.last_large = Some(now);
         } else if self.last_large.is_some_and(|last| now.duration_since(last) > KEPT_FOR) {
             self.last_large = None;
             give_back();
+            return true;
         }
+        false
     }
 }
 

@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 pub(crate) mod tests;
 
 /// Version of the protocol; part of [`Hello`], so that a stray peer is refused before any job is sent to it.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 /// Bytes in front of every head.
 pub const PREFIX_LEN: usize = 13;
 /// Largest head: header fields and target of a request are limited far below this by the HTTP parser.
@@ -68,6 +68,8 @@ pub enum Kind {
     Skipped = 10,
     /// Front to worker: what to log about the request that it answered last. Only if its hello asks for that.
     Log = 11,
+    /// Front to worker: one request, whose body is in shared memory. Its head begins with the [`Place`].
+    SharedJob = 12,
 }
 
 impl Kind {
@@ -84,6 +86,7 @@ impl Kind {
             9 => Self::Goodbye,
             10 => Self::Skipped,
             11 => Self::Log,
+            12 => Self::SharedJob,
             other => return Err(FrameError::UnknownKind(other)),
         })
     }
@@ -207,6 +210,8 @@ pub struct Hello {
     pub raw: bool,
     /// True if jobs must carry request headers, target and peer; otherwise only method, query and body are sent.
     pub wants_request: bool,
+    /// True if jobs may have their bodies in shared memory (`shared_bodies.rs`).
+    pub shares_bodies: bool,
     /// True if the log lines of requests that this worker serves go through its Python logger (`Kind::Log`).
     pub logs_requests: bool,
     /// Swagger documents by version (`"2"`, `"3"`, `"3.1"`), as the text to serve (contract section 14).
@@ -257,10 +262,51 @@ pub struct Job {
     pub fields: Vec<Field>,
 }
 
+/// Where a body is in the memory that front and workers share (`shared_bodies.rs`); both in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// From the start of the file.
+    pub offset: u64,
+    /// Length of the body.
+    pub length: u64,
+}
+
+impl Place {
+    /// Cuts the place off the head of a [`Kind::SharedJob`]. What is left is the head of a [`Kind::Job`].
+    pub fn split_from(head: &mut Bytes) -> Result<Self, FrameError> {
+        let mut fields = Reader::new(head, "place");
+        let place = Self { offset: fields.u64()?, length: fields.u64()? };
+        *head = fields.rest;
+        Ok(place)
+    }
+}
+
+/// Where the worker finds the body of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyAt {
+    /// In the same frame; its length in bytes.
+    Frame(usize),
+    /// In shared memory.
+    Shared(Place),
+}
+
+/// Prefix and head of a job.
+fn encode_job(body: BodyAt, write_head: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let encoded = match body {
+        BodyAt::Frame(length) => encode(Kind::Job, length, write_head),
+        BodyAt::Shared(place) => encode(Kind::SharedJob, 0, |out| {
+            out.put_u64_le(place.offset);
+            out.put_u64_le(place.length);
+            write_head(out);
+        }),
+    };
+    encoded.freeze()
+}
+
 impl Job {
-    /// Prefix and head; the request body of `body_len` bytes follows.
-    pub fn encode_head(&self, body_len: usize) -> Bytes {
-        encode(Kind::Job, body_len, |out| {
+    /// Prefix and head; a body in the same frame follows.
+    pub fn encode_head(&self, body: BodyAt) -> Bytes {
+        encode_job(body, |out| {
             out.put_u64_le(self.id);
             out.put_u8(self.http_minor);
             out.put_u8(1);
@@ -276,12 +322,11 @@ impl Job {
             }
             put_fields(out, &self.fields);
         })
-        .freeze()
     }
 
     /// The same for a worker that did not ask for the request: only what calling the script needs.
-    pub fn encode_short_head(&self, body_len: usize) -> Bytes {
-        encode(Kind::Job, body_len, |out| {
+    pub fn encode_short_head(&self, body: BodyAt) -> Bytes {
+        encode_job(body, |out| {
             out.put_u64_le(self.id);
             out.put_u8(self.http_minor);
             out.put_u8(0);
@@ -290,7 +335,6 @@ impl Job {
             }
             put_fields(out, &[]);
         })
-        .freeze()
     }
 
     /// Reads the head of a [`Kind::Job`] frame.

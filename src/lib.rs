@@ -2,7 +2,7 @@
 //!
 //! One crate, two roles: the **front** (`front`, `dispatch`, `control`) owns clients and the queue and touches no Python
 //! object on the request path; a **worker** (`worker`) runs the user's script. They are processes, or threads of one, and
-//! share only [`frame`], [`claims`] and their connection: `unix_socket`, or as threads [`hub`]. `numbers`, `pyjson` and
+//! share only [`frame`], [`claims`], `shared_bodies` and their connection: `unix_socket`, or as threads [`hub`]. `numbers`, `pyjson` and
 //! `settings` are leaves.
 //! `docs/design.md` follows one request through the files.
 //!
@@ -15,10 +15,13 @@ pub mod numbers;
 pub mod pyjson;
 pub mod settings;
 
+pub mod body;
 pub mod claims;
 pub mod control;
 pub mod dispatch;
 pub mod front;
+#[cfg(target_os = "linux")]
+pub mod shared_bodies;
 
 mod allocator;
 #[cfg(feature = "python")]

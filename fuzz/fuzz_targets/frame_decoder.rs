@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 
 use _core::frame::{
-    decode_id, decode_log, encode_bare, encode_log, encode_with_id, Decoder, Field, Frame, Hello, Job, Kind, Origin,
-    ReplyHead, MAX_HEAD_LEN,
+    decode_id, decode_log, encode_bare, encode_log, encode_with_id, BodyAt, Decoder, Field, Frame, Hello, Job, Kind,
+    Origin, Place, ReplyHead, MAX_HEAD_LEN,
 };
 use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
@@ -38,6 +38,7 @@ enum Message {
         claims: String,
         raw: bool,
         wants_request: bool,
+        shares_bodies: bool,
         logs_requests: bool,
         swagger: BTreeMap<String, String>,
     },
@@ -49,6 +50,7 @@ enum Message {
         fields: Fields,
         short: bool,
         body: Vec<u8>,
+        shared: Option<(u64, u64)>,
     },
     Reply {
         id: u64,
@@ -75,7 +77,7 @@ type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 #[derive(Debug, PartialEq)]
 enum Meaning {
     Hello(Hello),
-    Job(Job, Bytes),
+    Job(Job, Bytes, Option<Place>),
     Reply(ReplyHead, Bytes),
     WithId(Kind, u64, Bytes),
     Bare(Kind),
@@ -127,7 +129,7 @@ fn read_everything(frame: &Frame) {
         // The layout has one spelling for each message, so an accepted head is the one that would be written. What a
         // peer says beside "the request was left out" is not written again.
         if job.whole_request {
-            let again = job.encode_head(frame.body.len());
+            let again = job.encode_head(BodyAt::Frame(frame.body.len()));
             assert_eq!(&again[again.len() - frame.head.len()..], &frame.head[..]);
         }
     }
@@ -149,7 +151,12 @@ fn read(frame: &Frame) -> Meaning {
     let body = frame.body.clone();
     match frame.kind {
         Kind::Hello => Meaning::Hello(Hello::decode(frame).expect("a hello")),
-        Kind::Job => Meaning::Job(Job::decode(frame).expect("a job"), body),
+        Kind::Job => Meaning::Job(Job::decode(frame).expect("a job"), body, None),
+        Kind::SharedJob => {
+            let mut frame = frame.clone();
+            let place = Place::split_from(&mut frame.head).expect("a place");
+            Meaning::Job(Job::decode(&frame).expect("a job"), body, Some(place))
+        }
         Kind::Reply | Kind::StreamStart => Meaning::Reply(ReplyHead::decode(frame).expect("a reply"), body),
         Kind::StreamChunk | Kind::StreamEnd | Kind::Cancel => {
             Meaning::WithId(frame.kind, decode_id(frame).expect("an id"), body)
@@ -162,12 +169,12 @@ fn read(frame: &Frame) -> Meaning {
 impl Message {
     fn write(self, wire: &mut Vec<u8>) -> Meaning {
         match self {
-            Self::Hello { protocol, worker, pid, claims, raw, wants_request, logs_requests, swagger } => {
-                let hello = Hello { protocol, worker, pid, claims, raw, wants_request, logs_requests, swagger };
+            Self::Hello { protocol, worker, pid, claims, raw, wants_request, shares_bodies, logs_requests, swagger } => {
+                let hello = Hello { protocol, worker, pid, claims, raw, wants_request, shares_bodies, logs_requests, swagger };
                 wire.extend_from_slice(&hello.encode().expect("only text inside"));
                 Meaning::Hello(hello)
             }
-            Self::Job { texts, parts, id, http_minor, fields, short, body } => {
+            Self::Job { texts, parts, id, http_minor, fields, short, body, shared } => {
                 let [method, peer, request_id] = texts;
                 let [target, query, content_type] = parts.map(Bytes::from);
                 let fields = owned(fields);
@@ -184,7 +191,10 @@ impl Message {
                     request_id,
                     fields,
                 };
-                let head = if short { job.encode_short_head(body.len()) } else { job.encode_head(body.len()) };
+                let place = shared.map(|(offset, length)| Place { offset, length });
+                let body = if place.is_some() { Vec::new() } else { body };
+                let at = place.map_or(BodyAt::Frame(body.len()), BodyAt::Shared);
+                let head = if short { job.encode_short_head(at) } else { job.encode_head(at) };
                 if short {
                     job = Job {
                         target: Bytes::new(),
@@ -195,7 +205,7 @@ impl Message {
                     };
                 }
                 append(wire, &head, &body);
-                Meaning::Job(job, body.into())
+                Meaning::Job(job, body.into(), place)
             }
             Self::Reply { id, status, origin, times: (run_ms, busy_ms), parts, fields, body } => {
                 let [server_version, error_location] = parts.map(Bytes::from);

@@ -16,6 +16,8 @@ use super::{
     remote::serve_worker,
     Dispatcher,
 };
+#[cfg(unix)]
+use crate::body::Store;
 use crate::{
     claims::Claims,
     frame::{Frame, Hello},
@@ -24,9 +26,9 @@ use crate::{
 
 /// Where workers come from.
 pub enum Entrance {
-    /// Processes connect to this socket.
+    /// Processes connect to this socket, and get what they need to read shared bodies.
     #[cfg(unix)]
-    Socket(tokio::net::UnixListener),
+    Socket(tokio::net::UnixListener, Store),
     /// Threads of this process.
     Hub(mpsc::UnboundedReceiver<FrontEnd>),
 }
@@ -43,12 +45,12 @@ impl Entrance {
     async fn next(&mut self, max_body_len: u64) -> Option<Frames> {
         match self {
             #[cfg(unix)]
-            Self::Socket(listener) => loop {
+            Self::Socket(listener, bodies) => loop {
                 match listener.accept().await {
                     Ok((stream, _)) => {
                         let address = listener.local_addr().ok();
                         let folder = address.and_then(|address| Some(address.as_pathname()?.parent()?.to_owned()));
-                        match SocketFrames::new(stream, folder, max_body_len) {
+                        match SocketFrames::new(stream, folder, max_body_len, bodies) {
                             Ok(frames) => return Some(Frames::Socket(frames)),
                             Err(error) => cannot_accept(&error).await,
                         }

@@ -38,11 +38,15 @@ use self::{
     worker::Worker,
 };
 use crate::{
+    body::Body,
     claims::Claims,
     control::{Recycle, Supervisor},
     frame::{Hello, Job, ReplyHead},
 };
 
+/// A job that so many workers in a row did not survive to start is not given to another: its body may be more than there
+/// is memory for.
+const MAX_LOSSES: u32 = 3;
 /// How often it is looked whether lines have been logged, at the end.
 const LOG_CHECK: Duration = Duration::from_millis(5);
 
@@ -89,9 +93,11 @@ pub enum Answer {
 #[derive(Debug)]
 struct Submission {
     job: Job,
-    body: Bytes,
+    body: Body,
     /// Gone once a streamed reply has begun.
     reply: Option<oneshot::Sender<Answer>>,
+    /// Workers that were lost when it was the next job that they would have started.
+    losses: u32,
 }
 
 impl Submission {
@@ -190,13 +196,13 @@ impl Dispatcher {
     }
 
     /// Queues a request and hands it to a worker as soon as one is free.
-    pub fn submit(&self, mut job: Job, body: Bytes) -> Result<Pending, Full> {
+    pub fn submit(&self, mut job: Job, body: Body) -> Result<Pending, Full> {
         let (reply, answer) = oneshot::channel();
         let mut state = self.state.borrow_mut();
         let id = state.next_job;
         state.next_job += 1;
         job.id = id;
-        let submission = Submission { job, body, reply: Some(reply) };
+        let submission = Submission { job, body, reply: Some(reply), losses: 0 };
         if state.stopped {
             submission.answer(Answer::Stopped);
         } else {
@@ -463,11 +469,20 @@ impl Dispatcher {
         self.publish_ready();
     }
 
-    /// The worker is gone. Returns the jobs it had started, usually one at most; the others are queued again.
+    /// The worker is gone. Returns the jobs it had started, usually one at most, and one that has been the end of too many
+    /// workers; the others are queued again.
     fn leave(&self, worker_id: u64) -> Vec<Submission> {
         let mut state = self.state.borrow_mut();
         let Some(mut worker) = state.workers.remove(&worker_id) else { return Vec::new() };
-        let unstarted = worker.take_back_all();
+        let mut unstarted = worker.take_back_all();
+        if worker.in_flight.is_empty() {
+            if let Some(next) = unstarted.front_mut() {
+                next.submission.losses += 1;
+                if next.submission.losses >= MAX_LOSSES {
+                    worker.in_flight.extend(unstarted.pop_front());
+                }
+            }
+        }
         state.requeue(unstarted);
         drop(state);
         self.publish_ready();

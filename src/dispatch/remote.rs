@@ -109,7 +109,7 @@ impl Session<'_> {
             Kind::Goodbye => self.dispatcher.give_back(self.worker_id),
             Kind::Skipped => self.dispatcher.skipped(self.worker_id),
             Kind::Hello => self.dispatcher.renew(self.worker_id, Hello::decode(&frame)?),
-            Kind::Job | Kind::Cancel | Kind::Retire | Kind::Log => {
+            Kind::Job | Kind::SharedJob | Kind::Cancel | Kind::Retire | Kind::Log => {
                 return Err(frame::FrameError::Malformed("message of a worker"));
             }
         }

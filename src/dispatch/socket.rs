@@ -21,7 +21,10 @@ use tokio::{
     sync::Notify,
 };
 
+#[cfg(target_os = "linux")]
+use crate::shared_bodies::Arena;
 use crate::{
+    body::Store,
     claims::Claims,
     frame::{self, Decoder, Frame, Kind},
     unix_socket,
@@ -151,10 +154,23 @@ pub(super) struct SocketFrames {
 }
 
 impl SocketFrames {
-    pub(super) fn new(stream: tokio::net::UnixStream, folder: Option<PathBuf>, max_body_len: u64) -> io::Result<Self> {
+    /// Welcomes a worker that has connected.
+    #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
+    pub(super) fn new(
+        stream: tokio::net::UnixStream,
+        folder: Option<PathBuf>,
+        max_body_len: u64,
+        bodies: &Store,
+    ) -> io::Result<Self> {
         // A system that refuses the size goes on with its own.
         let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
         let stream = stream.into_std()?;
+        #[cfg(target_os = "linux")]
+        let file = bodies.arena().map(Arena::file);
+        #[cfg(not(target_os = "linux"))]
+        let file = None;
+        // A worker that is gone already is noticed when it is read from.
+        let _ = unix_socket::send_welcome(&stream, file);
         // The event loop tells descriptors apart, and each side is watched for what it waits for.
         let link = Rc::new(SocketLink::new(stream.try_clone()?));
         Ok(Self {

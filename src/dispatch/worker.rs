@@ -18,10 +18,12 @@ use super::{
     window::Window,
     Answer, Submission,
 };
+#[cfg(target_os = "linux")]
+use crate::body::Body;
 use crate::{
     claims::Claims,
     control::{Recycle, Supervisor},
-    frame::Hello,
+    frame::{BodyAt, Hello},
 };
 
 /// Nothing is sent ahead of time to a worker whose running job has taken this long, and what was sent is taken back: it
@@ -179,17 +181,30 @@ impl Worker {
     }
 
     pub(super) fn take(&mut self, id: u64, submission: Submission, now: Instant) {
+        let (at, body) = self.body_of(&submission);
         let head = if self.hello.wants_request {
-            submission.job.encode_head(submission.body.len())
+            submission.job.encode_head(at)
         } else {
-            submission.job.encode_short_head(submission.body.len())
+            submission.job.encode_short_head(at)
         };
         if self.in_flight.is_empty() {
             self.head_since = now;
         }
-        self.link.send(head, submission.body.clone());
+        self.link.send(head, body);
         self.in_flight.push_back(InFlight { id, number: self.sent, submission });
         self.sent += 1;
+    }
+
+    /// Where it finds the body, and what is sent of it.
+    fn body_of(&self, submission: &Submission) -> (BodyAt, Bytes) {
+        match &submission.body {
+            // Without the counter it may start a job that others have, and whose body is gone.
+            #[cfg(target_os = "linux")]
+            Body::Shared(extent) if self.hello.shares_bodies && self.claims.is_some() => {
+                (BodyAt::Shared(extent.place()), Bytes::new())
+            }
+            body => (BodyAt::Frame(body.length()), body.to_bytes()),
+        }
     }
 
     /// Sends it the lines about the request that it has answered last.
@@ -275,6 +290,7 @@ mod tests {
         *,
     };
     use crate::{
+        body::Store,
         frame::{tests::hello, Job},
         hub::{Hub, WorkerEnd},
     };
@@ -289,7 +305,7 @@ mod tests {
         let hello = Hello { logs_requests: false, ..hello() };
         let mut worker = Worker::new(Rc::new(hello), Link::Local(frames.link.clone()), claims, 0);
         for id in 0..jobs {
-            worker.take(id, Submission { job: Job::default(), body: Bytes::new(), reply: None }, now);
+            worker.take(id, Submission { job: Job::default(), body: Bytes::new().into(), reply: None, losses: 0 }, now);
         }
         (worker, end)
     }
@@ -316,12 +332,12 @@ mod tests {
         use tokio::io::AsyncReadExt as _;
 
         let (stream, mut peer) = tokio::net::UnixStream::pair().expect("a pair");
-        let frames = super::super::socket::SocketFrames::new(stream, None, 0).expect("a socket");
+        let frames = super::super::socket::SocketFrames::new(stream, None, 0, &Store::default()).expect("a socket");
         let (_theirs, claims) = Claims::pair();
         let mut worker = Worker::new(Rc::new(hello()), Link::Socket(frames.link.clone()), Some(claims), 0);
         let long_ago = Instant::now().checked_sub(20 * UNRESPONSIVE_AFTER).expect("the clock has run for long");
-        let body = Bytes::from(vec![0; 8 << 20]);
-        worker.take(0, Submission { job: Job::default(), body, reply: None }, long_ago);
+        let body = Bytes::from(vec![0; 8 << 20]).into();
+        worker.take(0, Submission { job: Job::default(), body, reply: None, losses: 0 }, long_ago);
         assert!(!worker.link.is_flushed(), "the body is larger than the socket");
         let link = worker.link.clone();
         let read_some = async {

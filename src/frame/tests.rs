@@ -41,6 +41,7 @@ pub(crate) fn hello() -> Hello {
         claims: "claims-1".to_owned(),
         raw: true,
         wants_request: true,
+        shares_bodies: true,
         logs_requests: true,
         swagger: [("3".to_owned(), "{}".to_owned())].into(),
     }
@@ -59,10 +60,23 @@ fn decode_one(mut buf: BytesMut) -> Frame {
 #[test]
 fn job_survives_the_round_trip() {
     let body = b"{\"data\": 1}";
-    let frame = decode_one(wire(&[&job().encode_head(body.len()), body]));
+    let frame = decode_one(wire(&[&job().encode_head(BodyAt::Frame(body.len())), body]));
     assert_eq!(frame.kind, Kind::Job);
     assert_eq!(Job::decode(&frame), Ok(job()));
     assert_eq!(&frame.body[..], body);
+}
+
+#[test]
+fn a_job_tells_where_its_body_is_shared() {
+    let place = Place { offset: 3 << 40, length: 1 << 33 };
+    for encoded in [job().encode_head(BodyAt::Shared(place)), job().encode_short_head(BodyAt::Shared(place))] {
+        let mut frame = decode_one(wire(&[&encoded]));
+        assert_eq!(frame.kind, Kind::SharedJob);
+        assert!(frame.body.is_empty());
+        assert_eq!(Place::split_from(&mut frame.head), Ok(place));
+        assert_eq!(Job::decode(&frame).map(|job| job.id), Ok(job().id));
+        assert_eq!(Place::split_from(&mut frame.head.slice(..15)), Err(FrameError::Malformed("place")));
+    }
 }
 
 #[test]
@@ -97,7 +111,7 @@ fn log_lines_survive_the_round_trip_and_are_refused_when_cut() {
 fn every_cut_asks_for_more_and_loses_nothing() {
     let body = b"0123456789";
     let whole = wire(&[
-        &job().encode_head(body.len()),
+        &job().encode_head(BodyAt::Frame(body.len())),
         body,
         &encode_bare(Kind::Retire),
         &reply().encode(Kind::Reply, 3),
@@ -126,7 +140,7 @@ fn every_cut_asks_for_more_and_loses_nothing() {
 
 #[test]
 fn heads_cut_short_or_with_bytes_left_over_are_refused() {
-    let encoded = job().encode_head(0);
+    let encoded = job().encode_head(BodyAt::Frame(0));
     let head = encoded.slice(PREFIX_LEN..);
     for len in 0..head.len() {
         let frame = Frame { kind: Kind::Job, head: head.slice(..len), body: Bytes::new() };
@@ -167,7 +181,7 @@ fn frames_between_threads_are_those_of_a_socket() {
     let frame = Frame::from_parts(encoded.clone(), Bytes::new()).expect("a frame");
     assert_eq!(frame, decode_one(encoded.into()));
     let body = Bytes::from_static(b"[1]");
-    let head = job().encode_head(body.len());
+    let head = job().encode_head(BodyAt::Frame(body.len()));
     let frame = Frame::from_parts(head.clone(), body.clone()).expect("a frame");
     assert_eq!(frame, decode_one(wire(&[&head, &body])));
     for cut in 0..head.len() {
@@ -177,7 +191,7 @@ fn frames_between_threads_are_those_of_a_socket() {
 
 #[test]
 fn a_large_job_is_split_from_its_body_before_that_is_complete() {
-    let whole = wire(&[&job().encode_head(4), b"body"]);
+    let whole = wire(&[&job().encode_head(BodyAt::Frame(4)), b"body"]);
     let head_ends = whole.len() - 4;
     for cut in 0..=whole.len() {
         let mut buf = BytesMut::from(&whole[..cut]);

@@ -10,13 +10,11 @@ use actix_web::{
     error::PayloadError,
     http::header::{HeaderMap, CONTENT_LENGTH},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_core::Stream as _;
 
 use super::{budget::Share, error::RequestError};
-
-/// Reserved at most ahead of the bytes that arrived, whatever Content-Length says.
-const MAX_RESERVE: usize = 16 << 20;
+use crate::body::{Body, Store};
 
 /// What a body may cost.
 pub struct Limits {
@@ -26,29 +24,29 @@ pub struct Limits {
     pub pause: Duration,
 }
 
-/// Collects the body. Its bytes are taken from `share` as they arrive.
+/// Collects the body, in `store` if it is large. Its bytes are taken from `share` as they arrive.
 pub async fn read(
     headers: &HeaderMap,
     payload: Payload,
     limits: &Limits,
     share: &mut Share,
-) -> Result<Bytes, RequestError> {
+    store: &Store,
+) -> Result<Body, RequestError> {
     let declared = declared_length(headers);
     if declared.is_some_and(|length| length > limits.size as u64) {
         return Err(RequestError::BodyTooLarge { limit: limits.size });
     }
     let mut parts = Parts { payload, limits, share, length: 0 };
-    let Some(first) = parts.next().await? else { return Ok(Bytes::new()) };
+    let Some(first) = parts.next().await? else { return Ok(Bytes::new().into()) };
     // Small bodies arrive in one piece: no copy.
-    let Some(second) = parts.next().await? else { return Ok(first) };
-    let expected = declared.map_or(0, |length| length as usize);
-    let mut body = BytesMut::with_capacity(expected.min(MAX_RESERVE).max(first.len() + second.len()));
-    body.extend_from_slice(&first);
-    body.extend_from_slice(&second);
+    let Some(second) = parts.next().await? else { return Ok(first.into()) };
+    let mut body = store.begin(declared.and_then(|length| usize::try_from(length).ok()));
+    body.push(&first);
+    body.push(&second);
     while let Some(part) = parts.next().await? {
-        body.extend_from_slice(&part);
+        body.push(&part);
     }
-    Ok(body.freeze())
+    Ok(body.finish())
 }
 
 /// Content-Length, if it was sent; the parser has checked that it is a number.

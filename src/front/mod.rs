@@ -42,6 +42,7 @@ use self::{
 use crate::nudge;
 use crate::{
     allocator::Keeper,
+    body::Store,
     control::{Order, StdLine, Supervisor},
     dispatch::{
         link::{self, Entrance},
@@ -90,19 +91,22 @@ pub struct Front {
     dispatcher: Dispatcher,
     draining: Cell<bool>,
     budget: Rc<budget::Budget>,
+    /// Where large bodies wait for a worker.
+    bodies: Store,
     connections: RefCell<HashMap<u64, Open>>,
     next_connection: Cell<u64>,
     connection_closed: Notify,
 }
 
 impl Front {
-    fn new(settings: Settings, supervisor: Rc<Supervisor>) -> Result<Rc<Self>, cors::BadEntry> {
+    fn new(settings: Settings, bodies: Store, supervisor: Rc<Supervisor>) -> Result<Rc<Self>, cors::BadEntry> {
         let cors = Cors::parse(&settings.cors_origins)?;
         Ok(Rc::new(Self {
             server_version: settings.server_version.clone().into(),
             cors,
             dispatcher: Dispatcher::new(Rules::of(&settings), supervisor),
             budget: budget::Budget::new(settings.max_buffered),
+            bodies,
             settings,
             draining: Cell::new(false),
             connections: RefCell::default(),
@@ -150,8 +154,8 @@ impl Front {
                 }
             }
             self.dispatcher.watch(now);
-            if owns_process {
-                memory.note(now, self.budget.take_peak());
+            if owns_process && memory.note(now, self.budget.take_peak()) {
+                self.bodies.give_back();
             }
         }
     }
@@ -197,16 +201,17 @@ pub fn serve(settings: Settings, sockets: Sockets) -> io::Result<()> {
 
 async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let supervisor = Supervisor::new(sockets.supervisor)?;
-    let front = Front::new(settings, supervisor.clone());
-    let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let owns_process = !matches!(sockets.workers, Workers::Hub(_));
+    let bodies = if owns_process { Store::shared(settings.max_request_size) } else { Store::default() };
+    let front = Front::new(settings, bodies.clone(), supervisor.clone());
+    let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let watch = tokio::task::spawn_local(front.clone().watch(owns_process));
     let rebalance = tokio::task::spawn_local(front.dispatcher.clone().rebalance());
     #[cfg(unix)]
     let nudge = sockets.unread_signals.map(|signals| tokio::task::spawn_local(nudge::watch(signals)));
     let entrance = match sockets.workers {
         #[cfg(unix)]
-        Workers::Socket(listener) => Entrance::Socket(tokio::net::UnixListener::from_std(listener)?),
+        Workers::Socket(listener) => Entrance::Socket(tokio::net::UnixListener::from_std(listener)?, bodies),
         Workers::Hub(arrivals) => Entrance::Hub(arrivals),
     };
     let worker_loop = tokio::task::spawn_local(link::accept(entrance, front.dispatcher.clone()));

@@ -248,13 +248,16 @@ impl Exchange {
         }
         let settings = &self.front.settings;
         let limits = body::Limits { size: settings.max_request_size, pause: settings.client_timeout };
-        let body = body::read(self.request.headers(), payload, &limits, share).await.map_err(|error| match error {
-            // The parser has one word for both. A client that is still there has not sent too little.
-            RequestError::BodyIncomplete if !self.context.connection.has_left() => {
-                RequestError::BodyInvalid("its chunked coding is broken.".to_owned())
-            }
-            error => error,
-        })?;
+        let body =
+            body::read(self.request.headers(), payload, &limits, share, &self.front.bodies).await.map_err(|error| {
+                match error {
+                    // The parser has one word for both. A client that is still there has not sent too little.
+                    RequestError::BodyIncomplete if !self.context.connection.has_left() => {
+                        RequestError::BodyInvalid("its chunked coding is broken.".to_owned())
+                    }
+                    error => error,
+                }
+            })?;
         let dispatcher = &self.front.dispatcher;
         let pending = dispatcher
             .submit(self.job(), body)

@@ -72,6 +72,7 @@ pub(crate) fn work(
         worker,
         pid: std::process::id(),
         claims: String::new(),
+        shares_bodies: false,
         raw: script.is_raw(),
         wants_request: script.wants_request(py),
         logs_requests: script.logs_requests()?,

@@ -7,7 +7,7 @@ use std::{
     cell::Cell,
     collections::VecDeque,
     io::{self, IoSlice, Write as _},
-    os::unix::net::UnixStream,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -26,6 +26,11 @@ use crate::{
     frame::{self, Decoder, Frame, Hello, Kind},
     unix_socket,
 };
+#[cfg(target_os = "linux")]
+use crate::{
+    frame::{FrameError, Place},
+    shared_bodies::SharedFile,
+};
 
 /// A read that waits returns after this time (milliseconds), to notice a signal that came just before it and a supervisor
 /// that is gone.
@@ -41,11 +46,9 @@ const READ_SIZE: usize = 64 * 1024;
 
 /// Connection to the front.
 pub(super) struct FrontSocket {
-    stream: UnixStream,
+    connection: Connection,
     path: PathBuf,
     hello: Hello,
-    /// Who owns the jobs that the front has sent on this connection.
-    claims: Option<Claims>,
     /// Jobs received on this connection.
     received: u64,
     decoder: Decoder,
@@ -59,6 +62,16 @@ pub(super) struct FrontSocket {
     life: Life,
     /// No other front is looked for when this one is lost.
     is_last: bool,
+}
+
+/// What there is for each front.
+struct Connection {
+    stream: UnixStream,
+    /// Who owns the jobs that the front has sent.
+    claims: Option<Claims>,
+    /// Where the front puts large bodies.
+    #[cfg(target_os = "linux")]
+    shared: Option<SharedFile>,
 }
 
 /// Whether there is a reason to look for a front.
@@ -103,12 +116,11 @@ impl FrontSocket {
         retiring: &Bound<'_, PyAny>,
     ) -> PyResult<Option<Self>> {
         let life = Life { supervisor: nix::unistd::getppid(), retiring: retiring.clone().unbind() };
-        let Some((stream, claims)) = open(py, &path, &mut hello, &life)? else { return Ok(None) };
+        let Some(connection) = open(py, &path, &mut hello, &life)? else { return Ok(None) };
         Ok(Some(Self {
-            stream,
+            connection,
             path,
             hello,
-            claims,
             received: 0,
             decoder: Decoder { max_body_len: max_body as u64, trusted: true },
             buffer: BytesMut::with_capacity(READ_SIZE),
@@ -129,7 +141,7 @@ impl Front for FrontSocket {
     fn claim_next(&mut self) -> bool {
         let number = self.received;
         self.received += 1;
-        self.claims.as_ref().is_none_or(|claims| claims.claim(number))
+        self.connection.claims.as_ref().is_none_or(|claims| claims.claim(number))
     }
 
     fn stay_with_this_one(&mut self) {
@@ -162,6 +174,10 @@ impl Front for FrontSocket {
                 }
                 Ok(_) => {}
                 Err(error) if is_pause(&error) => {
+                    #[cfg(target_os = "linux")]
+                    if let Some(shared) = &mut self.connection.shared {
+                        shared.rest();
+                    }
                     self.life.check_signals(py);
                     let orphaned = self.life.is_orphaned();
                     return Ok(if orphaned { Received::FrontGone } else { Received::Nothing });
@@ -192,7 +208,7 @@ impl Front for FrontSocket {
 
     /// If the front is gone the reply has no client left; the next read notices and connects again.
     fn send(&self, py: Python<'_>, mut head: Bytes, mut body: Bytes) {
-        let stream = &self.stream;
+        let stream = &self.connection.stream;
         let failed = py.detach(|| {
             while !(head.is_empty() && body.is_empty()) {
                 match unix_socket::send(stream, &[IoSlice::new(&head), IoSlice::new(&body)], true) {
@@ -229,10 +245,30 @@ impl FrontSocket {
                 self.buffer.clear();
             }
         }
-        match self.arriving.take_if(|arriving| arriving.is_full()) {
-            Some(full) => Ok(Some(full.finish(py))),
-            None => Ok(self.decoder.decode(&mut self.buffer).map_err(protocol_error)?.map(Arrived::from)),
+        if let Some(full) = self.arriving.take_if(|arriving| arriving.is_full()) {
+            return Ok(Some(full.finish(py)));
         }
+        match self.decoder.decode(&mut self.buffer).map_err(protocol_error)? {
+            #[cfg(target_os = "linux")]
+            Some(frame) if frame.kind == Kind::SharedJob => self.fetch(py, frame.head).map(Some),
+            decoded => Ok(decoded.map(Arrived::from)),
+        }
+    }
+
+    /// Completes a job whose body is in shared memory.
+    #[cfg(target_os = "linux")]
+    #[allow(unsafe_code)]
+    fn fetch(&mut self, py: Python<'_>, mut head: Bytes) -> PyResult<Arrived> {
+        let place = Place::split_from(&mut head).map_err(protocol_error)?;
+        let Some(shared) = &mut self.connection.shared else {
+            return Err(protocol_error(FrameError::Malformed("job for this worker")));
+        };
+        let length = usize::try_from(place.length)?;
+        let mut arriving = Arriving::new(py, head, length, &[])?;
+        py.detach(|| shared.read(place, arriving.room()))?;
+        // SAFETY: all of the room has just been written.
+        unsafe { arriving.advance(length) };
+        Ok(arriving.finish(py))
     }
 
     /// Reads what is there, waiting for something if there is nothing. Zero bytes mean the end of the stream.
@@ -241,18 +277,20 @@ impl FrontSocket {
         let flags = if wait { 0 } else { nix::libc::MSG_DONTWAIT };
         if let Some(arriving) = &mut self.arriving {
             // All of it, unless a second passes or a signal comes.
-            let read = SockRef::from(&self.stream).recv_with_flags(arriving.room(), flags | nix::libc::MSG_WAITALL)?;
+            let read = SockRef::from(&self.connection.stream)
+                .recv_with_flags(arriving.room(), flags | nix::libc::MSG_WAITALL)?;
             // SAFETY: so many bytes of the room have just been written.
             unsafe { arriving.advance(read) };
             return Ok(read);
         }
         self.buffer.reserve(READ_SIZE);
-        match unix_socket::receive(&self.stream, &mut self.buffer) {
+        let stream = &self.connection.stream;
+        match unix_socket::receive(stream, &mut self.buffer) {
             Err(error) if wait && error.kind() == io::ErrorKind::WouldBlock => {}
             read => return read,
         }
-        unix_socket::wait_readable(&self.stream, READ_TIMEOUT.into())?;
-        unix_socket::receive(&self.stream, &mut self.buffer)
+        unix_socket::wait_readable(stream, READ_TIMEOUT.into())?;
+        unix_socket::receive(stream, &mut self.buffer)
     }
 
     fn reconnect(&mut self, py: Python<'_>) -> PyResult<bool> {
@@ -262,26 +300,32 @@ impl FrontSocket {
         self.buffer.clear();
         self.early.clear();
         self.arriving = None;
-        let Some((stream, claims)) = open(py, &self.path, &mut self.hello, &self.life)? else { return Ok(false) };
-        (self.stream, self.claims, self.received) = (stream, claims, 0);
+        let Some(connection) = open(py, &self.path, &mut self.hello, &self.life)? else { return Ok(false) };
+        (self.connection, self.received) = (connection, 0);
         Ok(true)
     }
 }
 
 /// Connects to whichever front listens, and says hello with a counter of its own. `None` once there is no reason to go on,
 /// or patience has run out.
-fn open(py: Python<'_>, path: &Path, hello: &mut Hello, life: &Life) -> PyResult<Option<(UnixStream, Option<Claims>)>> {
+fn open(py: Python<'_>, path: &Path, hello: &mut Hello, life: &Life) -> PyResult<Option<Connection>> {
     let deadline = Instant::now() + RECONNECT_PATIENCE;
     loop {
-        match py.detach(|| UnixStream::connect(path)) {
-            Ok(mut stream) => {
-                let claims = new_claims(path, hello);
+        match py.detach(|| welcomed(path)) {
+            Ok((stream, file)) => {
+                let connection = Connection {
+                    stream,
+                    claims: new_claims(path, hello),
+                    #[cfg(target_os = "linux")]
+                    shared: file.and_then(|file| SharedFile::new(file).ok()),
+                };
+                #[cfg(target_os = "linux")]
+                {
+                    hello.shares_bodies = connection.shared.is_some();
+                }
                 let greeting = encoded(hello)?;
-                let greeted = stream
-                    .set_read_timeout(Some(Duration::from_millis(READ_TIMEOUT.into())))
-                    .and_then(|()| stream.write_all(&greeting));
-                if greeted.is_ok() {
-                    return Ok(Some((stream, claims)));
+                if (&connection.stream).write_all(&greeting).is_ok() {
+                    return Ok(Some(connection));
                 }
             }
             Err(_) if Instant::now() >= deadline => return Ok(None),
@@ -291,6 +335,14 @@ fn open(py: Python<'_>, path: &Path, hello: &mut Hello, life: &Life) -> PyResult
             return Ok(None);
         }
     }
+}
+
+/// Connects, and waits until a front takes this worker in.
+fn welcomed(path: &Path) -> io::Result<(UnixStream, Option<OwnedFd>)> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(Duration::from_millis(READ_TIMEOUT.into())))?;
+    let file = unix_socket::receive_welcome(&stream)?;
+    Ok((stream, file))
 }
 
 /// A counter in a file beside the socket, named in the hello. Without one (a full disk) the front sends one job at a time.

@@ -1,0 +1,447 @@
+//! Large request bodies in memory that the front shares with its worker processes.
+//!
+//! A body that crosses a socket is copied into the kernel and out of it. One that is here is copied once, by the worker,
+//! into the object that the script gets. The front owns the memory and decides what is where; a worker can only read.
+//! `dispatch/socket.rs` hands the file to each worker that connects, a job says where its body is (`frame::Place`).
+//!
+//! The room of a body may hold another one as soon as its [`Extent`] is dropped. That is when its job has been answered,
+//! lost, or taken back: a worker reads a body before it claims the job, so it has read the bodies of all jobs that it
+//! ever starts (`claims.rs`). What it reads for a job that was taken back may be anything, and is thrown away.
+//!
+//! [`Arena`] is used in the front's event loop, [`SharedFile`] on a worker's main thread. Linux only; elsewhere, and
+//! whenever something fails here, bodies take the socket.
+
+#![allow(unsafe_code)]
+
+use std::{
+    cell::RefCell,
+    fs::File,
+    io,
+    mem::MaybeUninit,
+    num::NonZeroUsize,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    ptr::NonNull,
+    rc::Rc,
+    slice,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{fallocate, FallocateFlags},
+    libc::off_t,
+    sys::{
+        memfd::{memfd_create, MFdFlags},
+        mman::{mmap, munmap, MapFlags, ProtFlags},
+    },
+};
+
+use crate::frame::Place;
+
+/// Rooms begin at multiples of this: no system has larger pages for such files.
+const ALIGNMENT: usize = 2 << 20;
+/// Memory is taken in steps of as much as has come already, within these limits: a client that has announced a large body
+/// and stops after its beginning must not cost more than that.
+const STEPS: (usize, usize) = (64 << 10, 1 << 20);
+/// Free rooms keep so much memory, for as long as large bodies come: taking it anew costs more than the copy.
+const KEPT_FREE: usize = 64 << 20;
+
+/// The memory, as the front has it.
+#[derive(Clone, Debug)]
+pub struct Arena(Rc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    file: File,
+    /// The same, opened for reading: what workers get.
+    readable: File,
+    /// Bytes from the start of one room to that of the next. They cost nothing until they are written.
+    stride: usize,
+    rooms: RefCell<Rooms>,
+}
+
+#[derive(Debug, Default)]
+struct Rooms {
+    /// Used before and free, with what they keep.
+    warm: Vec<Room>,
+    /// Used before and free, without memory.
+    cold: Vec<u64>,
+    /// Rooms that were ever used.
+    count: u64,
+}
+
+/// A place for one body at a time.
+#[derive(Debug)]
+struct Room {
+    offset: u64,
+    mapping: Mapping,
+    /// Bytes from its start that have memory.
+    resident: usize,
+}
+
+impl Arena {
+    /// An empty one for bodies of up to `largest` bytes.
+    pub fn new(largest: usize) -> io::Result<Self> {
+        let file = File::from(memfd_create(c"azmlinfsrv-bodies", MFdFlags::MFD_CLOEXEC)?);
+        let readable = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        let too_large = || io::Error::new(io::ErrorKind::InvalidInput, "bodies may be too large to share them");
+        let stride = largest.max(1).checked_next_multiple_of(ALIGNMENT).ok_or_else(too_large)?;
+        Ok(Self(Rc::new(Inner { file, readable, stride, rooms: RefCell::default() })))
+    }
+
+    /// For a worker, to read from it.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.0.readable.as_fd()
+    }
+
+    /// Room for a body of `length` bytes.
+    pub fn begin(&self, length: usize) -> io::Result<Filling> {
+        if length > self.0.stride {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let room = self.0.take_room(length)?;
+        Ok(Filling { extent: Extent { arena: self.clone(), room: Some(room), length }, filled: 0 })
+    }
+
+    /// Gives all memory back that no body takes.
+    pub fn give_back(&self) {
+        let warm = std::mem::take(&mut self.0.rooms.borrow_mut().warm);
+        for room in warm {
+            self.0.cool(room);
+        }
+    }
+}
+
+impl Inner {
+    fn take_room(&self, length: usize) -> io::Result<Room> {
+        let warm = self.rooms.borrow_mut().warm.pop();
+        if let Some(room) = warm {
+            if room.mapping.length.get() >= length {
+                return Ok(room);
+            }
+            self.cool(room);
+        }
+        let mut rooms = self.rooms.borrow_mut();
+        let offset = match rooms.cold.last() {
+            Some(offset) => *offset,
+            None => {
+                let stride = self.stride as u64;
+                let offset = rooms.count.checked_mul(stride).ok_or(io::ErrorKind::OutOfMemory)?;
+                self.file.set_len(offset.checked_add(stride).ok_or(io::ErrorKind::OutOfMemory)?)?;
+                rooms.count += 1;
+                rooms.cold.push(offset);
+                offset
+            }
+        };
+        let mapping = Mapping::new(&self.file, offset, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        rooms.cold.pop();
+        Ok(Room { offset, mapping, resident: 0 })
+    }
+
+    fn free(&self, room: Room) {
+        let kept: usize = self.rooms.borrow().warm.iter().map(|room| room.resident).sum();
+        if kept + room.resident > KEPT_FREE {
+            self.cool(room);
+        } else {
+            self.rooms.borrow_mut().warm.push(room);
+        }
+    }
+
+    /// Takes the memory from a free room.
+    fn cool(&self, room: Room) {
+        if let (Ok(offset), Ok(length)) = (off_t::try_from(room.offset), off_t::try_from(room.resident)) {
+            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            while length > 0 && fallocate(self.file.as_fd(), hole, offset, length) == Err(Errno::EINTR) {}
+        }
+        self.rooms.borrow_mut().cold.push(room.offset);
+    }
+
+    /// Gives the room memory up to `needed` bytes at least. Writing to a page without memory would be a signal if there
+    /// is none left, where this is an error.
+    fn warm_up(&self, room: &mut Room, needed: usize) -> io::Result<()> {
+        while room.resident < needed {
+            let step = room.resident.clamp(STEPS.0, STEPS.1).min(self.stride - room.resident);
+            let start = off_t::try_from(room.offset + room.resident as u64).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            let step_length = off_t::try_from(step).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            match fallocate(self.file.as_fd(), FallocateFlags::empty(), start, step_length) {
+                Ok(()) => room.resident += step,
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A body that is arriving.
+#[derive(Debug)]
+pub struct Filling {
+    extent: Extent,
+    filled: usize,
+}
+
+impl Filling {
+    /// Adds a part. On an error nothing of it has been added.
+    pub fn push(&mut self, part: &[u8]) -> io::Result<()> {
+        let end = self.filled + part.len();
+        let Some(room) = &mut self.extent.room else { return Err(io::ErrorKind::NotFound.into()) };
+        if end > self.extent.length {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.extent.arena.0.warm_up(room, end)?;
+        // SAFETY: `length` bytes are mapped, of which the first `end` have memory; nobody else in this process has them.
+        unsafe {
+            let target = room.mapping.start.add(self.filled);
+            std::ptr::copy_nonoverlapping(part.as_ptr(), target.as_ptr(), part.len());
+        }
+        self.filled = end;
+        Ok(())
+    }
+
+    /// What has been added so far.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.extent.as_slice()[..self.filled]
+    }
+
+    /// The body, which ends here.
+    pub fn finish(mut self) -> Extent {
+        self.extent.length = self.filled;
+        self.extent
+    }
+}
+
+/// A body. Dropping it makes room for others.
+#[derive(Debug)]
+pub struct Extent {
+    arena: Arena,
+    /// Only gone while it is being dropped.
+    room: Option<Room>,
+    length: usize,
+}
+
+impl Extent {
+    /// Its bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `length` bytes are mapped for as long as the room lives; they are only written through `Filling::push`,
+        // which takes `&mut`. Workers have no writable mapping.
+        self.room
+            .as_ref()
+            .map_or(&[], |room| unsafe { slice::from_raw_parts(room.mapping.start.as_ptr(), self.length) })
+    }
+
+    /// Where a worker finds it.
+    pub fn place(&self) -> Place {
+        let offset = self.room.as_ref().map_or(0, |room| room.offset);
+        Place { offset, length: self.length as u64 }
+    }
+}
+
+impl Drop for Extent {
+    fn drop(&mut self) {
+        if let Some(room) = self.room.take() {
+            self.arena.0.free(room);
+        }
+    }
+}
+
+/// The memory, as a worker reads it.
+#[derive(Debug)]
+pub struct SharedFile {
+    file: File,
+    /// Which file it is: a script may close descriptors, and its next file gets the number.
+    identity: (u64, u64),
+    /// Where the last body was: the next one is likely to be there too, and mapping costs half as much as copying.
+    last: Option<(u64, Mapping)>,
+}
+
+impl SharedFile {
+    /// What [`Arena::file`] is in the front.
+    pub fn new(file: OwnedFd) -> io::Result<Self> {
+        let file = File::from(file);
+        let metadata = file.metadata()?;
+        Ok(Self { identity: (metadata.dev(), metadata.ino()), last: None, file })
+    }
+
+    /// Keeps no part of it in this process's memory until the next [`SharedFile::read`].
+    pub fn rest(&mut self) {
+        self.last = None;
+    }
+
+    /// Copies the body there into `target`, which must be as long.
+    pub fn read(&mut self, place: Place, target: &mut [MaybeUninit<u8>]) -> io::Result<()> {
+        let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        let metadata = self.file.metadata()?;
+        if (metadata.dev(), metadata.ino()) != self.identity {
+            return wrong("the file of shared bodies was closed");
+        }
+        let end = place.offset.checked_add(place.length);
+        if target.len() as u64 != place.length || end.is_none_or(|end| end > metadata.len()) {
+            return wrong("a shared body is not where it should be");
+        }
+        if target.is_empty() {
+            return Ok(());
+        }
+        let fits =
+            |(offset, mapping): &mut (u64, Mapping)| *offset == place.offset && mapping.length.get() >= target.len();
+        let mapping = match self.last.take_if(fits) {
+            Some((_, mapping)) => mapping,
+            None => Mapping::new(&self.file, place.offset, target.len(), ProtFlags::PROT_READ)?,
+        };
+        let (_, mapping) = self.last.insert((place.offset, mapping));
+        // SAFETY: so many bytes are mapped, within the file, which nobody makes shorter. Should the front write there
+        // meanwhile, the copy is thrown away, as the module says.
+        unsafe { std::ptr::copy_nonoverlapping(mapping.start.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
+        Ok(())
+    }
+}
+
+/// A part of the file in this process's memory.
+#[derive(Debug)]
+struct Mapping {
+    start: NonNull<u8>,
+    length: NonZeroUsize,
+}
+
+// SAFETY: the mapping belongs to no thread; who may use it is decided by its owners.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    fn new(file: &File, offset: u64, length: usize, access: ProtFlags) -> io::Result<Self> {
+        let length = NonZeroUsize::new(length).ok_or(io::ErrorKind::InvalidInput)?;
+        let offset = off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut flags = MapFlags::MAP_SHARED;
+        // What is only read has been written already: all of it at once, without a fault for each page.
+        flags.set(MapFlags::MAP_POPULATE, !access.contains(ProtFlags::PROT_WRITE));
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let start = unsafe { mmap(None, length, access, flags, file, offset) }?;
+        Ok(Self { start: start.cast(), length })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and unmapped only here. It fails only for an address that is not mapped.
+        let _ = unsafe { munmap(self.start.cast(), self.length.get()) };
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn arena(largest: usize) -> Arena {
+        Arena::new(largest).expect("a file in memory")
+    }
+
+    /// A body of `length` times this byte.
+    fn body(arena: &Arena, byte: u8, length: usize) -> Extent {
+        let mut filling = arena.begin(length).expect("room");
+        for part in vec![byte; length].chunks(100_000) {
+            filling.push(part).expect("memory");
+        }
+        filling.finish()
+    }
+
+    fn worker(arena: &Arena) -> SharedFile {
+        SharedFile::new(arena.file().try_clone_to_owned().expect("another descriptor")).expect("a file")
+    }
+
+    fn read(worker: &mut SharedFile, place: Place) -> io::Result<Vec<u8>> {
+        let mut target = Vec::with_capacity(usize::try_from(place.length).expect("a length"));
+        worker.read(place, target.spare_capacity_mut())?;
+        // SAFETY: all of it has just been read.
+        unsafe { target.set_len(target.capacity()) };
+        Ok(target)
+    }
+
+    /// Bytes of memory that the file takes.
+    fn resident(arena: &Arena) -> u64 {
+        arena.0.file.metadata().expect("metadata").blocks() * 512
+    }
+
+    #[test]
+    fn a_worker_reads_what_has_come() {
+        let arena = arena(10 * MIB);
+        let mut worker = worker(&arena);
+        let (one, two) = (body(&arena, 1, 3 * MIB + 5), body(&arena, 2, 10 * MIB));
+        assert!(read(&mut worker, one.place()).expect("a body") == vec![1; 3 * MIB + 5]);
+        assert!(read(&mut worker, two.place()).expect("a body") == vec![2; 10 * MIB]);
+        assert_eq!(two.as_slice(), read(&mut worker, two.place()).expect("a body"));
+    }
+
+    #[test]
+    fn rooms_are_used_again_and_only_when_they_are_free() {
+        let arena = arena(4 * MIB);
+        let (one, two) = (body(&arena, 1, 2 * MIB), body(&arena, 2, 2 * MIB));
+        let (first, second) = (one.place(), two.place());
+        assert_ne!(first, second);
+        drop(one);
+        let longer = body(&arena, 3, 4 * MIB);
+        assert_eq!(longer.place().offset, first.offset);
+        assert_eq!(two.as_slice(), vec![2; 2 * MIB]);
+        assert_eq!(longer.as_slice(), vec![3; 4 * MIB]);
+        drop((longer, two));
+        assert_eq!(body(&arena, 4, MIB).place().offset, second.offset);
+    }
+
+    #[test]
+    fn memory_is_taken_as_it_comes_and_given_back() {
+        let arena = arena(64 * MIB);
+        let mut filling = arena.begin(64 * MIB).expect("room");
+        filling.push(&[1; 1000]).expect("memory");
+        assert!(resident(&arena) <= 2 * STEPS.0 as u64, "{}", resident(&arena));
+        drop(filling);
+        drop(body(&arena, 1, 5 * MIB));
+        assert!(resident(&arena) >= 5 * MIB as u64, "kept for the next");
+        arena.give_back();
+        assert_eq!(resident(&arena), 0);
+    }
+
+    #[test]
+    fn free_rooms_keep_so_much_and_no_more() {
+        let arena = arena(16 * MIB);
+        let bodies: Vec<_> = (0..6).map(|byte| body(&arena, byte, 16 * MIB)).collect();
+        assert!(resident(&arena) >= 96 * MIB as u64);
+        drop(bodies);
+        assert!(resident(&arena) <= KEPT_FREE as u64, "{}", resident(&arena));
+    }
+
+    #[test]
+    fn a_body_is_as_long_as_announced_at_most() {
+        let arena = arena(4 * MIB);
+        assert!(arena.begin(4 * MIB + 1).is_err());
+        let mut filling = arena.begin(10).expect("room");
+        filling.push(b"12345").expect("memory");
+        assert!(filling.push(b"678901").is_err());
+        assert_eq!(filling.as_slice(), b"12345");
+        assert_eq!(filling.finish().place().length, 5);
+        assert!(Arena::new(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn places_outside_and_files_that_are_others_are_refused() {
+        let arena = arena(MIB);
+        let mut worker = worker(&arena);
+        let place = body(&arena, 1, MIB).place();
+        assert!(read(&mut worker, Place { offset: place.offset + (1 << 30), ..place }).is_err());
+        assert!(read(&mut worker, Place { offset: u64::MAX, ..place }).is_err());
+        assert!(worker.read(place, &mut []).is_err());
+        assert_eq!(read(&mut worker, Place { length: 0, ..place }).expect("nothing"), Vec::<u8>::new());
+        worker.file = File::open("/dev/null").expect("a device");
+        assert!(read(&mut worker, place).is_err());
+    }
+
+    #[test]
+    fn workers_cannot_write() {
+        let arena = arena(MIB);
+        let worker = worker(&arena);
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let _keep = body(&arena, 1, MIB);
+        assert!(Mapping::new(&worker.file, 0, MIB, access).is_err());
+    }
+}
