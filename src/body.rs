@@ -12,7 +12,7 @@ use crate::shared_bodies::{Arena, Extent, Filling};
 const MAX_RESERVE: usize = 16 << 20;
 /// Bodies that are announced to be as long are shared; what is smaller is over sooner on the socket.
 #[cfg(target_os = "linux")]
-const SHARED_FROM: usize = 1 << 20;
+const SHARED_FROM: usize = 256 << 10;
 
 /// A whole body.
 #[derive(Debug)]
@@ -135,6 +135,9 @@ impl Collected {
 mod tests {
     use super::{Body, Store, SHARED_FROM};
 
+    /// What a store has room for.
+    const LARGEST: usize = 2 << 20;
+
     fn collected(store: &Store, announced: Option<usize>, length: usize) -> Body {
         let mut body = store.begin(announced);
         for part in vec![7; length].chunks(1 << 16) {
@@ -145,13 +148,10 @@ mod tests {
 
     #[test]
     fn large_bodies_of_known_length_are_shared() {
-        let store = Store::shared(4 * SHARED_FROM);
-        for (announced, is_shared) in [
-            (Some(SHARED_FROM), true),
-            (Some(SHARED_FROM - 1), false),
-            (Some(4 * SHARED_FROM + 1), false),
-            (None, false),
-        ] {
+        let store = Store::shared(LARGEST);
+        for (announced, is_shared) in
+            [(Some(SHARED_FROM), true), (Some(SHARED_FROM - 1), false), (Some(LARGEST + 1), false), (None, false)]
+        {
             let length = announced.unwrap_or(SHARED_FROM);
             let body = collected(&store, announced, length);
             assert_eq!(matches!(body, Body::Shared(_)), is_shared, "{announced:?}");
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_body_that_shared_memory_does_not_take_is_kept_all_the_same() {
-        let store = Store::shared(4 * SHARED_FROM);
+        let store = Store::shared(LARGEST);
         let body = collected(&store, Some(SHARED_FROM), 3 * SHARED_FROM);
         assert!(matches!(body, Body::Own(_)));
         assert!(body.to_bytes() == vec![7; 3 * SHARED_FROM]);

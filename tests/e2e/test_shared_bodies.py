@@ -27,7 +27,7 @@ def digest(body):
 
 
 def shared_files(pid):
-    """The files of shared bodies that this process has open: for each, its number on the system and its size in bytes."""
+    """The files of shared bodies that this process has open: their numbers on the system, and sizes in bytes."""
     entries = [Path(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
     found = [entry for entry in entries if "azmlinfsrv-bodies" in os.readlink(entry)]
     return {stat.st_ino: stat.st_blocks * 512 for stat in map(os.stat, found)}
@@ -67,6 +67,17 @@ def test_bodies_of_many_clients_do_not_mix(start):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_large_body_of_unknown_length_takes_the_socket_and_arrives_whole(start):
+    server = start("raw_digest.py")
+    body = made_up(5)
+    parts = [body[at : at + 100_000] for at in range(0, len(body), 100_000)]
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in [*parts, b""])
+    with server.connect() as connection:
+        connection.send(b"POST /score HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+        assert connection.read().json() == digest(body)
+    assert list(shared_files(server.front()).values()) == [0]
 
 
 def test_a_body_that_a_stopped_worker_was_sent_reaches_another(start):
