@@ -364,18 +364,23 @@ class _Loop:
         from . import worker
 
         self._is_preloading = True
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         signal_handlers.install(dict.fromkeys((*_ENDING, _NUDGE, signal.SIGCHLD), self._attend))
         self._prepared = worker.prepare(self._settings)
-        # Before what is left in the wake-up socket is read by the loop: the script may have set handlers of its own.
+        # Before what is left in the wake-up socket is read by the loop: the script may have set handlers of its own, and
+        # blocked signals.
         self._catch_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._is_preloading = False
         self._wake_writer.send(bytes([*self._postponed, signal.SIGCHLD]))
         return None if self._prepared else events.PreloadFailed()
 
-    def _attend(self, *_: object) -> None:
+    def _attend(self, signalled: int, frame: object) -> None:
         """Signal handler while init() runs here: what cannot wait until it returns. Ends the command, or starts another
         front. Python runs it between two steps of the script's code, so native code that takes long holds it up. So
         does a call that was about to wait, say in ``time.sleep()``, when the signal came; the front sees to that."""
+        if not self._is_told_of_signals():
+            self._wake_writer.send(bytes([signalled]))
         if self._is_attending:
             return
         self._is_attending = True
@@ -388,6 +393,15 @@ class _Loop:
             self._worker_socket.remove()
             _logger.info("Stopped.")
             ending.at_once(self._exit_code)
+
+
+    def _is_told_of_signals(self) -> bool:
+        """False if the script has their numbers written elsewhere, or nowhere, as asyncio leaves it."""
+        descriptor = signal.set_wakeup_fd(-1)
+        # What it was may be closed by now.
+        with contextlib.suppress(OSError, ValueError):
+            signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+        return descriptor == self._wake_writer.fileno()
 
 
 def _event_of(pid: int, status: int) -> events.Event:

@@ -3,6 +3,8 @@
 //! Owns the choice between the front's own memory and memory shared with the workers (`shared_bodies.rs`). Used in the
 //! front's event loop.
 
+use std::io;
+
 use bytes::{Bytes, BytesMut};
 
 #[cfg(target_os = "linux")]
@@ -30,17 +32,17 @@ impl Body {
         match self {
             Self::Own(bytes) => bytes.len(),
             #[cfg(target_os = "linux")]
-            Self::Shared(extent) => extent.as_slice().len(),
+            Self::Shared(extent) => extent.length(),
         }
     }
 
     /// The bytes, copied if they are shared.
-    pub fn to_bytes(&self) -> Bytes {
-        match self {
+    pub fn to_bytes(&self) -> io::Result<Bytes> {
+        Ok(match self {
             Self::Own(bytes) => bytes.clone(),
             #[cfg(target_os = "linux")]
-            Self::Shared(extent) => Bytes::copy_from_slice(extent.as_slice()),
-        }
+            Self::Shared(extent) => extent.to_vec()?.into(),
+        })
     }
 }
 
@@ -106,19 +108,21 @@ pub enum Collected {
 }
 
 impl Collected {
-    /// Adds a part. If there is no more shared memory, the body goes on in the front's.
-    pub fn push(&mut self, part: &[u8]) {
+    /// Adds a part. If there is no more shared memory, the body goes on in the front's. An error means that what came
+    /// before cannot be read any more.
+    pub fn push(&mut self, part: &[u8]) -> io::Result<()> {
         match self {
             Self::Own(bytes) => bytes.extend_from_slice(part),
             #[cfg(target_os = "linux")]
             Self::Shared(filling) => {
                 if filling.push(part).is_err() {
-                    let mut bytes = BytesMut::from(filling.as_slice());
+                    let mut bytes = BytesMut::from(&filling.to_vec()?[..]);
                     bytes.extend_from_slice(part);
                     *self = Self::Own(bytes);
                 }
             }
         }
+        Ok(())
     }
 
     /// The body, which ends here.
@@ -132,6 +136,7 @@ impl Collected {
 }
 
 #[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::expect_used)]
 mod tests {
     use super::{Body, Store, SHARED_FROM};
 
@@ -141,7 +146,7 @@ mod tests {
     fn collected(store: &Store, announced: Option<usize>, length: usize) -> Body {
         let mut body = store.begin(announced);
         for part in vec![7; length].chunks(1 << 16) {
-            body.push(part);
+            body.push(part).expect("memory");
         }
         body.finish()
     }
@@ -156,7 +161,7 @@ mod tests {
             let body = collected(&store, announced, length);
             assert_eq!(matches!(body, Body::Shared(_)), is_shared, "{announced:?}");
             assert_eq!(body.length(), length);
-            assert!(body.to_bytes() == vec![7; length]);
+            assert!(body.to_bytes().expect("memory") == vec![7; length]);
         }
         assert!(matches!(collected(&Store::default(), Some(SHARED_FROM), SHARED_FROM), Body::Own(_)));
     }
@@ -166,6 +171,6 @@ mod tests {
         let store = Store::shared(LARGEST);
         let body = collected(&store, Some(SHARED_FROM), 3 * SHARED_FROM);
         assert!(matches!(body, Body::Own(_)));
-        assert!(body.to_bytes() == vec![7; 3 * SHARED_FROM]);
+        assert!(body.to_bytes().expect("memory") == vec![7; 3 * SHARED_FROM]);
     }
 }

@@ -61,6 +61,11 @@ impl Claims {
         self.counter().compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    /// Worker: has the front taken job `number` back, which this end has not claimed?
+    pub fn is_revoked(&self, number: u64) -> bool {
+        self.next() > number
+    }
+
     /// Number of the next job that may start; all below it were claimed or revoked.
     pub fn next(&self) -> u64 {
         self.counter().load(Ordering::Acquire)
@@ -178,6 +183,7 @@ mod tests {
         assert!(worker.claim(0) && worker.claim(1));
         assert_eq!(front.revoke(5), 2);
         assert!(!worker.claim(2) && !worker.claim(4), "revoked");
+        assert!(worker.is_revoked(4) && !worker.is_revoked(5));
         assert!(worker.claim(5), "sent after that");
         assert_eq!(front.revoke(6), 6, "nothing to take back");
     }

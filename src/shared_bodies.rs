@@ -15,13 +15,14 @@
 
 use std::{
     cell::RefCell,
+    cmp::min,
     fs::File,
     io,
     mem::MaybeUninit,
     num::NonZeroUsize,
     os::{
         fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt as _,
+        unix::fs::{FileExt as _, MetadataExt as _},
     },
     ptr::NonNull,
     rc::Rc,
@@ -42,9 +43,12 @@ use crate::frame::Place;
 
 /// Rooms begin at multiples of this: no system has larger pages for such files.
 const ALIGNMENT: usize = 2 << 20;
-/// Memory is taken in steps of as much as has come already, within these limits: a client that has announced a large body
-/// and stops after its beginning must not cost more than that.
-const STEPS: (usize, usize) = (64 << 10, 1 << 20);
+/// So much of a room is mapped, at both ends; what is beyond is written and read by system calls, which takes half as long
+/// again. Bounds the address space that an upload takes by being announced, and what counts as a worker's memory.
+const MAPPED: usize = 16 << 20;
+/// Memory is taken in steps of a quarter of what has come already, within these limits: a client that has announced a
+/// large body and stops after its beginning must not cost much more than that.
+const STEPS: (usize, usize) = (16 << 10, 1 << 20);
 /// Free rooms keep so much memory, for as long as large bodies come: taking it anew costs more than the copy.
 const KEPT_FREE: usize = 64 << 20;
 
@@ -76,9 +80,17 @@ struct Rooms {
 #[derive(Debug)]
 struct Room {
     offset: u64,
+    /// Its beginning.
     mapping: Mapping,
     /// Bytes from its start that have memory.
     resident: usize,
+}
+
+impl Room {
+    /// How many of its first `length` bytes are mapped.
+    fn mapped(&self, length: usize) -> usize {
+        min(length, self.mapping.length.get())
+    }
 }
 
 impl Arena {
@@ -101,7 +113,7 @@ impl Arena {
         if length > self.0.stride {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let room = self.0.take_room(length)?;
+        let room = self.0.take_room(min(length, MAPPED))?;
         Ok(Filling { extent: Extent { arena: self.clone(), room: Some(room), length }, filled: 0 })
     }
 
@@ -115,10 +127,11 @@ impl Arena {
 }
 
 impl Inner {
-    fn take_room(&self, length: usize) -> io::Result<Room> {
+    /// A free room with so many bytes mapped.
+    fn take_room(&self, mapped: usize) -> io::Result<Room> {
         let warm = self.rooms.borrow_mut().warm.pop();
         if let Some(room) = warm {
-            if room.mapping.length.get() >= length {
+            if room.mapping.length.get() >= mapped {
                 return Ok(room);
             }
             self.cool(room);
@@ -135,7 +148,7 @@ impl Inner {
                 offset
             }
         };
-        let mapping = Mapping::new(&self.file, offset, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        let mapping = Mapping::new(&self.file, offset, mapped, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
         rooms.cold.pop();
         Ok(Room { offset, mapping, resident: 0 })
     }
@@ -149,20 +162,21 @@ impl Inner {
         }
     }
 
-    /// Takes the memory from a free room.
+    /// Takes the memory from a free room. All of it: a worker that still reads for a job that was taken back may have got
+    /// some there.
     fn cool(&self, room: Room) {
-        if let (Ok(offset), Ok(length)) = (off_t::try_from(room.offset), off_t::try_from(room.resident)) {
+        if let (Ok(offset), Ok(length)) = (off_t::try_from(room.offset), off_t::try_from(self.stride)) {
             let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            while length > 0 && fallocate(self.file.as_fd(), hole, offset, length) == Err(Errno::EINTR) {}
+            while fallocate(self.file.as_fd(), hole, offset, length) == Err(Errno::EINTR) {}
         }
         self.rooms.borrow_mut().cold.push(room.offset);
     }
 
-    /// Gives the room memory up to `needed` bytes at least. Writing to a page without memory would be a signal if there
-    /// is none left, where this is an error.
+    /// Gives the room memory up to `needed` bytes at least. Writing to a mapped page without memory would be a signal if
+    /// there is none left, where this is an error.
     fn warm_up(&self, room: &mut Room, needed: usize) -> io::Result<()> {
         while room.resident < needed {
-            let step = room.resident.clamp(STEPS.0, STEPS.1).min(self.stride - room.resident);
+            let step = (room.resident / 4).clamp(STEPS.0, STEPS.1).min(self.stride - room.resident);
             let start = off_t::try_from(room.offset + room.resident as u64).map_err(|_| io::ErrorKind::OutOfMemory)?;
             let step_length = off_t::try_from(step).map_err(|_| io::ErrorKind::OutOfMemory)?;
             match fallocate(self.file.as_fd(), FallocateFlags::empty(), start, step_length) {
@@ -190,19 +204,22 @@ impl Filling {
         if end > self.extent.length {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        self.extent.arena.0.warm_up(room, end)?;
-        // SAFETY: `length` bytes are mapped, of which the first `end` have memory; nobody else in this process has them.
+        let arena = &self.extent.arena.0;
+        arena.warm_up(room, end)?;
+        let start = room.mapped(self.filled);
+        let (mapped, beyond) = part.split_at(room.mapped(end) - start);
+        // SAFETY: these bytes are mapped and have memory; nobody else in this process has them.
         unsafe {
-            let target = room.mapping.start.add(self.filled);
-            std::ptr::copy_nonoverlapping(part.as_ptr(), target.as_ptr(), part.len());
+            std::ptr::copy_nonoverlapping(mapped.as_ptr(), room.mapping.start.add(start).as_ptr(), mapped.len());
         }
+        arena.file.write_all_at(beyond, room.offset + (self.filled + mapped.len()) as u64)?;
         self.filled = end;
         Ok(())
     }
 
-    /// What has been added so far.
-    pub fn as_slice(&self) -> &[u8] {
-        &self.extent.as_slice()[..self.filled]
+    /// What has been added so far, in memory of the caller's own.
+    pub fn to_vec(&self) -> io::Result<Vec<u8>> {
+        self.extent.first(self.filled)
     }
 
     /// The body, which ends here.
@@ -222,13 +239,25 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// Its bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: `length` bytes are mapped for as long as the room lives; they are only written through `Filling::push`,
-        // which takes `&mut`. Workers have no writable mapping.
-        self.room
-            .as_ref()
-            .map_or(&[], |room| unsafe { slice::from_raw_parts(room.mapping.start.as_ptr(), self.length) })
+    /// Its length in bytes.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Its bytes, in memory of the caller's own.
+    pub fn to_vec(&self) -> io::Result<Vec<u8>> {
+        self.first(self.length)
+    }
+
+    fn first(&self, length: usize) -> io::Result<Vec<u8>> {
+        let Some(room) = &self.room else { return Err(io::ErrorKind::NotFound.into()) };
+        // SAFETY: so many bytes are mapped for as long as the room lives; they are only written through `Filling::push`,
+        // which takes `&mut`. Workers cannot write.
+        let mapped = unsafe { slice::from_raw_parts(room.mapping.start.as_ptr(), room.mapped(length)) };
+        let mut bytes = mapped.to_vec();
+        bytes.resize(length, 0);
+        self.arena.0.file.read_exact_at(&mut bytes[mapped.len()..], room.offset + mapped.len() as u64)?;
+        Ok(bytes)
     }
 
     /// Where a worker finds it.
@@ -252,7 +281,7 @@ pub struct SharedFile {
     file: File,
     /// Which file it is: a script may close descriptors, and its next file gets the number.
     identity: (u64, u64),
-    /// Where the last body was: the next one is likely to be there too, and mapping costs half as much as copying.
+    /// The beginning of the last body: the next one is likely to be there too, and mapping costs half as much as copying.
     last: Option<(u64, Mapping)>,
 }
 
@@ -280,20 +309,30 @@ impl SharedFile {
         if target.len() as u64 != place.length || end.is_none_or(|end| end > metadata.len()) {
             return wrong("a shared body is not where it should be");
         }
-        if target.is_empty() {
-            return Ok(());
-        }
-        let fits =
-            |(offset, mapping): &mut (u64, Mapping)| *offset == place.offset && mapping.length.get() >= target.len();
+        let mapped = self.map(place).map_or(0, |mapping| {
+            let mapped = min(target.len(), mapping.length.get());
+            // SAFETY: so many bytes are mapped, within the file, which nobody makes shorter. Should the front write there
+            // meanwhile, the copy is thrown away, as the module says.
+            unsafe { std::ptr::copy_nonoverlapping(mapping.start.as_ptr(), target.as_mut_ptr().cast(), mapped) };
+            mapped
+        });
+        // SAFETY: reading writes to the slice and never reads from it or makes it uninitialised.
+        let beyond = unsafe { slice::from_raw_parts_mut(target[mapped..].as_mut_ptr().cast(), target.len() - mapped) };
+        self.file.read_exact_at(beyond, place.offset + mapped as u64)
+    }
+
+    /// The beginning of a body; `None` if this process has no addresses left for it, which a script may limit.
+    fn map(&mut self, place: Place) -> Option<&Mapping> {
+        let length = min(usize::try_from(place.length).ok()?, MAPPED);
+        let fits = |(offset, mapping): &mut (u64, Mapping)| *offset == place.offset && mapping.length.get() >= length;
         let mapping = match self.last.take_if(fits) {
             Some((_, mapping)) => mapping,
-            None => Mapping::new(&self.file, place.offset, target.len(), ProtFlags::PROT_READ)?,
+            None => {
+                self.last = None;
+                Mapping::new(&self.file, place.offset, length, ProtFlags::PROT_READ).ok()?
+            }
         };
-        let (_, mapping) = self.last.insert((place.offset, mapping));
-        // SAFETY: so many bytes are mapped, within the file, which nobody makes shorter. Should the front write there
-        // meanwhile, the copy is thrown away, as the module says.
-        unsafe { std::ptr::copy_nonoverlapping(mapping.start.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
-        Ok(())
+        Some(&self.last.insert((place.offset, mapping)).1)
     }
 }
 
@@ -371,7 +410,35 @@ mod tests {
         let (one, two) = (body(&arena, 1, 3 * MIB + 5), body(&arena, 2, 10 * MIB));
         assert!(read(&mut worker, one.place()).expect("a body") == vec![1; 3 * MIB + 5]);
         assert!(read(&mut worker, two.place()).expect("a body") == vec![2; 10 * MIB]);
-        assert_eq!(two.as_slice(), read(&mut worker, two.place()).expect("a body"));
+        assert!(two.to_vec().expect("a body") == vec![2; 10 * MIB]);
+    }
+
+    #[test]
+    fn bodies_arrive_whole_beyond_what_is_mapped() {
+        let arena = arena(3 * MAPPED);
+        let mut worker = worker(&arena);
+        let length = 2 * MAPPED + 12_345;
+        let bytes: Vec<u8> = (0..length).map(|at| (at / 1000 % 256) as u8).collect();
+        let mut filling = arena.begin(length).expect("room");
+        // Parts that end just before, at and after the border as well.
+        let (start, rest) = bytes.split_at(MAPPED - 70_000);
+        for part in [start, &rest[..69_999], &rest[69_999..70_000], &rest[70_000..70_001], &rest[70_001..]] {
+            filling.push(part).expect("memory");
+        }
+        let body = filling.finish();
+        assert!(body.to_vec().expect("a body") == bytes);
+        for _ in 0..2 {
+            assert!(read(&mut worker, body.place()).expect("a body") == bytes);
+        }
+    }
+
+    #[test]
+    fn announcing_a_body_costs_few_addresses() {
+        // Three of these would be more than a process has.
+        let arena = arena(1 << 46);
+        let bodies: Vec<_> = (0..10).map(|_| arena.begin(1 << 46).expect("room")).collect();
+        assert_eq!(bodies.len(), 10);
+        assert_eq!(resident(&arena), 0);
     }
 
     #[test]
@@ -383,8 +450,8 @@ mod tests {
         drop(one);
         let longer = body(&arena, 3, 4 * MIB);
         assert_eq!(longer.place().offset, first.offset);
-        assert_eq!(two.as_slice(), vec![2; 2 * MIB]);
-        assert_eq!(longer.as_slice(), vec![3; 4 * MIB]);
+        assert!(two.to_vec().expect("a body") == vec![2; 2 * MIB]);
+        assert!(longer.to_vec().expect("a body") == vec![3; 4 * MIB]);
         drop((longer, two));
         assert_eq!(body(&arena, 4, MIB).place().offset, second.offset);
     }
@@ -418,7 +485,7 @@ mod tests {
         let mut filling = arena.begin(10).expect("room");
         filling.push(b"12345").expect("memory");
         assert!(filling.push(b"678901").is_err());
-        assert_eq!(filling.as_slice(), b"12345");
+        assert_eq!(filling.to_vec().expect("a body"), b"12345");
         assert_eq!(filling.finish().place().length, 5);
         assert!(Arena::new(usize::MAX).is_err());
     }

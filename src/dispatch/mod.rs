@@ -47,6 +47,9 @@ use crate::{
 /// A job that so many workers in a row did not survive to start is not given to another: its body may be more than there
 /// is memory for.
 const MAX_LOSSES: u32 = 3;
+/// Bytes of shared memory that every worker reads in a second, however little of the processor it gets.
+#[cfg(target_os = "linux")]
+const SLOW_READER: f64 = (64 << 20) as f64;
 /// How often it is looked whether lines have been logged, at the end.
 const LOG_CHECK: Duration = Duration::from_millis(5);
 
@@ -98,9 +101,23 @@ struct Submission {
     reply: Option<oneshot::Sender<Answer>>,
     /// Workers that were lost when it was the next job that they would have started.
     losses: u32,
+    /// Times that it was taken back from a worker which did not come to start it.
+    delays: u32,
 }
 
 impl Submission {
+    /// What a worker may take to read the body before it starts the job, from shared memory: on the socket it shows how
+    /// it gets on. Four times more after each time that this was not enough, or a slow machine would never serve it.
+    fn reading_time(&self) -> Duration {
+        match &self.body {
+            #[cfg(target_os = "linux")]
+            Body::Shared(extent) => {
+                Duration::from_secs_f64(extent.length() as f64 / SLOW_READER) * 4_u32.saturating_pow(self.delays.min(8))
+            }
+            Body::Own(_) => Duration::ZERO,
+        }
+    }
+
     /// True if nobody waits for the answer any more.
     fn is_abandoned(&self) -> bool {
         self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
@@ -202,7 +219,7 @@ impl Dispatcher {
         let id = state.next_job;
         state.next_job += 1;
         job.id = id;
-        let submission = Submission { job, body, reply: Some(reply), losses: 0 };
+        let submission = Submission { job, body, reply: Some(reply), losses: 0, delays: 0 };
         if state.stopped {
             submission.answer(Answer::Stopped);
         } else {

@@ -4,6 +4,7 @@
 
 use std::{
     collections::VecDeque,
+    io,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -181,7 +182,13 @@ impl Worker {
     }
 
     pub(super) fn take(&mut self, id: u64, submission: Submission, now: Instant) {
-        let (at, body) = self.body_of(&submission);
+        let (at, body) = match self.body_of(&submission) {
+            Ok(found) => found,
+            // Dropping it answers its client.
+            Err(error) => {
+                return log::error!(target: "azmlinfsrv.front", "Cannot read the body of a request: {error}");
+            }
+        };
         let head = if self.hello.wants_request {
             submission.job.encode_head(at)
         } else {
@@ -196,15 +203,15 @@ impl Worker {
     }
 
     /// Where it finds the body, and what is sent of it.
-    fn body_of(&self, submission: &Submission) -> (BodyAt, Bytes) {
-        match &submission.body {
+    fn body_of(&self, submission: &Submission) -> io::Result<(BodyAt, Bytes)> {
+        Ok(match &submission.body {
             // Without the counter it may start a job that others have, and whose body is gone.
             #[cfg(target_os = "linux")]
             Body::Shared(extent) if self.hello.shares_bodies && self.claims.is_some() => {
                 (BodyAt::Shared(extent.place()), Bytes::new())
             }
-            body => (BodyAt::Frame(body.length()), body.to_bytes()),
-        }
+            body => (BodyAt::Frame(body.length()), body.to_bytes()?),
+        })
     }
 
     /// Sends it the lines about the request that it has answered last.
@@ -243,12 +250,16 @@ impl Worker {
     /// Takes back everything from a worker that has not even started the first of its jobs for a while.
     pub(super) fn take_back_from_hung(&mut self, now: Instant) -> VecDeque<InFlight> {
         let next = self.claims.as_ref().map_or(u64::MAX, Claims::next);
-        let has_unstarted = self.in_flight.back().is_some_and(|job| job.number >= next);
-        let waits = has_unstarted && now.duration_since(self.busy_since()) > UNRESPONSIVE_AFTER;
+        let waits = self.in_flight.iter().find(|job| job.number >= next).is_some_and(|job| {
+            now.duration_since(self.busy_since()) > UNRESPONSIVE_AFTER + job.submission.reading_time()
+        });
         if !waits || self.unresponsive_since.is_some() {
             return VecDeque::new();
         }
-        let unstarted = self.take_back_unstarted();
+        let mut unstarted = self.take_back_unstarted();
+        if let Some(job) = unstarted.front_mut() {
+            job.submission.delays += 1;
+        }
         if self.in_flight.is_empty() {
             self.unresponsive_since = Some(self.busy_since());
         }
@@ -305,7 +316,11 @@ mod tests {
         let hello = Hello { logs_requests: false, ..hello() };
         let mut worker = Worker::new(Rc::new(hello), Link::Local(frames.link.clone()), claims, 0);
         for id in 0..jobs {
-            worker.take(id, Submission { job: Job::default(), body: Bytes::new().into(), reply: None, losses: 0 }, now);
+            worker.take(
+                id,
+                Submission { job: Job::default(), body: Bytes::new().into(), reply: None, losses: 0, delays: 0 },
+                now,
+            );
         }
         (worker, end)
     }
@@ -337,7 +352,7 @@ mod tests {
         let mut worker = Worker::new(Rc::new(hello()), Link::Socket(frames.link.clone()), Some(claims), 0);
         let long_ago = Instant::now().checked_sub(20 * UNRESPONSIVE_AFTER).expect("the clock has run for long");
         let body = Bytes::from(vec![0; 8 << 20]).into();
-        worker.take(0, Submission { job: Job::default(), body, reply: None, losses: 0 }, long_ago);
+        worker.take(0, Submission { job: Job::default(), body, reply: None, losses: 0, delays: 0 }, long_ago);
         assert!(!worker.link.is_flushed(), "the body is larger than the socket");
         let link = worker.link.clone();
         let read_some = async {
@@ -363,6 +378,26 @@ mod tests {
         tokio::select! {
             _ = link.flush() => panic!("the peer is there"),
             () = read_rest => {}
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_worker_may_take_longer_to_read_a_large_body_and_longer_each_time() {
+        const LENGTH: usize = 64 << 20;
+        let now = Instant::now();
+        let (mut worker, _end) = worker_with(0, now);
+        let mut body = Store::shared(LENGTH).begin(Some(LENGTH));
+        for part in vec![0; LENGTH].chunks(1 << 20) {
+            body.push(part).expect("memory");
+        }
+        let mut submission = Submission { job: Job::default(), body: body.finish(), reply: None, losses: 0, delays: 0 };
+        for patience in [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(16)] {
+            worker.take(0, submission, now);
+            assert!(worker.take_back_from_hung(now + UNRESPONSIVE_AFTER + patience).is_empty(), "{patience:?}");
+            let mut taken = worker.take_back_from_hung(now + 2 * UNRESPONSIVE_AFTER + patience);
+            submission = taken.pop_front().expect("the job").submission;
+            worker.unresponsive_since = None;
         }
     }
 

@@ -41,10 +41,10 @@ pub async fn read(
     // Small bodies arrive in one piece: no copy.
     let Some(second) = parts.next().await? else { return Ok(first.into()) };
     let mut body = store.begin(declared.and_then(|length| usize::try_from(length).ok()));
-    body.push(&first);
-    body.push(&second);
+    body.push(&first).map_err(|_| RequestError::Internal)?;
+    body.push(&second).map_err(|_| RequestError::Internal)?;
     while let Some(part) = parts.next().await? {
-        body.push(&part);
+        body.push(&part).map_err(|_| RequestError::Internal)?;
     }
     Ok(body.finish())
 }

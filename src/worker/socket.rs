@@ -35,7 +35,7 @@ use crate::{
 /// A read that waits returns after this time (milliseconds), to notice a signal that came just before it and a supervisor
 /// that is gone.
 const READ_TIMEOUT: u16 = 1000;
-/// How long a lost front may take to come back. The listener itself stays open, so only a vanished supervisor exceeds it.
+/// How long there may be nothing to connect to. The listener itself stays open, so only a vanished supervisor exceeds it.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between attempts to connect.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
@@ -49,8 +49,10 @@ pub(super) struct FrontSocket {
     connection: Connection,
     path: PathBuf,
     hello: Hello,
-    /// Jobs received on this connection.
+    /// Jobs and lines received on this connection that have had their turn.
     received: u64,
+    /// Those that have been decoded.
+    decoded: u64,
     decoder: Decoder,
     buffer: BytesMut,
     /// Frames read while a stream was being sent.
@@ -122,6 +124,7 @@ impl FrontSocket {
             path,
             hello,
             received: 0,
+            decoded: 0,
             decoder: Decoder { max_body_len: max_body as u64, trusted: true },
             buffer: BytesMut::with_capacity(READ_SIZE),
             early: VecDeque::new(),
@@ -245,14 +248,20 @@ impl FrontSocket {
                 self.buffer.clear();
             }
         }
-        if let Some(full) = self.arriving.take_if(|arriving| arriving.is_full()) {
-            return Ok(Some(full.finish(py)));
+        let arrived = if let Some(full) = self.arriving.take_if(|arriving| arriving.is_full()) {
+            full.finish(py)
+        } else {
+            match self.decoder.decode(&mut self.buffer).map_err(protocol_error)? {
+                #[cfg(target_os = "linux")]
+                Some(frame) if frame.kind == Kind::SharedJob => self.fetch(py, frame.head)?,
+                Some(frame) => frame.into(),
+                None => return Ok(None),
+            }
+        };
+        if matches!(arrived.frame.kind, Kind::Job | Kind::Log) {
+            self.decoded += 1;
         }
-        match self.decoder.decode(&mut self.buffer).map_err(protocol_error)? {
-            #[cfg(target_os = "linux")]
-            Some(frame) if frame.kind == Kind::SharedJob => self.fetch(py, frame.head).map(Some),
-            decoded => Ok(decoded.map(Arrived::from)),
-        }
+        Ok(Some(arrived))
     }
 
     /// Completes a job whose body is in shared memory.
@@ -260,6 +269,10 @@ impl FrontSocket {
     #[allow(unsafe_code)]
     fn fetch(&mut self, py: Python<'_>, mut head: Bytes) -> PyResult<Arrived> {
         let place = Place::split_from(&mut head).map_err(protocol_error)?;
+        if self.connection.claims.as_ref().is_some_and(|claims| claims.is_revoked(self.decoded)) {
+            // It will be skipped, so it needs no body; what is there belongs to others.
+            return Ok(Frame { kind: Kind::Job, head, body: Bytes::new() }.into());
+        }
         let Some(shared) = &mut self.connection.shared else {
             return Err(protocol_error(FrameError::Malformed("job for this worker")));
         };
@@ -301,7 +314,7 @@ impl FrontSocket {
         self.early.clear();
         self.arriving = None;
         let Some(connection) = open(py, &self.path, &mut self.hello, &self.life)? else { return Ok(false) };
-        (self.connection, self.received) = (connection, 0);
+        (self.connection, self.received, self.decoded) = (connection, 0, 0);
         Ok(true)
     }
 }
@@ -309,40 +322,57 @@ impl FrontSocket {
 /// Connects to whichever front listens, and says hello with a counter of its own. `None` once there is no reason to go on,
 /// or patience has run out.
 fn open(py: Python<'_>, path: &Path, hello: &mut Hello, life: &Life) -> PyResult<Option<Connection>> {
-    let deadline = Instant::now() + RECONNECT_PATIENCE;
+    let mut deadline = Instant::now() + RECONNECT_PATIENCE;
     loop {
-        match py.detach(|| welcomed(path)) {
-            Ok((stream, file)) => {
-                let connection = Connection {
-                    stream,
-                    claims: new_claims(path, hello),
+        match py.detach(|| UnixStream::connect(path)) {
+            Ok(stream) => {
+                if let Some(welcome) = await_welcome(py, &stream, life)? {
+                    let connection = Connection {
+                        stream,
+                        claims: new_claims(path, hello),
+                        #[cfg(target_os = "linux")]
+                        shared: welcome.file.and_then(|file| SharedFile::new(file).ok()),
+                    };
                     #[cfg(target_os = "linux")]
-                    shared: file.and_then(|file| SharedFile::new(file).ok()),
-                };
-                #[cfg(target_os = "linux")]
-                {
-                    hello.shares_bodies = connection.shared.is_some();
+                    {
+                        hello.shares_bodies = connection.shared.is_some();
+                    }
+                    let greeting = encoded(hello)?;
+                    if (&connection.stream).write_all(&greeting).is_ok() {
+                        return Ok(Some(connection));
+                    }
                 }
-                let greeting = encoded(hello)?;
-                if (&connection.stream).write_all(&greeting).is_ok() {
-                    return Ok(Some(connection));
-                }
+                deadline = Instant::now() + RECONNECT_PATIENCE;
             }
             Err(_) if Instant::now() >= deadline => return Ok(None),
-            Err(_) => py.detach(|| std::thread::sleep(RECONNECT_PAUSE)),
+            Err(_) => {}
         }
         if !life.goes_on(py)? {
             return Ok(None);
         }
+        py.detach(|| std::thread::sleep(RECONNECT_PAUSE));
     }
 }
 
-/// Connects, and waits until a front takes this worker in.
-fn welcomed(path: &Path) -> io::Result<(UnixStream, Option<OwnedFd>)> {
-    let stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(Duration::from_millis(READ_TIMEOUT.into())))?;
-    let file = unix_socket::receive_welcome(&stream)?;
-    Ok((stream, file))
+/// What a front says to a worker that it takes in.
+struct Welcome {
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    file: Option<OwnedFd>,
+}
+
+/// Waits until the front of this connection takes the worker in, however busy that is. `None` if it has gone, or there is
+/// no reason to wait.
+fn await_welcome(py: Python<'_>, stream: &UnixStream, life: &Life) -> PyResult<Option<Welcome>> {
+    if stream.set_read_timeout(Some(Duration::from_millis(READ_TIMEOUT.into()))).is_err() {
+        return Ok(None);
+    }
+    loop {
+        match py.detach(|| unix_socket::receive_welcome(stream)) {
+            Ok(file) => return Ok(Some(Welcome { file })),
+            Err(error) if is_pause(&error) && life.goes_on(py)? => {}
+            Err(_) => return Ok(None),
+        }
+    }
 }
 
 /// A counter in a file beside the socket, named in the hello. Without one (a full disk) the front sends one job at a time.

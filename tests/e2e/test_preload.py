@@ -64,6 +64,28 @@ def test_a_signal_that_does_not_end_what_init_waits_for_is_heard(preload, number
     assert server.wait_for_record("Stopped.")
 
 
+def test_a_signal_is_heard_after_asyncio_has_had_them(preload):
+    # Its loop leaves Python without a descriptor for their numbers.
+    server = preload(
+        "import asyncio\n"
+        "async def use(): asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)\n"
+        "asyncio.run(use())\nopen('waiting', 'w')\ntime.sleep(60)",
+        ready=False,
+    )
+    waits(server)
+    server.signal(signal.SIGTERM)
+    assert server.wait_for_exit() == 0
+
+
+def test_signals_that_init_blocks_are_heard_when_it_has_ended(preload):
+    server = preload("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD])")
+    (worker,) = server.wait_for_workers(1)
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: server.workers() not in ([], [worker]), "the worker is replaced")
+    server.signal(signal.SIGTERM)
+    assert server.wait_for_exit() == 0
+
+
 def test_a_front_that_dies_during_init_is_replaced(preload):
     server = preload("open('waiting', 'w')\nwhile not os.path.exists('go'): time.sleep(0.01)", ready=False)
     waits(server)

@@ -12,6 +12,7 @@ import signal
 import threading
 from pathlib import Path
 
+import pytest
 from harness import eventually, is_running, request
 
 MIB = 1 << 20
@@ -133,16 +134,32 @@ def test_the_memory_of_bodies_is_given_back(start):
     eventually(lambda: list(shared_files(front).values()) == [0], "the file takes no memory")
 
 
-def test_a_body_that_no_worker_has_the_memory_for_is_answered(start, tmp_path):
-    script = tmp_path / "score.py"
-    script.write_text(
-        "import resource\n"
-        "def init():\n"
-        "    used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "    resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20), -1))\n"
-        "def run(data): return len(data)\n"
-    )
-    server = start(str(script))
+@pytest.fixture
+def limited(start, tmp_path):
+    """``limited(100)``: a server whose workers may take so many MiB more than they have after ``init()``."""
+
+    def begin(mib):
+        script = tmp_path / "score.py"
+        script.write_text(
+            "import resource\n"
+            "from azureml_inference_server_http.api.aml_request import rawhttp\n"
+            "def init():\n"
+            "    used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+            f"    resource.setrlimit(resource.RLIMIT_AS, (used + ({mib} << 20), -1))\n"
+            "@rawhttp\n"
+            "def run(request): return len(request.get_data())\n"
+        )
+        return start(str(script))
+
+    return begin
+
+
+def test_a_worker_needs_the_memory_of_a_body_once(limited):
+    assert limited(160).score(b"x" * (90 * MIB)).json() == 90 * MIB
+
+
+def test_a_body_that_no_worker_has_the_memory_for_is_answered(limited):
+    server = limited(24)
     answer = server.score(b"x" * (60 * MIB))
     assert answer.status == 500
     assert "exited with code 1" in answer.json()["message"]
