@@ -48,7 +48,8 @@ help: ## Show this list
 # ---- Running it
 
 serve: $(VENV)/.done-server $(MODEL_DIR)/model.joblib ## Serve the scikit-learn example, and say how to call it
-	@printf '\nWhen the server says "ready for serving traffic", type this in another terminal (Ctrl-C here stops it):\n'
+	@printf '\nWhen the server says "ready for serving traffic", type this in another terminal (Ctrl-C here stops it;\n'
+	@printf 'if the port is taken, make serve PORT=... takes another):\n'
 	@printf '\n  curl -H "Content-Type: application/json" -d "@%s" http://%s:%s/score\n\n' \
 		'$(CURDIR)/$(EXAMPLE)/sample-request.json' '$(subst 0.0.0.0,127.0.0.1,$(HOST))' '$(PORT)'
 	@exec $(BIN)/azmlinfsrv --entry_script $(EXAMPLE)/score.py --model_dir $(MODEL_DIR) --host $(HOST) --port $(PORT)

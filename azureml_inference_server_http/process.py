@@ -62,7 +62,9 @@ def run(settings: Settings) -> int:
     Returns the exit code of this process: of the command in the supervisor, and in a forked child of that child. Raises
     ListenError before anything is started.
     """
-    loop = _Loop(settings, listeners.open_all(settings))
+    # Before the first record: a reader that has gone is no error.
+    log = stdio.take_over_log(_logger) if log_config.find_user_config(settings) is None else None
+    loop = _Loop(settings, listeners.open_all(settings), log)
     try:
         return loop.run()
     except _ChildEnded as child:
@@ -75,7 +77,9 @@ def run(settings: Settings) -> int:
 class _Loop:
     """The supervisor's loop and the descriptors it owns."""
 
-    def __init__(self, settings: Settings, clients: list[socket.socket]) -> None:
+    def __init__(
+        self, settings: Settings, clients: list[socket.socket], log: stdio.PatientStream | None = None
+    ) -> None:
         self.pid = os.getpid()
         self._settings = settings
         self._clients = clients
@@ -101,7 +105,7 @@ class _Loop:
         # Signals that came in that time and can wait until it is over.
         self._postponed: list[int] = []
         # What the log is written to, unless a logging.json of the user's own decides on that.
-        self._log: stdio.PatientStream | None = None
+        self._log = log
 
     def run(self) -> int:
         """Supervise until a ``Finish`` action; its code."""
@@ -113,8 +117,6 @@ class _Loop:
         signal_handlers.keep_from_children(_HANDLED, _do_nothing, self._attend)
         self._worker_socket = WorkerSocket()
         try:
-            if log_config.find_user_config(self._settings) is None:
-                self._log = stdio.take_over_log(_logger)
             self._handle(events.Started())
             while self._exit_code is None:
                 self._wait()
@@ -367,8 +369,8 @@ class _Loop:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         signal_handlers.install(dict.fromkeys((*_ENDING, _NUDGE, signal.SIGCHLD), self._attend))
         self._prepared = worker.prepare(self._settings)
-        # Before what is left in the wake-up socket is read by the loop: the script may have set handlers of its own, and
-        # blocked signals.
+        # Before what is left in the wake-up socket is read by the loop: the script may have set handlers of its own,
+        # and blocked signals.
         self._catch_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._is_preloading = False
@@ -393,7 +395,6 @@ class _Loop:
             self._worker_socket.remove()
             _logger.info("Stopped.")
             ending.at_once(self._exit_code)
-
 
     def _is_told_of_signals(self) -> bool:
         """False if the script has their numbers written elsewhere, or nowhere, as asyncio leaves it."""

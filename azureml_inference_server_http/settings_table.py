@@ -158,7 +158,8 @@ SETTINGS: tuple[Setting, ...] = (
         exports="AZUREML_CONFIG_FILE",
         exported=FROM_OPTION,
         banner="Config File",
-        note="A file that is missing or has no bytes is skipped with a warning.",
+        note="A file that is missing or has no bytes is skipped with a warning. The banner shows the path only if it "
+        "was given; the log says which file was read.",
     ),
     Setting(
         name="worker_count",
@@ -188,8 +189,9 @@ SETTINGS: tuple[Setting, ...] = (
         maximum=_MANY_SECONDS,
         environment="WORKER_TIMEOUT",
         banner="Worker Timeout (seconds)",
-        note="Does not apply to init(), which may take as long as it needs. By default it is the shorter limit: for "
-        "calls to be interrupted instead of killed, set SCORING_TIMEOUT_MS below it.",
+        note="Does not apply to init(), which may take as long as it needs. The banner shows None for the default. "
+        "By default it is the shorter limit: for calls to be interrupted instead of killed, set SCORING_TIMEOUT_MS "
+        "below it.",
     ),
     Setting(
         name="port",

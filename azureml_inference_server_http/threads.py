@@ -45,10 +45,10 @@ def run(settings: Settings) -> NoReturn:
 
     Raises ListenError before anything is started.
     """
-    clients = listeners.open_all(settings)
     # A reader of the log may be slow or gone: no thread may wait for that for long.
     if sys.platform != "win32" and log_config.find_user_config(settings) is None:
         stdio.take_over_log(_logger).patience = LOG_PATIENCE
+    clients = listeners.open_all(settings)
     supervisor = _Supervisor(settings, clients)
     supervisor.catch_signals()
     supervisor.start()

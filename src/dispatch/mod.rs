@@ -460,7 +460,7 @@ impl Dispatcher {
         for worker in self.state.borrow_mut().workers.values_mut() {
             if let Some((reply, message)) = worker.take_overdue(now, &self.rules) {
                 let fault = worker.fault();
-                self.supervisor.ask_to_kill(worker.pid, &format!("{fault} ({message})"));
+                self.supervisor.ask_to_kill(worker.pid, &format!("{fault} ({})", message.trim_end_matches('.')));
                 overdue.push((reply, Answer::Overdue { pid: worker.hello.pid, message }));
             }
             worker.recycle_if_large(&self.rules, &self.supervisor);

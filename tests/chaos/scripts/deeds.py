@@ -69,12 +69,13 @@ def do_abort(order):
 
 
 def do_hang(order):
-    time.sleep(3600)
+    # A process is interrupted, or killed. A thread is left behind and keeps its memory: it has to return before memory
+    # is compared.
+    is_process = threading.current_thread() is threading.main_thread()
+    time.sleep(3600 if is_process else LEFT_BEHIND)
 
 
 def do_stuck(order):
     # Out of reach of the scoring time-out, like native code that does not return.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
-    # A process is killed. A thread is left behind and keeps its memory: it has to return before memory is compared.
-    is_process = threading.current_thread() is threading.main_thread()
-    time.sleep(3600 if is_process else LEFT_BEHIND)
+    do_hang(order)
