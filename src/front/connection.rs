@@ -400,7 +400,8 @@ impl AsyncRead for ClientSocket {
                 self.rewritten = self.refusal(408).into();
                 return Poll::Ready(Ok(()));
             }
-            if connection.ending.get() {
+            // One that was refused in the middle of its body lingers, as at any other time.
+            if connection.ending.get() && connection.lingering_since.get().is_none() {
                 return Poll::Ready(Ok(()));
             }
         }

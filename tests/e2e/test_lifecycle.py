@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -131,6 +132,20 @@ def test_term_waits_no_longer_than_the_graceful_timeout(start):
         assert (response.status, response.json()) == (503, STOPPED)
         assert server.wait_for_exit() == 0
     assert server.ready_pids()
+
+
+@pytest.mark.any_worker_class
+def test_a_late_upload_is_refused_without_a_reset(start):
+    server = start("wait.py")
+    with running(server), server.connect() as late:
+        server.signal(signal.SIGTERM)
+        server.wait_for_record("Stopping")
+        late.send(b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n")
+        assert select.select([late.socket], [], [], 20)[0], "refused before the body has come"
+        late.send(bytes(3_000_000))
+        assert late.read().status == 503
+        (server.folder / "a.go").touch()
+        assert server.wait_for_exit() == 0
 
 
 @pytest.mark.any_worker_class
