@@ -2,8 +2,8 @@
 //!
 //! One crate, two roles: the **front** (`front`, `dispatch`, `control`) owns clients and the queue and touches no Python
 //! object on the request path; a **worker** (`worker`) runs the user's script. They are processes, or threads of one, and
-//! share only [`frame`], [`claims`], `shared_bodies` and their connection: `unix_socket`, or as threads [`hub`]. `numbers`, `pyjson` and
-//! `settings` are leaves.
+//! share only [`frame`], [`claims`], large bodies (`shared_bodies`) and their connection: `unix_socket`, or as threads
+//! [`hub`]. `numbers`, `pyjson` and `settings` are leaves.
 //! `docs/design.md` follows one request through the files.
 //!
 //! pyo3 is named only here and in `settings`, `logging` and `worker`; without the `python` feature the rest builds and
