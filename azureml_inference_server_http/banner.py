@@ -1,8 +1,8 @@
 """The text at the start: what the server goes by and where it listens.
 
 Owns the wording and layout of contract section 2, items 2 and 3, which people and documentation search for. Its values
-are environment variables, as the script will read them, not settings: a value from the configuration file shows as
-``None`` (the log names that file). Runs in the launcher, once.
+are what was given: environment variables, as the script will read them, or keys of the configuration file. A default
+shows as ``None``, except in rows that the settings table marks. Runs in the launcher, once.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import azureml_inference_server_http as package
 
-from .settings import Settings
-from .settings_table import SETTINGS
+from .settings import FILE, Settings
+from .settings_table import SETTINGS, Setting
 
 _RULE = "-" * 15
 _ANY_ADDRESS = ("0.0.0.0", "::", "")
@@ -53,7 +53,7 @@ def lines(settings: Settings, environment: Mapping[str, str]) -> list[str]:
         "",
         "Server Settings",
         _RULE,
-        *_settings(environment),
+        *(f"{row.banner}: {_value(row, settings, environment)}" for row in SETTINGS if row.banner is not None),
         "",
         "",
         "Server Routes",
@@ -64,11 +64,10 @@ def lines(settings: Settings, environment: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _settings(environment: Mapping[str, str]) -> list[str]:
-    found = []
-    for setting in SETTINGS:
-        if setting.banner is not None:
-            value = environment.get(setting.exports or setting.environment or "")
-            shown = "None" if value is None else setting.banner_value.format(value)
-            found.append(f"{setting.banner}: {shown}")
-    return found
+def _value(row: Setting, settings: Settings, environment: Mapping[str, str]) -> str:
+    value: object = environment.get(row.exports or row.environment or "")
+    if row.banner_in_force or (value is None and settings.origins[row.name].kind == FILE):
+        value = getattr(settings, row.name)
+    if row.banner_in_force and value == 0:
+        return "0 (no limit)"
+    return "None" if value is None else row.banner_value.format(value)

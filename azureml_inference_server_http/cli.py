@@ -13,7 +13,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Callable, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 import azureml_inference_server_http as package
 
@@ -32,6 +32,9 @@ from .settings import (
     resolve,
 )
 from .settings_table import GROUPS, SETTINGS, Setting
+
+if TYPE_CHECKING:
+    import socket
 
 PROGRAM = "azmlinfsrv"
 LOGGER_NAME = "azmlinfsrv"
@@ -96,8 +99,18 @@ def _start(raw: RawSettings, settings: Settings) -> int:
         )
         return EXIT_REFUSED
 
-    from . import banner
+    try:
+        # Every child needs it: loaded once here, its pages are shared. It starts no thread until it is called.
+        from . import _core  # noqa: F401
+    except ImportError as error:
+        return _refuse([f"{_NO_CORE} ({error})"])
+    from . import banner, listeners
 
+    try:
+        # Before the banner and the environment, which have the ports that were taken in place of 0.
+        settings, clients = listeners.open_all(settings)
+    except listeners.ListenError as error:
+        return _refuse([str(error)])
     exported = exported_environment(settings)
     banner.show(settings, {**os.environ, **exported})
     os.environ.update(exported)
@@ -109,7 +122,7 @@ def _start(raw: RawSettings, settings: Settings) -> int:
     if settings.app_insights_enabled:
         logger.warning("Application Insights is enabled, but this version does not send telemetry yet.")
 
-    return _serve(settings)
+    return _serve(settings, clients)
 
 
 def _missing_folders(settings: Settings) -> list[str]:
@@ -122,24 +135,14 @@ def _missing_folders(settings: Settings) -> list[str]:
     ]
 
 
-def _serve(settings: Settings) -> int:
-    try:
-        # Every child needs it: loaded once here, its pages are shared. It starts no thread until it is called.
-        from . import _core  # noqa: F401
-    except ImportError as error:
-        return _refuse([f"{_NO_CORE} ({error})"])
-    from . import listeners
+def _serve(settings: Settings, clients: list[socket.socket]) -> int:
+    if settings.worker_class == table.THREAD:
+        from . import threads
 
-    try:
-        if settings.worker_class == table.THREAD:
-            from . import threads
+        return threads.run(settings, clients)
+    from . import process
 
-            return threads.run(settings)
-        from . import process
-
-        return process.run(settings)
-    except listeners.ListenError as error:
-        return _refuse([str(error)])
+    return process.run(settings, clients)
 
 
 def _configure_logging(settings: Settings) -> bool:

@@ -17,11 +17,11 @@ class DebuggerError(Exception):
 
 
 def connect(settings: Settings) -> None:
-    """Connect to the debugger and wait until it is ready; nothing happens without a debug port.
+    """Connect to the debugger and wait until it is ready; nothing happens without a debug port, or with 0.
 
     Says on stdout that this is not for production. Raises DebuggerError with the problem and the remedy.
     """
-    if settings.debug_port is None:
+    if not settings.debug_port:
         return
     _say("!! Starting the inference server in DEBUGGING mode because AZUREML_DEBUG_PORT is set.")
     _say("!! This environment variable should not be set in a production environment.")

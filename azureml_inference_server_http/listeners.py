@@ -1,7 +1,8 @@
 """The sockets that clients connect to, and what is told when one cannot be opened.
 
-Runs in the launcher, before anything else is started: a port in use must be an error at once. The supervisor keeps the
-listeners for its whole life, so that connections wait in their backlog while another front starts.
+Runs in the launcher, before the banner, which shows the ports: a port in use must be an error at once, and port 0
+becomes a number here. The supervisor keeps the listeners for its whole life, so that connections wait in their backlog
+while another front starts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("azmlinfsrv")
 
 BACKLOG = 2048
+# Longest part of a wrong host that a message repeats, in characters.
+_SHOWN_HOST = 80
 _REMEDY = "Give --host an address or a name of this machine, or 0.0.0.0 for all its addresses."
 
 
@@ -25,15 +28,28 @@ class ListenError(Exception):
     """A listener cannot be opened; the text is for the user."""
 
 
-def open_all(settings: Settings) -> list[socket.socket]:
-    """The health listener first, if there is one of its own, then the main one. Raises ListenError."""
-    ports = [settings.port]
-    if settings.separate_health:
-        ports.insert(0, settings.health_port)
-    listeners = [_listen(settings.host, port) for port in ports]
+def open_all(settings: Settings) -> tuple[Settings, list[socket.socket]]:
+    """Open the listeners: the health listener first, if there is one of its own, then the main one.
+
+    Returns the settings with the ports that were taken in place of 0, and the listeners. Raises ListenError.
+    """
+    main = _listen(settings.host, settings.port)
+    port = main.getsockname()[1]
+    if not settings.separate_health:
+        return settings._replace(port=port, health_port=port), [main]
+    try:
+        health = _listen(settings.host, settings.health_port)
+    except ListenError:
+        main.close()
+        raise
+    return settings._replace(port=port, health_port=health.getsockname()[1]), [health, main]
+
+
+def announce(settings: Settings) -> None:
+    """Log the addresses that ``open_all`` has opened (contract section 2)."""
+    ports = [settings.health_port, settings.port] if settings.separate_health else [settings.port]
     urls = ",".join(f"http://{_shown_host(settings.host)}:{port}" for port in ports)
     _logger.info("Listening at: %s (%d)", urls, os.getpid())
-    return listeners
 
 
 def _shown_host(host: str) -> str:
@@ -45,8 +61,10 @@ def _listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ListenError(f"--host {host}: {error.strerror or error}. {_REMEDY}") from error
+    except (OSError, ValueError) as error:
+        # A ValueError comes from the encoding of the name: a label above 63 characters, a NUL, bytes that are no text.
+        reason = error.strerror or error if isinstance(error, OSError) else "this is not a host name"
+        raise ListenError(f"--host {_shortened(host)}: {reason}. {_REMEDY}") from error
     try:
         # On Windows that means something else: two servers on one port.
         if os.name != "nt":
@@ -57,6 +75,12 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise ListenError(_why_not(host, port, error)) from error
     return listener
+
+
+def _shortened(host: str) -> str:
+    """A host for a message: readable on a terminal whatever was given."""
+    shown = host if host.isprintable() else repr(host)
+    return shown if len(shown) <= _SHOWN_HOST else f"{shown[:_SHOWN_HOST]}... ({len(host)} characters)"
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:

@@ -100,7 +100,7 @@ def configure(settings: Settings) -> str:
     path = find_user_config(settings)
     logger = logging.getLogger(LOGGER_NAME)
     if path is None:
-        _set_level(logger, settings.log_level)
+        logger.setLevel(settings.log_level)
     else:
         _apply(path)
         _enable_own_loggers()
@@ -152,16 +152,6 @@ def _read(path: str) -> dict[str, Any]:
             "logging.config.dictConfig expects it, or remove the file to use the server's own logging config."
         )
     return config
-
-
-def _set_level(logger: logging.Logger, level: str) -> None:
-    try:
-        # Resolved settings hold a level's name or its number as digits.
-        logger.setLevel(int(level) if level.strip().isdigit() else level.strip().upper())
-    except ValueError as exc:
-        raise LogConfigError(
-            f"Invalid AZUREML_LOG_LEVEL {level!r}: use one of DEBUG, INFO, WARNING, ERROR, CRITICAL."
-        ) from exc
 
 
 def _enable_own_loggers() -> None:

@@ -56,15 +56,15 @@ class _ChildEnded(Exception):
         self.code = code
 
 
-def run(settings: Settings) -> int:
-    """Open the listeners, start the front and the workers, and supervise them until the server stops.
+def run(settings: Settings, clients: list[socket.socket]) -> int:
+    """Start the front and the workers behind these listeners, and supervise them until the server stops.
 
-    Returns the exit code of this process: of the command in the supervisor, and in a forked child of that child. Raises
-    ListenError before anything is started.
+    Returns the exit code of this process: of the command in the supervisor, and in a forked child of that child.
     """
     # Before the first record: a reader that has gone is no error.
     log = stdio.take_over_log(_logger) if log_config.find_user_config(settings) is None else None
-    loop = _Loop(settings, listeners.open_all(settings), log)
+    listeners.announce(settings)
+    loop = _Loop(settings, clients, log)
     try:
         return loop.run()
     except _ChildEnded as child:

@@ -20,8 +20,8 @@ from . import settings_table as table
 from .config_file import ConfigFile, absolute, any_case_names, keys_without_effect, read_config_file
 from .settings_table import SETTINGS, Setting
 
-# Not int(): that takes digits of other scripts, and refuses " 400.0 ", which the contract takes.
-_INTEGER_TEXT = re.compile(r"\s*([+-]?[0-9]+(?:_[0-9]+)*)(?:\.0+)?\s*", re.ASCII)
+# Not int() alone: that refuses " 400.0 ", which the contract takes. Digits of all scripts count, as they do in int().
+_INTEGER_TEXT = re.compile(r"\s*([+-]?\d+(?:_\d+)*)(?:\.0+)?\s*")
 _DECIMAL_TEXT = re.compile(r"\s*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _SHOWN_VALUE = 80
@@ -141,7 +141,10 @@ def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
             values[setting.name] = _PARSERS[setting.kind](setting, given)
         except ValueError:
             values[setting.name] = setting.default
-            problems.append(_refusal(setting, given, origin, config))
+            if setting.kind in table.WRONG_MEANS_DEFAULT:
+                notices.append(_ignored(setting, given, origin, config))
+            else:
+                problems.append(_refusal(setting, given, origin, config))
         if setting.kind in (table.EXACT_TRUE, table.ANY_CASE_TRUE):
             notices += _doubtful(setting, given, origin)
     problems += _combine(values, origins, raw)
@@ -156,17 +159,24 @@ def _find(
     setting: Setting, raw: RawSettings, any_case: Mapping[str, tuple[str, str]], config: ConfigFile
 ) -> tuple[Any, Origin]:
     """The value from the strongest source that has one, and that source. Values of options are parsed already."""
+
+    def is_given(value: object) -> bool:
+        if value is None:
+            return False
+        return not (setting.kind in table.BLANK_MEANS_UNSET and isinstance(value, str) and not value.strip())
+
     typed = raw.flags.get(setting.name)
     if setting.flag and typed is not None and not (typed == "" and setting.kind == table.RESOLVED_PATH):
         path = setting.kind == table.RESOLVED_PATH
         return (absolute(raw.folder, typed) if path else typed), Origin(OPTION, setting.flag)
     name = setting.environment
     if name and setting.any_case and name.lower() in any_case:
-        found, value = any_case[name.lower()]
-        return value, Origin(ENVIRONMENT, found)
-    if name and not setting.any_case and name in raw.environment:
+        name, value = any_case[name.lower()]
+        if is_given(value):
+            return value, Origin(ENVIRONMENT, name)
+    elif name and not setting.any_case and is_given(raw.environment.get(name)):
         return raw.environment[name], Origin(ENVIRONMENT, name)
-    if setting.config_key and config.values.get(setting.config_key) is not None:
+    if setting.config_key and is_given(config.values.get(setting.config_key)):
         return config.values[setting.config_key], Origin(FILE, setting.config_key)
     return setting.default, Origin(DEFAULT, "")
 
@@ -188,7 +198,7 @@ def _combine(values: dict[str, Any], origins: dict[str, Origin], raw: RawSetting
         return ["--worker_class process needs a system with fork(), which Windows is not: leave it out, or use thread"]
     if not values["separate_health"]:
         values["health_port"] = values["port"]
-    elif values["health_port"] == values["port"]:
+    elif values["health_port"] == values["port"] != 0:
         port = values["port"]
         return [f"--port and --health_port are both {port}: with SEPERATE_HEALTH_ENDPOINT=true they must differ"]
     return []
@@ -280,16 +290,17 @@ def _non_empty(setting: Setting, value: object) -> str:
 
 
 def _log_level(setting: Setting, value: object) -> str:
-    """A name in capitals, or a number in digits."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return str(value)
-    level = _text(setting, value).strip().upper()
-    level = {"WARN": "WARNING", "FATAL": "CRITICAL"}.get(level, level)
-    if level in table.LEVEL_NAMES:
-        return level
-    if level.isascii() and level.isdigit() and len(level) < 10:
-        return str(int(level))
-    raise ValueError("not a log level")
+    """The nearest of the five levels, by its name. Halfway between two, the one that writes more."""
+    if isinstance(value, str):
+        word = value.strip().upper()
+        word = table.LEVEL_WORDS.get(word, word)
+        if word in table.LEVELS:
+            return word
+        value = float(word) if _DECIMAL_TEXT.fullmatch(word) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("not a log level")
+    number = max(0, min(100, value))
+    return min(table.LEVELS, key=lambda level: abs(table.LEVELS[level] - number))
 
 
 def _worker_class(setting: Setting, value: object) -> str:
@@ -318,13 +329,27 @@ _PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
 
 
 def _refusal(setting: Setting, given: object, origin: Origin, config: ConfigFile) -> str:
+    shown, source = _shown(given, origin, config)
+    return f"{table.label(setting)}={shown} is not allowed: it must be {table.allowed_text(setting)} ({source})"
+
+
+def _ignored(setting: Setting, given: object, origin: Origin, config: ConfigFile) -> str:
+    """The warning about a wrong value in whose place the default counts."""
+    shown, source = _shown(given, origin, config)
+    return (
+        f"{table.label(setting)}={shown} is ignored, and the default {table.default_text(setting)} counts: it must be "
+        f"{table.allowed_text(setting)} ({source})."
+    )
+
+
+def _shown(given: object, origin: Origin, config: ConfigFile) -> tuple[str, str]:
+    """A value, shortened, and where it was given."""
     import json
 
     shown = json.dumps(given) if origin.kind == FILE else repr(given)
     if len(shown) > _SHOWN_VALUE:
         shown = shown[: _SHOWN_VALUE - 3] + "..."
-    source = f"{origin.kind} {origin.name}" + (f" in {config.path}" if origin.kind == FILE else "")
-    return f"{table.label(setting)}={shown} is not allowed: it must be {table.allowed_text(setting)} ({source})"
+    return shown, f"{origin.kind} {origin.name}" + (f" in {config.path}" if origin.kind == FILE else "")
 
 
 def _doubtful(setting: Setting, given: str, origin: Origin) -> list[str]:

@@ -35,7 +35,21 @@ FALSE_WORDS = frozenset({"false", "no", "off", "0", "f", "n"})
 PROCESS = "process"
 THREAD = "thread"
 
-LEVEL_NAMES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+# Words that other loggers use for a level, by the nearest level of Python.
+LEVEL_WORDS = {
+    **{word: "DEBUG" for word in ("NOTSET", "ALL", "TRACE", "VERBOSE")},
+    **{word: "INFO" for word in ("INFORMATION", "INFORMATIONAL", "NOTICE")},
+    "WARN": "WARNING",
+    "ERR": "ERROR",
+    **{word: "CRITICAL" for word in ("FATAL", "CRIT", "ALERT", "EMERGENCY", "PANIC", "OFF")},
+}
+
+# Text of these kinds is never blank, so a blank value means that nobody chose one: compose files and templates write
+# "WORKER_COUNT=" for a value they do not have.
+BLANK_MEANS_UNSET = frozenset({NON_EMPTY, INTEGER, NUMBER, BOOLEAN, LOG_LEVEL, WORKER_CLASS})
+# A wrong value of these kinds is a warning, and the default counts: 1.5.1 served with any text.
+WRONG_MEANS_DEFAULT = frozenset({LOG_LEVEL})
 
 # Upper bounds that no one needs, so that the value fits where it is used (a timer, a 64-bit length).
 _MANY_SECONDS = 10**9
@@ -84,6 +98,8 @@ class Setting(NamedTuple):
     exported: str = NEVER
     banner: str | None = None
     banner_value: str = "{}"
+    # The banner shows the value in force. For other rows it shows what was given, and None for a default.
+    banner_in_force: bool = False
     # Exceptions, for the documentation page.
     note: str | None = None
 
@@ -186,21 +202,21 @@ SETTINGS: tuple[Setting, ...] = (
         default=300,
         allowed="a whole number of seconds, 0 or more (0 means no limit)",
         minimum=0,
-        maximum=_MANY_SECONDS,
+        maximum=_MANY_BYTES,
         environment="WORKER_TIMEOUT",
         banner="Worker Timeout (seconds)",
-        note="Does not apply to init(), which may take as long as it needs. The banner shows None for the default. "
-        "By default it is the shorter limit: for calls to be interrupted instead of killed, set SCORING_TIMEOUT_MS "
-        "below it.",
+        banner_in_force=True,
+        note="Does not apply to init(), which may take as long as it needs. By default it is the shorter "
+        "limit: for calls to be interrupted instead of killed, set SCORING_TIMEOUT_MS below it.",
     ),
     Setting(
         name="port",
         group="network",
         kind=INTEGER,
-        help="Port of the server.",
+        help="Port of the server; 0 takes a free one and says which.",
         default=5001,
-        allowed="a whole number from 1 to 65535",
-        minimum=1,
+        allowed="a whole number from 0 to 65535 (0 takes a free port)",
+        minimum=0,
         maximum=65535,
         flag="--port",
         metavar="PORT",
@@ -208,16 +224,18 @@ SETTINGS: tuple[Setting, ...] = (
         exports="SERVER_PORT",
         exported=ALWAYS,
         banner="Server Port",
-        note="SERVER_PORT is written for the script and never read.",
+        note="SERVER_PORT is written for the script and never read. With 0 it holds the port that was taken, and so do "
+        "the banner and the line `Listening at:` of the log.",
     ),
     Setting(
         name="health_port",
         group="network",
         kind=INTEGER,
-        help="Port of a second listener for health checks, used only with SEPERATE_HEALTH_ENDPOINT=true.",
+        help="Port of a second listener for health checks, used only with SEPERATE_HEALTH_ENDPOINT=true. 0 takes a "
+        "free one.",
         default=5000,
-        allowed="a whole number from 1 to 65535",
-        minimum=1,
+        allowed="a whole number from 0 to 65535 (0 takes a free port)",
+        minimum=0,
         maximum=65535,
         flag="--health_port",
         metavar="PORT",
@@ -545,12 +563,13 @@ SETTINGS: tuple[Setting, ...] = (
         kind=LOG_LEVEL,
         help="Lowest level that the server's loggers write.",
         default="INFO",
-        allowed="DEBUG, INFO, WARNING, ERROR or CRITICAL, or a whole number, 0 or more",
+        allowed="DEBUG, INFO, WARNING, ERROR or CRITICAL, or a number such as 20",
         environment="AZUREML_LOG_LEVEL",
         any_case=True,
         config_key="AZUREML_LOG_LEVEL",
-        note="At DEBUG the log also says why an input was refused (400, 415). A logging.json of your own decides "
-        "alone.",
+        note="At DEBUG the log also says why an input was refused (400, 415). Other common words (TRACE, Information, "
+        "verbose, NOTSET) and numbers mean the nearest level; any other text means the default, with a warning. A "
+        "logging.json of your own decides alone.",
     ),
     Setting(
         name="debug_port",
@@ -558,8 +577,8 @@ SETTINGS: tuple[Setting, ...] = (
         kind=INTEGER,
         help="Port on this machine where a debugger waits for debugpy to connect before the script is loaded.",
         default_text="none",
-        allowed="a whole number from 1 to 65535",
-        minimum=1,
+        allowed="a whole number from 0 to 65535 (0 means no debugger)",
+        minimum=0,
         maximum=65535,
         environment="AZUREML_DEBUG_PORT",
         any_case=True,

@@ -40,15 +40,12 @@ LOG_PATIENCE = 1.0
 _SERVING, _DRAINING, _STOPPING = "serving", "draining", "stopping"
 
 
-def run(settings: Settings) -> NoReturn:
-    """Open the listeners, load the script and serve until the server stops; ends the process with its exit code.
-
-    Raises ListenError before anything is started.
-    """
+def run(settings: Settings, clients: list[socket.socket]) -> NoReturn:
+    """Load the script and serve on these listeners until the server stops; ends the process with its exit code."""
     # A reader of the log may be slow or gone: no thread may wait for that for long.
     if sys.platform != "win32" and log_config.find_user_config(settings) is None:
         stdio.take_over_log(_logger).patience = LOG_PATIENCE
-    clients = listeners.open_all(settings)
+    listeners.announce(settings)
     supervisor = _Supervisor(settings, clients)
     supervisor.catch_signals()
     supervisor.start()
@@ -247,7 +244,7 @@ class _Supervisor:
             self._stop(EXIT_CANNOT_START)
             return
         self._prepared = prepared
-        _logger.info("Scoring timeout is set to %s", self._settings.scoring_timeout_ms)
+        worker.log_scoring_timeout(self._settings)
         self._fill_up()
 
     def _fill_up(self) -> None:

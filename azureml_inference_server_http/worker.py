@@ -63,10 +63,19 @@ def _serve(settings: Settings, socket_path: str, supervisor: int, prepared: Prep
     if prepared is None:
         return EXIT_CANNOT_START
     script, swagger = prepared
-    _logger.info("Scoring timeout is set to %s", settings.scoring_timeout_ms)
+    log_scoring_timeout(settings)
     _logger.info("Worker with pid %d ready for serving traffic", os.getpid())
     _core.work(settings, front=socket_path, worker=os.getpid(), script=script, swagger=swagger, retiring=retirement)
     return EXIT_OK
+
+
+def log_scoring_timeout(settings: Settings) -> None:
+    """Log the limit of one run() that is in force (contract section 2, item 13)."""
+    milliseconds, seconds = settings.scoring_timeout_ms, settings.worker_timeout
+    remark = "" if milliseconds else " (no limit)"
+    if seconds and (seconds * 1000 < milliseconds or not milliseconds):
+        remark = f" (WORKER_TIMEOUT, {seconds} s, is shorter)"
+    _logger.info("Scoring timeout is set to %d ms%s", milliseconds, remark)
 
 
 class Prepared(NamedTuple):

@@ -39,7 +39,9 @@ reach the environment of the script. It may have the settings that have a file k
 
 Whole numbers may have a sign, blanks around them, underscores between digits and, except in options, a fraction of
 zeros (`500.0`). True or false is one of `true`, `yes`, `on`, `1`, `t`, `y` or `false`, `no`, `off`, `0`, `f`, `n` in
-any case, unless a row says otherwise. `null` in the configuration file counts as absent.
+any case, unless a row says otherwise. `null` in the configuration file counts as absent. So does a blank value, in the
+environment or the file, of any setting that is not free text or a path: `WORKER_COUNT=` in a compose file means the
+default.
 
 Variables marked † are found in any case (`scoring_timeout_ms`).
 """

@@ -340,7 +340,7 @@ def test_the_log_of_a_start_is_in_order(start):
         (worker, "azmlinfsrv.print", "two"),
         (worker, "azmlinfsrv.user_script", "Users's init has completed successfully"),
         (worker, "azmlinfsrv.swagger", "Swaggers are prepared for the following versions: [2, 3, 3.1]."),
-        (worker, "azmlinfsrv", "Scoring timeout is set to 3600000"),
+        (worker, "azmlinfsrv", "Scoring timeout is set to 3600000 ms (WORKER_TIMEOUT, 300 s, is shorter)"),
         (worker, "azmlinfsrv", f"Worker with pid {worker} ready for serving traffic"),
     ]
     found = [(record.pid, record.logger, record.message) for record in server.records(level="I")]

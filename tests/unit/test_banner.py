@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ Entry Script Name: None
 Model Directory: None
 Config File: None
 Worker Count: 1
-Worker Timeout (seconds): None
+Worker Timeout (seconds): 300
 Server Port: 5001
 Health Port: 5001
 Application Insights Enabled: false
@@ -84,7 +85,7 @@ Entry Script Name: /nonexistent/s.py
 Model Directory: m
 Config File: /nonexistent/c.json
 Worker Count: 3
-Worker Timeout (seconds):  70
+Worker Timeout (seconds): 70
 Server Port: 6001
 Health Port: 5000
 Application Insights Enabled: true
@@ -100,6 +101,18 @@ Liveness Probe: GET   127.0.0.1:5000/
 Score:          POST  127.0.0.1:6001/score
 """
     )
+
+
+def test_values_of_the_configuration_file_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"AZUREML_ENTRY_SCRIPT": "s.py", "AZUREML_MODEL_DIR": "m"}')
+    settings = load(RawSettings({}, {}, str(tmp_path)))
+    shown = banner.lines(settings, exported_environment(settings))
+    assert "Entry Script Name: s.py" in shown
+    assert "Model Directory: m" in shown
+
+
+def test_no_limit_is_shown_as_such() -> None:
+    assert "Worker Timeout (seconds): 0 (no limit)" in banner.lines(*resolve({"WORKER_TIMEOUT": "0"}))
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,10 @@ class LogConfigError(Exception):
     """Stands for the one of log_config."""
 
 
+class ListenError(Exception):
+    """Stands for the one of listeners."""
+
+
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Start]:
     """Run the command in an empty folder and environment, with log lines as ``L logger - message`` on stdout."""
@@ -75,20 +79,26 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         logger.setLevel("INFO")
         logger.info("Loaded logging config from here")
 
-    def process_run(settings: Settings) -> int:
+    def open_all(settings: Settings) -> tuple[Settings, list[Any]]:
+        return settings._replace(port=settings.port or 54321), []
+
+    def process_run(settings: Settings, clients: list[Any]) -> int:
         started.append(settings)
         print("processes start", os.environ.get("SERVER_PORT"))
         return 42
 
-    def threads_run(settings: Settings) -> int:
+    def threads_run(settings: Settings, clients: list[Any]) -> int:
         started.append(settings)
         print("threads start")
         return 43
 
     log_config, process, threads = ModuleType("log_config"), ModuleType("process"), ModuleType("threads")
+    listeners = ModuleType("listeners")
+    listeners.open_all, listeners.ListenError = open_all, ListenError  # type: ignore[attr-defined]
     log_config.configure, log_config.LogConfigError = configure, LogConfigError  # type: ignore[attr-defined]
     process.run, threads.run = process_run, threads_run  # type: ignore[attr-defined]
-    for name, module in (("log_config", log_config), ("process", process), ("threads", threads)):
+    for module in (log_config, process, threads, listeners):
+        name = module.__name__
         monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", module)
         monkeypatch.setattr(package, name, module, raising=False)
 
@@ -157,18 +167,18 @@ def assert_usage_error(outcome: Outcome, text: str) -> None:
     assert outcome.settings is None
 
 
-PORTS = "(it must be a whole number from 1 to 65535)"
+PORTS = "(it must be a whole number from 0 to 65535 (0 takes a free port))"
 COUNTS = "(it must be a whole number, 1 or more, at most 1000000000)"
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--port", "0"], f"argument --port: invalid validate_port value: '0' {PORTS}"),
+        (["--port=-1"], f"argument --port: invalid validate_port value: '-1' {PORTS}"),
         (["--port", "65536"], f"argument --port: invalid validate_port value: '65536' {PORTS}"),
         (["--port=x"], f"argument --port: invalid validate_port value: 'x' {PORTS}"),
         (["--po", "7.0"], f"argument --port: invalid validate_port value: '7.0' {PORTS}"),
-        (["--health_port", "0"], f"argument --health_port: invalid validate_port value: '0' {PORTS}"),
+        (["--health_port=-1"], f"argument --health_port: invalid validate_port value: '-1' {PORTS}"),
         (["--worker_count", "abc"], f"argument --worker_count: invalid validate_worker_count value: 'abc' {COUNTS}"),
         (["--worker_count", "0"], f"argument --worker_count: invalid validate_worker_count value: '0' {COUNTS}"),
         (["--max_queue", "0"], f"argument --max_queue: invalid value: '0' {COUNTS}"),
@@ -276,17 +286,15 @@ def test_last_repeat_wins(start: Start) -> None:
 
 def test_wrong_settings_are_told_on_one_line_each(start: Start) -> None:
     Path("c.json").write_text('{"SCORING_TIMEOUT_MS": "soon"}')
-    outcome = start("--config_file", "c.json", WORKER_COUNT="", WORKER_TIMEOUT="-1", AZUREML_LOG_LEVEL="LOUD")
+    outcome = start("--config_file", "c.json", WORKER_COUNT="x", WORKER_TIMEOUT="-1", AZUREML_LOG_LEVEL="LOUD")
     assert (outcome.code, outcome.out, outcome.settings) == (1, "", None)
-    seconds = "a whole number of seconds, 0 or more (0 means no limit), at most 1000000000"
+    seconds = "a whole number of seconds, 0 or more (0 means no limit), at most 1000000000000000"
     assert outcome.err.splitlines() == [
-        f"azmlinfsrv: error: WORKER_COUNT='' is not allowed: {COUNTS[1:-1]} (environment variable WORKER_COUNT)",
+        f"azmlinfsrv: error: WORKER_COUNT='x' is not allowed: {COUNTS[1:-1]} (environment variable WORKER_COUNT)",
         f"azmlinfsrv: error: WORKER_TIMEOUT='-1' is not allowed: it must be {seconds} "
         "(environment variable WORKER_TIMEOUT)",
         'azmlinfsrv: error: SCORING_TIMEOUT_MS="soon" is not allowed: it must be a whole number of milliseconds, 0 or '
         f"more (0 means no limit), at most 1000000000000000 (key SCORING_TIMEOUT_MS in {os.path.realpath('c.json')})",
-        "azmlinfsrv: error: AZUREML_LOG_LEVEL='LOUD' is not allowed: it must be DEBUG, INFO, WARNING, ERROR or "
-        "CRITICAL, or a whole number, 0 or more (environment variable AZUREML_LOG_LEVEL)",
     ]
 
 
@@ -379,6 +387,24 @@ def test_order_of_a_start(start: Start) -> None:
     assert out.count("Azure ML Inferencing HTTP server") == 1
 
 
+def test_a_port_that_was_taken_in_place_of_0_is_the_one_everybody_sees(start: Start) -> None:
+    outcome = start("--entry_script", "s.py", "--port", "0")
+    assert outcome.settings is not None
+    assert outcome.settings.port == 54321
+    assert "Server Port: 54321\n" in outcome.out
+    assert "Score:          POST  127.0.0.1:54321/score\n" in outcome.out
+    assert "processes start 54321" in outcome.out
+
+
+def test_a_listener_that_cannot_be_opened_is_told_on_one_line(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(settings: Settings) -> None:
+        raise ListenError("port 1 is in use")
+
+    monkeypatch.setattr(sys.modules[f"{package.__name__}.listeners"], "open_all", fail)
+    outcome = start("--entry_script", "s.py")
+    assert (outcome.code, outcome.err) == (1, "azmlinfsrv: error: port 1 is in use\n")
+
+
 def test_threads_take_over_where_they_are_asked_for(start: Start) -> None:
     outcome = start("--entry_script", "s.py", "--worker_class", "thread")
     assert (outcome.code, outcome.out.splitlines()[-1]) == (43, "threads start")
@@ -460,7 +486,7 @@ def test_with_the_real_logging_config() -> None:
 import os, sys, types
 import {package.__name__} as package
 process = types.ModuleType("process")
-process.run = lambda settings: print("pid", os.getpid()) or 0
+process.run = lambda settings, clients: print("pid", os.getpid()) or 0
 package.process = sys.modules["{package.__name__}.process"] = process
 from {package.__name__} import cli
 sys.exit(cli.main(["--entry_script", "s.py", "--model_dir", "m"]))

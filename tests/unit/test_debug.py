@@ -28,8 +28,9 @@ def debugpy(monkeypatch):
     return fake
 
 
-def test_nothing_happens_without_a_port(debugpy, capsys):
-    debug.connect(SimpleNamespace(debug_port=None))
+@pytest.mark.parametrize("port", [None, 0])
+def test_nothing_happens_without_a_port(debugpy, capsys, port):
+    debug.connect(SimpleNamespace(debug_port=port))
     assert debugpy.calls == []
     assert capsys.readouterr().out == ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 
@@ -56,6 +56,14 @@ def test_a_host_that_does_not_exist_is_named(monkeypatch):
         listeners._listen("nowhere", 1234)
 
 
+@pytest.mark.parametrize("host", ["h" * 300, "h" * 64, "a..b", "a\0b", "\udcff"])
+def test_a_host_that_is_no_name_at_all_is_a_message(host):
+    with pytest.raises(listeners.ListenError, match=r"^--host .*: .*\. Give --host an address") as refused:
+        listeners._listen(host, 1234)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 250
+
+
 @pytest.mark.parametrize(
     ("number", "text"),
     [
@@ -67,23 +75,34 @@ def test_other_reasons_are_named(number, text):
     assert listeners._why_not("h", 80, OSError(number, os.strerror(number))) == text
 
 
-def settings(**changed):
-    return SimpleNamespace(**{"host": "127.0.0.1", "port": 0, "health_port": 0, "separate_health": False, **changed})
+class Settings(NamedTuple):
+    host: str = "127.0.0.1"
+    port: int = 0
+    health_port: int = 0
+    separate_health: bool = False
 
 
 def test_one_listener_unless_health_is_separate(records):
-    (listener,) = listeners.open_all(settings())
-    listener.close()
-    assert records()[-1] == ("INFO", f"Listening at: http://127.0.0.1:0 ({os.getpid()})")
+    settings, (listener,) = listeners.open_all(Settings())
+    with listener:
+        port = listener.getsockname()[1]
+    assert port != 0
+    assert (settings.port, settings.health_port) == (port, port)
+    listeners.announce(settings)
+    assert records()[-1] == ("INFO", f"Listening at: http://127.0.0.1:{port} ({os.getpid()})")
 
 
-def test_the_health_listener_comes_first(taken):
+def test_the_health_listener_comes_first(records, taken):
     with pytest.raises(listeners.ListenError, match=f"port {taken} "):
-        listeners.open_all(settings(separate_health=True, health_port=taken))
-    both = listeners.open_all(settings(separate_health=True))
-    assert len(both) == 2
-    for listener in both:
-        listener.close()
+        listeners.open_all(Settings(separate_health=True, health_port=taken))
+    settings, (health, main) = listeners.open_all(Settings(separate_health=True))
+    with health, main:
+        ports = (health.getsockname()[1], main.getsockname()[1])
+    assert ports == (settings.health_port, settings.port)
+    assert 0 not in ports
+    listeners.announce(settings)
+    urls = ",".join(f"http://127.0.0.1:{port}" for port in ports)
+    assert records()[-1] == ("INFO", f"Listening at: {urls} ({os.getpid()})")
 
 
 def test_ipv6_hosts_are_shown_in_brackets():

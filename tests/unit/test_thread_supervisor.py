@@ -28,7 +28,9 @@ def supervisor(monkeypatch):
         let_go.wait(20)
 
     monkeypatch.setattr(threads._Supervisor, "_work", work)
-    made = threads._Supervisor(SimpleNamespace(worker_count=2, graceful_timeout=30, scoring_timeout_ms=1), [])
+    made = threads._Supervisor(
+        SimpleNamespace(worker_count=2, graceful_timeout=30, scoring_timeout_ms=1, worker_timeout=0), []
+    )
     made.script_loaded(object())
     yield made
     let_go.set()
