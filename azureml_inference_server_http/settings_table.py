@@ -495,6 +495,8 @@ SETTINGS: tuple[Setting, ...] = (
         original=False,
         environment="AZMLINFSRV_KEEP_ALIVE",
         config_key="AZMLINFSRV_KEEP_ALIVE",
+        note="Only `/score` keeps connections open unasked. Health, `/swagger.json` and errors such as 404 close "
+        "theirs, unless the client sends `Connection: keep-alive`.",
     ),
     Setting(
         name="worker_class",

@@ -34,6 +34,8 @@ TIED_TO_US = (
     "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, 9); signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "signal.signal(signal.SIGQUIT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
 )
+# Headers of a client that asks for another request on its connection: only /score keeps connections open unasked.
+KEPT = {"Connection": "keep-alive"}
 # Seconds that anything may take on a loaded machine; nothing is expected to need them.
 PATIENCE = 20.0
 

@@ -13,7 +13,7 @@ use std::{
 use actix_web::{
     body::{BodySize, MessageBody as _},
     http::{
-        header::{HeaderName, CONTENT_TYPE, EXPECT, UPGRADE},
+        header::{HeaderMap, HeaderName, CONNECTION, CONTENT_TYPE, EXPECT, UPGRADE},
         Method, Version,
     },
     HttpRequest, HttpResponse,
@@ -94,9 +94,8 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
     if front.is_draining() {
         connection.end();
     }
-    // An offered upgrade is declined by answering over HTTP/1.1; the connection is not kept, so that nobody mistakes what
-    // follows for the other protocol.
-    if request.headers().contains_key(UPGRADE) {
+    let route = Route::of(request.uri().path());
+    if !keeps_connection(route, request.headers()) {
         connection.close_after_reply();
     }
     let (ids, id_error) = RequestIds::read(request.headers(), ids::new_uuid);
@@ -115,7 +114,7 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
     if request.uri().path().is_empty() {
         return refuse_unrouted(&context, &request, &RequestError::Target);
     }
-    let Some(route) = Route::of(request.uri().path()) else {
+    let Some(route) = route else {
         return refuse_unrouted(&context, &request, &RequestError::NotFound);
     };
     if !route.accepts(request.method()) {
@@ -148,6 +147,23 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
         Route::Health => health(&front, &context, "Healthy", false),
         Route::Ready => health(&front, &context, "Ready", true),
     }
+}
+
+/// True if the connection stays open after the reply, as far as the route decides.
+///
+/// The published server closes every connection after its reply, so a probe may read to the end of the stream without asking
+/// for that end (contract section 5). Only `/score` keeps connections open unasked, because scoring clients gain from it.
+///
+/// The front declines an offered upgrade by answering over HTTP/1.1, and closes the connection: the client must not take
+/// what follows for the other protocol.
+fn keeps_connection(route: Option<Route>, headers: &HeaderMap) -> bool {
+    !headers.contains_key(UPGRADE) && (route == Some(Route::Score) || asks_to_keep_alive(headers))
+}
+
+/// True if the client sent the connection option `keep-alive` (RFC 9112 section 9.3).
+fn asks_to_keep_alive(headers: &HeaderMap) -> bool {
+    let mut options = headers.get_all(CONNECTION).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"keep-alive"))
 }
 
 fn warn_of_deprecation(log: &mut RequestLog) {
@@ -395,9 +411,12 @@ fn fields_as_sent(request: &HttpRequest) -> Vec<Field> {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::Method;
+    use actix_web::http::{
+        header::{HeaderMap, HeaderValue, CONNECTION, UPGRADE},
+        Method,
+    };
 
-    use super::Route;
+    use super::{keeps_connection, Route};
 
     #[test]
     fn paths_of_contract_section_5() {
@@ -420,6 +439,27 @@ mod tests {
         ] {
             assert_eq!(Route::of(path), route, "{path}");
         }
+    }
+
+    #[test]
+    fn only_score_keeps_connections_unless_the_client_asks() {
+        let all = [None, Some(Route::Health), Some(Route::Live), Some(Route::Ready), Some(Route::Swagger)];
+        let keeps = |route, options: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in options {
+                headers.append(CONNECTION, HeaderValue::from_static(value));
+            }
+            keeps_connection(route, &headers)
+        };
+        for route in all {
+            assert!(!keeps(route, &[]) && !keeps(route, &["close"]) && !keeps(route, &["x-keep-alive"]), "{route:?}");
+            assert!(keeps(route, &["Keep-Alive"]) && keeps(route, &["te", "a, keep-alive"]), "{route:?}");
+        }
+        assert!(keeps(Some(Route::Score), &[]));
+        let mut headers = HeaderMap::new();
+        headers.insert(UPGRADE, HeaderValue::from_static("h2c"));
+        headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+        assert!(!keeps_connection(Some(Route::Score), &headers));
     }
 
     #[test]

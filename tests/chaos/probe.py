@@ -13,7 +13,7 @@ import threading
 import time
 
 EVERY = 0.05
-REQUEST = b"GET / HTTP/1.1\r\nHost: probe\r\n\r\n"
+REQUEST = b"GET / HTTP/1.1\r\nHost: probe\r\nConnection: keep-alive\r\n\r\n"
 
 
 def ask(connection: socket.socket) -> int:

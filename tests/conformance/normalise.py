@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from conformance.client import Reply
 
-# Framing and identity of the server itself: one closes every connection, the other keeps it; the clock moves.
+# Framing and identity of the server itself: one closes every connection, the other not all; the clock moves.
 DROPPED_HEADERS = {"connection", "date", "keep-alive", "server"}
 # Records about the process tree. Each server has its own; the contract compares none of them.
 DROPPED_LOGGERS = ("gunicorn.",)

@@ -8,7 +8,7 @@ import socket
 import threading
 
 import pytest
-from harness import eventually, is_running, request
+from harness import KEPT, eventually, is_running, request
 
 
 def test_new_connections_are_never_refused_while_fronts_die(start):
@@ -87,7 +87,7 @@ def test_idle_connections_of_a_dead_front_are_closed(start):
     server = start("echo.py")
     connections = [server.connect() for _ in range(5)]
     for connection in connections:
-        assert connection.exchange("GET", "/").status == 200
+        assert connection.exchange("GET", "/", headers=KEPT).status == 200
     os.kill(server.front(), signal.SIGKILL)
     for connection in connections:
         try:

@@ -8,9 +8,10 @@ import statistics
 import time
 
 import pytest
-from harness import eventually, request
+from harness import KEPT, eventually, request
 
 HTML = "text/html; charset=utf-8"
+READING = ("GET", "HEAD", "OPTIONS")
 
 
 def assert_not_ready(response):
@@ -34,7 +35,7 @@ def test_healthy(shared, target):
 
 def test_head_has_the_length_of_the_answer(shared):
     with shared("echo.py").connect() as connection:
-        response = connection.exchange("HEAD", "/")
+        response = connection.exchange("HEAD", "/", headers=KEPT)
         assert (response.status, response["content-length"], response["content-type"]) == (200, "7", HTML)
         assert connection.exchange("GET", "/").body == b"Healthy"
 
@@ -61,6 +62,47 @@ def test_live_and_ready(shared, target):
     response = shared("echo.py").get(target)
     assert (response.status, response["content-type"]) == (200, HTML)
     assert response.body
+
+
+# Every reply but those of /score, errors and refusals included: (method, target, status).
+CLOSING = [
+    *((method, target, 200) for target in ("/", "/livez", "/readyz", "/swagger.json") for method in READING),
+    *(("POST", target, 405) for target in ("/", "/livez", "/readyz", "/swagger.json")),
+    ("GET", "/nowhere", 404),
+    ("POST", "/nowhere", 404),
+]
+
+
+@pytest.mark.any_worker_class
+@pytest.mark.parametrize(("method", "target", "status"), CLOSING)
+def test_a_client_may_read_to_the_end_of_the_stream(shared, method, target, status):
+    """As with 1.5.1: a probe written in shell does not ask for the end of the connection, and waits for it."""
+    with shared("echo.py").connect() as connection:
+        response = connection.exchange(method, target)
+        assert (response.status, response["connection"].lower()) == (status, "close")
+        connection.assert_closed()
+
+
+@pytest.mark.any_worker_class
+@pytest.mark.parametrize("option", ["keep-alive", "Keep-Alive", "te, Keep-Alive"])
+@pytest.mark.parametrize(("method", "target", "status"), CLOSING)
+def test_a_client_that_asks_for_it_keeps_its_connection(shared, method, target, status, option):
+    with shared("echo.py").connect() as connection:
+        for _ in range(2):
+            response = connection.exchange(method, target, headers={"Connection": option})
+            assert (response.status, response["connection"]) == (status, None)
+        assert connection.exchange("POST", "/score", b"x").json() == "x"
+        assert connection.exchange("POST", "/score", b"y").json() == "y"
+
+
+def test_a_client_may_read_to_the_end_of_the_stream_while_the_server_starts(start):
+    server = start("init_waits.py", ready=False)
+    eventually((server.folder / "waiting").exists, "init() runs")
+    for target in ("/", "/readyz"):
+        with server.connect() as connection:
+            assert_not_ready(connection.exchange("GET", target))
+            connection.assert_closed()
+    (server.folder / "go").touch()
 
 
 def test_health_requests_are_not_logged(start):
@@ -112,7 +154,7 @@ def assert_fast(server, target, status=200, port=None):
     with server.connect(port) as connection:
         for _ in range(21):
             began = time.perf_counter()
-            assert connection.exchange("GET", target).status == status
+            assert connection.exchange("GET", target, headers=KEPT).status == status
             times.append(time.perf_counter() - began)
     assert statistics.median(times) < 0.01
 

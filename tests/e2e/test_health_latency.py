@@ -14,7 +14,7 @@ import subprocess
 import time
 
 import pytest
-from harness import eventually, request
+from harness import KEPT, eventually, request
 
 ATTEMPTS = 3
 # Where in the sorted times, and how many seconds the answer there may take.
@@ -33,7 +33,7 @@ def measure(server, status):
         for _ in range(150):
             for target in ("/", "/readyz"):
                 began = time.perf_counter()
-                assert connection.exchange("GET", target).status == status
+                assert connection.exchange("GET", target, headers=KEPT).status == status
                 answers.append(time.perf_counter() - began)
             began = time.perf_counter()
             echo.stdin.write(b"x")
@@ -113,7 +113,9 @@ def changes(server, connection):
     def seconds_until(status):
         began = time.monotonic()
         eventually(
-            lambda: all(connection.exchange("GET", target).status == status for target in ("/", "/readyz")),
+            lambda: all(
+                connection.exchange("GET", target, headers=KEPT).status == status for target in ("/", "/readyz")
+            ),
             f"both routes say {status}",
         )
         return time.monotonic() - began
@@ -122,7 +124,7 @@ def changes(server, connection):
     (server.folder / "go").unlink()
     os.kill(server.workers()[0], signal.SIGKILL)
     dead = seconds_until(503)
-    assert connection.exchange("GET", "/livez").status == 200
+    assert connection.exchange("GET", "/livez", headers=KEPT).status == 200
     (server.folder / "go").touch()
     eventually(lambda: len(server.ready_pids()) > started, "a successor is ready")
     ready = seconds_until(200)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from harness import request
+from harness import KEPT, request
 
 
 def assert_refused(connection, response, status, *words):
@@ -38,9 +38,9 @@ def test_a_client_may_close(shared):
 
 def test_pipelined_requests_are_answered_in_order(shared):
     sent = [request("POST", "/score", b"%d" % number) for number in range(20)]
-    sent[5] = request("GET", "/")
-    sent[10] = request("GET", "/nowhere")
-    sent[15] = request("HEAD", "/")
+    sent[5] = request("GET", "/", headers=KEPT)
+    sent[10] = request("GET", "/nowhere", headers=KEPT)
+    sent[15] = request("HEAD", "/", headers=KEPT)
     with shared("echo.py").connect() as connection:
         connection.send(b"".join(sent))
         answers = [connection.read("HEAD" if number == 15 else "POST") for number in range(20)]
@@ -137,7 +137,7 @@ def test_http_1_0_may_keep_alive(shared):
 def test_an_error_with_an_unread_body_does_not_confuse_the_connection(shared, target, method):
     with shared("echo.py").connect() as connection:
         smuggled = request("GET", "/smuggled")
-        response = connection.exchange(method, target, smuggled * 100)
+        response = connection.exchange(method, target, smuggled * 100, KEPT)
         assert response.status in (404, 405)
         if response["connection"] == "close":
             connection.assert_closed()
@@ -312,7 +312,7 @@ def test_http_1_0_expects_nothing(shared):
 def test_what_is_not_http_is_refused_in_json(shared, first, sent, status, word):
     with shared("echo.py").connect() as connection:
         if not first:
-            assert connection.exchange("GET", "/").body == b"Healthy"
+            assert connection.exchange("GET", "/", headers=KEPT).body == b"Healthy"
         assert_refused(connection, connection.send(sent).read(), status, word)
 
 
@@ -327,7 +327,9 @@ def test_what_is_not_http_is_refused_in_json(shared, first, sent, status, word):
     ],
     ids=lambda value: repr(value)[:60] if isinstance(value, bytes) else None,
 )
-@pytest.mark.parametrize("good", [request("GET", "/"), request("POST", "/score", b"x")], ids=["health", "score"])
+@pytest.mark.parametrize(
+    "good", [request("GET", "/", headers=KEPT), request("POST", "/score", b"x")], ids=["health", "score"]
+)
 def test_what_is_not_http_is_refused_behind_a_pipelined_request(shared, good, sent, status):
     with shared("echo.py").connect() as connection:
         connection.send(good + sent)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import SCRIPTS, Port, eventually, is_running, request
+from harness import KEPT, SCRIPTS, Port, eventually, is_running, request
 
 import azureml_inference_server_http as package
 
@@ -45,7 +45,7 @@ def test_term_finishes_what_runs_and_what_waits(start):
     server = start("wait.py")
     first, second = running(server, "a"), server.connect().send(request("POST", "/score", b"b"))
     idle = server.connect()
-    assert idle.exchange("GET", "/").status == 200
+    assert idle.exchange("GET", "/", headers=KEPT).status == 200
     server.signal(signal.SIGTERM)
     idle.assert_closed()
     assert server.process.poll() is None
@@ -102,7 +102,7 @@ def test_methods_that_wait_for_the_script_wait_no_longer_than_others(start):
 def test_term_ends_an_idle_server_quickly(start):
     server = start("echo.py", "--worker_count", "2")
     with server.connect() as idle:
-        assert idle.exchange("GET", "/").status == 200
+        assert idle.exchange("GET", "/", headers=KEPT).status == 200
         began = time.monotonic()
         server.signal(signal.SIGTERM)
         assert server.wait_for_exit() == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from harness import eventually, request
+from harness import KEPT, eventually, request
 
 # Of --client_timeout, --keep_alive and --queue_timeout here, in seconds; and a pause that each of them survives.
 LIMIT, PAUSE = "0.4", 0.15
@@ -22,11 +22,11 @@ def assert_cut(connection, status):
 def test_a_request_head_has_to_arrive_in_time(shared, sent, first):
     with shared("echo.py", "--client_timeout", LIMIT).connect() as connection:
         if not first:
-            assert connection.exchange("GET", "/").status == 200
+            assert connection.exchange("GET", "/", headers=KEPT).status == 200
             if not sent:
                 # An idle connection is not a late one.
                 assert connection.is_silent(1)
-                assert connection.exchange("GET", "/").status == 200
+                assert connection.exchange("GET", "/", headers=KEPT).status == 200
                 return
         connection.send(sent)
         assert_cut(connection, 408)
@@ -72,7 +72,7 @@ def test_an_idle_connection_is_closed_after_a_while(shared):
     # Its clock ticks every half second.
     with shared("echo.py", "--keep_alive", "1").connect() as connection:
         for _ in range(10):
-            assert connection.exchange("GET", "/").status == 200
+            assert connection.exchange("GET", "/", headers=KEPT).status == 200
             assert connection.is_silent(PAUSE)
         connection.assert_closed()
 

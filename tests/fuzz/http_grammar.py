@@ -68,6 +68,7 @@ def _all_right(random: Random) -> Case:
     for number in range(count):
         sent, answer = _right(random)
         if number == last:
+            sent = sent.replace(b"\r\nConnection: keep-alive", b"", 1)
             sent = sent.replace(b"Host: a", b"Host: a\r\nConnection: close", 1)
         requests.append(sent)
         if last is None or number <= last:
@@ -83,6 +84,9 @@ def _right(random: Random) -> tuple[bytes, tuple[int, bytes]]:
     body, answer = text.encode(), f'"{text}"'.encode()
     fields = [b"Host: a", *(b"X-%d: %d" % (number, number) for number in range(random.choice([0, 1, 20])))]
     kind = random.randrange(5)
+    if kind < 2:
+        # Only /score keeps connections open unasked.
+        fields.append(b"Connection: keep-alive")
     if kind == 0:
         return b"GET / HTTP/1.1\r\n" + b"\r\n".join([*fields, b"", b""]), (200, b"Healthy")
     if kind == 1:
