@@ -63,7 +63,8 @@ mod _core {
             std::net::TcpListener::set_nonblocking(client, true)?;
         }
         sockets.supervisor.set_nonblocking(true)?;
-        if matches!(sockets.workers, front::Workers::Socket(_)) {
+        // With worker threads (the hub), the script runs in this process too and may count on the allocator's defaults.
+        if !matches!(sockets.workers, front::Workers::Hub(_)) {
             allocator::keep_large_blocks();
         }
         let drain = logging::install(py, level_filter(log_level), log_to_python)?;

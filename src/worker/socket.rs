@@ -327,6 +327,9 @@ fn open(py: Python<'_>, path: &Path, hello: &mut Hello, life: &Life) -> PyResult
         match py.detach(|| UnixStream::connect(path)) {
             Ok(stream) => {
                 if let Some(welcome) = await_welcome(py, &stream, life)? {
+                    // Only Linux shares bodies. Elsewhere the welcome just says that the front has accepted this worker.
+                    #[cfg(not(target_os = "linux"))]
+                    let _ = welcome;
                     let connection = Connection {
                         stream,
                         claims: new_claims(path, hello),
