@@ -54,6 +54,20 @@ def warn_of_later_results(run: Any) -> None:
         )
 
 
+def warn_of_later_init(init: Any) -> None:
+    """The same for init(): its code does not run, so the model is not loaded."""
+    if inspect.iscoroutinefunction(init):
+        _logger.warning(
+            "init() is async, but it is called, not awaited, so none of its code will run. Rename it, and write a "
+            "plain init() that passes the coroutine to asyncio.run()."
+        )
+    elif inspect.isgeneratorfunction(init) or inspect.isasyncgenfunction(init):
+        _logger.warning(
+            "init() is a generator function, as it contains yield, so none of its code will run. Write it without "
+            "yield."
+        )
+
+
 def log_model_folder(folder: str | None) -> None:
     """The tree under AZUREML_MODEL_DIR, one record a line: the usual reason for a failing init() shows in it."""
     if not folder or not os.path.isdir(folder):

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 import azureml_inference_server_http as package
 
+from . import import_path, stdio
 from . import settings_table as table
-from . import stdio
 from .config_file import ConfigFile, ConfigFileError
 from .settings import (
     DEFAULT,
@@ -88,7 +88,7 @@ def _start(raw: RawSettings, settings: Settings) -> int:
     """Logging, checks, banner, environment, processes: the order of contract section 2."""
     import logging
 
-    if not _configure_logging(settings):
+    if not _configure_logging(raw, settings):
         return EXIT_CANNOT_START
     logger = logging.getLogger(LOGGER_NAME)
     if not (raw.flags.get("entry_script") or raw.flags.get("config_file")):
@@ -145,12 +145,14 @@ def _serve(settings: Settings, clients: list[socket.socket]) -> int:
     return process.run(settings, clients)
 
 
-def _configure_logging(settings: Settings) -> bool:
+def _configure_logging(raw: RawSettings, settings: Settings) -> bool:
     """Apply logging.json. False when that fails, which has been logged."""
     import logging
 
     from . import log_config
 
+    # A logging.json may name classes in the modules that the script can import.
+    import_path.extend(settings, raw.folder)
     try:
         log_config.configure(settings)
     except log_config.LogConfigError as error:
@@ -171,7 +173,7 @@ def _refuse_file(raw: RawSettings, error: ConfigFileError) -> int:
     import logging
 
     try:
-        _configure_logging(resolve(raw, ConfigFile(None, {}, ())))
+        _configure_logging(raw, resolve(raw, ConfigFile(None, {}, ())))
     except SettingsError as others:
         _refuse(others.lines)
     logging.getLogger(LOGGER_NAME).critical("Invalid config file!: %s", error)

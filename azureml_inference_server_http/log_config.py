@@ -2,7 +2,8 @@
 
 Owns the classes that a user's ``logging.json`` may name by dotted path (``AMLLogFormatter``, ``RootAccessFilter``),
 so those names are public. Does not own what is logged. ``configure`` runs once in the launcher before anything is
-logged; forked children inherit the result. Rules: contract section 13.
+logged; forked children inherit the result. A user's file may name classes of the user's own, which then run in every
+process of the server. Rules: contract section 13.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import json
 import logging
 import logging.config
 import os
+import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -102,8 +104,7 @@ def configure(settings: Settings) -> str:
     if path is None:
         logger.setLevel(settings.log_level)
     else:
-        _apply(path)
-        _enable_own_loggers()
+        _apply_users(path)
     if not any(isinstance(existing, WorkerPidFilter) for existing in logger.filters):
         logger.addFilter(WorkerPidFilter())
     in_force = path or DEFAULT_CONFIG
@@ -123,6 +124,48 @@ def find_user_config(settings: Settings) -> str | None:
         folders.append(os.path.dirname(os.path.join(settings.app_root, settings.entry_script)))
     candidates = (os.path.join(folder, "logging.json") for folder in folders)
     return next((path for path in candidates if os.path.exists(path)), None)
+
+
+def _apply_users(path: str) -> None:
+    """Apply the user's file. If its handlers start threads, forked children apply it again, as threads do not survive a
+    fork."""
+    launcher, threads_before = os.getpid(), threading.active_count()
+    _apply_and_guard(path)
+    if threading.active_count() == threads_before or not hasattr(os, "register_at_fork"):
+        return
+
+    def apply_again() -> None:
+        # Not in the children of a worker: those had no such threads with 1.5.1 either.
+        if os.getppid() == launcher:
+            _apply_and_guard(path)
+
+    os.register_at_fork(after_in_child=apply_again)
+
+
+def _apply_and_guard(path: str) -> None:
+    _apply(path)
+    _enable_own_loggers()
+    for logger in (logging.getLogger(), *_own_loggers()):
+        if not isinstance(logger.filter, _Guarded):
+            logger.filter = _Guarded(logger.filter)  # type: ignore[method-assign]
+        for handler in logger.handlers:
+            if not isinstance(handler.handle, _Guarded):
+                handler.handle = _Guarded(handler.handle)  # type: ignore[method-assign]
+
+
+class _Guarded:
+    """A method of a logger or handler that may call the user's classes. If they raise, the record is lost and the
+    traceback is on stderr: they must not end the supervisor, the front or a worker."""
+
+    def __init__(self, method: Callable[[logging.LogRecord], Any]) -> None:
+        self._method = method
+
+    def __call__(self, record: logging.LogRecord) -> Any:
+        try:
+            return self._method(record)
+        except Exception:
+            logging.NullHandler().handleError(record)
+            return False
 
 
 def _apply(path: str) -> None:
@@ -157,7 +200,13 @@ def _read(path: str) -> dict[str, Any]:
 def _enable_own_loggers() -> None:
     # dictConfig disables every existing logger that the file does not name, unless the file says otherwise. For ours
     # that would silence the server's errors because a file only wanted to format the script's own loggers.
-    manager = logging.Logger.manager
-    for name, logger in list(manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger) and (name == LOGGER_NAME or name.startswith(LOGGER_NAME + ".")):
-            logger.disabled = False
+    for logger in _own_loggers():
+        logger.disabled = False
+
+
+def _own_loggers() -> list[logging.Logger]:
+    return [
+        logger
+        for name, logger in logging.Logger.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger) and (name == LOGGER_NAME or name.startswith(LOGGER_NAME + "."))
+    ]

@@ -1,9 +1,9 @@
 """The user's script: find, import, inspect, initialise, and tell what went wrong in it.
 
 Owns the rules for loading (contract section 4) and every log record about the script; a caller that gets a
-``ScriptLoadError`` has nothing left to log. Does not own how arguments are built (``inputs``) or results rendered
-(``outputs``); ``Script`` only offers them to the Rust worker loop, which calls one object. Runs in worker processes,
-on the main thread.
+``ScriptLoadError`` has nothing left to log. Does not own how run() is called (``signature``), how arguments are built
+(``inputs``) or results rendered (``outputs``); ``Script`` only offers them to the Rust worker loop, which calls one
+object. Runs in worker processes, on the main thread.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import inspect
 import logging
 import os
 import re
 import sys
 import traceback
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
-from . import advice, arrays, contrib_services, inputs, outputs
+from . import advice, arrays, contrib_services, import_path, inputs, lean_imports, outputs, signature
 from .server.user_script import (
     ScriptLoadError,
     UserScriptError,
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 MODULE_NAME = "entry_module"
 DEFAULT_MODULE = "main"
-HEADERS_PARAMETER = "request_headers"
 # Longest x-ms-run-error-location, in characters.
 MAX_LOCATION = 256
 
@@ -46,14 +44,6 @@ _IMPORTS_FLASK = re.compile(rb"\b(?:import|from)\b[^\n;#]*\bflask\b")
 _TRACEBACK = "Traceback (most recent call last):"
 _logger = logging.getLogger("azmlinfsrv")
 _script_logger = logging.getLogger("azmlinfsrv.user_script")
-
-
-class Call(NamedTuple):
-    """How run() is to be called, as read from its signature."""
-
-    mode: str  # "text", "schema" or "raw"
-    parameters: tuple[inspect.Parameter, ...]  # without request_headers, in signature order
-    pass_headers: bool
 
 
 class Script:
@@ -67,7 +57,7 @@ class Script:
     ``logs_requests``: whether the front sends the log lines of requests to ``log_request`` instead of writing them.
     """
 
-    def __init__(self, file: str, init: Any, run: Callable[..., Any], call: Call, settings: Settings) -> None:
+    def __init__(self, file: str, init: Any, run: Callable[..., Any], call: signature.Call, settings: Settings) -> None:
         self.file = file
         self.run = run
         self.mode = call.mode
@@ -225,7 +215,8 @@ def load(settings: Settings) -> Script:
     ScriptLoadError then.
     """
     contrib_services.install()
-    _extend_path(settings)
+    lean_imports.install()
+    import_path.extend(settings)
     try:
         module = _import_file(settings) if settings.entry_script else _import_main(settings)
         return _inspect(module, settings)
@@ -234,17 +225,26 @@ def load(settings: Settings) -> Script:
         raise
 
 
-def _extend_path(settings: Settings) -> None:
-    """App root and source directory go to the end of sys.path. The script's own folder is not added."""
-    folders = [settings.app_root]
-    if settings.source_directory:
-        folders.append(os.path.join(settings.app_root, settings.source_directory))
-    sys.path.extend(folder for folder in folders if folder not in sys.path)
+def load_again() -> None:
+    """Import the script in a process that its multiprocessing has started; see ``spawned/entry_module.py``.
+
+    That process has the environment of the worker, so the settings name the same script. Raises what the import raises.
+    """
+    from . import settings
+
+    resolved = settings.load(settings.RawSettings({}, os.environ, os.getcwd()))
+    contrib_services.install()
+    lean_imports.install()
+    _execute(_path(resolved))
+
+
+def _path(settings: Settings) -> str:
+    return os.path.abspath(os.path.join(settings.app_root, settings.entry_script or ""))
 
 
 def _import_file(settings: Settings) -> ModuleType:
-    """Import the entry script under the name ``entry_module``, which does not enter sys.modules."""
-    path = os.path.abspath(os.path.join(settings.app_root, settings.entry_script or ""))
+    """Import the entry script under the name ``entry_module``, after the records about a file that is missing."""
+    path = _path(settings)
     if not os.path.exists(path):
         _logger.error("No such file or directory.")
         _logger.error(
@@ -253,16 +253,34 @@ def _import_file(settings: Settings) -> ModuleType:
             path,
         )
     try:
-        spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
-        if os.path.isdir(path) or spec is None or spec.loader is None:
-            kind = "a folder" if os.path.isdir(path) else "not a Python file"
-            raise ImportError(f"The entry script {path} is {kind}. It has to be a file whose name ends in .py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        return _execute(path)
     except BaseException as exc:
         failure = _import_failed(exc)
         advice.log_neighbour(exc, path)
         raise failure from exc
+
+
+def _execute(path: str) -> ModuleType:
+    """Run a Python file as the module ``entry_module``.
+
+    The module is in ``sys.modules``, because pickle, multiprocessing and dataclasses look up functions and classes
+    there. A failure leaves the module of an earlier script in place.
+    """
+    spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
+    if os.path.isdir(path) or spec is None or spec.loader is None:
+        kind = "a folder" if os.path.isdir(path) else "not a Python file"
+        raise ImportError(f"The entry script {path} is {kind}. It has to be a file whose name ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    earlier = sys.modules.get(MODULE_NAME)
+    sys.modules[MODULE_NAME] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        if earlier is None:
+            sys.modules.pop(MODULE_NAME, None)
+        else:
+            sys.modules[MODULE_NAME] = earlier
+        raise
     return module
 
 
@@ -300,60 +318,11 @@ def _inspect(module: ModuleType, settings: Settings) -> Script:
     else:
         _script_logger.info("Found user script at %s", file)
         run = module.run
-    call = _inspect_run(run)
-    _log_call(call)
+    call = signature.read(run)
+    signature.log(call)
     advice.warn_of_later_results(run)
+    advice.warn_of_later_init(module.init)
     return Script(file, module.init, run, call, settings)
-
-
-def _inspect_run(run: Any) -> Call:
-    try:
-        parameters = tuple(inspect.signature(run).parameters.values())
-    except (TypeError, ValueError) as exc:
-        raise UserScriptError("run() has to be a function, or an object with a signature that can be called.") from (
-            exc.with_traceback(None)  # its frames are inspect's
-        )
-    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    if any(parameter.kind not in by_name for parameter in parameters):
-        raise UserScriptError("run() cannot accept positional-only arguments, *args, or **kwargs.")
-    if not parameters:
-        raise UserScriptError("run() needs to accept an argument for input data.")
-    arguments = tuple(parameter for parameter in parameters if parameter.name != HEADERS_PARAMETER)
-    if not arguments:
-        raise UserScriptError(f'run() needs to accept an argument other than "{HEADERS_PARAMETER}".')
-    raw, schema = _is_raw(), _is_schema_decorated(run)
-    if raw and schema:
-        raise UserScriptError("run() cannot be decorated with both @rawhttp and @input_schema")
-    mode = "raw" if raw else "schema" if schema else "text"
-    return Call(mode, arguments, len(arguments) < len(parameters))
-
-
-def _is_raw() -> bool:
-    """Only a script that imported the api module can have used @rawhttp, so nothing is imported to find out."""
-    aml_request = sys.modules.get("azureml_inference_server_http.api.aml_request")
-    return aml_request is not None and aml_request.raw_requested()
-
-
-def _is_schema_decorated(run: Any) -> bool:
-    schema_util = sys.modules.get("inference_schema.schema_util")
-    if schema_util is None:
-        return False
-    try:
-        return bool(schema_util.is_schema_decorated(run))
-    except ValueError:  # it looks into closures, and a cell may still be empty
-        return False
-
-
-def _log_call(call: Call) -> None:
-    if call.mode == "raw":
-        _script_logger.info("run() is decorated with @rawhttp. Server will invoke it with the flask request object.")
-    elif call.mode == "schema":
-        names = ", ".join(parameter.name for parameter in call.parameters)
-        _script_logger.info(
-            "run() is decorated with @input_schema. Server will invoke it with the following arguments: %s.", names
-        )
-    else:
-        _script_logger.info("run() is not decorated. Server will invoke it with the input in JSON string.")
 
 
 def _explain(failure: Exception, cause: BaseException) -> str:

@@ -350,6 +350,7 @@ class Server:
         its arguments; ``command`` is started in its place. Does not wait for anything; see ``wait_until_ready``.
         """
         for name, text in (files or {}).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
         self._ports = [Port(), Port()]
         self.port, self.health_port = (port.number for port in self._ports)

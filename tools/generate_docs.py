@@ -72,6 +72,10 @@ one shows what a script says by `logging.info()`, and what its libraries say, in
 }
 ```
 
+Formatters, filters and handlers may be classes of your own. They are imported like modules of the script: from
+`AML_APP_ROOT`, `AZUREML_SOURCE_DIRECTORY` or the current folder. They run in every process of the server, each of which
+writes its own lines. If one of them raises, the record is lost and the traceback is on standard error.
+
 `AMLLogFormatter` writes the time in UTC. Without `"disable_existing_loggers": false`, `dictConfig` turns off every
 logger that exists by then and is not named; the server's own stay on. A file that cannot be read, or that `dictConfig`
 refuses, stops the start with exit code 3 and a record that says why.

@@ -77,7 +77,7 @@ def test_a_script_error_is_logged_with_its_traceback(start):
 
 
 def test_a_call_that_does_not_fit_run_has_no_place_but_a_name(shared):
-    server = shared("two_parameters.py")
+    server = shared("hidden_parameters.py")
     response = server.score("x")
     assert (response.status, response.json()) == (500, SCRIPT_ERROR)
     assert response["x-ms-run-error-location"] == "TypeError"

@@ -235,6 +235,7 @@ def test_a_worker_that_ignores_the_end_is_killed(start, tmp_path):
         ("import_exits.py", ["SystemExit: 0", IMPORT_FAILED]),
         ("does_not_exist.py", ["No such file or directory.", IMPORT_FAILED]),
         ("no_run.py", ["UserScriptError: User script at", "does not have a run() function defined."]),
+        ("two_parameters.py", ['UserScriptError: run() is called with "data" only', 'Give "other" a default value']),
         ("init_fails.py", ["User's init function failed", "LookupError: no luck in init", INIT_FAILED]),
     ],
 )

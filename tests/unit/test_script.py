@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from inference_schema import schema_util
 
-from azureml_inference_server_http import script
+from azureml_inference_server_http import import_path, script
 from azureml_inference_server_http.server import user_script
 
 QUALIFIED = "azureml_inference_server_http.server.user_script."
@@ -92,7 +92,43 @@ def test_module_attributes(settings):
     file = os.path.join(settings.app_root, "score.py")
     assert loaded.run("") == {"name": "entry_module", "spec": "entry_module", "package": "", "file": file}
     assert loaded.file == file
+    assert sys.modules["entry_module"].run is loaded.run
+
+
+def test_the_module_can_be_found_while_the_script_is_imported(settings):
+    loaded = load(
+        settings,
+        """
+        from __future__ import annotations
+        import dataclasses, pickle, typing
+        @dataclasses.dataclass
+        class Row:
+            value: typing.ClassVar[int] = 1
+            text: str = "x"
+        copy = pickle.loads(pickle.dumps(Row()))
+        def init(): pass
+        def run(data): return copy == Row()
+    """,
+    )
+    assert loaded.run("") is True
+
+
+def test_a_failing_import_leaves_the_module_of_the_script_before_it(settings, records):
+    fail(settings, records, "1 / 0")
     assert "entry_module" not in sys.modules
+    loaded = load(settings)
+    fail(settings, records, "1 / 0")
+    assert sys.modules["entry_module"].run is loaded.run
+
+
+def test_load_again_imports_the_script_without_init(settings, monkeypatch):
+    load(settings, "state = []\ndef init(): state.append(1)\ndef run(data): return state")
+    monkeypatch.setenv("AZUREML_ENTRY_SCRIPT", "score.py")
+    monkeypatch.setenv("AML_APP_ROOT", settings.app_root)
+    first = sys.modules["entry_module"]
+    script.load_again()
+    assert sys.modules["entry_module"] is not first
+    assert sys.modules["entry_module"].state == []
 
 
 def test_absolute_entry_script_wins_over_the_app_root(settings, tmp_path):
@@ -101,12 +137,11 @@ def test_absolute_entry_script_wins_over_the_app_root(settings, tmp_path):
     assert script.load(settings).file == str(tmp_path / "other.py")
 
 
-def test_sys_path_gets_app_root_and_source_directory_at_its_end(settings):
-    settings.source_directory = "src"
+def test_load_extends_sys_path(settings):
     before = sys.path[:]
     load(settings)
     script.load(settings)
-    assert sys.path == [*before, settings.app_root, os.path.join(settings.app_root, "src")]
+    assert sys.path == [*before, import_path.SPAWNED, settings.app_root]
 
 
 def test_folder_of_the_script_and_of_the_package_are_not_on_sys_path(settings):
@@ -272,6 +307,83 @@ def test_scripts_that_cannot_be_called(settings, records, text, message):
     assert logged.endswith(f"{QUALIFIED}UserScriptError: {message.format(file=file)}\n")
 
 
+ADDS_ARGUMENT = """
+import functools
+def adds(f):
+    @functools.wraps(f)
+    def wrapper({}): return f(*args, context=1, **kwargs)
+    return wrapper
+"""
+
+
+@pytest.mark.parametrize(
+    ("definition", "passed", "missing"),
+    [
+        ("def run(data, context): pass", '"data"', '"context"'),
+        ("def run(data, *, b, c, d=1): pass", '"data"', '"b" and "c"'),
+        ("def run(data, request_headers, context): pass", '"data" and "request_headers"', '"context"'),
+        ("run = lambda data, context: data", '"data"', '"context"'),
+        ("class C:\n    def __call__(self, data, context): pass\nrun = C()", '"data"', '"context"'),
+        ("class C:\n    def run(self, data, context): pass\nrun = C().run", '"data"', '"context"'),
+        ("import functools\ndef f(x, data, y): pass\nrun = functools.partial(f, 1)", '"data"', '"y"'),
+        (
+            "from azureml_inference_server_http.api.aml_request import rawhttp\n"
+            "@rawhttp\ndef run(request, context): pass",
+            '"request"',
+            '"context"',
+        ),
+    ],
+)
+def test_run_with_parameters_that_nothing_is_passed_for(settings, records, definition, passed, missing):
+    (logged,) = fail(settings, records, "def init(): pass\n" + definition)
+    assert logged.endswith(
+        f"UserScriptError: run() is called with {passed} only, and nothing is passed for {missing}. Give {missing} a "
+        "default value, or remove it.\n"
+    )
+
+
+def test_run_behind_a_decorator_that_does_not_take_the_keyword(settings, records):
+    decorator = "import functools\ndef d(f):\n    @functools.wraps(f)\n    def w({}): return f(*a)\n    return w\n"
+    for parameters in ("*a", "x", "data, /"):
+        text = "def init(): pass\n" + decorator.format(parameters) + "@d\ndef run(data): return data"
+        logged = fail(settings, records, text)[-1]
+        assert 'run() is called with the keyword "data", which its decorator does not take.' in logged
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "def run(data, context=1, *, x=2): return data",
+        ADDS_ARGUMENT.format("*args, **kwargs") + "@adds\ndef run(data, context): return data",
+        ADDS_ARGUMENT.format("data, kwargs={}").replace("*args", "data") + "@adds\ndef run(data, context): return data",
+        "import functools\ndef f(data, context): return data\nrun = functools.partial(f, context=1)",
+        "import functools\nclass C:\n    def f(self, data, context): return data\n"
+        "    run = functools.partialmethod(f, context=1)\nrun = C().run",
+        "import wrapt\n@wrapt.decorator\ndef adds(f, instance, args, kwargs): return f(*args, context=1, **kwargs)\n"
+        "@adds\ndef run(data, context): return data",
+        "class C:\n    def __new__(cls, data): return data\n    def __init__(self, data, context): pass\nrun = C",
+    ],
+)
+def test_arguments_that_others_add_are_no_reason_to_refuse(settings, definition):
+    loaded = load(settings, "def init(): pass\n" + definition)
+    assert loaded.run(**{loaded.input_name: 3}) == 3
+
+
+@pytest.mark.parametrize(
+    ("definition", "said"),
+    [
+        ("async def init(): pass", "init() is async, but it is called, not awaited, so none of its code will run."),
+        ("def init(): yield", "init() is a generator function, as it contains yield, so none of its code will run."),
+        ("async def init(): yield", "init() is a generator function"),
+    ],
+)
+def test_an_init_whose_code_does_not_run_is_told_at_load(settings, records, definition, said):
+    load(settings, definition + "\ndef run(data): pass")
+    ((level, logger, text),) = [record for record in records() if record[0] == "W"]
+    assert (level, logger) == ("W", "azmlinfsrv")
+    assert text.startswith(said)
+
+
 def test_run_that_is_not_callable_keeps_pythons_words(settings, records):
     (logged,) = fail(settings, records, "def init(): pass\nrun = 5")
     assert logged.startswith("TypeError: 5 is not a callable object\n")
@@ -435,7 +547,7 @@ def test_flask_is_imported_only_if_the_script_wants_it(tmp_path):
     code = textwrap.dedent("""
         import sys
         from types import SimpleNamespace
-        from azureml_inference_server_http import script
+        from azureml_inference_server_http import import_path, script
         loaded = script.load(SimpleNamespace(app_root=sys.argv[1], entry_script="score.py", source_directory=None,
                                              model_dir=None, scoring_timeout_ms=1, host="", port=1,
                                              worker_class="process", worker_count=1, server_version=""))

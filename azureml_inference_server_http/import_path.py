@@ -1,0 +1,37 @@
+"""The folders that the server adds to ``sys.path``, for scripts and for the classes that a logging.json names.
+
+Owns the rules of contract section 4 about ``sys.path``. The launcher applies them before it reads logging.json, and the
+processes that it forks inherit the result. The application for tests of scripts (``server.create_app``) applies them
+when it loads a script.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+# Holds entry_module.py alone, which is how processes started by a script's multiprocessing find the script.
+SPAWNED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "spawned")
+
+
+def extend(settings: Settings, current_folder: str | None = None) -> None:
+    """Add the app root and the source directory at the end, and ``current_folder`` at the front, unless they are there.
+
+    The command passes the current folder, as gunicorn put it first for 1.5.1 when AML_APP_ROOT is another folder. The
+    script's own folder is not added. Calling this twice changes nothing.
+    """
+    _append(SPAWNED)
+    _append(settings.app_root)
+    if current_folder is not None and current_folder not in sys.path:
+        sys.path.insert(0, current_folder)
+    if settings.source_directory:
+        _append(os.path.join(settings.app_root, settings.source_directory))
+
+
+def _append(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.append(folder)
