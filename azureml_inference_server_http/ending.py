@@ -1,39 +1,171 @@
-"""The end of a process that ran the user's script: nothing that the script left behind may keep it.
+"""The end of a process that ran the user's script: what the script still has to do gets its time, and not more.
 
-Python waits for every thread that is not a daemon before it ends, and only then calls the handlers of ``atexit``, which
-may wait as well. They get a few seconds. Runs in workers and, with WORKER_PRELOAD, in the supervisor, at the very end.
+In this order: the script's handler for SIGTERM, threads that are not daemons, handlers of ``atexit``. What has not been
+done when the time is over is named in the log. Runs in workers, in the server with worker threads and, with
+WORKER_PRELOAD, in the supervisor, at the very end and on the main thread.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import enum
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
-from typing import NoReturn
+import time
+from collections.abc import Collection
+from typing import Any, Callable, NoReturn
 
-# Seconds for threads to end; the handlers of atexit are called in any case.
-THREADS = 3.0
-# Seconds until the kernel ends the process, whatever it does.
-EVERYTHING = 10.0
+from . import signal_handlers
+
+# Seconds for the threads of a script that could not be started.
+FAILED_START = 3.0
+# Seconds that a process has for its end when the server stops at once (INT, QUIT).
+HURRY = 0.25
+# Seconds for handlers of atexit that have not been called when the time is over, and for the log.
+LAST_MOMENT = 1.0
 
 _logger = logging.getLogger("azmlinfsrv")
 
 
-def limit(code: int) -> None:
-    """Call just before leaving the main module with this exit code; from here on it takes a few seconds at most."""
-    threads_have_ended = threading.Event()
-    # The handler that was registered last is called first.
-    atexit.register(threads_have_ended.set)
-    watch = threading.Thread(target=_watch, args=(threads_have_ended, code), name="azmlinfsrv-ending", daemon=True)
-    watch.start()
-    # Native code may hold the interpreter, but not this.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    signal.setitimer(signal.ITIMER_REAL, EVERYTHING)
+class _Stage(enum.Enum):
+    """What the process is waiting for."""
+
+    TERM_HANDLER = enum.auto()
+    THREADS = enum.auto()
+    EXIT_HANDLERS = enum.auto()
+
+
+class Ending:
+    """The time that this process has for its end, and a thread that watches it."""
+
+    def __init__(self, code: int, seconds: float | None, hurry: Collection[int]) -> None:
+        """The process will exit with ``code`` after ``seconds`` at most, or at once if that is None. One of the signals
+        ``hurry`` means that the time is over."""
+        self._code = code
+        self._hurry = hurry
+        self._began = time.monotonic()
+        self._is_hurried = seconds is None
+        self._seconds = HURRY if seconds is None else max(seconds, HURRY)
+        self._stage = _Stage.THREADS
+        # Numbers of signals, written by Python whatever the main thread does. None if there is no descriptor left.
+        self._signals: tuple[socket.socket, socket.socket] | None = None
+
+    def begin(self) -> None:
+        """Start the time. Call this before anything of the script is waited for."""
+        self._watch_signals()
+        # The handler that was registered last is called first.
+        atexit.register(self._enter, _Stage.EXIT_HANDLERS)
+        self._let_kernel_end(self._seconds)
+        watch = threading.Thread(target=self._watch, name="azmlinfsrv-ending", daemon=True)
+        try:
+            watch.start()
+        except RuntimeError as error:
+            _logger.warning("Nothing limits the end of process %d but a signal: %s", os.getpid(), error)
+
+    def call_term_handler(self, handler: Callable[..., Any]) -> None:
+        """Call the handler for SIGTERM that the script has set. Whatever it raises, the process ends as it was to."""
+        self._enter(_Stage.TERM_HANDLER)
+        try:
+            handler(signal.SIGTERM, sys._getframe())
+        except SystemExit:
+            # It wants the process to end, which it does.
+            pass
+        except BaseException:
+            _logger.exception("The script's handler for SIGTERM failed")
+        self._enter(_Stage.THREADS)
+
+    def finish(self) -> NoReturn:
+        """Do what Python does at its end, as far as the script sees it, and leave out the rest: threads that were left
+        behind may crash it. Not needed where the main module returns."""
+        for step in (_wait_for_threads, atexit._run_exitfuncs):
+            try:
+                step()
+            except BaseException:
+                _logger.exception("The end of the script failed")
+        at_once(self._code)
+
+    def _enter(self, stage: _Stage) -> None:
+        self._stage = stage
+
+    def _watch_signals(self) -> None:
+        signal_handlers.install(dict.fromkeys({signal.SIGTERM, *self._hurry}, signal_handlers.do_nothing))
+        try:
+            reader, writer = socket.socketpair()
+        except OSError as error:
+            _logger.debug("The end cannot be hurried by a signal: %s", error)
+            return
+        self._signals = reader, writer
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        if hasattr(os, "register_at_fork"):
+            # Signals to a child are not for this process.
+            os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+
+    def _let_kernel_end(self, seconds: float) -> None:
+        """Have the kernel end this process a while after these seconds, even if native code keeps the GIL."""
+        if not hasattr(signal, "setitimer"):
+            return
+        with contextlib.suppress(ValueError):
+            # Not on the main thread, where it has been done already.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        signal.setitimer(signal.ITIMER_REAL, seconds + 3 * LAST_MOMENT)
+
+    def _watch(self) -> None:
+        """The thread: wait until the time is over, and end the process then."""
+        is_hurried = self._wait()
+        self._let_kernel_end(0)
+        spent = time.monotonic() - self._began
+        limit = "the server stops at once" if is_hurried else "--graceful_timeout"
+        _logger.warning("The script had %.1f s for its end (%s). Left undone: %s.", spent, limit, self._undone())
+        if self._stage is not _Stage.EXIT_HANDLERS:
+            last = threading.Thread(target=atexit._run_exitfuncs, name="azmlinfsrv-atexit", daemon=True)
+            last.start()
+            last.join(LAST_MOMENT)
+            if last.is_alive():
+                _logger.warning("Left undone as well: %s.", self._undone())
+        at_once(self._code)
+
+    def _wait(self) -> bool:
+        """Until the time is over. True if a signal says so."""
+        until = self._began + self._seconds
+        while (rest := until - time.monotonic()) > 0:
+            if self._signals is None:
+                time.sleep(rest)
+                continue
+            self._signals[0].settimeout(rest)
+            try:
+                numbers = self._signals[0].recv(64)
+            except socket.timeout:
+                break
+            except OSError:
+                # The script has closed it.
+                self._signals = None
+                continue
+            if not numbers:
+                self._signals = None
+            if any(number in self._hurry for number in numbers):
+                return True
+        return self._is_hurried
+
+    def _undone(self) -> str:
+        if self._stage is _Stage.TERM_HANDLER:
+            return "its handler for SIGTERM"
+        if self._stage is _Stage.EXIT_HANDLERS:
+            return "a handler of atexit"
+        main = threading.main_thread()
+        names = [thread.name for thread in threading.enumerate() if not (thread.daemon or thread is main)]
+        return f"threads {', '.join(names)}" if names else "waiting for its threads"
+
+
+def _wait_for_threads() -> None:
+    # Executors are told to finish by this function, not only waited for.
+    threading._shutdown()  # type: ignore[attr-defined]
 
 
 def at_once(code: int) -> NoReturn:
@@ -43,13 +175,3 @@ def at_once(code: int) -> NoReturn:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
-
-
-def _watch(threads_have_ended: threading.Event, code: int) -> None:
-    if threads_have_ended.wait(THREADS):
-        return
-    threads = (thread for thread in threading.enumerate() if not (thread.daemon or thread is threading.main_thread()))
-    names = ", ".join(thread.name for thread in threads)
-    _logger.warning("Threads of the script have not ended within %g s and are left behind: %s", THREADS, names)
-    atexit._run_exitfuncs()
-    at_once(code)

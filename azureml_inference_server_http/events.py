@@ -70,6 +70,10 @@ class RecycleWanted(NamedTuple):
     too_large: bool
 
 
+class Released(NamedTuple):
+    """The front has answered every request after ``drain``, and lets the workers go."""
+
+
 class PreloadFailed(NamedTuple):
     """The script could not be started in this process, before any worker was forked (WORKER_PRELOAD)."""
 
@@ -94,6 +98,7 @@ Event = Union[
     Ready,
     KillWanted,
     RecycleWanted,
+    Released,
     PreloadFailed,
     Signalled,
     Tick,

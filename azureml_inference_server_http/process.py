@@ -114,7 +114,7 @@ class _Loop:
         os.register_at_fork(after_in_child=self._forked)
         # After that: a signal to a newborn child must not be told to the supervisor, with which it shares the socket
         # that signal numbers are written to.
-        signal_handlers.keep_from_children(_HANDLED, _do_nothing, self._attend)
+        signal_handlers.keep_from_children(_HANDLED, signal_handlers.do_nothing, self._attend)
         self._worker_socket = WorkerSocket()
         try:
             self._handle(events.Started())
@@ -126,12 +126,13 @@ class _Loop:
                 self._worker_socket.remove()
         _logger.info("Stopped.")
         if self._settings.worker_preload:
-            ending.limit(self._exit_code)
+            seconds = self._state.time_to_clean_up(time.monotonic()) if self._exit_code == 0 else ending.FAILED_START
+            ending.Ending(self._exit_code, seconds, {signal.SIGINT, signal.SIGQUIT}).begin()
         return self._exit_code
 
     def _catch_signals(self) -> None:
         # Handlers do nothing: the numbers arrive through the wake-up socket, in order, when the loop has time for them.
-        signal_handlers.install(dict.fromkeys(_HANDLED, _do_nothing))
+        signal_handlers.install(dict.fromkeys(_HANDLED, signal_handlers.do_nothing))
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
 
     def _wait(self) -> None:
@@ -220,6 +221,8 @@ class _Loop:
         pid, _, text = rest.partition(" ")
         if verb == "ready" and pid.isdigit():
             self._handle(events.Ready(int(pid)))
+        elif verb == "released":
+            self._handle(events.Released())
         elif verb == "kill" and pid.isdigit():
             self._handle(events.KillWanted(int(pid), text))
         elif verb == "recycle" and pid.isdigit():
@@ -244,7 +247,7 @@ class _Loop:
             except _SpawnFailed as error:
                 return events.SpawnFailed(is_front=True, reason=str(error))
         if isinstance(action, events.SpawnWorker):
-            if self._state.phase == "stopping":
+            if self._state.starts_nothing:
                 # The script, preloaded for the worker before this one, could not be started.
                 return None
             if self._settings.worker_preload and self._prepared is None:
@@ -412,7 +415,3 @@ def _event_of(pid: int, status: int) -> events.Event:
     if os.WIFCONTINUED(status):
         return events.Continued(pid)
     return events.Exited(pid, os.waitstatus_to_exitcode(status))
-
-
-def _do_nothing(number: int, frame: object) -> None:
-    """Signal handler."""

@@ -15,6 +15,11 @@ from typing import Any, Callable
 Handler = Callable[[int, Any], None]
 
 
+def do_nothing(*_: Any) -> None:
+    """Signal handler for signals that are noticed otherwise. Not SIG_IGN, which programs that the script starts would
+    inherit."""
+
+
 def install(handlers: Mapping[int, Handler]) -> None:
     """Handle these signals from here on."""
     for number, handler in handlers.items():

@@ -9,6 +9,7 @@ Rules: DESIGN "Processes" and its decided behaviour; contract section 16 for sig
 
 from __future__ import annotations
 
+import enum
 import signal
 from collections.abc import Iterable
 
@@ -25,6 +26,7 @@ from .events import (
     PreloadFailed,
     Ready,
     RecycleWanted,
+    Released,
     Signalled,
     Spawned,
     SpawnFailed,
@@ -45,14 +47,27 @@ FATAL_EXIT_CODES = (3, 4)
 RECYCLE_PAUSE = 60.0
 # Seconds before a fork that failed is tried again.
 SPAWN_AGAIN = 1.0
-# Seconds between a worker's TERM and its KILL once nobody waits for its answer, and at most how many after a drain,
-# for what the script does at its exit.
+# Seconds that a worker has for its end when the server stops at once, or when the graceful timeout is over. After that
+# it is killed.
 KILL_AFTER = 0.5
-CLEAN_UP = 5.0
+# The same for one that is told to hurry, and has to say what its script leaves undone.
+LAST_WORDS = 1.5
 # Seconds that the front gets beyond its own time-outs before it is taken for stuck.
 FRONT_GRACE = 2.0
 # Of a worker that was busy when the last front died. No front can judge it, as it is connected to none.
 NOT_BACK = "did not connect to the new front within the time for a request (WORKER_TIMEOUT, SCORING_TIMEOUT_MS)"
+
+
+class Phase(enum.Enum):
+    """How far the command is on its way to its end."""
+
+    SERVING = enum.auto()
+    # TERM: the front finishes the requests that are queued or running.
+    DRAINING = enum.auto()
+    # The requests are answered, and the front goes. Workers do what their scripts have to do at their end.
+    CLEANING_UP = enum.auto()
+    # INT, QUIT, a failure, or the graceful timeout is over: every process that is left is killed in a moment.
+    STOPPING = enum.auto()
 
 
 class Supervisor:
@@ -69,8 +84,7 @@ class Supervisor:
         self._roster = Roster(longest_request)
         self.workers = self._roster.workers
         self.exit_code = EXIT_OK
-        # "serving", then "draining" (TERM) or at once "stopping".
-        self.phase = "serving"
+        self.phase = Phase.SERVING
         # Of workers before they were ready, and soon after.
         self._early_deaths = Series(*BACK_OFF)
         self._quick_deaths = Series(0.0, *CRASH_BACK_OFF)
@@ -82,7 +96,8 @@ class Supervisor:
         self._spawn_front_at: float | None = None
         self._spawn_workers_at: float | None = None
         self._kill_front_at: float | None = None
-        self._drain_until = 0.0
+        # When the graceful timeout is over.
+        self._graceful_until = 0.0
         self._finished = False
 
     # ---- Entry points
@@ -105,6 +120,8 @@ class Supervisor:
             actions = self._kill_wanted(event.pid, event.reason)
         elif isinstance(event, RecycleWanted):
             actions = self._recycle_wanted(event, now)
+        elif isinstance(event, Released):
+            actions = self._clean_up(now) if self.phase is Phase.DRAINING else []
         elif isinstance(event, PreloadFailed):
             actions = self._stop(EXIT_CANNOT_START, now)
         elif isinstance(event, Signalled):
@@ -113,9 +130,20 @@ class Supervisor:
             actions = self._tick(now)
         return [*actions, *self._reload_done(), *self._finish_if_done()]
 
+    @property
+    def starts_nothing(self) -> bool:
+        """The end has come so far that no process is started any more."""
+        return self.phase in (Phase.CLEANING_UP, Phase.STOPPING)
+
+    def time_to_clean_up(self, now: float) -> float | None:
+        """Seconds that are left for what scripts do at their end; None if the server stops at once."""
+        return max(0.0, self._graceful_until - now) if self.phase is Phase.CLEANING_UP else None
+
     def next_wakeup(self) -> float | None:
         """When a Tick is due, or None."""
-        times = [self._spawn_front_at, self._spawn_workers_at, self._kill_front_at, *self._roster.wakeups()]
+        hurry_at = self._graceful_until if self.phase is Phase.CLEANING_UP else None
+        own = [self._spawn_front_at, self._spawn_workers_at, self._kill_front_at, hurry_at]
+        times = [*own, *self._roster.wakeups()]
         return min((time for time in times if time is not None), default=None)
 
     # ---- Children
@@ -134,7 +162,7 @@ class Supervisor:
             self._roster.expect_back(now)
         else:
             self._roster.arrived(event.pid)
-        if self.phase == "stopping":
+        if self.starts_nothing:
             return [Kill(event.pid, signal.SIGKILL)]
         return []
 
@@ -159,7 +187,7 @@ class Supervisor:
         actions = self._tell_front(f"exited {event.pid} {how}")
         self._to_replace = [pid for pid in self._to_replace if pid != event.pid]
         expected = event.code in (0, -signal.SIGTERM) or not worker.ready
-        if self.phase == "stopping" or (worker.retiring and expected):
+        if self.starts_nothing or (worker.retiring and expected):
             return [*actions, *self._replace_next()]
         if not (worker.condemned and event.code == -signal.SIGKILL):
             level = "info" if event.code == 0 else "error"
@@ -202,7 +230,7 @@ class Supervisor:
     def _early_death(self, event: Exited, worker: Worker, how: str, now: float) -> list[Action]:
         """A worker died before it was ready."""
         if worker.replaces is not None:
-            return self._replacement_failed(now)
+            return self._replacement_failed(f"The new worker (pid:{event.pid}) {how}", now)
         serving = any(other.ready and not other.retiring for other in self.workers.values())
         if event.code in FATAL_EXIT_CODES and not serving:
             text = "The scoring script could not be started, see above."
@@ -219,8 +247,10 @@ class Supervisor:
     def _front_exited(self, event: Exited, now: float) -> list[Action]:
         self.front = None
         self._kill_front_at = None
-        if self.phase != "serving":
-            return self._stop(self.exit_code, now, self._time_to_clean_up(now))
+        if self.phase is Phase.DRAINING:
+            return self._clean_up(now)
+        if self.starts_nothing:
+            return []
         # Nobody's request survives a front, but the listeners do: connections wait in their backlog meanwhile.
         self._roster.lose_front(now)
         pause = self._fronts.end(now)
@@ -231,15 +261,18 @@ class Supervisor:
         self._spawn_front_at = now + pause
         return [Log("error", f"The front process (pid:{event.pid}) {how}. Starting another one.")]
 
-    def _replacement_failed(self, now: float) -> list[Action]:
+    def _replacement_failed(self, what: str, now: float) -> list[Action]:
         """Whoever sent HUP sees it in the log; what the front asks for, it asks for once, so it is tried again."""
+        serving = sum(worker.ready and not worker.retiring for worker in self.workers.values())
+        stay = "1 worker stays" if serving == 1 else f"{serving} workers stay"
         self._reloading = False
         self._to_replace.clear()
         again = [worker for worker in self.workers.values() if worker.recycling and not worker.retiring]
         for worker in again:
             worker.recycle_at = now + RECYCLE_PAUSE
-        then = f" Trying again in {RECYCLE_PAUSE:g} s." if again else ""
-        return [Log("error", f"The replacement could not start. The workers that serve now stay.{then}")]
+        then = f"Trying again in {RECYCLE_PAUSE:g} s." if again else "When that is mended, send HUP again."
+        text = f"{what} before it was ready, see above. THE OLD CODE STILL SERVES: {stay}. {then}"
+        return [Log("error", text)]
 
     def _ready(self, pid: int, now: float) -> list[Action]:
         worker = self.workers.get(pid)
@@ -286,7 +319,7 @@ class Supervisor:
 
     def _recycle_wanted(self, event: RecycleWanted, now: float) -> list[Action]:
         worker = self.workers.get(event.pid)
-        if self.phase != "serving" or worker is None or worker.retiring or worker.recycling:
+        if self.phase is not Phase.SERVING or worker is None or worker.retiring or worker.recycling:
             return []
         worker.recycling, worker.too_large = True, event.too_large
         what = f"Worker (pid:{event.pid}) {event.reason}"
@@ -316,7 +349,7 @@ class Supervisor:
             return self._drain(now)
         if number in (signal.SIGINT, signal.SIGQUIT):
             return self._stop(EXIT_OK, now)
-        if self.phase != "serving":
+        if self.phase is not Phase.SERVING:
             return []
         if number == signal.SIGHUP:
             return self._reload()
@@ -345,11 +378,11 @@ class Supervisor:
         if not self._reloading or self._to_replace or self._roster.being_replaced():
             return []
         self._reloading = False
-        return [Log("info", "All workers have been replaced.")] if self.phase == "serving" else []
+        return [Log("info", "All workers have been replaced.")] if self.phase is Phase.SERVING else []
 
     def _replace_next(self) -> list[Action]:
         """Start the successor of the next old worker, if none is being started."""
-        if not self._to_replace or self.phase != "serving" or self._roster.being_replaced():
+        if not self._to_replace or self.phase is not Phase.SERVING or self._roster.being_replaced():
             return []
         self._roster.ask(replaces=self._to_replace.pop(0))
         return [SpawnWorker()]
@@ -357,38 +390,52 @@ class Supervisor:
     # ---- The end
 
     def _drain(self, now: float) -> list[Action]:
-        if self.phase != "serving":
+        if self.phase is not Phase.SERVING:
             return []
-        self.phase = "draining"
+        self.phase = Phase.DRAINING
         self._to_replace.clear()
         self._spawn_front_at = None
-        self._drain_until = now + self.graceful_timeout
+        self._graceful_until = now + self.graceful_timeout
         if self.front is None:
-            return self._stop(EXIT_OK, now, self._time_to_clean_up(now))
-        self._kill_front_at = self._drain_until + FRONT_GRACE
+            return self._clean_up(now)
+        self._kill_front_at = self._graceful_until + FRONT_GRACE
         return [Log("info", "Stopping: finishing the requests that are queued or running."), TellFront("drain")]
 
-    def _time_to_clean_up(self, now: float) -> float:
-        """What a drain has left for what scripts do at their exit."""
-        return max(KILL_AFTER, min(CLEAN_UP, self._drain_until - now))
+    def _clean_up(self, now: float) -> list[Action]:
+        """Nobody waits for an answer any more. What is left of the graceful timeout is for the end of the scripts."""
+        self.phase = Phase.CLEANING_UP
+        self._spawn_workers_at = None
+        self._graceful_until = max(self._graceful_until, now + KILL_AFTER)
+        for worker in self.workers.values():
+            worker.back_by = None
+            if not worker.ready:
+                # There is nothing to clean up; init() may take any time.
+                worker.kill_at = now + KILL_AFTER
+        return [Kill(pid, signal.SIGTERM) for pid in self.workers]
+
+    def _hurry(self, now: float) -> list[Action]:
+        """The graceful timeout is over: let the workers say what is left undone, and end."""
+        pids = ", ".join(str(pid) for pid in self.workers)
+        text = f"Not ended within --graceful_timeout {self.graceful_timeout:g}: workers {pids}. They are stopped."
+        return [Log("warning", text), *self._stop(self.exit_code, now, LAST_WORDS)]
 
     def _stop(self, code: int, now: float, patience: float = KILL_AFTER) -> list[Action]:
-        """End everything now: the front answers who waits, the workers get a moment for their clean-up."""
-        if self.phase == "stopping":
+        """End everything now: the front answers who waits, the workers are killed after a moment. SIGQUIT tells them
+        that; the first signal, so that none is told to go by the front before."""
+        if self.phase is Phase.STOPPING:
             return []
-        self.phase = "stopping"
+        self.phase = Phase.STOPPING
         self.exit_code = code
         self._to_replace.clear()
         self._spawn_front_at = self._spawn_workers_at = None
         for worker in self.workers.values():
-            # Before it is ready there is nothing to clean up; init() may take any time.
-            worker.kill_at = now + (patience if worker.ready else KILL_AFTER)
+            worker.kill_at = now + patience
             worker.back_by = None
-        actions: list[Action] = []
+        actions: list[Action] = [Kill(pid, signal.SIGQUIT) for pid in self.workers]
         if self.front is not None:
             self._kill_front_at = now + FRONT_GRACE
             actions.append(TellFront("stop"))
-        return actions + [Kill(pid, signal.SIGTERM) for pid in self.workers]
+        return actions
 
     def _tick(self, now: float) -> list[Action]:
         actions: list[Action] = []
@@ -402,6 +449,8 @@ class Supervisor:
             self._kill_front_at = None
             if self.front is not None:
                 actions += [Log("error", "The front did not end in time."), Kill(self.front, signal.SIGKILL)]
+        if self.phase is Phase.CLEANING_UP and self.workers and now >= self._graceful_until:
+            actions += self._hurry(now)
         for pid, worker in self.workers.items():
             if is_due(worker.kill_at, now):
                 worker.kill_at = None
@@ -412,7 +461,7 @@ class Supervisor:
         return [*actions, *self._recycle_due(now)]
 
     def _finish_if_done(self) -> list[Action]:
-        if self.phase != "stopping" or self.front is not None or self.workers or self._finished:
+        if not self.starts_nothing or self.front is not None or self.workers or self._finished:
             return []
         self._finished = True
         return [Finish(self.exit_code)]

@@ -8,7 +8,6 @@ in time is left behind, and another takes its place. ``process.py`` is the same 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import faulthandler
 import itertools
@@ -22,10 +21,10 @@ import sys
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, NoReturn
+from typing import TYPE_CHECKING, Callable, NoReturn
 
 from . import _core, ending, front, listeners, log_config, signal_handlers, stdio, worker
-from .supervisor import CLEAN_UP, EXIT_CANNOT_START, EXIT_FRONT_FAILED, EXIT_OK, FRONT_GRACE, KILL_AFTER, SPAWN_AGAIN
+from .supervisor import EXIT_CANNOT_START, EXIT_FRONT_FAILED, EXIT_OK, FRONT_GRACE, KILL_AFTER, SPAWN_AGAIN
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -49,14 +48,14 @@ def run(settings: Settings, clients: list[socket.socket]) -> NoReturn:
     supervisor = _Supervisor(settings, clients)
     supervisor.catch_signals()
     supervisor.start()
-    code = EXIT_FRONT_FAILED
+    prepared = None
     try:
-        code = supervisor.wait_for_end(worker.prepare(settings))
-        atexit._run_exitfuncs()
+        prepared = worker.prepare(settings)
+        supervisor.wait_for_end(prepared)
     except BaseException:
         _logger.critical("The main thread failed. The server ends.", exc_info=True)
-    # Not by way of Python's own end, which a thread that is left behind may crash.
-    ending.at_once(code)
+        ending.at_once(EXIT_FRONT_FAILED)
+    supervisor.end(prepared)
 
 
 class _Supervisor:
@@ -87,7 +86,11 @@ class _Supervisor:
         # When more workers are to be started; when the threads have had all the time there is for their end.
         self._fill_up_at: float | None = None
         self._give_up_at: float | None = None
+        # When the graceful timeout is over that TERM has begun.
+        self._graceful_until = 0.0
         self._has_ended = threading.Event()
+        # The main thread has come to the end of the script, which limits itself.
+        self._main_ends = False
         self._on_signal: dict[int, Callable[[], None]] = {
             getattr(signal, name): action
             for name, action in {
@@ -98,8 +101,8 @@ class _Supervisor:
                 "SIGHUP": self._refuse_to_replace,
                 "SIGTTIN": self._add_worker,
                 "SIGTTOU": self._remove_worker,
-                "SIGUSR1": _do_nothing,
-                "SIGWINCH": _do_nothing,
+                "SIGUSR1": signal_handlers.do_nothing,
+                "SIGWINCH": signal_handlers.do_nothing,
             }.items()
             if hasattr(signal, name)
         }
@@ -109,10 +112,10 @@ class _Supervisor:
     def catch_signals(self) -> None:
         """Obey signals from here on, whatever the main thread does."""
         # Handlers do nothing: the numbers arrive through the wake-up socket.
-        signal_handlers.install(dict.fromkeys(self._on_signal, _do_nothing))
+        signal_handlers.install(dict.fromkeys(self._on_signal, signal_handlers.do_nothing))
         self.catch_wakeups()
         if sys.platform != "win32":
-            signal_handlers.keep_from_children(self._on_signal, _do_nothing)
+            signal_handlers.keep_from_children(self._on_signal, signal_handlers.do_nothing)
             port = {client.fileno(): os.fstat(client.fileno()) for client in self._clients}
             os.register_at_fork(after_in_child=partial(_forked, port))
         if sys.__stderr__ is not None:
@@ -134,8 +137,8 @@ class _Supervisor:
         with contextlib.suppress(BlockingIOError):
             self._wake_writer.send(b"\0")
 
-    def wait_for_end(self, prepared: worker.Prepared | None) -> int:
-        """Serve this script until the server has stopped; its exit code."""
+    def wait_for_end(self, prepared: worker.Prepared | None) -> None:
+        """Serve this script until the server has stopped."""
         while True:
             # Handlers for signals that the script has set run in here, and may raise anything at any time.
             try:
@@ -146,7 +149,17 @@ class _Supervisor:
             except BaseException:
                 _logger.exception("A signal handler of the script failed")
             else:
-                return self._exit_code
+                return
+
+    def end(self, prepared: worker.Prepared | None) -> NoReturn:
+        """What the script has to do at its end, and the end of the process."""
+        self._main_ends = True
+        stops_at_once = [number for number, action in self._on_signal.items() if action == self._stop]
+        end = ending.Ending(self._exit_code, self._time_to_clean_up(), stops_at_once)
+        end.begin()
+        if prepared and prepared.term_handler and self._phase == _DRAINING:
+            end.call_term_handler(prepared.term_handler)
+        end.finish()
 
     # ---- The front and the workers
 
@@ -161,10 +174,12 @@ class _Supervisor:
 
     def _work(self, number: int, retirement: worker.Retirement, prepared: worker.Prepared) -> None:
         """A worker's thread."""
+        # A daemon, as it may be left behind. Threads that run() starts must not inherit that: they are waited for.
+        threading.current_thread()._daemonic = False  # type: ignore[attr-defined]
         _logger.info("Worker with pid %d ready for serving traffic (thread %d)", os.getpid(), number)
         failure: BaseException | None = None
         try:
-            script, swagger = prepared
+            script, swagger, _ = prepared
             _core.work(
                 self._settings, front=self._hub, worker=number, script=script, swagger=swagger, retiring=retirement
             )
@@ -174,7 +189,7 @@ class _Supervisor:
 
     # ---- The supervising thread
 
-    def _supervise(self) -> NoReturn:
+    def _supervise(self) -> None:
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._wake_reader, selectors.EVENT_READ, self._read_wakeups)
@@ -190,9 +205,14 @@ class _Supervisor:
             _logger.critical("The supervisor failed.", exc_info=True)
             self._exit_code = EXIT_FRONT_FAILED
         self._has_ended.set()
-        # The main thread may still be in init(), or a handler of atexit may hang.
-        time.sleep(CLEAN_UP if self._prepared and self._phase == _DRAINING else KILL_AFTER)
-        ending.at_once(self._exit_code)
+        # The main thread goes on with ``end``, unless it is still in init() or in a signal handler of the script.
+        time.sleep(KILL_AFTER + (self._time_to_clean_up() or 0.0) if self._prepared else KILL_AFTER)
+        if not self._main_ends:
+            ending.at_once(self._exit_code)
+
+    def _time_to_clean_up(self) -> float | None:
+        """Seconds that are left for what the script does at its end; None if the server stops at once."""
+        return max(0.0, self._graceful_until - time.monotonic()) if self._phase == _DRAINING else None
 
     def _is_over(self) -> bool:
         if self._front_has_ended and not self._workers:
@@ -311,7 +331,8 @@ class _Supervisor:
         if self._phase == _SERVING:
             _logger.info("Stopping: finishing the requests that are queued or running.")
             self._phase = _DRAINING
-            self._give_up_at = time.monotonic() + self._settings.graceful_timeout + FRONT_GRACE
+            self._graceful_until = time.monotonic() + self._settings.graceful_timeout
+            self._give_up_at = self._graceful_until + FRONT_GRACE
             self._tell_front("drain")
 
     def _stop(self, code: int = EXIT_OK) -> None:
@@ -335,10 +356,6 @@ class _Supervisor:
                 # It may not be connected yet: then it finds this out by itself.
                 self._workers[number].ask()
                 self._tell_front(f"retire {number}")
-
-
-def _do_nothing(*_: Any) -> None:
-    """Signal handler."""
 
 
 def _forked(listeners: dict[int, os.stat_result]) -> None:

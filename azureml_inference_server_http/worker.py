@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from . import deadline, ending, signal_handlers, stdio
 from .settings_table import PROCESS
@@ -29,40 +29,97 @@ _logger = logging.getLogger("azmlinfsrv")
 
 
 class Retirement:
-    """Whether a TERM to this process has asked it to finish the running request and go."""
+    """Whether a worker has been asked to finish its running request and go."""
 
     def __init__(self) -> None:
         self._asked = False
 
     def ask(self, *_: object) -> None:
-        """Signal handler."""
+        """Also a signal handler."""
         self._asked = True
 
     def __call__(self) -> bool:
         return self._asked
 
 
+# Without the conversion to an enum, which would take longer than all the rest between two requests.
+_handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+
+
+class SignalledRetirement(Retirement):
+    """The same in a worker process, which is asked by SIGTERM, or by SIGQUIT if the server stops at once.
+
+    A handler for SIGTERM that the script sets is kept for the end of the worker. It would break the running request if
+    the signal called it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_hurried = False
+        self.script_handler: signal_handlers.Handler | None = None
+        # The same object each time, unlike ``self.ask``.
+        self._our_handler = self.ask
+
+    def hurry(self, *_: object) -> None:
+        """Signal handler: like ``ask``, but the server does not wait for what the script does at its end."""
+        self._asked = self.is_hurried = True
+
+    def handlers(self) -> dict[int, signal_handlers.Handler]:
+        """Signals to the whole process group are the supervisor's to decide on; a TERM to a worker alone retires it."""
+        return {
+            signal.SIGTERM: self._our_handler,
+            signal.SIGQUIT: self.hurry,
+            **dict.fromkeys((signal.SIGINT, signal.SIGHUP), signal_handlers.do_nothing),
+        }
+
+    def __call__(self) -> bool:
+        # Before each request, as any of them may set a handler.
+        if _handler_of(signal.SIGTERM) is not self._our_handler:
+            self.script_handler = take_term_handler(self._our_handler)
+        return self._asked
+
+
+def take_term_handler(ours: Any) -> signal_handlers.Handler | None:
+    """Put our handler for SIGTERM in the place of the script's, which is returned; None if the script has none."""
+    current = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, ours)
+    return current if callable(current) and current != ours else None
+
+
 def run(settings: Settings, socket_path: str, supervisor: int, prepared: Prepared | None) -> int:
     """The whole life of a worker. ``prepared`` is what WORKER_PRELOAD made before the fork. Returns the exit code."""
+    retirement = SignalledRetirement()
     code = 1
     try:
-        code = _serve(settings, socket_path, supervisor, prepared)
+        code = _serve(settings, socket_path, supervisor, prepared, retirement)
     finally:
-        ending.limit(code)
+        seconds = settings.graceful_timeout if code == EXIT_OK else ending.FAILED_START
+        _end(code, seconds, retirement)
     return code
 
 
-def _serve(settings: Settings, socket_path: str, supervisor: int, prepared: Prepared | None) -> int:
+def _end(code: int, seconds: float, retirement: SignalledRetirement) -> None:
+    """What the script has to do at its end, up to where Python itself goes on with it."""
+    # Looks for a handler that the last request has set.
+    retirement()
+    end = ending.Ending(code, None if retirement.is_hurried else seconds, {signal.SIGQUIT})
+    end.begin()
+    if code == EXIT_OK and retirement.script_handler and not retirement.is_hurried:
+        end.call_term_handler(retirement.script_handler)
+
+
+def _serve(
+    settings: Settings, socket_path: str, supervisor: int, prepared: Prepared | None, retirement: SignalledRetirement
+) -> int:
     from . import _core
 
     if not _core.die_with_parent(supervisor):
         return EXIT_OK
-    retirement = Retirement()
     _set_signals(retirement)
     prepared = prepared or prepare(settings)
     if prepared is None:
         return EXIT_CANNOT_START
-    script, swagger = prepared
+    script, swagger, retirement.script_handler = prepared
     log_scoring_timeout(settings)
     _logger.info("Worker with pid %d ready for serving traffic", os.getpid())
     _core.work(settings, front=socket_path, worker=os.getpid(), script=script, swagger=swagger, retiring=retirement)
@@ -79,10 +136,11 @@ def log_scoring_timeout(settings: Settings) -> None:
 
 
 class Prepared(NamedTuple):
-    """A loaded and initialised script, with its swagger documents by version."""
+    """A loaded and initialised script, with its swagger documents by version and its handler for SIGTERM."""
 
     script: Script
     swagger: dict[str, str]
+    term_handler: signal_handlers.Handler | None
 
 
 def prepare(settings: Settings) -> Prepared | None:
@@ -94,8 +152,11 @@ def prepare(settings: Settings) -> Prepared | None:
     """
     own = os.getpid()
     prepared = None
+    term_handler = signal.getsignal(signal.SIGTERM)
     try:
         prepared = _load(settings)
+        if prepared is not None:
+            prepared = prepared._replace(term_handler=take_term_handler(term_handler))
     finally:
         if os.getpid() != own:
             ending.at_once(EXIT_OK if prepared else 1)
@@ -133,20 +194,11 @@ def _load(settings: Settings) -> Prepared | None:
         return None
     except ScriptLoadError:
         return None
-    return Prepared(script, {version: document.decode() for version, document in documents.items()})
+    return Prepared(script, {version: document.decode() for version, document in documents.items()}, None)
 
 
-def _ignore(number: int, frame: object) -> None:
-    """Signal handler."""
-
-
-def _set_signals(retirement: Retirement) -> None:
-    """Signals to the whole process group are the supervisor's to decide on; a TERM to a worker alone retires it.
-
-    Handlers that do nothing, not SIG_IGN: programs that the script starts must not inherit deafness.
-    """
-    ignored = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
-    handlers: dict[int, signal_handlers.Handler] = {signal.SIGTERM: retirement.ask, **dict.fromkeys(ignored, _ignore)}
+def _set_signals(retirement: SignalledRetirement) -> None:
+    handlers = retirement.handlers()
     signal_handlers.install(handlers)
     signal_handlers.keep_from_children(handlers, *handlers.values())
     if sys.__stderr__ is not None:

@@ -62,6 +62,8 @@ impl Order {
 pub enum Recycle {
     /// It has served so many requests, which is as many as it may.
     Served(u64),
+    /// It ends by itself when it has answered what it has: a signal to the worker alone has told it to.
+    Leaving,
     /// It is larger than it may be.
     Large {
         /// Its resident memory.
@@ -75,6 +77,7 @@ impl fmt::Display for Recycle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Served(requests) => write!(f, "served has served {requests} requests"),
+            Self::Leaving => write!(f, "leaving was told to end"),
             Self::Large { mib, limit } => write!(f, "large uses {mib} MiB (--max_worker_rss {limit})"),
         }
     }
@@ -99,6 +102,11 @@ impl Supervisor {
     /// `recycle PID KIND TEXT`: start a successor, and let this worker go when that is ready.
     pub fn ask_to_recycle(&self, pid: u32, reason: Recycle) {
         self.say(&format!("recycle {pid} {reason}"));
+    }
+
+    /// `released`: every request has been answered after `drain`, and the workers are let go.
+    pub fn say_released(&self) {
+        self.say("released");
     }
 
     /// `kill PID TEXT`: end this worker and replace it; the text is for the log.

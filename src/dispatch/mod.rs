@@ -478,6 +478,10 @@ impl Dispatcher {
     fn give_back(&self, worker_id: u64) {
         let mut state = self.state.borrow_mut();
         if let Some(worker) = state.workers.get_mut(&worker_id) {
+            if !(worker.retiring || worker.recycling) {
+                // Its end may take long, as that of the script does. Its successor starts now.
+                self.supervisor.ask_to_recycle(worker.pid, Recycle::Leaving);
+            }
             worker.retiring = true;
             let jobs = std::mem::take(&mut worker.in_flight);
             state.requeue(jobs);

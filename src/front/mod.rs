@@ -239,6 +239,10 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     front.dispatcher.stop();
     let _ = tokio::time::timeout(STOP_PATIENCE, front.all_closed()).await;
     front.dispatcher.finish_logs(STOP_PATIENCE).await;
+    if drained {
+        // First, so that the supervisor does not replace a worker that is gone before this process is.
+        supervisor.say_released();
+    }
     front.dispatcher.release_workers();
     for accept_loop in accept_loops {
         accept_loop.abort();

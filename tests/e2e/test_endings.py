@@ -39,17 +39,26 @@ def test_a_thread_that_does_not_end_does_not_keep_a_retired_worker(serve):
     server = serve(
         "def init():\n"
         "    threading.Thread(target=threading.Event().wait, name='left').start()\n"
-        "    atexit.register(lambda: open(f'exited-{os.getpid()}', 'w'))\n"
+        "    atexit.register(lambda: open(f'exited-{os.getpid()}', 'w'))\n",
+        "--graceful_timeout",
+        "1",
     )
     old = reload(server)
     assert (server.folder / f"exited-{old}").exists()
-    record = server.wait_for_record("Threads of the script have not ended", level="W")
-    assert (record.pid, record.message.endswith(": left")) == (old, True)
+    record = server.wait_for_record("(--graceful_timeout). Left undone", level="W")
+    assert (record.pid, record.message.endswith(": threads left.")) == (old, True)
     assert not server.records(level="E")
 
 
 def test_an_exit_handler_that_does_not_end_does_not_keep_a_retired_worker(serve):
-    server = serve("def init(): atexit.register(time.sleep, 60)\n")
+    server = serve("def init(): atexit.register(time.sleep, 60)\n", "--graceful_timeout", "1")
+    old = reload(server)
+    assert server.wait_for_record("Left undone: a handler of atexit.", level="W").pid == old
+    assert not server.records(level="E")
+
+
+def test_native_code_that_keeps_the_interpreter_does_not_keep_a_retired_worker(serve):
+    server = serve("def init(): atexit.register(lambda: sum(range(10 ** 15)))\n", "--graceful_timeout", "1")
     old = reload(server)
     assert f"Worker (pid:{old}) was killed by signal 14" in server.wait_for_record("killed by", level="E").message
 

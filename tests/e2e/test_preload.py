@@ -112,7 +112,7 @@ def test_signals_that_can_wait_are_obeyed_after_init(preload):
 
 
 def test_a_thread_that_init_leaves_does_not_keep_the_command(preload):
-    server = preload("threading.Thread(target=threading.Event().wait, name='left').start()")
+    server = preload("threading.Thread(target=threading.Event().wait, name='left').start()", "--graceful_timeout", "1")
     server.signal(signal.SIGTERM)
     assert server.wait_for_exit() == 0
 

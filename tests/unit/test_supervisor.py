@@ -27,7 +27,7 @@ from azureml_inference_server_http.events import (
     TellFront,
     Tick,
 )
-from azureml_inference_server_http.supervisor import Supervisor
+from azureml_inference_server_http.supervisor import Phase, Supervisor
 
 KILLED = -signal.SIGKILL
 
@@ -62,8 +62,8 @@ def test_a_script_that_cannot_start_ends_the_command(code):
     assert logs(actions, "error")
     assert without_logs(actions) == [
         TellFront(f"exited {first} exited with code {code}"),
+        Kill(second, signal.SIGQUIT),
         TellFront("stop"),
-        Kill(second, signal.SIGTERM),
     ]
     assert world.exit(world.front) == []
     assert world.exit(second, 3) == [Finish(code)]
@@ -80,7 +80,7 @@ def test_a_failed_preload_ends_the_command():
 def test_a_fatal_code_of_a_worker_that_served_is_an_ordinary_death(one):
     (worker,) = one.workers
     assert SpawnWorker() in one.exit(worker, 3)
-    assert one.state.phase == "serving"
+    assert one.state.phase is Phase.SERVING
 
 
 def test_a_worker_that_cannot_be_forked_is_tried_again():
@@ -136,7 +136,7 @@ def test_a_worker_that_gets_ready_ends_the_counting():
     world.ready(*world.workers)
     assert SpawnWorker() in world.exit(world.workers[0], KILLED)
     world.exit(world.workers[0], 1)
-    assert world.state.phase == "serving"
+    assert world.state.phase is Phase.SERVING
     assert world.state.next_wakeup() - world.now == pytest.approx(BACK_OFF[0])
 
 
@@ -148,7 +148,7 @@ def test_nobody_gives_up_while_another_worker_serves(two):
         two.exit(dying, 1)
         assert two.state.next_wakeup() - two.now < BACK_OFF[-1] + 0.001
         two.wake_up()
-    assert two.state.phase == "serving"
+    assert two.state.phase is Phase.SERVING
     assert len(two.workers) == 2
 
 
@@ -218,7 +218,7 @@ def test_workers_that_keep_dying_soon_after_they_are_ready_are_replaced_ever_mor
         assert one.wake_up() == [SpawnWorker()]
     assert pauses[: len(CRASH_BACK_OFF)] == pytest.approx(list(CRASH_BACK_OFF))
     assert pauses[-1] == pytest.approx(CRASH_BACK_OFF[-1])
-    assert one.state.phase == "serving"
+    assert one.state.phase is Phase.SERVING
 
 
 def test_a_worker_that_served_for_a_while_is_replaced_at_once(one):
@@ -243,7 +243,7 @@ def test_a_replacement_that_cannot_start_does_not_end_those_who_serve(two):
     for _ in range(2 * MAX_EARLY_DEATHS):
         assert two.exit(two.workers[-1], 3)
         assert two.wake_up() == [SpawnWorker()]
-    assert two.state.phase == "serving"
+    assert two.state.phase is Phase.SERVING
 
 
 # ---- Workers that are stopped

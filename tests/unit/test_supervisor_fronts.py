@@ -11,7 +11,7 @@ from azureml_inference_server_http._core import INTERRUPT_GRACE
 from azureml_inference_server_http.back_off import CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY
 from azureml_inference_server_http.events import Kill, SpawnFront, SpawnWorker, TellFront, Tick
 from azureml_inference_server_http.roster import RECONNECT, longest_request
-from azureml_inference_server_http.supervisor import KILL_AFTER
+from azureml_inference_server_http.supervisor import KILL_AFTER, Phase
 
 KILLED = -signal.SIGKILL
 LONGEST = 20.0
@@ -75,17 +75,17 @@ def test_fronts_that_die_young_are_started_ever_more_slowly_though_workers_conne
         assert one.wake_up() == [SpawnFront()]
     assert pauses[: len(CRASH_BACK_OFF) + 1] == pytest.approx([0.0, *CRASH_BACK_OFF])
     assert pauses[-1] == pytest.approx(CRASH_BACK_OFF[-1])
-    assert one.state.phase == "serving"
+    assert one.state.phase is Phase.SERVING
 
 
 def test_a_front_that_never_works_ends_the_command():
     world = World()
     for _ in range(100):
         world.exit(world.front, 1)
-        if world.state.phase == "stopping":
+        if world.state.phase is Phase.STOPPING:
             break
         world.wake_up()
-    assert world.state.phase == "stopping"
+    assert world.state.phase is Phase.STOPPING
     assert world.state.exit_code != 0
 
 

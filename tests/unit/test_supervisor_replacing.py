@@ -16,7 +16,7 @@ from azureml_inference_server_http.events import (
     SpawnWorker,
     TellFront,
 )
-from azureml_inference_server_http.supervisor import KILL_AFTER, RECYCLE_PAUSE
+from azureml_inference_server_http.supervisor import KILL_AFTER, RECYCLE_PAUSE, Phase
 
 KILLED = -signal.SIGKILL
 
@@ -46,10 +46,13 @@ def test_hup_asks_for_no_successor_before_the_last_one_is_ready(two):
 def test_hup_keeps_the_old_workers_if_the_script_is_broken_now(two):
     workers = list(two.workers)
     two.signal(signal.SIGHUP)
-    actions = two.exit(two.workers[-1], 3)
-    assert logs(actions, "error")[-1] == "The replacement could not start. The workers that serve now stay."
+    failed = two.workers[-1]
+    actions = two.exit(failed, 3)
+    text = logs(actions, "error")[-1]
+    assert text.startswith(f"The new worker (pid:{failed}) exited with code 3 before it was ready")
+    assert "THE OLD CODE STILL SERVES: 2 workers stay." in text
     assert [action for action in without_logs(actions) if not isinstance(action, TellFront)] == []
-    assert (two.workers, two.state.phase, two.state.next_wakeup()) == (workers, "serving", None)
+    assert (two.workers, two.state.phase, two.state.next_wakeup()) == (workers, Phase.SERVING, None)
 
 
 def test_hup_replaces_a_worker_that_is_not_ready_yet():
@@ -212,7 +215,7 @@ def test_recycling_is_tried_again_when_the_successor_could_not_start(two):
     two.tell(served(first))
     two.tell(served(second))
     actions = two.exit(two.workers[-1], 3)
-    assert logs(actions, "error")[-1].endswith("The workers that serve now stay. Trying again in 60 s.")
+    assert logs(actions, "error")[-1].endswith("2 workers stay. Trying again in 60 s.")
     assert two.wake_up() == [SpawnWorker()]
     assert two.ready(two.workers[-1]) == [TellFront(f"retire {first}"), SpawnWorker()]
     assert two.ready(two.workers[-1]) == [TellFront(f"retire {second}")]

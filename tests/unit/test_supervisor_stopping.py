@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from supervisor_world import World, without_logs
+from supervisor_world import World, logs, without_logs
 
 from azureml_inference_server_http import supervisor
 from azureml_inference_server_http.events import (
@@ -13,6 +13,7 @@ from azureml_inference_server_http.events import (
     Finish,
     Kill,
     RecycleWanted,
+    Released,
     Signalled,
     Spawned,
     SpawnFront,
@@ -22,9 +23,9 @@ from azureml_inference_server_http.events import (
     Tick,
 )
 from azureml_inference_server_http.supervisor import (
-    CLEAN_UP,
     FRONT_GRACE,
     KILL_AFTER,
+    LAST_WORDS,
     Supervisor,
 )
 
@@ -44,15 +45,57 @@ def test_term_drains_and_then_stops(two):
     assert two.exit(second, -signal.SIGTERM) == [Finish(0)]
 
 
-def test_a_drain_leaves_what_time_it_has_for_clean_up():
-    for graceful_timeout, used, left in ((30.0, 1.0, CLEAN_UP), (30.0, 28.0, 2.0), (30.0, 31.0, KILL_AFTER)):
-        world = World(graceful_timeout=graceful_timeout)
-        world.ready(*world.workers)
-        world.signal(signal.SIGTERM)
-        world.now += used
-        world.exit(world.front)
-        assert world.state.next_wakeup() - world.now == pytest.approx(left)
-        assert world.wake_up() == [Kill(world.workers[0], signal.SIGKILL)]
+def test_a_worker_that_is_let_go_before_the_front_is_gone_is_not_replaced(one):
+    (worker,) = one.workers
+    one.signal(signal.SIGTERM)
+    assert one.tell(Released()) == [Kill(worker, signal.SIGTERM)]
+    assert without_logs(one.exit(worker)) == [TellFront(f"exited {worker} exited with code 0")]
+    assert one.exit(one.front) == [Finish(0)]
+
+
+@pytest.mark.parametrize(("used", "left"), [(1.0, 29.0), (28.0, 2.0), (31.0, KILL_AFTER)])
+def test_scripts_have_the_rest_of_the_graceful_timeout_for_their_end(used, left):
+    world = World(graceful_timeout=30.0)
+    (worker,) = world.workers
+    world.ready(worker)
+    world.signal(signal.SIGTERM)
+    world.now += used
+    assert world.exit(world.front) == [Kill(worker, signal.SIGTERM)]
+    assert world.state.time_to_clean_up(world.now) == pytest.approx(left)
+    assert world.state.next_wakeup() - world.now == pytest.approx(left)
+    hurried = world.wake_up()
+    assert without_logs(hurried) == [Kill(worker, signal.SIGQUIT)]
+    assert f"--graceful_timeout 30: workers {worker}." in logs(hurried, "warning")[0]
+    assert world.state.next_wakeup() - world.now == pytest.approx(LAST_WORDS)
+    assert world.wake_up() == [Kill(worker, signal.SIGKILL)]
+    assert world.exit(worker, KILLED) == [Finish(0)]
+
+
+def test_int_does_not_wait_for_the_end_of_scripts(two):
+    first, second = two.workers
+    two.signal(signal.SIGTERM)
+    two.exit(two.front)
+    two.exit(first)
+    assert two.signal(signal.SIGINT) == [Kill(second, signal.SIGQUIT)]
+    assert two.state.time_to_clean_up(two.now) is None
+    assert two.wait(KILL_AFTER) == [Kill(second, signal.SIGKILL)]
+    assert two.exit(second, KILLED) == [Finish(0)]
+
+
+def test_a_worker_that_has_retired_has_no_more_time_than_others_after_term(two):
+    first, second = two.workers
+    two.signal(signal.SIGTTOU)
+    two.signal(signal.SIGTERM)
+    assert two.exit(two.front) == [Kill(first, signal.SIGTERM), Kill(second, signal.SIGTERM)]
+    assert Kill(second, signal.SIGQUIT) in two.wake_up()
+
+
+def test_a_worker_that_is_not_ready_has_nothing_to_end():
+    world = World()
+    (new,) = world.workers
+    world.signal(signal.SIGTERM)
+    world.exit(world.front)
+    assert world.wait(KILL_AFTER) == [Kill(new, signal.SIGKILL)]
 
 
 def test_a_worker_that_dies_while_draining_is_replaced(one):
@@ -91,7 +134,7 @@ def test_a_front_that_dies_while_draining_is_not_replaced(one):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_int_stops_at_once(two, number):
     first, second = two.workers
-    assert two.signal(number) == [TellFront("stop"), Kill(first, signal.SIGTERM), Kill(second, signal.SIGTERM)]
+    assert two.signal(number) == [Kill(first, signal.SIGQUIT), Kill(second, signal.SIGQUIT), TellFront("stop")]
     assert two.exit(two.front) == []
     assert two.exit(first) == []
     assert two.exit(second) == [Finish(0)]
@@ -99,7 +142,7 @@ def test_int_stops_at_once(two, number):
 
 def test_int_overtakes_term(one):
     one.signal(signal.SIGTERM)
-    assert one.signal(signal.SIGINT) == [TellFront("stop"), Kill(one.workers[0], signal.SIGTERM)]
+    assert one.signal(signal.SIGINT) == [Kill(one.workers[0], signal.SIGQUIT), TellFront("stop")]
     one.exit(one.workers[0])
     assert one.exit(one.front) == [Finish(0)]
 
