@@ -17,16 +17,17 @@ from azureml_inference_server_http.settings_table import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
+# Without the settings page, which is generated, and the contract, whose names are those of the published server.
 PAGES = [
     path
     for pattern in ("*.md", "docs/*.md", "examples/*/*.md")
     for path in sorted(ROOT.glob(pattern))
-    if path.name != "settings.md"
+    if path.name not in {"settings.md", "contract.md"}
 ]
 FLAGS = {setting.flag: setting for setting in SETTINGS if setting.flag}
 VARIABLES = {setting.environment: setting for setting in SETTINGS if setting.environment}
 # Names in capitals that are not settings of this server.
-OTHER_VARIABLES = {"GUNICORN_CMD_ARGS", "SCRIPT_NAME", "TCP_NODELAY", "CHAOS_SECONDS", "CHAOS_SEED"}
+OTHER_VARIABLES = {"GUNICORN_CMD_ARGS", "SCRIPT_NAME", "TCP_NODELAY", "CHAOS_SECONDS", "CHAOS_SEED", "TEST_PROCESSES"}
 
 # Of granian, with which docs/performance.md compares. The expression below stops at its hyphen.
 OTHER_OPTIONS = {"--blocking"}
@@ -58,10 +59,17 @@ def test_readme_is_short():
     assert len(README.read_text(encoding="utf-8").splitlines()) < 200
 
 
+@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("docs/decisions/*.md"))], ids=lambda path: path.name)
 def test_links_lead_somewhere(page: Path):
     targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
     assert missing == []
+
+
+def test_every_decision_is_listed():
+    folder = ROOT / "docs" / "decisions"
+    pages = {path.name for path in folder.glob("*.md")} - {"README.md"}
+    assert set(re.findall(r"\]\(([^)/]+\.md)\)", (folder / "README.md").read_text(encoding="utf-8"))) == pages
 
 
 def test_options_exist(page: Path):
