@@ -14,7 +14,7 @@ BENCH_SECONDS ?= 3
 # Names of scenarios, separated by commas; all of them if empty.
 BENCH_ONLY ?=
 # Releases of Python that `make test-all` looks for.
-RELEASES ?= 3.9 3.10 3.11 3.12 3.13
+RELEASES ?= 3.9 3.10 3.11 3.12 3.13 3.14
 
 BIN := $(VENV)/bin
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
@@ -30,13 +30,23 @@ PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)
 LIBPYTHON_FOLDER := import os, sysconfig as s; folder, name = map(s.get_config_var, ("LIBDIR", "LDLIBRARY")); \
 	print(folder if name.endswith(".so") and os.path.exists(os.path.join(folder, name)) else "")
 
+# Test processes that run at the same time: one for each core, two at least, as tests wait more than they compute.
+TEST_PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores > 2 ? cores : 2)))
+# Systems that this machine cannot run. `make check` compiles for those whose standard library is installed.
+FOREIGN_TARGETS := x86_64-pc-windows-gnu aarch64-apple-darwin
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Lines of "what<TAB>why" about tests and checks that were left out: the table at the end of `make test` and `make ci`.
+export NOT_RUN := $(abspath $(VENV)/not-run)
+# $(call left_out,what,why): says so at once, and again in that table.
+left_out = printf '%s\t%s\n' "$(1)" "$(2)" >>$(NOT_RUN); echo "Left out: $(1): $(2)."
 # The interpreter that PyO3 builds for; the same for every cargo command, or each would rebuild what the last one built.
 export PYO3_PYTHON := $(abspath $(BIN)/python)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-rust test-python check format conform fuzz chaos bench bench-rust test-all clean
+.PHONY: help serve test test-rust test-python check check-rust check-foreign check-fuzz check-python format conform fuzz chaos soak bench bench-rust \
+	test-all ci left-out clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,27 +69,49 @@ $(MODEL_DIR)/model.joblib: $(EXAMPLE)/train.py $(VENV)/.done-example
 
 # ---- Testing it
 
-test: test-rust test-python ## Run every test: the Rust units, then the real command
+test: test-rust test-python ## Run every test but the long ones: the Rust units, then the real command
+	@$(MAKE) --no-print-directory left-out
 
-# The first run leaves out the worker, which needs Python to link; the second has it, where there is a libpython.
+# With the worker, which needs Python to link, where there is a libpython; without it otherwise.
 test-rust: $(VENV)/.done-venv
-	cargo test --locked --no-default-features
 	@folder=$$($(BIN)/python -c '$(LIBPYTHON_FOLDER)'); \
-	if [ -z "$$folder" ]; then echo "No shared libpython for $(PYTHON): the tests of src/worker are left out."; exit 0; fi; \
-	echo "cargo test --locked"; LD_LIBRARY_PATH="$$folder" cargo test --locked
+	if [ -n "$$folder" ]; then features=; export LD_LIBRARY_PATH="$$folder"; else features=--no-default-features; \
+		$(call left_out,Rust tests of src/worker,$(PYTHON) has no shared libpython); fi; \
+	echo "cargo test --locked $$features"; cargo test --locked $$features
 
-test-python: $(VENV)/.done-server $(VENV)/.done-tools
-	$(BIN)/python -m pytest
+# First what may share the machine, in several processes; then, alone, the tests that measure time.
+test-python: $(VENV)/.done-tested $(VENV)/.done-tools
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder -m "not serial and not soak"
+	$(BIN)/python -m pytest -m "serial and not soak"
+	@$(call left_out,Python tests marked soak,they run for minutes: make soak)
 
-check: $(VENV)/.done-server $(VENV)/.done-tools ## Check format, lints, types and generated pages
+check: check-rust check-foreign check-fuzz check-python ## Check format, lints, types and generated pages
+
+check-rust: $(VENV)/.done-venv
 	cargo fmt --check
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
 	cargo clippy --locked --all-targets -- -D warnings
+
+check-python: $(VENV)/.done-tested $(VENV)/.done-tools
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest azureml_inference_server_http._core
 	$(BIN)/python tools/generate_docs.py --check
+
+# Only the library: the benchmarks bring C code, which needs a compiler for the other system. PyO3 does not look for an
+# interpreter of that system when it is told a release.
+check-foreign: $(VENV)/.done-venv
+	@set -e; for target in $(FOREIGN_TARGETS); do \
+		if [ -d "$$(rustc --print target-libdir --target $$target)" ]; then \
+			echo "cargo clippy --locked --lib --target $$target -- -D warnings"; \
+			PYO3_CROSS_PYTHON_VERSION=3.9 cargo clippy --locked --lib --target $$target -- -D warnings; \
+		else $(call left_out,cargo clippy for $$target,its standard library is not installed: rustup target add $$target); fi; \
+	done
+
+# In the folder of the main build, most of which it shares. To run the targets, see fuzz/Cargo.toml.
+check-fuzz:
+	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target --all-targets -- -D warnings
 
 format: $(VENV)/.done-tools ## Format the code and write the generated pages
 	cargo fmt
@@ -87,14 +119,30 @@ format: $(VENV)/.done-tools ## Format the code and write the generated pages
 	$(BIN)/ruff format
 	$(BIN)/python tools/generate_docs.py
 
-conform: $(VENV)/.done-server $(VENV)/.done-tools $(REFERENCE)/.done-$(PUBLISHED) ## Compare with the published server
+conform: $(VENV)/.done-tested $(VENV)/.done-tools $(REFERENCE)/.done-$(PUBLISHED) ## Compare with the published server
 	$(BIN)/python tests/conformance --reference $(REFERENCE)/bin/python --candidate $(BIN)/python
 
-fuzz: $(VENV)/.done-server $(VENV)/.done-tools ## Send made-up requests for FUZZ_SECONDS: compare with Python's json, break HTTP
+fuzz: $(VENV)/.done-tested $(VENV)/.done-tools ## Send made-up requests for FUZZ_SECONDS: compare with Python's json, break HTTP
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
-chaos: $(VENV)/.done-server $(VENV)/.done-tools ## Kill, stop and resize servers under load for CHAOS_SECONDS
+chaos: $(VENV)/.done-tested $(VENV)/.done-tools ## Kill, stop and resize servers under load for CHAOS_SECONDS
 	$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) $(CHAOS_SEED:%=--seed %)
+
+soak: $(VENV)/.done-tested $(VENV)/.done-tools chaos fuzz ## Run the long tests: those marked soak, then chaos and fuzz
+	$(BIN)/python -m pytest -m soak
+
+# First what compiles Rust, one cargo command after the other as they lock their folder, while pip fills the environments.
+# The server is built after that: PyO3 is compiled differently for it, which costs a minute at each change between the two.
+ci: ## Run all that CI runs
+	@rm -f $(NOT_RUN)
+	$(MAKE) --jobs 3 --output-sync=target $(VENV)/.done-tools $(REFERENCE)/.done-$(PUBLISHED) \
+		test-rust check-rust check-foreign check-fuzz
+	$(MAKE) test-python conform check-python
+	@$(MAKE) --no-print-directory left-out
+
+left-out:
+	@test ! -s $(NOT_RUN) || { printf '\nWhat did not run, and why:\n'; sort -u $(NOT_RUN) | awk -F '\t' '{ printf "  %-40s %s\n", $$1, $$2 }'; }
+	@rm -f $(NOT_RUN)
 
 test-all: $(RELEASES:%=test-on-%) ## Run the Python tests on every supported Python that is found
 
@@ -137,10 +185,19 @@ $(VENV)/.done-build: $(VENV)/.done-venv pyproject.toml
 	$(BIN)/pip install --quiet '$(MATURIN)'
 	@touch $@
 
-# Editable: changes of the Python files count at once, those of the Rust files and of the metadata build again.
+# Editable: changes of the Python files count at once, those of the Rust files and of the metadata build again. The two
+# builds take each other's place in the environment, so each removes the other's mark.
+DEVELOP = env -u CONDA_PREFIX PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --locked
+
+# As users would have it, nearly.
 $(VENV)/.done-server: $(VENV)/.done-build pyproject.toml $(RUST_SOURCES)
-	env -u CONDA_PREFIX PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked
-	@touch $@
+	$(DEVELOP) --profile quick
+	@rm -f $(VENV)/.done-tested; touch $@
+
+# With debug assertions, and from the dependencies that `cargo test` has compiled (docs/decisions/2026-11-30-tests.md).
+$(VENV)/.done-tested: $(VENV)/.done-build pyproject.toml $(RUST_SOURCES)
+	$(DEVELOP)
+	@rm -f $(VENV)/.done-server; touch $@
 
 $(VENV)/.done-tools: tests/requirements.txt $(VENV)/.done-venv
 	$(BIN)/pip install --quiet -r $<

@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and the servers' output in the report of a test that failed.
+"""Fixtures for all tests, what parallel test processes share out, and the notes about tests that did not run.
 
 Owns when servers are started and stopped: ``start`` for tests that do something to a server, ``shared`` for tests that
 only send requests. ``harness.py`` owns how. Loaded by pytest before any test module.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -31,6 +32,28 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         for server in Server.running:
             report.sections.append((f"Output of the server in {server.folder}", server.output()))
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file, or those of one worker class in it, in one of the parallel test processes: they share
+    servers. Before pytest-xdist, which reads this mark (``--dist loadgroup``)."""
+    for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        item.add_marker(pytest.mark.xdist_group(f"{item.path}-{parameters.get('worker_class', '')}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Note how many tests were skipped and why in the file NOT_RUN, from which ``make`` prints its closing table.
+
+    Not in a parallel test process of pytest-xdist, as its parent gets all reports.
+    """
+    name = os.environ.get("NOT_RUN")
+    if name and not hasattr(config, "workerinput"):
+        skipped = terminalreporter.getreports("skipped")
+        reasons = Counter(report.longrepr[2].replace("Skipped: ", "", 1) for report in skipped)
+        with Path(name).open("a", encoding="utf-8") as notes:
+            notes.writelines(f"{count} Python tests\t{reason}\n" for reason, count in sorted(reasons.items()))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

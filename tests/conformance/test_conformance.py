@@ -1,14 +1,11 @@
-"""Pytest entry of the suite: the rules of its own data, and, where the published server is installed, the cases.
+"""Tests of the conformance suite itself: the rules of its data, how it normalises and how it compares.
 
-The data tests need no server. The cases run per section, against the interpreter named by AZMLINFSRV_REFERENCE or the
-one `make conform` installs (.venv-reference); without it they are skipped with that reason. Requires Python 3.11
-(tomllib).
+They need no server. `make conform` runs the cases. Requires Python 3.11 (tomllib).
 """
 
 from __future__ import annotations
 
 import fnmatch
-import os
 import sys
 from pathlib import Path
 
@@ -21,30 +18,9 @@ from conformance import cases, compare, normalise, report, runner
 from conformance.client import Reply
 from conformance.server import ServerProblem, environment
 
-REFERENCE = os.environ.get("AZMLINFSRV_REFERENCE", str(cases.FOLDER.parents[1] / ".venv-reference" / "bin" / "python"))
 CASES = cases.load()
 ENTRIES = compare.load(runner.KNOWN)
 CHECKS = [f"{case.id}/{name}" for case in CASES for name in case.comparison_names]
-
-
-def reference_problem() -> str:
-    try:
-        runner.same_environment(REFERENCE, sys.executable)
-    except (ServerProblem, OSError) as problem:
-        return f"{problem} (make conform installs the published server)"
-    return ""
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("section", [name for name in report.SECTIONS if any(case.section == name for case in CASES)])
-def test_section(section: str) -> None:
-    if problem := reference_problem():
-        pytest.skip(problem)
-    results = runner.Suite(REFERENCE, sys.executable, compare.load(runner.KNOWN)).run(
-        runner.select(CASES, [section], [])
-    )
-    failures = "\n".join(report.failure(result) for result in results if result.failed)
-    assert not failures, failures
 
 
 def test_every_section_of_the_contract_has_cases() -> None:

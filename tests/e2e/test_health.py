@@ -159,6 +159,7 @@ def assert_fast(server, target, status=200, port=None):
     assert statistics.median(times) < 0.01
 
 
+@pytest.mark.serial
 def test_health_is_fast_while_all_workers_are_stopped(start):
     server = start("echo.py", "--worker_count", "2", separate_health=True)
     workers = server.wait_for_workers(2)
@@ -177,6 +178,7 @@ def test_health_is_fast_while_all_workers_are_stopped(start):
     assert [answer.result().json() for answer in waiting] == ["x"] * 4
 
 
+@pytest.mark.serial
 @pytest.mark.any_worker_class
 def test_health_is_fast_while_run_holds_the_interpreter(start):
     server = start("slow.py", SCORING_TIMEOUT_MS="1000")

@@ -16,6 +16,8 @@ import time
 import pytest
 from harness import KEPT, eventually, request
 
+pytestmark = pytest.mark.serial
+
 ATTEMPTS = 3
 # Where in the sorted times, and how many seconds the answer there may take.
 LIMITS = {0.5: 0.010, 0.99: 0.050}

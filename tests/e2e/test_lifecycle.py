@@ -98,6 +98,7 @@ def test_methods_that_wait_for_the_script_wait_no_longer_than_others(start):
     assert server.request("OPTIONS", "/score").status == 503
 
 
+@pytest.mark.serial
 @pytest.mark.any_worker_class
 def test_term_ends_an_idle_server_quickly(start):
     server = start("echo.py", "--worker_count", "2")
@@ -120,6 +121,7 @@ def test_a_stopped_worker_does_not_hold_up_the_end(start, number):
     assert server.wait_for_exit(5) == 0
 
 
+@pytest.mark.serial
 @pytest.mark.any_worker_class
 def test_term_waits_no_longer_than_the_graceful_timeout(start):
     server = start("wait.py", "--graceful_timeout", "1")
@@ -148,6 +150,7 @@ def test_a_late_upload_is_refused_without_a_reset(start):
         assert server.wait_for_exit() == 0
 
 
+@pytest.mark.serial
 @pytest.mark.any_worker_class
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_int_answers_everybody_and_ends_at_once(start, number):

@@ -31,6 +31,7 @@ def many_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.serial
 def test_two_thousand_idle_connections_harm_nobody(start, many_files):
     server = start("echo.py")
     front = server.front()

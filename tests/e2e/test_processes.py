@@ -364,6 +364,7 @@ def test_a_burst_is_answered_exactly_once(start):
     assert sorted((server.folder / "notes").read_text().split()) == sorted(names)
 
 
+@pytest.mark.serial
 def test_idle_workers_are_used_before_queues_form(start):
     server = start("wait.py", "--worker_count", "2")
     let_go(server, "fast")

@@ -10,6 +10,7 @@ import threading
 import time
 from random import Random
 
+import pytest
 from harness import KEPT, eventually, request
 
 SLOW, FAST = 200, 20
@@ -117,6 +118,7 @@ def measure(server, seed):
     return sorted(seen), statistics.median(checks)
 
 
+@pytest.mark.serial
 def test_fast_requests_fare_as_with_an_ideal_queue(start):
     """Within 20 %, as promised. The clients share the machine with the server, so a bad moment is given another try.
     And an ideal queue has to be reached as well: that takes as long as two health checks, one more for the worker."""

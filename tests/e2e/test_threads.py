@@ -39,6 +39,7 @@ def test_two_threads_run_at_the_same_time_in_one_process(start):
 # ---- Deadlines
 
 
+@pytest.mark.serial
 def test_python_code_over_the_limit_is_interrupted(start):
     server = start("thread_calls.py", SCORING_TIMEOUT_MS="200")
     began = time.monotonic()
@@ -70,6 +71,7 @@ def test_the_limit_never_strikes_a_later_call(start):
     assert server.stderr() == ""
 
 
+@pytest.mark.serial
 def test_a_sleeping_call_is_answered_in_time_and_its_thread_replaced(start):
     server = start("thread_calls.py", SCORING_TIMEOUT_MS="200")
     with server.connect() as connection:
@@ -85,6 +87,7 @@ def test_a_sleeping_call_is_answered_in_time_and_its_thread_replaced(start):
     assert server.score("next").json() == "worker-2"
 
 
+@pytest.mark.serial
 def test_the_worker_timeout_is_answered_and_the_thread_replaced(start):
     server = start("thread_calls.py", WORKER_TIMEOUT="1")
     began = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -17,8 +18,9 @@ def named(text: str) -> set[str]:
     return set(re.findall(r"`([\w/]+\.py::\w+)`", text))
 
 
+@functools.cache
 def written() -> dict[str, ast.FunctionDef]:
-    """Every test function, as the page names it."""
+    """Every test function, as the page names it. Kept, because parsing all files takes a second."""
     return {
         f"{path.relative_to(TESTS).as_posix()}::{node.name}": node
         for path in TESTS.glob("*/test_*.py")
