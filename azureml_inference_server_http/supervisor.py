@@ -4,7 +4,7 @@ A plain state machine: ``Supervisor.handle(event, now)`` returns the actions to 
 so that every rule can be tested without a fork. ``process.py`` turns the world into events and performs the actions.
 Runs in the supervisor process, which has one thread for ever and so may fork at any time.
 
-Rules: DESIGN "Processes" and its decided behaviour; contract section 16 for signals and exit codes.
+Rules: docs/design.md, "Processes", "Stop" and "When something fails"; contract section 16 for signals and exit codes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-//! How many jobs a worker may hold: the in-flight window of DESIGN's measurements (`docs/design.md`).
+//! How many jobs a worker may hold: the in-flight window (`docs/decisions/2026-11-22-in-flight-window.md`).
 //!
 //! Sending the next job before the last one is answered hides two wake-ups, but a job behind a slow one waits. So the
 //! window follows the worker's recent speed: `clamp(1 ms / recent busy time, 1, 32)`, and 1 right after any slow job.

@@ -1,7 +1,7 @@
 //! Cross-origin headers (contract section 12): which origins are allowed, what a preflight is told.
 //!
 //! Pure decisions over header values; runs in the front's event loop. Unlike the published server an entry must match
-//! the whole origin: matching only its start let `http://a.com.evil.com` pass a pattern for `a.com` (DESIGN).
+//! the whole origin: matching only its start let `http://a.com.evil.com` pass a pattern for `a.com`.
 
 use actix_web::http::{
     header::{

@@ -1,7 +1,7 @@
 //! The routes: which method does what on `/`, `/score`, `/swagger.json`, `/livez` and `/readyz`; JSON 404 and 405.
 //!
 //! Runs in the front's event loop. `/score` is the only route that involves a worker; the others answer from what the
-//! front knows, so they never wait (contract section 5, DESIGN "health").
+//! front knows, so they never wait (contract section 5, `docs/decisions/2026-11-22-behaviour.md`).
 
 use std::{
     borrow::Cow,
@@ -281,7 +281,7 @@ impl Exchange {
         self.wait(pending).await
     }
 
-    /// While the job is only queued, a client that leaves takes it along (DESIGN "in-flight window").
+    /// While the job is only queued, a client that leaves takes it along (docs/design.md, "The in-flight window").
     async fn wait(&self, mut pending: Pending) -> Result<Answer, RequestError> {
         let given_up = match self.patiently(pending.answer()).await {
             Ok(answer) => return Ok(answer),

@@ -64,7 +64,8 @@ fn text<'py>(
         let text = script.object.call_method1(intern!(py, "query_input"), (query,))?;
         return Ok(text.cast_into::<PyString>().map_err(PyErr::from)?);
     }
-    // Contract section 6: a parsed form leaves no text behind. curl's default form type is not parsed here (DESIGN).
+    // Contract section 6: a parsed form leaves no text behind. curl's default form type is not parsed here
+    // (docs/compatibility.md).
     if is_multipart_form(&job.content_type) {
         return Ok(PyString::new(py, ""));
     }

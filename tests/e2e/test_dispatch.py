@@ -1,4 +1,4 @@
-"""Who runs a request, and that nothing waits in the wrong place (DESIGN "in-flight window", ``src/dispatch``)."""
+"""Who runs a request, and that nothing waits in the wrong place (docs/design.md, ``src/dispatch``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients and logs are told when run() fails or takes too long (contract section 8, DESIGN)."""
+"""What clients and logs are told when run() fails or takes too long (contract section 8, docs/design.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the death of a front costs: the requests that it had accepted, and nothing else (DESIGN)."""
+"""What the death of a front costs: the requests that it had accepted, and nothing else (docs/design.md)."""
 
 from __future__ import annotations
 

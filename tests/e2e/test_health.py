@@ -1,4 +1,4 @@
-"""Health: the truth about the workers, told without asking them (DESIGN)."""
+"""Health: the truth about the workers, told without asking them (docs/reliability.md)."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_server_that_lost_its_workers_is_not_ready(start):
 
 
 def assert_fast(server, target, status=200, port=None):
-    """DESIGN promises 10 ms; a slow machine may miss that once, but not usually."""
+    """docs/decisions/2026-11-22-behaviour.md promises 10 ms; a slow machine may miss that once, but not usually."""
     times = []
     with server.connect(port) as connection:
         for _ in range(21):

@@ -1,4 +1,4 @@
-"""How fast health answers when no worker can, and how soon it tells the truth (DESIGN: 10 ms, 1 s).
+"""How fast health answers when no worker can, and how soon it tells the truth (promised: 10 ms, 1 s).
 
 The promise is 10 ms, 99 times of 100. A machine that does other things at the same time misses that now and then. So
 the tests hold the median to it and give the slowest five times as long; allow more only while a process that just

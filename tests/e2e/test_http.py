@@ -1,4 +1,4 @@
-"""HTTP itself: connections, framing, and what is refused, always as JSON (contract section 18, DESIGN, RFC 9112)."""
+"""HTTP itself: connections, framing, and what is refused, always as JSON (contract section 18, RFC 9112)."""
 
 from __future__ import annotations
 

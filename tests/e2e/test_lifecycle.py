@@ -1,4 +1,4 @@
-"""Start, stop and what the log says about them (contract sections 1, 2, 4, 13 and 16, DESIGN)."""
+"""Start, stop and what the log says about them (contract sections 1, 2, 4, 13 and 16, docs/design.md)."""
 
 from __future__ import annotations
 

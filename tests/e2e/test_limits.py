@@ -1,4 +1,4 @@
-"""Limits on clients and workers: what is refused, cut or replaced, and what is not (DESIGN, ``docs/settings.md``)."""
+"""Limits on clients and workers: what is refused, cut or replaced, and what is not (``docs/settings.md``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many clients, large bodies and large workers: what is bounded, and that others do not notice (DESIGN)."""
+"""Many clients, large bodies and large workers: what is bounded, and that others do not notice."""
 
 from __future__ import annotations
 

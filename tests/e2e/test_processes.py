@@ -1,4 +1,4 @@
-"""Death, replacement and number of processes, and what clients notice of it: as little as possible (DESIGN)."""
+"""Death, replacement and number of processes, and what clients notice of it: as little as possible (docs/design.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one queue: its order, its limit, who leaves it, and what an ideal one would do (DESIGN)."""
+"""The one queue: its order, its limit, who leaves it, and what an ideal one would do (docs/design.md)."""
 
 from __future__ import annotations
 

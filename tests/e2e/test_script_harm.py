@@ -1,4 +1,4 @@
-"""What a script can do to its process, and that only its own request pays for it (DESIGN, contract section 16).
+"""What a script can do to its process, and that only its own request pays for it (contract section 16).
 
 Each deed is sent to ``obey.py`` while another request waits behind it; that one is always answered. What happens when
 workers die of something else is in ``test_processes.py``.

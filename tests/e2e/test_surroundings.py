@@ -1,4 +1,4 @@
-"""What a script sees of the process it runs in, which scripts have come to rely on (DESIGN, contract section 4)."""
+"""What a script sees of the process it runs in, which scripts have come to rely on (contract section 4)."""
 
 from __future__ import annotations
 

@@ -50,3 +50,10 @@ def test_each_mentioned_section_is_on_the_page(folder: str) -> None:
         for number in mentioned(path.read_text(encoding="utf-8")) - SECTIONS
     }
     assert not missing
+
+
+def test_no_page_is_named_that_is_not_in_the_repository() -> None:
+    """``docs/design.md`` and ``docs/contract.md`` took the place of two pages that had names in capitals."""
+    outside = re.compile(r"\b(?:DESIGN|CONTRACT)\b")
+    named = [path for path in files() if path != Path(__file__) and outside.search(path.read_text(encoding="utf-8"))]
+    assert not named
