@@ -1,15 +1,26 @@
-"""Connecting a worker to a debugger that listens on AZUREML_DEBUG_PORT.
+"""Debuggers: connecting a worker to one that listens on AZUREML_DEBUG_PORT, and noticing any that holds a call.
 
-Owns the one call into debugpy, which is imported only here and only when the port is set. Runs in worker processes,
-before the script is loaded, so that breakpoints at the script's top level are met.
+Owns the one call into debugpy, which is imported only here and only when the port is set. That happens before the
+script is loaded, so that breakpoints at the script's top level are met. Whether a debugger holds a call of run() is
+asked only when a limit of that call is over. Runs in worker processes, and in the server with worker threads.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from . import titles
 
 if TYPE_CHECKING:
     from .settings import Settings
+
+
+NO_LIMIT = "A debugger holds this call of run(): no time limit applies to it, and its worker is not killed."
+
+_logger = logging.getLogger("azmlinfsrv")
 
 
 class DebuggerError(Exception):
@@ -45,3 +56,59 @@ def connect(settings: Settings) -> None:
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def holds(frame: FrameType | None) -> bool:
+    """Whether a debugger has stopped this frame, steps through it, or is connected to the process."""
+    return _is_traced() or _has_client() or any(_is_in_bdb(each) for each in _stack(frame))
+
+
+def holds_thread(thread: int) -> bool:
+    """The same for what this thread runs, by its number. Shows the front that no limit applies if so."""
+    if not holds(sys._current_frames().get(thread)):
+        return False
+    titles.set_name(titles.DEBUGGED)
+    _logger.warning(NO_LIMIT)
+    return True
+
+
+def released() -> None:
+    """The call that ``holds_thread`` found has returned."""
+    titles.set_name(titles.COMMAND)
+
+
+def _is_traced() -> bool:
+    """gdb, strace and the like, as the kernel tells it on Linux."""
+    try:
+        with open("/proc/self/status") as status:
+            tracer = next((line for line in status if line.startswith("TracerPid:")), "")
+    except OSError:
+        return False
+    return tracer.split()[1:] not in ([], ["0"])
+
+
+def _has_client() -> bool:
+    """Debuggers of editors: debugpy, and pydevd alone."""
+    debugpy = sys.modules.get("debugpy")
+    if debugpy is not None and hasattr(debugpy, "is_client_connected"):
+        return bool(debugpy.is_client_connected())
+    pydevd: Any = sys.modules.get("_pydevd_bundle.pydevd_constants")
+    return pydevd is not None and pydevd.get_global_debugger() is not None
+
+
+def _stack(frame: FrameType | None) -> list[FrameType]:
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+def _is_in_bdb(frame: FrameType) -> bool:
+    """pdb and others made of the standard library's bdb: at its prompt, or stepping through the frame."""
+    if frame.f_globals.get("__name__") in ("bdb", "pdb"):
+        return True
+    bdb = sys.modules.get("bdb")
+    tracer = getattr(frame.f_trace, "__self__", None)
+    # A debugger that was told to continue leaves its mark on the outermost frame.
+    return bdb is not None and isinstance(tracer, bdb.Bdb) and frame is not getattr(tracer, "botframe", None)

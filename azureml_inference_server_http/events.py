@@ -84,6 +84,12 @@ class Signalled(NamedTuple):
     number: int
 
 
+class HungUp(NamedTuple):
+    """The terminal that the command was started from is gone; ``is_ignored``: the command is to outlive it (nohup)."""
+
+    is_ignored: bool
+
+
 class Tick(NamedTuple):
     """The time of ``Supervisor.next_wakeup`` has come."""
 
@@ -101,6 +107,7 @@ Event = Union[
     Released,
     PreloadFailed,
     Signalled,
+    HungUp,
     Tick,
 ]
 

@@ -86,7 +86,10 @@ def _shortened(host: str) -> str:
 def _why_not(host: str, port: int, error: OSError) -> str:
     where = f"port {port} on {host}"
     if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use by another process. Stop that process, or choose another port with --port."
+        from . import port_holder
+
+        holder = port_holder.find(port) or "another process"
+        return f"{where} is in use by {holder}. Stop that process, or choose another port with --port."
     if error.errno == errno.EACCES:
         return f"{where} may not be opened by this user. Choose a port above 1023 with --port."
     if error.errno == errno.EADDRNOTAVAIL:

@@ -8,6 +8,7 @@ workers begin. One thread for ever: nothing here may start another.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import os
@@ -19,9 +20,10 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Callable
 
-from . import ending, events, listeners, log_config, signal_handlers, stdio
+from . import ending, events, listeners, log_config, signal_handlers, stdio, titles
 from .roster import longest_request
 from .supervisor import Supervisor
+from .terminal import Terminal
 from .worker_socket import WorkerSocket
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ def run(settings: Settings, clients: list[socket.socket]) -> int:
     """
     # Before the first record: a reader that has gone is no error.
     log = stdio.take_over_log(_logger) if log_config.find_user_config(settings) is None else None
+    titles.set_name(titles.COMMAND)
     listeners.announce(settings)
     loop = _Loop(settings, clients, log)
     try:
@@ -86,6 +89,7 @@ class _Loop:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
+        self._terminal = Terminal()
         # The line to the front of the moment, and what it said that does not end in a newline yet.
         self._front: socket.socket | None = None
         self._front_text = b""
@@ -96,6 +100,8 @@ class _Loop:
             longest_request(settings.worker_timeout, settings.scoring_timeout_ms),
         )
         self._exit_code: int | None = None
+        # For the titles of workers.
+        self._worker_numbers = itertools.count(1)
         # A child that is being forked is a front or a worker, not one that a preloaded script forks.
         self._is_forking = False
         # With WORKER_PRELOAD: the script, loaded here and inherited by every worker; and whether init() runs just now.
@@ -148,11 +154,15 @@ class _Loop:
         for source in (self._wake_reader, self._front):
             if source is not None:
                 poll.register(source, select.POLLIN)
+        if self._terminal.descriptor is not None:
+            poll.register(self._terminal.descriptor, 0)
         if self._log is not None and self._log.is_waiting:
             poll.register(self._log.descriptor, select.POLLOUT)
         ready = {descriptor for descriptor, _ in poll.poll(timeout)}
         if self._front is not None and self._front.fileno() in ready:
             self._read_front()
+        if self._terminal.descriptor in ready:
+            self._terminal.look()
         if self._wake_reader.fileno() in ready:
             self._read_signals()
         if self._log is not None and self._log.descriptor in ready:
@@ -176,6 +186,8 @@ class _Loop:
                 self._reap()
             elif number == _NUDGE:
                 continue
+            elif number == signal.SIGHUP and self._terminal.has_hung_up():
+                self._handle(events.HungUp(self._terminal.is_ignored))
             elif self._is_preloading and number not in _ENDING:
                 self._postponed.append(number)
             else:
@@ -290,6 +302,8 @@ class _Loop:
         def begin() -> int:
             from . import front
 
+            titles.set_name(titles.FRONT)
+            titles.set_role("front")
             ours.close()
             code = 1
             try:
@@ -319,9 +333,13 @@ class _Loop:
         except OSError as error:
             raise _SpawnFailed(str(error)) from error
 
+        number = next(self._worker_numbers)
+
         def begin() -> int:
             from . import worker
 
+            titles.set_name(titles.worker(number))
+            titles.set_role(f"worker {number}")
             for unneeded in (*self._clients, self._worker_socket.listener):
                 unneeded.close()
             return worker.run(self._settings, self._worker_socket.path, self.pid, self._prepared)
@@ -354,6 +372,7 @@ class _Loop:
         if self._log is not None:
             self._log.forget()
             self._log.patience = LOG_PATIENCE
+        self._terminal.close()
         unneeded = [self._wake_reader, self._wake_writer, self._front]
         if not self._is_forking:
             # A child of the script, which must not keep the port when the server ends.

@@ -20,6 +20,7 @@ from .events import (
     Event,
     Exited,
     Finish,
+    HungUp,
     Kill,
     KillWanted,
     Log,
@@ -126,6 +127,8 @@ class Supervisor:
             actions = self._stop(EXIT_CANNOT_START, now)
         elif isinstance(event, Signalled):
             actions = self._signalled(event.number, now)
+        elif isinstance(event, HungUp):
+            actions = self._hung_up(event, now)
         else:
             actions = self._tick(now)
         return [*actions, *self._reload_done(), *self._finish_if_done()]
@@ -361,6 +364,13 @@ class Supervisor:
             staying = [pid for pid, worker in self.workers.items() if not worker.retiring]
             return self._retire(staying[self.worker_count :], now)
         return []
+
+    def _hung_up(self, event: HungUp, now: float) -> list[Action]:
+        """Nobody sits at the terminal any more, but clients may wait: like TERM."""
+        if event.is_ignored or self.phase is not Phase.SERVING:
+            return []
+        text = "The terminal is gone, and the server ends. To keep it after that, start it with nohup or setsid."
+        return [Log("warning", text), *self._drain(now)]
 
     def _reload(self) -> list[Action]:
         # Neither those whose successor is being started already, nor the successors: they are new enough.

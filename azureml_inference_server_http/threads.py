@@ -23,8 +23,9 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Callable, NoReturn
 
-from . import _core, ending, front, listeners, log_config, signal_handlers, stdio, worker
+from . import _core, ending, front, listeners, log_config, signal_handlers, stdio, titles, worker
 from .supervisor import EXIT_CANNOT_START, EXIT_FRONT_FAILED, EXIT_OK, FRONT_GRACE, KILL_AFTER, SPAWN_AGAIN
+from .terminal import Terminal
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -44,6 +45,7 @@ def run(settings: Settings, clients: list[socket.socket]) -> NoReturn:
     # A reader of the log may be slow or gone: no thread may wait for that for long.
     if sys.platform != "win32" and log_config.find_user_config(settings) is None:
         stdio.take_over_log(_logger).patience = LOG_PATIENCE
+    titles.set_name(titles.COMMAND)
     listeners.announce(settings)
     supervisor = _Supervisor(settings, clients)
     supervisor.catch_signals()
@@ -73,6 +75,7 @@ class _Supervisor:
         # The number of a signal, or a zero for a call in the queue.
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_writer.setblocking(False)
+        self._terminal = Terminal()
         # What other threads ask this one to do.
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._prepared: worker.Prepared | None = None
@@ -98,7 +101,7 @@ class _Supervisor:
                 "SIGINT": self._stop,
                 "SIGQUIT": self._stop,
                 "SIGBREAK": self._stop,
-                "SIGHUP": self._refuse_to_replace,
+                "SIGHUP": self._hang_up_or_refuse,
                 "SIGTTIN": self._add_worker,
                 "SIGTTOU": self._remove_worker,
                 "SIGUSR1": signal_handlers.do_nothing,
@@ -127,6 +130,8 @@ class _Supervisor:
 
     def start(self) -> None:
         """Start the front, which lets requests wait, and the thread that supervises."""
+        if self._terminal.descriptor is not None:
+            threading.Thread(target=self._terminal.watch, name="azmlinfsrv-terminal", daemon=True).start()
         threading.Thread(target=self._serve, name="azmlinfsrv-front", daemon=True).start()
         threading.Thread(target=self._supervise, name="azmlinfsrv-supervisor", daemon=True).start()
 
@@ -342,7 +347,11 @@ class _Supervisor:
             self._give_up_at = time.monotonic() + FRONT_GRACE
             self._tell_front("stop")
 
-    def _refuse_to_replace(self) -> None:
+    def _hang_up_or_refuse(self) -> None:
+        if self._terminal.has_hung_up():
+            if not self._terminal.is_ignored:
+                self._drain()
+            return
         _logger.warning("HUP does nothing: replacing workers one by one needs --worker_class process.")
 
     def _add_worker(self) -> None:

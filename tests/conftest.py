@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 pytest.register_assert_rewrite("harness")
 
-from harness import Server, Start  # noqa: E402  assertions in it are to be rewritten, so it cannot be imported before
+from harness import Server, Start, Terminal  # noqa: E402  assertions in it are to be rewritten, so it cannot be imported before
 
 
 @pytest.hookimpl(wrapper=True)
@@ -101,6 +101,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_class: str) -> Itera
             return servers[key]
 
         yield get
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    """A terminal, closed at the end."""
+    made = Terminal()
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import dataclasses
 import http.client
 import json
 import os
+import pty
 import re
 import select
 import signal
@@ -297,6 +298,33 @@ def is_running(pid: int) -> bool:
     """True unless the process is gone or only waits to be reaped."""
     stat = _stat(pid)
     return stat is not None and stat.state != "Z"
+
+
+class Terminal:
+    """A pseudo terminal. ``starts`` is a program that starts the command given as its arguments with this terminal as
+    its controlling terminal and standard input: for ``Server(through=...)``."""
+
+    def __init__(self) -> None:
+        self._master, self._slave = pty.openpty()
+        take_it = (
+            "import fcntl, os, sys, termios\n"
+            "terminal = os.open(sys.argv[1], os.O_RDWR)\n"
+            "fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)\n"
+            "os.dup2(terminal, 0)\n"
+            "os.execvp(sys.argv[2], sys.argv[2:])"
+        )
+        self.starts = (sys.executable, "-c", take_it, os.ttyname(self._slave))
+        self._is_open = True
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._is_open:
+            self._is_open = False
+            os.close(self._slave)
+            os.close(self._master)
 
 
 class Port:

@@ -7,6 +7,7 @@
 //! order and claims each job before it starts it (`claims.rs`), so jobs that it has not started can be taken back at any
 //! time: when it dies, when its running job turns out to be slow, when it hangs.
 
+mod debugger;
 pub mod link;
 mod local;
 mod pool;

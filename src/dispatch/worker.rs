@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
+    debugger::debugger_of,
     link::Link,
     request_log,
     rules::{resident_mib, Rules},
@@ -72,6 +73,8 @@ pub(super) struct Worker {
     pub(super) serves_at_most: u64,
     /// The supervisor has been asked to replace it.
     pub(super) recycling: bool,
+    /// When it would have been killed last, had a debugger not held it. Its limits count anew from then on.
+    pub(super) spared_at: Option<Instant>,
     /// The supervisor has been asked to kill it.
     pub(super) doomed: bool,
     /// It has answered a request and gets the lines about it before its next job (`Hello::logs_requests`).
@@ -99,6 +102,7 @@ impl Worker {
             served: 0,
             serves_at_most,
             recycling: false,
+            spared_at: None,
             doomed: false,
             awaits_log: false,
             unlogged: VecDeque::new(),
@@ -122,7 +126,18 @@ impl Worker {
         }
         let running_since = self.in_flight.front().map(|_| self.busy_since());
         let since = self.unresponsive_since.or(running_since).or(self.stopped_since)?;
+        let since = self.spared_at.map_or(since, |spared| spared.max(since));
         let message = rules.overdue(now.duration_since(since), self.streaming)?;
+        if let Some(debugger) = debugger_of(self.hello.pid) {
+            if self.spared_at.replace(now).is_none() {
+                log::warn!(
+                    target: "azmlinfsrv.front",
+                    "Worker (pid:{}) {} ({}). It is not killed, because {debugger}.",
+                    self.pid, self.fault(), message.trim_end_matches('.'),
+                );
+            }
+            return None;
+        }
         self.retiring = true;
         self.doomed = true;
         Some((self.in_flight.front_mut().and_then(|running| running.submission.reply.take()), message))

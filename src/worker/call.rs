@@ -14,7 +14,7 @@ use pyo3::{
 };
 
 use super::{
-    deadline::Deadline,
+    deadline::{Deadline, Limits},
     input::{self, InputError},
     output,
     script::Script,
@@ -67,6 +67,7 @@ pub(super) struct Caller<'a, 'py> {
     /// This process; a child that the script forks in `run()` has another id.
     pid: u32,
     scoring_timeout: Duration,
+    limits: Limits,
     error_details: bool,
     deadline: Deadline,
 }
@@ -77,6 +78,7 @@ impl<'a, 'py> Caller<'a, 'py> {
             script,
             pid: std::process::id(),
             scoring_timeout: settings.scoring_timeout,
+            limits: Limits::of(settings.scoring_timeout, settings.worker_timeout),
             error_details: settings.error_details,
             deadline,
         }
@@ -155,10 +157,10 @@ impl<'a, 'py> Caller<'a, 'py> {
     }
 
     fn run_in_time(&self, py: Python<'py>, call: &Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        if self.scoring_timeout.is_zero() {
+        if self.limits.are_none() {
             return self.run(py, call);
         }
-        self.deadline.arm(py, self.scoring_timeout)?;
+        self.deadline.arm(py, self.limits)?;
         let result = self.run(py, call);
         let in_time = self.deadline.disarm(py);
         result.and_then(|result| in_time.map(|()| result))

@@ -14,9 +14,45 @@ use std::{
 
 use pyo3::{exceptions::PyTimeoutError, ffi, prelude::*};
 
+/// The interval of a timer whose second strike is never to come.
+const NEVER: Duration = Duration::from_secs(100_000_000);
+
+/// When a call is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Before the front would kill the worker (`WORKER_TIMEOUT`): is there a debugger, of which the front has to know?
+    /// Only if that comes before the limit.
+    check: Option<Duration>,
+    /// The scoring time-out: the call is interrupted.
+    limit: Option<Duration>,
+}
+
+impl Limits {
+    /// From `SCORING_TIMEOUT_MS` and `WORKER_TIMEOUT`; zero means none.
+    pub(super) fn of(scoring_timeout: Duration, worker_timeout: Duration) -> Self {
+        let limit = Some(scoring_timeout).filter(|limit| !limit.is_zero());
+        let check = worker_timeout - (worker_timeout / 2).min(Duration::from_secs(1));
+        let check = Some(check).filter(|check| !check.is_zero() && limit.is_none_or(|limit| *check < limit));
+        Self { check, limit }
+    }
+
+    /// Nothing is to be watched.
+    pub(super) fn are_none(self) -> bool {
+        self.check.is_none() && self.limit.is_none()
+    }
+
+    /// The time to the first look and, if that is only a check, from there to the limit.
+    fn first_and_then(self) -> (Duration, Duration) {
+        match (self.check, self.limit) {
+            (Some(check), limit) => (check, limit.map_or(NEVER, |limit| limit - check)),
+            (None, limit) => (limit.unwrap_or(NEVER), Duration::ZERO),
+        }
+    }
+}
+
 /// Limits the calls of one worker.
 pub(super) enum Deadline {
-    /// By the process's timer: `arm(seconds)` of `deadline.py`; 0 disarms.
+    /// By the process's timer: `arm(first, then)` of `deadline.py`, in seconds; 0 disarms.
     #[cfg(unix)]
     Signal(Py<PyAny>),
     /// By the watcher.
@@ -31,11 +67,14 @@ impl Deadline {
     }
 
     /// Starts the time of a call.
-    pub(super) fn arm(&self, py: Python<'_>, limit: Duration) -> PyResult<()> {
+    pub(super) fn arm(&self, py: Python<'_>, limits: Limits) -> PyResult<()> {
         match self {
             #[cfg(unix)]
-            Self::Signal(set_timer) => set_timer.call1(py, (limit.as_secs_f64(),)).map(drop),
-            Self::Watched(watched) => watched.arm(py, limit),
+            Self::Signal(set_timer) => {
+                let (first, then) = limits.first_and_then();
+                set_timer.call1(py, (first.as_secs_f64(), then.as_secs_f64())).map(drop)
+            }
+            Self::Watched(watched) => watched.arm(py, limits),
         }
     }
 
@@ -45,7 +84,7 @@ impl Deadline {
         match self {
             #[cfg(unix)]
             Self::Signal(set_timer) => {
-                let disarmed = set_timer.call1(py, (0,));
+                let disarmed = set_timer.call1(py, (0, 0));
                 // After the last Python instruction of run() nothing looked at signals any more.
                 let struck_late = py.check_signals();
                 disarmed.and(struck_late)
@@ -86,8 +125,12 @@ struct Slot {
     key: u64,
     /// Python's name for the thread.
     thread: c_ulong,
-    /// When its call has taken too long; `None` between calls.
+    /// When its call is looked at next; `None` between calls.
     limit: Option<Instant>,
+    /// If that is only to look for a debugger: when the call has taken too long; `None` if it never has.
+    then: Option<Option<Instant>>,
+    /// A debugger held its call.
+    debugged: bool,
     /// `TimeoutError` was thrown into the call.
     struck: bool,
 }
@@ -117,7 +160,7 @@ impl Watcher {
         }
         let key = state.next_key;
         state.next_key += 1;
-        state.threads.push(Slot { key, thread, limit: None, struck: false });
+        state.threads.push(Slot { key, thread, limit: None, then: None, debugged: false, struck: false });
         Ok(Watched { watcher: self.clone(), key })
     }
 }
@@ -129,12 +172,15 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    fn arm(&self, _py: Python<'_>, limit: Duration) -> PyResult<()> {
+    fn arm(&self, _py: Python<'_>, limits: Limits) -> PyResult<()> {
         // A limit beyond what the clock can count never comes.
-        let Some(limit) = Instant::now().checked_add(limit) else { return Ok(()) };
+        let now = Instant::now();
+        let [check, limit] = [limits.check, limits.limit].map(|after| now.checked_add(after?));
+        let Some(next) = check.or(limit) else { return Ok(()) };
         let mut state = self.watcher.shared.lock();
         let Some(slot) = state.slot(self.key) else { return Ok(()) };
-        (slot.limit, slot.struck) = (Some(limit), false);
+        (slot.limit, slot.then, slot.struck) = (Some(next), check.map(|_| limit), false);
+        let limit = next;
         // All calls have the same limit, so a watcher that sleeps until an earlier one need not be told.
         let tell = state.wakes_at.is_none_or(|wakes_at| limit < wakes_at);
         drop(state);
@@ -145,13 +191,19 @@ impl Watched {
     }
 
     /// With the GIL, so the watcher cannot be about to strike.
-    fn disarm(&self, _py: Python<'_>) {
+    fn disarm(&self, py: Python<'_>) {
         let mut state = self.watcher.shared.lock();
         let Some(slot) = state.slot(self.key) else { return };
         slot.limit = None;
         if std::mem::take(&mut slot.struck) {
             // The call may have returned before it arrived: then it must not strike what comes next.
             throw(slot.thread, std::ptr::null_mut());
+        }
+        let was_debugged = std::mem::take(&mut slot.debugged);
+        // Python code may give up the GIL, and who gets it may want the lock.
+        drop(state);
+        if was_debugged {
+            ask_debug(py, "released", ());
         }
     }
 }
@@ -187,12 +239,36 @@ fn wait_for_limit(shared: &Shared) {
 fn strike(py: Python<'_>, shared: &Shared) {
     let timeout = py.get_type::<PyTimeoutError>();
     let now = Instant::now();
-    for slot in &mut shared.lock().threads {
-        if !slot.struck && slot.limit.is_some_and(|limit| limit <= now) {
+    let is_due = |slot: &&Slot| !slot.struck && slot.limit.is_some_and(|limit| limit <= now);
+    let due: Vec<_> =
+        shared.lock().threads.iter().filter(is_due).map(|slot| (slot.key, slot.thread, slot.limit)).collect();
+    for (key, thread, limit) in due {
+        // Without the lock: Python code may give up the GIL, and who gets it may want the lock.
+        let is_debugged = ask_debug(py, "holds_thread", (thread,));
+        let mut state = shared.lock();
+        // Another limit means that the call has returned meanwhile.
+        let Some(slot) = state.slot(key).filter(|slot| slot.limit == limit) else { continue };
+        if is_debugged {
+            (slot.limit, slot.debugged) = (None, true);
+        } else if let Some(then) = slot.then.take() {
+            slot.limit = then;
+        } else {
             slot.struck = true;
             throw(slot.thread, timeout.as_ptr());
         }
     }
+}
+
+/// Calls a function of `debug.py` that says yes or no; no if it fails, which is shown.
+fn ask_debug<'py>(py: Python<'py>, name: &str, arguments: impl pyo3::call::PyCallArgs<'py>) -> bool {
+    let answer = py
+        .import("azureml_inference_server_http.debug")
+        .and_then(|debug| debug.getattr(name)?.call1(arguments))
+        .and_then(|answer| answer.is_truthy());
+    answer.unwrap_or_else(|error| {
+        error.write_unraisable(py, None);
+        false
+    })
 }
 
 /// Makes the thread raise an exception of this class when it next runs Python code; null takes back what has not been
@@ -200,4 +276,27 @@ fn strike(py: Python<'_>, shared: &Shared) {
 fn throw(thread: c_ulong, exception: *mut ffi::PyObject) {
     // SAFETY: the caller has the GIL, and `exception` is null or a class that Python keeps for ever.
     unsafe { ffi::PyThreadState_SetAsyncExc(thread as c_long, exception) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_call_is_checked_for_debuggers_before_the_front_would_kill_its_worker() {
+        assert_eq!(Limits::of(s(3600), s(300)).first_and_then(), (s(299), s(3301)));
+        assert_eq!(Limits::of(s(0), s(300)).first_and_then(), (s(299), NEVER));
+        assert_eq!(Limits::of(s(0), s(1)).first_and_then(), (Duration::from_millis(500), NEVER));
+    }
+
+    #[test]
+    fn a_limit_that_comes_first_needs_no_check() {
+        assert_eq!(Limits::of(s(60), s(300)).first_and_then(), (s(60), s(0)));
+        assert_eq!(Limits::of(s(60), s(0)).first_and_then(), (s(60), s(0)));
+        assert!(Limits::of(s(0), s(0)).are_none());
+    }
 }

@@ -9,6 +9,7 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
@@ -77,12 +78,14 @@ class Editor:
         self.send("configurationDone")
         assert self.wait_for("response", "attach")["success"]
 
-    def stop_and_go_on(self) -> int:
-        """Until the breakpoint is reached; the line where the script stands. Then the script goes on."""
+    def stop_and_go_on(self, meanwhile: Callable[[], object] = lambda: None) -> int:
+        """Until the breakpoint is reached; the line where the script stands. ``meanwhile`` is called, then the script
+        goes on."""
         stopped = self.wait_for("event", "stopped")["body"]
         self.send("stackTrace", threadId=stopped["threadId"], levels=1)
         frame = self.wait_for("response", "stackTrace")["body"]["stackFrames"][0]
         assert frame["source"]["path"] == str(SCRIPT)
+        meanwhile()
         self.send("continue", threadId=stopped["threadId"])
         return frame["line"]
 
@@ -132,13 +135,16 @@ def test_a_worker_connects_to_a_debugger_that_waits_for_it(start):
             editor.send("initialize", adapterID="debugpy", pathFormat="path", linesStartAt1=True)
             editor.send("attach", listen={"host": "127.0.0.1", "port": waiting}, justMyCode=False)
             editor.wait_for("event", "debugpyWaitingForServer")
-            server = start(SCRIPT.name, ready=False, AZUREML_DEBUG_PORT=str(waiting))
+            limit = {"SCORING_TIMEOUT_MS": "500", "AZUREML_DEBUG_PORT": str(waiting)}
+            server = start(SCRIPT.name, ready=False, **limit)
             editor.wait_for("event", "initialized")
             editor.send("setBreakpoints", source={"path": str(SCRIPT)}, breakpoints=[{"line": LINE}])
             editor.send("configurationDone")
             server.wait_until_ready()
             reply = server.score_later("x")
-            assert editor.stop_and_go_on() == LINE
+            # Two seconds after the limit the worker would be killed.
+            spared = lambda: server.wait_for_record("It is not killed, because", level="W")  # noqa: E731
+            assert editor.stop_and_go_on(spared) == LINE
             assert [reply.result().json()] == server.workers()
     finally:
         adapter.terminate()

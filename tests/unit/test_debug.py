@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bdb
 import sys
 from types import SimpleNamespace
 
@@ -56,3 +57,58 @@ def test_no_debugger_listens(debugpy):
     debugpy.connect = refuse
     with pytest.raises(debug.DebuggerError, match=r"127\.0\.0\.1:5678.*refused.*AZUREML_DEBUG_PORT"):
         debug.connect(SimpleNamespace(debug_port=5678))
+
+
+# ---- Noticing a debugger
+
+
+class Debugger(bdb.Bdb):
+    """One that notes whether it is noticed, at each line where it stops."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.then, self.noticed = then, []
+
+    def user_line(self, frame):
+        self.noticed.append((debug.holds(sys._getframe()), debug.holds(frame)))
+        self.then()
+
+
+def step(debugger):
+    sys_trace = sys.gettrace()
+    debugger.set_trace()
+    noticed = debug.holds(sys._getframe())
+    sys.settrace(sys_trace)
+    return noticed
+
+
+@pytest.fixture(autouse=True)
+def no_editor(monkeypatch):
+    """The debugger of an editor, which may run these tests, would be noticed."""
+    for name in ("debugpy", "_pydevd_bundle.pydevd_constants"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_no_debugger_is_none():
+    assert not debug.holds(sys._getframe())
+    assert not debug.holds(None)
+
+
+def test_a_debugger_is_noticed_while_it_stops_or_steps():
+    debugger = Debugger(lambda: None)
+    assert step(debugger)
+    assert debugger.noticed[0] == (True, True)
+
+
+def test_a_debugger_that_was_told_to_continue_is_gone():
+    debugger = Debugger(lambda: debugger.set_continue())
+    # What it stopped in counts as held to its end.
+    assert step(debugger)
+    assert debugger.noticed == [(True, True)]
+    assert not debug.holds(sys._getframe())
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_debugpy_holds_while_a_client_is_connected(monkeypatch, connected):
+    monkeypatch.setitem(sys.modules, "debugpy", SimpleNamespace(is_client_connected=lambda: connected))
+    assert debug.holds(sys._getframe()) == connected

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from azureml_inference_server_http import listeners
+from azureml_inference_server_http import listeners, port_holder
 
 
 @pytest.fixture
@@ -34,6 +34,15 @@ def test_a_listener_is_not_inherited_by_programs_that_a_script_starts():
 
 
 def test_a_port_in_use_is_named(taken):
+    with pytest.raises(listeners.ListenError) as refused:
+        listeners._listen("127.0.0.1", taken)
+    text = str(refused.value)
+    assert text.startswith(f"port {taken} on 127.0.0.1 is in use by process {os.getpid()} (")
+    assert "pytest" in text
+
+
+def test_a_port_of_a_process_that_is_not_seen_is_named(taken, monkeypatch):
+    monkeypatch.setattr(port_holder, "_open_files", lambda pid: set())
     with pytest.raises(listeners.ListenError) as refused:
         listeners._listen("127.0.0.1", taken)
     assert str(refused.value).startswith(f"port {taken} on 127.0.0.1 is in use by another process.")

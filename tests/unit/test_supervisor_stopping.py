@@ -11,6 +11,7 @@ from azureml_inference_server_http import supervisor
 from azureml_inference_server_http.events import (
     Exited,
     Finish,
+    HungUp,
     Kill,
     RecycleWanted,
     Released,
@@ -126,6 +127,21 @@ def test_a_front_that_dies_while_draining_is_not_replaced(one):
     one.signal(signal.SIGTERM)
     assert SpawnFront() not in one.exit(one.front, KILLED)
     assert one.exit(one.workers[0]) == [Finish(0)]
+
+
+# ---- The terminal
+
+
+def test_a_lost_terminal_is_like_term(one):
+    actions = one.tell(HungUp(is_ignored=False))
+    assert TellFront("drain") in actions
+    assert "The terminal is gone" in logs(actions, "warning")[0]
+    assert one.tell(HungUp(is_ignored=False)) == []
+
+
+def test_a_lost_terminal_means_nothing_to_a_server_that_is_to_outlive_it(one):
+    assert one.tell(HungUp(is_ignored=True)) == []
+    assert one.state.phase is supervisor.Phase.SERVING
 
 
 # ---- INT and QUIT
