@@ -20,7 +20,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Callable
 
-from . import ending, events, listeners, log_config, signal_handlers, stdio, titles
+from . import ending, events, listeners, log_config, reports, signal_handlers, stdio, titles
 from .roster import longest_request
 from .supervisor import Supervisor
 from .terminal import Terminal
@@ -208,7 +208,7 @@ class _Loop:
                 return
             # What a front said before it died still counts.
             self._read_front()
-            self._handle(_event_of(pid, status))
+            self._handle(reports.of_child(pid, status))
 
     def _read_front(self) -> None:
         if self._front is None:
@@ -229,19 +229,11 @@ class _Loop:
             self._handle_line(line.decode("utf-8", "replace"))
 
     def _handle_line(self, line: str) -> None:
-        verb, _, rest = line.partition(" ")
-        pid, _, text = rest.partition(" ")
-        if verb == "ready" and pid.isdigit():
-            self._handle(events.Ready(int(pid)))
-        elif verb == "released":
-            self._handle(events.Released())
-        elif verb == "kill" and pid.isdigit():
-            self._handle(events.KillWanted(int(pid), text))
-        elif verb == "recycle" and pid.isdigit():
-            kind, _, reason = text.partition(" ")
-            self._handle(events.RecycleWanted(int(pid), reason, too_large=kind == "large"))
-        else:
+        event = reports.of_front(line)
+        if event is None:
             _logger.error("The front said something that makes no sense: %r", line)
+        else:
+            self._handle(event)
 
     # ---- Performing
 
@@ -425,12 +417,3 @@ class _Loop:
         with contextlib.suppress(OSError, ValueError):
             signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
         return descriptor == self._wake_writer.fileno()
-
-
-def _event_of(pid: int, status: int) -> events.Event:
-    """What ``waitpid`` says of a child."""
-    if os.WIFSTOPPED(status):
-        return events.Stopped(pid, os.WSTOPSIG(status))
-    if os.WIFCONTINUED(status):
-        return events.Continued(pid)
-    return events.Exited(pid, os.waitstatus_to_exitcode(status))

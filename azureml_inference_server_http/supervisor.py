@@ -13,6 +13,7 @@ import enum
 import signal
 from collections.abc import Iterable
 
+from . import terminal
 from .back_off import BACK_OFF, CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY, Fronts, Series
 from .events import (
     Action,
@@ -37,6 +38,7 @@ from .events import (
     Stopped,
     TellFront,
 )
+from .replacing import Replacing
 from .roster import Roster, Worker, describe_exit, describe_signal, is_due
 
 EXIT_OK = 0
@@ -44,8 +46,6 @@ EXIT_FRONT_FAILED = 1
 EXIT_CANNOT_START = 3
 # A worker that ends with one of these before it was ready says: do not try again.
 FATAL_EXIT_CODES = (3, 4)
-# Seconds until a worker is replaced that is too large again, or whose successor could not start.
-RECYCLE_PAUSE = 60.0
 # Seconds before a fork that failed is tried again.
 SPAWN_AGAIN = 1.0
 # Seconds that a worker has for its end when the server stops at once, or when the graceful timeout is over. After that
@@ -79,8 +79,6 @@ class Supervisor:
     ) -> None:
         self.worker_count = worker_count
         self.graceful_timeout = graceful_timeout
-        # Workers are forked from a process that has loaded the script already.
-        self.preloaded = preloaded
         self.front: int | None = None
         self._roster = Roster(longest_request)
         self.workers = self._roster.workers
@@ -90,10 +88,7 @@ class Supervisor:
         self._early_deaths = Series(*BACK_OFF)
         self._quick_deaths = Series(0.0, *CRASH_BACK_OFF)
         self._fronts = Fronts()
-        # Old workers that still have to be replaced, one after the other.
-        self._to_replace: list[int] = []
-        self._reloading = False
-        self._told_too_large = False
+        self._replacing = Replacing(self._roster, preloaded)
         self._spawn_front_at: float | None = None
         self._spawn_workers_at: float | None = None
         self._kill_front_at: float | None = None
@@ -120,7 +115,7 @@ class Supervisor:
         elif isinstance(event, KillWanted):
             actions = self._kill_wanted(event.pid, event.reason)
         elif isinstance(event, RecycleWanted):
-            actions = self._recycle_wanted(event, now)
+            actions = self._replacing.recycle(event)
         elif isinstance(event, Released):
             actions = self._clean_up(now) if self.phase is Phase.DRAINING else []
         elif isinstance(event, PreloadFailed):
@@ -131,7 +126,7 @@ class Supervisor:
             actions = self._hung_up(event, now)
         else:
             actions = self._tick(now)
-        return [*actions, *self._reload_done(), *self._finish_if_done()]
+        return [*actions, *self._replacing.tell_when_done(), *self._finish_if_done()]
 
     @property
     def starts_nothing(self) -> bool:
@@ -176,7 +171,7 @@ class Supervisor:
             return [Log("error", f"Cannot start the front process: {event.reason}. Trying again.")]
         replaced = self._roster.refused()
         if replaced is not None:
-            self._to_replace.insert(0, replaced)
+            self._replacing.wait_again(replaced)
         self._spawn_workers_at = now + SPAWN_AGAIN
         return [Log("error", f"Cannot start a worker: {event.reason}. Trying again.")]
 
@@ -188,10 +183,10 @@ class Supervisor:
             return []
         how = describe_exit(event.code)
         actions = self._tell_front(f"exited {event.pid} {how}")
-        self._to_replace = [pid for pid in self._to_replace if pid != event.pid]
+        self._replacing.forget(event.pid)
         expected = event.code in (0, -signal.SIGTERM) or not worker.ready
         if self.starts_nothing or (worker.retiring and expected):
-            return [*actions, *self._replace_next()]
+            return [*actions, *self._replacing.next()]
         if not (worker.condemned and event.code == -signal.SIGKILL):
             level = "info" if event.code == 0 else "error"
             hint = " Perhaps it ran out of memory." if event.code == -signal.SIGKILL else ""
@@ -200,7 +195,7 @@ class Supervisor:
             return actions + self._early_death(event, worker, how, now)
         if not worker.retiring:
             actions += self._fill_up_after_crash(now - worker.ready_at, now)
-        return [*actions, *self._replace_next()]
+        return [*actions, *self._replacing.next()]
 
     def _stopped_or_continued(self, event: Stopped | Continued) -> list[Action]:
         """Job control. The front gives its requests to others, and has it killed after as long as one may take."""
@@ -233,7 +228,7 @@ class Supervisor:
     def _early_death(self, event: Exited, worker: Worker, how: str, now: float) -> list[Action]:
         """A worker died before it was ready."""
         if worker.replaces is not None:
-            return self._replacement_failed(f"The new worker (pid:{event.pid}) {how}", now)
+            return self._replacing.failed(f"The new worker (pid:{event.pid}) {how}", now)
         serving = any(other.ready and not other.retiring for other in self.workers.values())
         if event.code in FATAL_EXIT_CODES and not serving:
             text = "The scoring script could not be started, see above."
@@ -264,19 +259,6 @@ class Supervisor:
         self._spawn_front_at = now + pause
         return [Log("error", f"The front process (pid:{event.pid}) {how}. Starting another one.")]
 
-    def _replacement_failed(self, what: str, now: float) -> list[Action]:
-        """Whoever sent HUP sees it in the log; what the front asks for, it asks for once, so it is tried again."""
-        serving = sum(worker.ready and not worker.retiring for worker in self.workers.values())
-        stay = "1 worker stays" if serving == 1 else f"{serving} workers stay"
-        self._reloading = False
-        self._to_replace.clear()
-        again = [worker for worker in self.workers.values() if worker.recycling and not worker.retiring]
-        for worker in again:
-            worker.recycle_at = now + RECYCLE_PAUSE
-        then = f"Trying again in {RECYCLE_PAUSE:g} s." if again else "When that is mended, send HUP again."
-        text = f"{what} before it was ready, see above. THE OLD CODE STILL SERVES: {stay}. {then}"
-        return [Log("error", text)]
-
     def _ready(self, pid: int, now: float) -> list[Action]:
         worker = self.workers.get(pid)
         if worker is None:
@@ -293,7 +275,7 @@ class Supervisor:
         old, worker.replaces = worker.replaces, None
         if old is None:
             return actions
-        return [*actions, *self._retire([old], now), *self._replace_next()]
+        return [*actions, *self._retire([old], now), *self._replacing.next()]
 
     def _retire(self, pids: Iterable[int], now: float) -> list[Action]:
         """Let workers go when they have answered what they have. They limit the time for their exit themselves
@@ -320,31 +302,6 @@ class Supervisor:
         text = f"Worker (pid:{pid}) {reason}. It is killed and replaced."
         return [Log("critical", text), Kill(pid, signal.SIGKILL)]
 
-    def _recycle_wanted(self, event: RecycleWanted, now: float) -> list[Action]:
-        worker = self.workers.get(event.pid)
-        if self.phase is not Phase.SERVING or worker is None or worker.retiring or worker.recycling:
-            return []
-        worker.recycling, worker.too_large = True, event.too_large
-        what = f"Worker (pid:{event.pid}) {event.reason}"
-        if event.too_large and worker.follows_large and worker.ready_at is not None:
-            worker.recycle_at = worker.ready_at + RECYCLE_PAUSE
-            if self._told_too_large:
-                return []
-            self._told_too_large = True
-            text = f"{what}, and so did the one before it. If the script needs that much, set a higher limit; as it is,"
-            return [Log("warning", f"{text} a worker is replaced for it after {RECYCLE_PAUSE:g} s at the earliest.")]
-        if event.pid in self._to_replace or event.pid in self._roster.being_replaced():
-            return []
-        self._to_replace.append(event.pid)
-        return [Log("info", f"{what}. It is replaced."), *self._replace_next()]
-
-    def _recycle_due(self, now: float) -> list[Action]:
-        for pid, worker in self.workers.items():
-            if is_due(worker.recycle_at, now):
-                worker.recycle_at = None
-                self._to_replace.append(pid)
-        return self._replace_next()
-
     # ---- Signals
 
     def _signalled(self, number: int, now: float) -> list[Action]:
@@ -355,7 +312,7 @@ class Supervisor:
         if self.phase is not Phase.SERVING:
             return []
         if number == signal.SIGHUP:
-            return self._reload()
+            return self._replacing.reload()
         if number == signal.SIGTTIN:
             self.worker_count += 1
             return self._fill_up()
@@ -369,33 +326,7 @@ class Supervisor:
         """Nobody sits at the terminal any more, but clients may wait: like TERM."""
         if event.is_ignored or self.phase is not Phase.SERVING:
             return []
-        text = "The terminal is gone, and the server ends. To keep it after that, start it with nohup or setsid."
-        return [Log("warning", text), *self._drain(now)]
-
-    def _reload(self) -> list[Action]:
-        # Neither those whose successor is being started already, nor the successors: they are new enough.
-        old = [pid for pid, worker in self.workers.items() if not worker.retiring and worker.replaces is None]
-        replaced = self._roster.being_replaced()
-        self._to_replace = [pid for pid in old if pid not in replaced]
-        self._reloading = True
-        told = Log("info", "Replacing the workers one by one.")
-        if self.preloaded:
-            kept = "With WORKER_PRELOAD=true they keep the script and the model as loaded at the start"
-            told = Log("warning", f"{told.text} {kept}: to load them again, restart the command.")
-        return [told, *self._replace_next()]
-
-    def _reload_done(self) -> list[Action]:
-        if not self._reloading or self._to_replace or self._roster.being_replaced():
-            return []
-        self._reloading = False
-        return [Log("info", "All workers have been replaced.")] if self.phase is Phase.SERVING else []
-
-    def _replace_next(self) -> list[Action]:
-        """Start the successor of the next old worker, if none is being started."""
-        if not self._to_replace or self.phase is not Phase.SERVING or self._roster.being_replaced():
-            return []
-        self._roster.ask(replaces=self._to_replace.pop(0))
-        return [SpawnWorker()]
+        return [Log("warning", terminal.GONE), *self._drain(now)]
 
     # ---- The end
 
@@ -403,7 +334,7 @@ class Supervisor:
         if self.phase is not Phase.SERVING:
             return []
         self.phase = Phase.DRAINING
-        self._to_replace.clear()
+        self._replacing.end()
         self._spawn_front_at = None
         self._graceful_until = now + self.graceful_timeout
         if self.front is None:
@@ -436,7 +367,7 @@ class Supervisor:
             return []
         self.phase = Phase.STOPPING
         self.exit_code = code
-        self._to_replace.clear()
+        self._replacing.end()
         self._spawn_front_at = self._spawn_workers_at = None
         for worker in self.workers.values():
             worker.kill_at = now + patience
@@ -454,7 +385,7 @@ class Supervisor:
             actions.append(SpawnFront())
         if is_due(self._spawn_workers_at, now):
             self._spawn_workers_at = None
-            actions += [*self._fill_up(), *self._replace_next()]
+            actions += [*self._fill_up(), *self._replacing.next()]
         if is_due(self._kill_front_at, now):
             self._kill_front_at = None
             if self.front is not None:
@@ -468,7 +399,7 @@ class Supervisor:
             if is_due(worker.back_by, now):
                 worker.back_by = None
                 actions += self._kill_wanted(pid, NOT_BACK)
-        return [*actions, *self._recycle_due(now)]
+        return [*actions, *self._replacing.begin_due(now)]
 
     def _finish_if_done(self) -> list[Action]:
         if not self.starts_nothing or self.front is not None or self.workers or self._finished:

@@ -16,6 +16,7 @@ import time
 
 # Seconds between the loss of the terminal and SIGHUP for it. Later ones are orders.
 MOMENT = 3.0
+GONE = "The terminal is gone, and the server ends. To keep it after that, start it with nohup or setsid."
 
 
 class Terminal:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Callable, NoReturn
 
 from . import _core, ending, front, listeners, log_config, signal_handlers, stdio, titles, worker
 from .supervisor import EXIT_CANNOT_START, EXIT_FRONT_FAILED, EXIT_OK, FRONT_GRACE, KILL_AFTER, SPAWN_AGAIN
-from .terminal import Terminal
+from .terminal import GONE, Terminal
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -350,6 +350,7 @@ class _Supervisor:
     def _hang_up_or_refuse(self) -> None:
         if self._terminal.has_hung_up():
             if not self._terminal.is_ignored:
+                _logger.warning(GONE)
                 self._drain()
             return
         _logger.warning("HUP does nothing: replacing workers one by one needs --worker_class process.")

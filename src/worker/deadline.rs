@@ -15,6 +15,7 @@ use std::{
 use pyo3::{exceptions::PyTimeoutError, ffi, prelude::*};
 
 /// The interval of a timer whose second strike is never to come.
+#[cfg(any(unix, test))]
 const NEVER: Duration = Duration::from_secs(100_000_000);
 
 /// When a call is looked at.
@@ -42,6 +43,7 @@ impl Limits {
     }
 
     /// The time to the first look and, if that is only a check, from there to the limit.
+    #[cfg(any(unix, test))]
     fn first_and_then(self) -> (Duration, Duration) {
         match (self.check, self.limit) {
             (Some(check), limit) => (check, limit.map_or(NEVER, |limit| limit - check)),

@@ -51,6 +51,7 @@ def loop(monkeypatch):
 def test_lines_of_the_front_become_events(loop):
     loop.front_side.sendall(
         b"ready 12\nkill 13 did not return\nrecycle 14 served has served 5 requests\nrecycle 15 large uses 9 MiB\n"
+        b"recycle 16 leaving was told to end\nreleased\n"
     )
     loop._read_front()
     assert loop.events == [
@@ -58,6 +59,8 @@ def test_lines_of_the_front_become_events(loop):
         events.KillWanted(13, "did not return"),
         events.RecycleWanted(14, "has served 5 requests", too_large=False),
         events.RecycleWanted(15, "uses 9 MiB", too_large=True),
+        events.RecycleWanted(16, "was told to end", too_large=False),
+        events.Released(),
     ]
 
 

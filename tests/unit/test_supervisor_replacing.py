@@ -16,7 +16,8 @@ from azureml_inference_server_http.events import (
     SpawnWorker,
     TellFront,
 )
-from azureml_inference_server_http.supervisor import KILL_AFTER, RECYCLE_PAUSE, Phase
+from azureml_inference_server_http.replacing import RECYCLE_PAUSE
+from azureml_inference_server_http.supervisor import KILL_AFTER, Phase
 
 KILLED = -signal.SIGKILL
 

@@ -1,0 +1,105 @@
+"""Which old worker is replaced next, and why: on HUP all of them, for their age or size those that the front names.
+
+One at a time: a successor is started, and the old worker goes on until that is ready. Decisions only, like
+``supervisor.py``, which they are a part of. Runs in the supervisor process.
+"""
+
+from __future__ import annotations
+
+from .events import Action, Log, RecycleWanted, SpawnWorker
+from .roster import Roster, is_due
+
+# Seconds until a worker is replaced that is too large again, or whose successor could not start.
+RECYCLE_PAUSE = 60.0
+
+
+class Replacing:
+    """The workers that wait for their successor to be started."""
+
+    def __init__(self, roster: Roster, preloaded: bool) -> None:
+        self._roster = roster
+        # Workers are forked from a process that has loaded the script already.
+        self._preloaded = preloaded
+        self._waiting: list[int] = []
+        self._reloading = False
+        self._told_too_large = False
+        self._has_ended = False
+
+    def reload(self) -> list[Action]:
+        """HUP: replace every worker. The log says when that is done."""
+        # Neither those whose successor is being started already, nor the successors: they are new enough.
+        old = [pid for pid, worker in self._roster.workers.items() if not worker.retiring and worker.replaces is None]
+        replaced = self._roster.being_replaced()
+        self._waiting = [pid for pid in old if pid not in replaced]
+        self._reloading = True
+        told = Log("info", "Replacing the workers one by one.")
+        if self._preloaded:
+            kept = "With WORKER_PRELOAD=true they keep the script and the model as loaded at the start"
+            told = Log("warning", f"{told.text} {kept}: to load them again, restart the command.")
+        return [told, *self.next()]
+
+    def tell_when_done(self) -> list[Action]:
+        if not self._reloading or self._waiting or self._roster.being_replaced():
+            return []
+        self._reloading = False
+        return [Log("info", "All workers have been replaced.")] if not self._has_ended else []
+
+    def next(self) -> list[Action]:
+        """Start the successor of the next old worker, if none is being started."""
+        if not self._waiting or self._has_ended or self._roster.being_replaced():
+            return []
+        self._roster.ask(replaces=self._waiting.pop(0))
+        return [SpawnWorker()]
+
+    def recycle(self, event: RecycleWanted) -> list[Action]:
+        """The front wants this worker replaced."""
+        worker = self._roster.workers.get(event.pid)
+        if self._has_ended or worker is None or worker.retiring or worker.recycling:
+            return []
+        worker.recycling, worker.too_large = True, event.too_large
+        what = f"Worker (pid:{event.pid}) {event.reason}"
+        if event.too_large and worker.follows_large and worker.ready_at is not None:
+            worker.recycle_at = worker.ready_at + RECYCLE_PAUSE
+            if self._told_too_large:
+                return []
+            self._told_too_large = True
+            text = f"{what}, and so did the one before it. If the script needs that much, set a higher limit; as it is,"
+            return [Log("warning", f"{text} a worker is replaced for it after {RECYCLE_PAUSE:g} s at the earliest.")]
+        if event.pid in self._waiting or event.pid in self._roster.being_replaced():
+            return []
+        self._waiting.append(event.pid)
+        return [Log("info", f"{what}. It is replaced."), *self.next()]
+
+    def begin_due(self, now: float) -> list[Action]:
+        """Replace the workers whose pause is over."""
+        for pid, worker in self._roster.workers.items():
+            if is_due(worker.recycle_at, now):
+                worker.recycle_at = None
+                self._waiting.append(pid)
+        return self.next()
+
+    def failed(self, what: str, now: float) -> list[Action]:
+        """Whoever sent HUP sees it in the log; what the front asks for, it asks for once, so it is tried again."""
+        serving = sum(worker.ready and not worker.retiring for worker in self._roster.workers.values())
+        stay = "1 worker stays" if serving == 1 else f"{serving} workers stay"
+        self._reloading = False
+        self._waiting.clear()
+        again = [worker for worker in self._roster.workers.values() if worker.recycling and not worker.retiring]
+        for worker in again:
+            worker.recycle_at = now + RECYCLE_PAUSE
+        then = f"Trying again in {RECYCLE_PAUSE:g} s." if again else "When that is mended, send HUP again."
+        text = f"{what} before it was ready, see above. THE OLD CODE STILL SERVES: {stay}. {then}"
+        return [Log("error", text)]
+
+    def wait_again(self, pid: int) -> None:
+        """The successor of this worker could not be forked."""
+        self._waiting.insert(0, pid)
+
+    def forget(self, pid: int) -> None:
+        """This worker is gone."""
+        self._waiting = [waiting for waiting in self._waiting if waiting != pid]
+
+    def end(self) -> None:
+        """The server stops: nothing is replaced any more."""
+        self._waiting.clear()
+        self._has_ended = True

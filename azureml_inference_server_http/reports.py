@@ -1,0 +1,38 @@
+"""What the kernel and the front report, as the events that the supervisor decides on.
+
+Translation only. ``src/control.rs`` lists what the front says. Used in the supervisor process.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import events
+
+
+def of_child(pid: int, status: int) -> events.Event:
+    """What ``waitpid`` says of a child."""
+    if os.WIFSTOPPED(status):
+        return events.Stopped(pid, os.WSTOPSIG(status))
+    if os.WIFCONTINUED(status):
+        return events.Continued(pid)
+    return events.Exited(pid, os.waitstatus_to_exitcode(status))
+
+
+def of_front(line: str) -> events.Event | None:
+    """A line of the front, without its newline; None if it makes no sense."""
+    verb, _, rest = line.partition(" ")
+    if verb == "released":
+        return events.Released()
+    number, _, text = rest.partition(" ")
+    if not number.isdigit():
+        return None
+    pid = int(number)
+    if verb == "ready":
+        return events.Ready(pid)
+    if verb == "kill":
+        return events.KillWanted(pid, text)
+    if verb == "recycle":
+        kind, _, reason = text.partition(" ")
+        return events.RecycleWanted(pid, reason, too_large=kind == "large")
+    return None
