@@ -32,6 +32,7 @@ LIBPYTHON_FOLDER := import os, sysconfig as s; folder, name = map(s.get_config_v
 
 # Test processes that run at the same time: one for each core, two at least, as tests wait more than they compute.
 TEST_PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores > 2 ? cores : 2)))
+PARALLEL = -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 # Systems that this machine cannot run. `make check` compiles for those whose standard library is installed.
 FOREIGN_TARGETS := x86_64-pc-windows-gnu aarch64-apple-darwin
 
@@ -81,7 +82,7 @@ test-rust: $(VENV)/.done-venv
 
 # First what may share the machine, in several processes; then, alone, the tests that measure time.
 test-python: $(VENV)/.done-tested $(VENV)/.done-tools
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder -m "not serial and not soak"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not serial and not soak"
 	$(BIN)/python -m pytest -m "serial and not soak"
 	@$(call left_out,Python tests marked soak,they run for minutes: make soak)
 
@@ -145,19 +146,21 @@ left-out:
 	@rm -f $(NOT_RUN)
 
 test-all: $(RELEASES:%=test-on-%) ## Run the Python tests on every supported Python that is found
+	@$(MAKE) --no-print-directory left-out
 
 # One wheel and one environment for each release, so that what is tested is what would be installed.
 test-on-%: $(VENV)/.done-build
 	@set -e; for python in python$* $(PYENV)/versions/$*.*/bin/python none; do \
 		"$$python" -c 'import sys, venv; sys.exit("%d.%d" % sys.version_info[:2] != "$*")' 2>/dev/null && break; done; \
-	if [ $$python = none ]; then echo "Python $* was not found: not tested."; exit 0; fi; \
+	if [ $$python = none ]; then $(call left_out,Python tests on Python $*,no Python $* was found); exit 0; fi; \
 	echo "Python $* ($$python):"; \
 	rm -rf $(VENV)-$*/wheel; \
 	$$python -m venv $(VENV)-$*; \
 	$(BIN)/maturin build --release --locked --interpreter $$python --out $(VENV)-$*/wheel; \
 	$(VENV)-$*/bin/pip install --quiet --force-reinstall --no-deps $(VENV)-$*/wheel/*.whl; \
 	$(VENV)-$*/bin/pip install --quiet azureml-inference-server-http -r tests/requirements.txt; \
-	$(VENV)-$*/bin/pytest tests/unit tests/e2e
+	$(VENV)-$*/bin/pytest $(PARALLEL) -m "not serial and not soak" tests/unit tests/e2e; \
+	$(VENV)-$*/bin/pytest -m "serial and not soak" tests/unit tests/e2e
 
 # ---- Measuring it
 

@@ -53,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         skipped = terminalreporter.getreports("skipped")
         reasons = Counter(report.longrepr[2].replace("Skipped: ", "", 1) for report in skipped)
         with Path(name).open("a", encoding="utf-8") as notes:
-            notes.writelines(f"{count} Python tests\t{reason}\n" for reason, count in sorted(reasons.items()))
+            notes.writelines(f"Python tests ({count})\t{reason}\n" for reason, count in sorted(reasons.items()))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
