@@ -98,6 +98,7 @@ class _Loop:
             settings.graceful_timeout,
             settings.worker_preload,
             longest_request(settings.worker_timeout, settings.scoring_timeout_ms),
+            reports.is_debugged,
         )
         self._exit_code: int | None = None
         # For the titles of workers.

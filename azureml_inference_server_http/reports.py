@@ -1,4 +1,4 @@
-"""What the kernel and the front report, as the events that the supervisor decides on.
+"""What the kernel and the front report, mostly as the events that the supervisor decides on.
 
 Translation only. ``src/control.rs`` lists what the front says. Used in the supervisor process.
 """
@@ -7,7 +7,17 @@ from __future__ import annotations
 
 import os
 
-from . import events
+from . import events, titles
+
+
+def is_debugged(pid: int) -> bool:
+    """Whether a debugger holds this process, as ``src/dispatch/debugger.rs`` finds it as well. Linux only."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+    except OSError:
+        return False
+    return status.get("TracerPid", "0") != "0" or status.get("Name") == titles.DEBUGGED
 
 
 def of_child(pid: int, status: int) -> events.Event:

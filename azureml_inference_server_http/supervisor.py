@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import signal
 from collections.abc import Iterable
+from typing import Callable
 
 from . import terminal
 from .back_off import BACK_OFF, CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY, Fronts, Series
@@ -39,7 +40,7 @@ from .events import (
     TellFront,
 )
 from .replacing import Replacing
-from .roster import Roster, Worker, describe_exit, describe_signal, is_due
+from .roster import RECONNECT, Roster, Worker, describe_exit, describe_signal, is_due
 
 EXIT_OK = 0
 EXIT_FRONT_FAILED = 1
@@ -75,10 +76,17 @@ class Supervisor:
     """State of all children, and the rules."""
 
     def __init__(
-        self, worker_count: int, graceful_timeout: float, preloaded: bool = False, longest_request: float | None = None
+        self,
+        worker_count: int,
+        graceful_timeout: float,
+        preloaded: bool = False,
+        longest_request: float | None = None,
+        is_debugged: Callable[[int], bool] = lambda pid: False,
     ) -> None:
         self.worker_count = worker_count
         self.graceful_timeout = graceful_timeout
+        # Whether a debugger holds this process. Asked before a worker is killed for a limit.
+        self._is_debugged = is_debugged
         self.front: int | None = None
         self._roster = Roster(longest_request)
         self.workers = self._roster.workers
@@ -396,7 +404,9 @@ class Supervisor:
             if is_due(worker.kill_at, now):
                 worker.kill_at = None
                 actions.append(Kill(pid, signal.SIGKILL))
-            if is_due(worker.back_by, now):
+            if is_due(worker.back_by, now) and self._is_debugged(pid):
+                worker.back_by = now + RECONNECT
+            elif is_due(worker.back_by, now):
                 worker.back_by = None
                 actions += self._kill_wanted(pid, NOT_BACK)
         return [*actions, *self._replacing.begin_due(now)]

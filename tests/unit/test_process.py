@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from harness import eventually
 
-from azureml_inference_server_http import events, process
+from azureml_inference_server_http import events, process, reports, titles
 
 
 def settings(**changed):
@@ -156,3 +156,18 @@ def test_reaped_children_are_told_after_what_the_front_said(loop, monkeypatch):
     monkeypatch.setattr(os, "waitpid", lambda *_: next(ended))
     loop._reap()
     assert loop.events == [events.Ready(12), events.Exited(12, -9), events.Exited(13, 3)]
+
+
+# ---- Debuggers
+
+
+def test_a_process_that_a_debugger_holds_is_noticed():
+    assert not reports.is_debugged(os.getpid())
+    own = titles.get_name()
+    titles.set_name(titles.DEBUGGED)
+    try:
+        assert reports.is_debugged(os.getpid())
+    finally:
+        titles.set_name(own)
+    # Larger than any number of a process.
+    assert not reports.is_debugged(2**31 - 1)

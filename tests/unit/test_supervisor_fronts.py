@@ -166,6 +166,18 @@ def test_a_stuck_worker_that_is_to_retire_is_killed_and_not_replaced(limited):
     assert SpawnWorker() not in limited.exit(stuck, KILLED)
 
 
+def test_a_stuck_worker_is_not_killed_while_a_debugger_holds_it(limited):
+    first, stuck = limited.workers
+    debugged = {stuck}
+    limited.state._is_debugged = debugged.__contains__
+    lose_front(limited)
+    limited.ready(first)
+    assert limited.wait(LONGEST + RECONNECT) == []
+    assert limited.wake_up() == []
+    debugged.clear()
+    assert without_logs(limited.wake_up()) == [Kill(stuck, signal.SIGKILL)]
+
+
 def test_a_stop_has_limits_of_its_own(limited):
     lose_front(limited)
     limited.signal(signal.SIGINT)
