@@ -42,8 +42,9 @@ class Retirement:
         return self._asked
 
 
-# Without the conversion to an enum, which would take longer than all the rest between two requests.
-_handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+# What ``signal.getsignal`` calls. That tries to make an enum of the handler, which takes several microseconds: too long
+# to be done before each request.
+_handler_of: Callable[[int], Any] = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
 
 
 class SignalledRetirement(Retirement):
