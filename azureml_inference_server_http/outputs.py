@@ -16,12 +16,32 @@ import logging
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Optional, Union
+from typing import Any, Callable, NamedTuple
 
 _logger = logging.getLogger("azmlinfsrv")
 
-# (status, own reason text or None, headers in order, body or chunks, whether run() returned an HTTP response)
-Rendered = tuple[int, Optional[str], list[tuple[str, str]], Union[bytes, Iterator[bytes]], bool]
+# Where a reply comes from, as the front's own headers depend on it; ``Origin`` in src/frame.rs has the same names.
+RESULT = "result"  # a plain result as JSON
+RESPONSE = "response"  # a response object of the script, or of a function that Flask calls around it
+SCRIPT_ERROR = "script_error"  # run() raised, or took too long
+SERVER_ERROR = "server_error"  # run() was not called, or its result cannot be sent
+
+
+class Answer(NamedTuple):
+    """What goes on the wire, without the headers that the front adds to every reply.
+
+    ``reason``: the reason text, only where the script chose one of its own. ``body``: all of it, or the parts of a
+    stream. ``seconds``: how long run() itself took; None where it does not matter or the caller has measured it.
+    ``location``: ``x-ms-run-error-location`` of a script error.
+    """
+
+    status: int
+    reason: str | None
+    headers: list[tuple[str, str]]
+    body: bytes | Stream
+    origin: str
+    seconds: float | None = None
+    location: str = ""
 
 
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-authenticate", "te", "transfer-encoding", "upgrade"})
@@ -41,42 +61,24 @@ class _NoJsonForm(TypeError):
     """Tells json that there is no way to render this value."""
 
 
-class Prepared:
-    """A result that was rendered already, while its request context was alive; or why it could not be.
-
-    ``seconds``: how long run() itself took, without what Flask did around it.
-    """
-
-    def __init__(self, outcome: Rendered | Exception, seconds: float) -> None:
-        self._outcome = outcome
-        self.seconds = seconds
-
-    def open(self) -> Rendered:
-        if isinstance(self._outcome, Exception):
-            raise self._outcome
-        return self._outcome
-
-
-def render(result: Any, method: str) -> Rendered:
+def render(result: Any, method: str) -> Answer:
     """Turn any result of run() into what goes on the wire.
 
     The headers are those of the result alone. The caller adds Content-Length (never present here for a whole body; kept
     for a stream whose script set it), execution time, version, request ids, and ``x-ms-run-function-failed`` for plain
     results and for any status of 500 and above. Each character of a header value is one byte (latin-1). Bodies of 204
-    and 304 are empty; for HEAD the caller sends the length of the body but not the body, and closes a stream unread. A
-    stream's ``close()`` must be called in any case, after the last chunk too.
+    and 304 are empty; for HEAD the caller sends the length of the body but not the body. A stream's ``close()`` must be
+    called in any case, after the last chunk too.
 
     Raises whatever makes the result unusable: ResultError, or an exception of the script's own objects.
     """
-    if isinstance(result, Prepared):
-        return result.open()
     flask = sys.modules.get("flask")
     # While another thread imports Flask the module exists without its names, but then no result can be of its types.
     response_type = getattr(flask, "Response", None)
     if response_type is not None and isinstance(result, response_type):
         note_response()
-        return render_response(result, method)
-    return 200, None, [("Content-Type", "application/json")], to_json({} if result is None else result), False
+        return _render_response(result, method)
+    return Answer(200, None, [("Content-Type", "application/json")], to_json({} if result is None else result), RESULT)
 
 
 def _replaceable() -> tuple[object, ...]:
@@ -237,34 +239,46 @@ def note_response() -> None:
     _logger.info("run() output is HTTP Response")
 
 
-def render_response(response: Any, method: str) -> Rendered:
-    status, reason = _status_line(response)
-    environ = _environ(method)
-    headers = _wire_headers(response.get_wsgi_headers(environ))
+def _render_response(response: Any, method: str) -> Answer:
+    """A response of a run() that was not called by way of Flask: it imported Flask only now."""
+    status, reason = status_line(response.status)
+    environ = {"REQUEST_METHOD": method, "wsgi.url_scheme": "http", "SERVER_NAME": "localhost", "SERVER_PORT": "80"}
+    headers = wire_headers(response.get_wsgi_headers(environ))
+    body = response_body(response, method)
+    if isinstance(body, bytes):
+        headers = without_length(headers)
+        close(response.close)
+    return Answer(status, reason, headers, body, RESPONSE)
+
+
+def response_body(response: Any, method: str) -> bytes | Stream:
+    """The body of a Flask response. Closing the response is the caller's task for bytes, the stream's for a stream."""
+    has_body = response.status_code not in (204, 304)
     # A dict is no sequence to werkzeug, but all there as well: its keys are the body.
-    streams = not (response.is_sequence or isinstance(response.response, Collection))
-    if status not in (204, 304) and streams:
-        return status, reason, headers, _Stream(response), True
-    body = b"" if status in (204, 304) else b"".join(response.iter_encoded())
-    response.close()
-    return status, reason, [(name, value) for name, value in headers if name.lower() != "content-length"], body, True
+    if not has_body or response.is_sequence or isinstance(response.response, Collection):
+        return b"".join(response.iter_encoded()) if has_body else b""
+    if not hasattr(response.response, "__iter__"):
+        raise ResultTypeError(f"run() returned a response made from {type(response.response).__name__}, not from text")
+    if method == "HEAD":  # nobody would get the parts, so the script need not make them
+        return Stream((), response.close)
+    return Stream(response.response if response.direct_passthrough else response.iter_encoded(), response.close)
 
 
-def _environ(method: str) -> dict[str, Any]:
-    """The request's environ if there is one: a response that wants an absolute Location needs the host from it."""
-    flask = sys.modules["flask"]
-    if flask.has_request_context():
-        environ: dict[str, Any] = flask.request.environ
-        return environ
-    return {"REQUEST_METHOD": method, "wsgi.url_scheme": "http", "SERVER_NAME": "localhost", "SERVER_PORT": "80"}
+def close(closing: Callable[[], object]) -> None:
+    """Call what closes a response. What the script's functions raise in it is logged and changes nothing else, because
+    the answer exists by then; also if the time limit of run() ends just here."""
+    try:
+        closing()
+    except (Exception, SystemExit):
+        _logger.exception("The reply is sent as it is, but a function failed that runs when the response is closed:")
 
 
-def _status_line(response: Any) -> tuple[int, str | None]:
-    """Status number, and the reason text only where the script chose one of its own."""
-    status = int(response.status_code)
-    if not 200 <= status <= 999:  # after a 1xx the client would wait for the real answer
-        raise ResultError(f"run() returned a response with status {response.status!r}; it has to be 200 to 999")
-    reason = response.status.partition(" ")[2]
+def status_line(text: str) -> tuple[int, str | None]:
+    """Number and reason of a status such as ``"200 OK"``; the reason only where the script chose one of its own."""
+    number, _, reason = text.partition(" ")
+    if not number.isdecimal() or not 200 <= int(number) <= 999:  # after a 1xx the client would wait for the real answer
+        raise ResultError(f"run() returned a response with status {text!r}; it has to be 200 to 999")
+    status = int(number)
     http = sys.modules["werkzeug.http"]
     standard = http.HTTP_STATUS_CODES.get(status, "Unknown")
     if not reason or reason.upper() in (standard.upper(), "UNKNOWN"):
@@ -274,7 +288,7 @@ def _status_line(response: Any) -> tuple[int, str | None]:
     return status, reason
 
 
-def _wire_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def wire_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The headers without hop-by-hop ones, checked so that no text of the script can break the message apart."""
     kept = [(name, value) for name, value in headers if name.lower() not in _HOP_BY_HOP]
     for name, value in kept:
@@ -285,28 +299,32 @@ def _wire_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return kept
 
 
-class _Stream:
-    """Chunks of a streamed response as bytes, without empty ones, which would end a chunked message."""
+def without_length(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The headers without Content-Length: the front counts a whole body itself."""
+    return [(name, value) for name, value in headers if name.lower() != "content-length"]
 
-    def __init__(self, response: Any) -> None:
-        if not hasattr(response.response, "__iter__"):
-            raise ResultTypeError(
-                f"run() returned a response made from {type(response.response).__name__}, not from text"
-            )
-        self._response = response
-        self._chunks = iter(response.response) if response.direct_passthrough else response.iter_encoded()
+
+class Stream:
+    """Parts of a streamed response as bytes, without empty ones, which would end a chunked message.
+
+    ``closing`` ends the script's iterable and runs the response's ``call_on_close`` functions.
+    """
+
+    def __init__(self, parts: Iterable[Any], closing: Callable[[], object]) -> None:
+        self._parts = iter(parts)
+        self._closing = closing
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        for chunk in self._chunks:
-            if not isinstance(chunk, (bytes, bytearray, memoryview)):
-                raise ResultTypeError(f"A stream has to yield bytes or str, not {type(chunk).__name__}")
-            if len(chunk):
-                return bytes(chunk)
+        for part in self._parts:
+            if not isinstance(part, (bytes, bytearray, memoryview)):
+                raise ResultTypeError(f"A stream has to yield bytes or str, not {type(part).__name__}")
+            if len(part):
+                return bytes(part)
         raise StopIteration
 
     def close(self) -> None:
-        """Close the script's iterable and run the response's ``call_on_close`` functions."""
-        self._response.close()
+        """Never raises what the script's functions do; see the function ``close``."""
+        close(self._closing)

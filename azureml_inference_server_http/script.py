@@ -122,18 +122,20 @@ class Script:
         peer: str,
         request_id: str,
         kwargs: dict[str, Any] | None,
-    ) -> outputs.Prepared:
-        """Call run() inside a Flask request context, with ``kwargs`` or, if None, with the request (raw mode).
+        problem: tuple[int, str] | Exception | None = None,
+    ) -> outputs.Answer:
+        """Call run() by way of Flask, with ``kwargs`` or, if None, with the request (raw mode).
 
-        The other arguments are the fields of ``flask_context.Request``. The result goes to ``render``; its ``seconds``
-        are those of run() alone. Raises what run() raised.
+        ``problem`` says why run() cannot be called: status and message of a refusal, or a fault on this side. The other
+        arguments are the fields of ``wsgi_environ.Request``. The answer is complete: what run() raised is logged and
+        answered in it.
         """
-        from .flask_context import Request  # imports Flask, so not before the script did
+        from .wsgi_environ import Request  # imports parts of Flask, so not before the script did
 
-        return self._flask().call(Request(method, target, http_minor, headers, body, peer, request_id), kwargs)
+        return self._flask().call(Request(method, target, http_minor, headers, body, peer, request_id), kwargs, problem)
 
-    def render(self, result: Any, method: str) -> outputs.Rendered:
-        """Any result of run() as status, headers and body; see ``outputs.render``."""
+    def render(self, result: Any, method: str) -> outputs.Answer:
+        """The answer for any result of run() that was not called by way of Flask; see ``outputs.render``."""
         return outputs.render(result, method)
 
     def input_refused(self, message: str) -> None:
@@ -195,7 +197,7 @@ class Script:
         if self._flask_context is None:
             from .flask_context import FlaskContext
 
-            self._flask_context = FlaskContext(self._settings, self.run, self.input_name, self.pass_headers)
+            self._flask_context = FlaskContext(self._settings, self)
         return self._flask_context
 
     def _location(self, exc: BaseException) -> str:

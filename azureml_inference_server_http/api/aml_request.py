@@ -6,7 +6,7 @@ Rules: contract section 11.
 
 from __future__ import annotations
 
-from typing import Callable, TypeVar
+from typing import Any, Callable, TypeVar
 
 from flask import Request
 
@@ -17,7 +17,18 @@ _raw_requested = False
 
 
 class AMLRequest(Request):
-    """The request type for annotations in scripts. What run() receives is ``flask.request``."""
+    """The request type for annotations in scripts. What run() receives is ``flask.request``.
+
+    ``AMLRequest(request)`` is that request once more: it shares all that ``request`` has and will have, so both may
+    read the body. Unlike ``flask.request`` it can be kept after run() has returned. ``AMLRequest(environ)`` works as
+    for any Flask request.
+    """
+
+    def __init__(self, request: Any, *arguments: Any, **options: Any) -> None:
+        if isinstance(request, Request):
+            self.__dict__ = request.__dict__  # of the request itself also if this is Flask's proxy
+        else:
+            super().__init__(request, *arguments, **options)
 
 
 def rawhttp(function: _Function) -> _Function:

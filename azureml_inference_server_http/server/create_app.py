@@ -27,7 +27,7 @@ from werkzeug.wsgi import ClosingIterator
 from .. import inputs, outputs, settings, swagger
 from .. import script as user_script
 from ..config_file import ConfigFileError
-from ..flask_context import FlaskContext
+from ..flask_context import INTERNAL_ERROR, FlaskContext, Problem
 from .user_script import ScriptLoadError
 
 _HEALTH = {"/": b"Healthy", "/livez": b"Alive", "/readyz": b"Ready"}
@@ -68,8 +68,11 @@ class _Front:
 
     def __init__(self, script: user_script.Script, given: settings.Settings, documents: Mapping[str, bytes]) -> None:
         self._script, self._settings, self._documents = script, given, documents
-        self._context = FlaskContext(given, script.run, script.input_name, script.pass_headers)
+        # Other exceptions are the test's own: Ctrl-C, outcomes of a test framework.
+        answers = (Exception, SystemExit, GeneratorExit, CancelledError)
+        self._context = FlaskContext(given, script, answers)
         self.app = self._context.app
+        self._inner = self.app.wsgi_app
         self.app.wsgi_app = self  # type: ignore[method-assign]
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -121,16 +124,21 @@ class _Front:
             return _error(405, "Method not allowed") if refused else _Reply(200, [_TEXT, (_FAILED, "False")], b"")
         try:
             arguments = self._arguments(request)
-            try:
-                result = self._context.call_in(request.environ, request_id, arguments)
-            except (Exception, SystemExit, GeneratorExit, CancelledError) as exc:
-                return self._script_error(exc)  # others are the test's own: Ctrl-C, outcomes of a test framework
-            return _finish(self._script.render(result, request.method), result.seconds)
         except inputs.InputError as refusal:
-            return _error(refusal.status, refusal.message)
+            return self._call(request, request_id, None, (refusal.status, refusal.message))
         except Exception as exc:
+            return self._call(request, request_id, None, exc)
+        return self._call(request, request_id, arguments, None)
+
+    def _call(
+        self, request: Request, request_id: str, arguments: dict[str, Any] | None, problem: Problem | None
+    ) -> _Reply:
+        answer = self._context.call_in(self._inner, request.environ, request_id, arguments, problem)
+        try:
+            return _finish(answer)
+        except Exception as exc:  # of a stream, before its first part
             self._script.internal_failed(exc)
-            return _error(500, "An unexpected internal error occurred. Check the logs for more info.")
+            return _error(500, INTERNAL_ERROR)
 
     def _arguments(self, request: Request) -> dict[str, Any] | None:
         script, method, query = self._script, request.method, request.query_string
@@ -143,16 +151,6 @@ class _Front:
         else:
             arguments = {script.input_name: script.query_input(query) if method == "GET" else _text(request, body)}
         return {**arguments, "request_headers": dict(request.headers)} if script.pass_headers else arguments
-
-    def _script_error(self, exc: BaseException) -> _Reply:
-        content = {"message": "An unexpected error occurred in scoring script. Check the logs for more info."}
-        if isinstance(exc, TimeoutError):
-            content = {"message": f"Scoring timeout after {self._settings.scoring_timeout_ms} ms"}
-        location = self._script.script_failed(exc)
-        if self._settings.error_details:
-            content["traceback"] = self._script.error_text(exc)
-        headers = [_JSON, (_FAILED, "True")] + ([("x-ms-run-error-location", location)] if location else [])
-        return _Reply(500, headers, outputs.to_json(content))
 
 
 def _error(status: int, message: str | None) -> _Reply:
@@ -186,14 +184,25 @@ def _text(request: Request, body: bytes) -> str:
         raise inputs.InputError(400, f"Input cannot be decoded as UTF-8: {exc}") from exc
 
 
-def _finish(rendered: outputs.Rendered, seconds: float) -> _Reply:
-    """A result with what the server adds. Raises what the first part of a stream raises."""
-    status, reason, headers, body, is_response = rendered
-    if status >= 500:
-        headers = [(name, value) for name, value in headers if name.lower() != _FAILED] + [(_FAILED, "True")]
-    elif not is_response:
-        headers.append((_FAILED, "False"))
-    headers.append(("x-ms-run-fn-exec-ms", f"{seconds * 1000:.3f}"))
-    if not isinstance(body, bytes):
-        body = ClosingIterator(itertools.chain(list(itertools.islice(body, 1)), body), getattr(body, "close", None))
-    return _Reply(status, headers, body, reason)
+def _finish(answer: outputs.Answer) -> _Reply:
+    """An answer with what the front adds. Raises what the first part of a stream raises."""
+    headers, body = list(answer.headers), answer.body
+    failed: bool | None = answer.origin == outputs.SCRIPT_ERROR
+    if answer.origin == outputs.RESPONSE:
+        failed = True if answer.status >= 500 else None
+    if answer.status >= 500:
+        headers = [(name, value) for name, value in headers if name.lower() != _FAILED]
+    if failed is not None:
+        headers.append((_FAILED, str(failed)))
+    if answer.seconds is not None:
+        headers.append(("x-ms-run-fn-exec-ms", f"{answer.seconds * 1000:.3f}"))
+    if answer.location:
+        headers.append(("x-ms-run-error-location", answer.location))
+    if isinstance(body, bytes):
+        return _Reply(answer.status, headers, body, answer.reason)
+    try:
+        first = list(itertools.islice(body, 1))
+    except BaseException:
+        body.close()
+        raise
+    return _Reply(answer.status, headers, ClosingIterator(itertools.chain(first, body), body.close), answer.reason)

@@ -346,8 +346,8 @@ impl Exchange {
         };
         // Before the first worker has said what its script needs, everything is kept.
         if self.front.dispatcher.script().is_none_or(|script| script.wants_request) {
-            let target = uri.path_and_query().map_or("/", |target| target.as_str());
-            job.target = Bytes::copy_from_slice(target.as_bytes());
+            // As sent, an absolute URL too; of the parser's making is only that a fragment is gone.
+            job.target = uri.to_string().into();
             job.peer = self.request.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
             job.request_id = self.context.ids.request_text().into_owned();
             job.fields = fields_as_sent(&self.request);

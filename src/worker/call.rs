@@ -52,13 +52,23 @@ pub(super) enum Outcome {
     },
 }
 
+/// `outputs.Answer`: status, own reason text, headers, body, origin, seconds inside `run()`, error location.
+type Answer<'py> = (u16, Option<String>, Vec<(String, String)>, Bound<'py, PyAny>, String, Option<f64>, String);
+
 /// One request, ready to be run.
-struct Call<'a, 'py> {
+struct Call<'a> {
     job: &'a Job,
     body: &'a Bytes,
     /// The body in Python, if it is there already.
     object: Option<&'a Py<PyBytes>>,
-    arguments: Option<Bound<'py, PyDict>>,
+}
+
+/// What the script made of a request.
+enum Returned<'py> {
+    /// The result of `run()`, yet to be rendered.
+    Result(Bound<'py, PyAny>),
+    /// An `outputs.Answer`: `run()` was called by way of Flask.
+    Answer(Bound<'py, PyAny>),
 }
 
 /// Calls one script under the settings' time limit.
@@ -90,17 +100,20 @@ impl<'a, 'py> Caller<'a, 'py> {
 
     /// Runs the job. `object` is the body in Python, if it is there already.
     pub(super) fn answer(&self, py: Python<'py>, job: &Job, body: &Bytes, object: Option<&Py<PyBytes>>) -> Reply {
+        let call = Call { job, body, object };
         let arguments = match input::arguments(py, self.script, job, body) {
             Ok(arguments) => arguments,
-            Err(InputError::Refused(status, message)) => return self.refusal(py, status, &message),
-            Err(InputError::Internal(error)) => return self.internal_error(py, error),
+            Err(problem) => return self.not_run(py, &call, problem),
         };
         let started = Instant::now();
-        let result = self.run_in_time(py, &Call { job, body, object, arguments });
+        let returned = self.run_in_time(py, &call, arguments);
         let run_ms = started.elapsed().as_secs_f64() * 1e3;
-        self.end_forked_child(py, result.as_ref().err());
-        match result {
-            Ok(result) => self.render(py, job, &result, self.run_alone(py, job, &result).unwrap_or(run_ms)),
+        self.end_forked_child(py, returned.as_ref().err());
+        match returned {
+            Ok(Returned::Result(result)) => self.render(py, job, &result, run_ms),
+            Ok(Returned::Answer(answer)) => {
+                self.reply(py, &answer).unwrap_or_else(|error| self.internal_error(py, error))
+            }
             Err(error) => self.script_error(py, error),
         }
     }
@@ -156,41 +169,44 @@ impl<'a, 'py> Caller<'a, 'py> {
         }
     }
 
-    fn run_in_time(&self, py: Python<'py>, call: &Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    fn run_in_time(
+        &self,
+        py: Python<'py>,
+        call: &Call<'_>,
+        arguments: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Returned<'py>> {
         if self.limits.are_none() {
-            return self.run(py, call);
+            return self.run(py, call, arguments);
         }
         self.deadline.arm(py, self.limits)?;
-        let result = self.run(py, call);
+        let returned = self.run(py, call, arguments);
         let in_time = self.deadline.disarm(py);
-        result.and_then(|result| in_time.map(|()| result))
+        returned.and_then(|returned| in_time.map(|()| returned))
     }
 
-    /// Call inside a Flask request context? Only if the job carries what the context needs: a script whose `run()` is the
-    /// first to import Flask gets one from the next job on.
-    fn in_context(&self, py: Python<'py>, job: &Job) -> bool {
+    fn run(&self, py: Python<'py>, call: &Call<'_>, arguments: Option<Bound<'py, PyDict>>) -> PyResult<Returned<'py>> {
+        if self.by_way_of_flask(py, call.job) {
+            return self.call_flask(py, call, arguments, None).map(Returned::Answer);
+        }
+        self.script.run.call((), arguments.as_ref()).map(Returned::Result)
+    }
+
+    /// True if the request goes through the Flask application. Only if the job carries what that needs: a script whose
+    /// `run()` is the first to import Flask is called in this way from the next job on.
+    fn by_way_of_flask(&self, py: Python<'py>, job: &Job) -> bool {
         job.whole_request && self.script.needs_context(py)
     }
 
-    /// Milliseconds inside `run()` when Flask was called around it: `outputs.Prepared.seconds`.
-    fn run_alone(&self, py: Python<'py>, job: &Job, result: &Bound<'py, PyAny>) -> Option<f64> {
-        if !self.in_context(py, job) {
-            return None;
-        }
-        let seconds: f64 = result.getattr(intern!(py, "seconds")).ok()?.extract().ok()?;
-        Some(seconds * 1e3)
-    }
-
-    fn run(&self, py: Python<'py>, call: &Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        if self.in_context(py, call.job) {
-            return self.run_in_context(py, call);
-        }
-        self.script.run.call((), call.arguments.as_ref())
-    }
-
-    /// Inside a Flask request context, with the whole request at hand (contract section 11).
-    fn run_in_context(&self, py: Python<'py>, call: &Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        let Call { job, body, object, arguments } = call;
+    /// Calls the Flask application around the script, with the whole request at hand (contract section 11). With a
+    /// `problem`, `run()` is not called.
+    fn call_flask(
+        &self,
+        py: Python<'py>,
+        call: &Call<'_>,
+        arguments: Option<Bound<'py, PyDict>>,
+        problem: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Call { job, body, object } = call;
         let fields: Vec<_> =
             job.fields.iter().map(|(name, value)| (input::latin1(py, name), input::latin1(py, value))).collect();
         let request = (
@@ -202,16 +218,36 @@ impl<'a, 'py> Caller<'a, 'py> {
             &job.peer,
             &job.request_id,
             arguments,
+            problem,
         );
         self.script.object.call_method1(intern!(py, "call_with_request"), request)
     }
 
+    /// The reply to a request that `run()` cannot be called for. Instrumentation of Flask gets to see it.
+    fn not_run(&self, py: Python<'py>, call: &Call<'_>, problem: InputError) -> Reply {
+        if let InputError::Refused(_, message) = &problem {
+            self.log_refusal(py, message);
+        }
+        if !self.by_way_of_flask(py, call.job) {
+            return match problem {
+                InputError::Refused(status, message) => error_reply(status, &message),
+                InputError::Internal(error) => self.internal_error(py, error),
+            };
+        }
+        let problem = match problem {
+            InputError::Refused(status, message) => (status, message).into_pyobject(py).map(Bound::into_any),
+            InputError::Internal(error) => Ok(exception(py, &error).clone().into_any()),
+        };
+        let answer = problem.and_then(|problem| self.call_flask(py, call, None, Some(problem)));
+        let reply = answer.and_then(|answer| self.reply(py, &answer));
+        reply.unwrap_or_else(|error| self.internal_error(py, error))
+    }
+
     /// The client's fault, which its reply explains; the log does at level DEBUG.
-    fn refusal(&self, py: Python<'py>, status: u16, message: &str) -> Reply {
+    fn log_refusal(&self, py: Python<'py>, message: &str) {
         if let Err(failed) = self.script.object.call_method1(intern!(py, "input_refused"), (message,)) {
             failed.write_unraisable(py, None);
         }
-        error_reply(status, message)
     }
 
     fn script_error(&self, py: Python<'py>, error: PyErr) -> Reply {
@@ -282,9 +318,13 @@ impl<'a, 'py> Caller<'a, 'py> {
     }
 
     fn render_in_python(&self, py: Python<'py>, job: &Job, result: &Bound<'py, PyAny>) -> PyResult<Reply> {
-        type Rendered<'py> = (u16, Option<String>, Vec<(String, String)>, Bound<'py, PyAny>, bool);
-        let rendered = self.script.object.call_method1(intern!(py, "render"), (result, &job.method))?;
-        let (status, _reason, headers, body, is_response): Rendered<'py> = rendered.extract()?;
+        let answer = self.script.object.call_method1(intern!(py, "render"), (result, &job.method))?;
+        self.reply(py, &answer)
+    }
+
+    /// An `outputs.Answer` as a reply.
+    fn reply(&self, py: Python<'py>, answer: &Bound<'py, PyAny>) -> PyResult<Reply> {
+        let (status, _reason, headers, body, origin, seconds, location): Answer<'py> = answer.extract()?;
         let fields = headers.into_iter().map(|(name, value)| Ok((to_latin1(&name)?, to_latin1(&value)?)));
         let fields = fields.collect::<PyResult<Vec<Field>>>()?;
         let outcome = match body.cast_exact::<PyBytes>() {
@@ -299,12 +339,23 @@ impl<'a, 'py> Caller<'a, 'py> {
         };
         Ok(Reply {
             status,
-            origin: if is_response { Origin::Response } else { Origin::Result },
-            run_ms: None,
-            error_location: Bytes::new(),
+            origin: origin_named(&origin)?,
+            run_ms: seconds.map(|seconds| seconds * 1e3),
+            error_location: location.into(),
             fields,
             outcome,
         })
+    }
+}
+
+/// The origin by its name in `outputs.py`.
+fn origin_named(name: &str) -> PyResult<Origin> {
+    match name {
+        "result" => Ok(Origin::Result),
+        "response" => Ok(Origin::Response),
+        "script_error" => Ok(Origin::ScriptError),
+        "server_error" => Ok(Origin::ServerError),
+        other => Err(pyo3::exceptions::PyValueError::new_err(format!("unknown origin {other:?} of an answer"))),
     }
 }
 

@@ -35,6 +35,24 @@ def test_aml_request_is_a_flask_request():
     assert issubclass(aml_request.AMLRequest, flask.Request)
 
 
+@pytest.mark.parametrize("first", ["wrapped", "wrapping"])
+def test_aml_request_of_a_request_is_that_request_once_more(first):
+    sent = {"method": "POST", "data": "a=b", "content_type": "application/x-www-form-urlencoded"}
+    with flask.Flask("t").test_request_context("/score?x=1", **sent):
+        request = aml_request.AMLRequest(flask.request)
+        readers = (flask.request, request) if first == "wrapped" else (request, flask.request)
+        assert [reader.get_data() for reader in readers] == [b"a=b"] * 2
+        assert [reader.form["a"] for reader in readers] == ["b"] * 2
+        assert (request.method, request.args["x"], request.headers["Content-Length"]) == ("POST", "1", "3")
+        assert str(request) == "<AMLRequest 'http://localhost/score?x=1' [POST]>"
+    assert request.path == "/score"  # without a context too
+
+
+def test_aml_request_of_an_environ():
+    environ = {"REQUEST_METHOD": "PUT", "wsgi.url_scheme": "http", "SERVER_NAME": "h", "SERVER_PORT": "80"}
+    assert aml_request.AMLRequest(environ).method == "PUT"
+
+
 @pytest.mark.parametrize(
     ("arguments", "body", "content_type"),
     [

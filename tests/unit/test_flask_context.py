@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from types import SimpleNamespace
 
 import flask
@@ -10,21 +12,51 @@ import pytest
 
 from azureml_inference_server_http import outputs
 from azureml_inference_server_http.api.aml_response import AMLResponse
-from azureml_inference_server_http.flask_context import FlaskContext, Request, build_environ, split_target
+from azureml_inference_server_http.flask_context import INTERNAL_ERROR, SCRIPT_ERROR, FlaskContext
+from azureml_inference_server_http.wsgi_environ import Request, build_environ, split_target
 
 SETTINGS = SimpleNamespace(
-    host="0.0.0.0", port=5001, worker_class="process", worker_count=1, server_version="azmlinfsrv/1.5.1"
-)
+    host="0.0.0.0", port=5001, worker_class="process", worker_count=1, server_version="azmlinfsrv/1.5.1",
+    scoring_timeout_ms=400, error_details=False,
+)  # fmt: skip
 
 
 def request(method="POST", target="/score", headers=(("Host", "h:1"),), body=b"", peer="10.0.0.1:7", request_id="r"):
     return Request(method, target, 1, list(headers), body, peer, request_id)
 
 
+class Script:
+    """What a FlaskContext uses of ``script.Script``, with a list of what was logged."""
+
+    def __init__(self, run, pass_headers=False):
+        self.run = run
+        self.input_name = "data"
+        self.pass_headers = pass_headers
+        self.logged = []
+
+    def script_failed(self, exc):
+        self.logged.append(("script", exc))
+        self.first_frame = exc.__traceback__.tb_frame.f_code.co_name
+        return "score.py:1 Error"
+
+    def internal_failed(self, exc):
+        self.logged.append(("internal", exc))
+
+    def error_text(self, exc):
+        return f"text of {exc}"
+
+
+def context_for(run, pass_headers=False, **settings):
+    """A FlaskContext whose script is ``run``; ``logged`` is the script's list."""
+    script = Script(run, pass_headers)
+    context = FlaskContext(SimpleNamespace(**{**vars(SETTINGS), **settings}), script)
+    context.script, context.logged = script, script.logged
+    return context
+
+
 def call(run, kwargs=None, pass_headers=False, **fields):
-    """The rendered answer of a raw ``run``, or of one that is called with ``kwargs``."""
-    context = FlaskContext(SETTINGS, run, "data", pass_headers)
-    return outputs.render(context.call(request(**fields), kwargs), fields.get("method", "POST"))
+    """The answer of a raw ``run``, or of one that is called with ``kwargs``."""
+    return context_for(run, pass_headers).call(request(**fields), kwargs, None)
 
 
 def seen(read, **fields):
@@ -166,7 +198,7 @@ def test_environ():
 def test_server_variables(kind, count, multiprocess, multithread):
     kept = []
     settings = SimpleNamespace(**{**vars(SETTINGS), "worker_class": kind, "worker_count": count})
-    FlaskContext(settings, lambda r: kept.append(r.environ), "r", False).call(request(), None)
+    FlaskContext(settings, Script(lambda data: kept.append(data.environ))).call(request(), None, None)
     assert kept[0]["wsgi.multiprocess"] is multiprocess
     assert kept[0]["wsgi.multithread"] is multithread
     assert (kept[0]["SERVER_NAME"], kept[0]["SERVER_PORT"]) == ("0.0.0.0", "5001")
@@ -230,20 +262,46 @@ def test_application():
 
 def test_plain_result_with_keyword_arguments():
     answer = call(lambda a, b: {"sum": a + b, "host": flask.request.host}, {"a": 1, "b": 2})
-    assert answer == (200, None, [("Content-Type", "application/json")], b'{"sum": 3, "host": "h:1"}', False)
-    assert call(lambda a: None, {"a": 1})[3] == b"{}"
+    assert answer.seconds > 0
+    answer = answer._replace(seconds=None)
+    assert answer == (
+        200,
+        None,
+        [("Content-Type", "application/json")],
+        b'{"sum": 3, "host": "h:1"}',
+        "result",
+        None,
+        "",
+    )
+    assert call(lambda a: None, {"a": 1}).body == b"{}"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS"])
 def test_methods_that_reach_run(method):
-    assert call(lambda data: data.method, method=method)[3] == json.dumps(method).encode()
+    assert call(lambda data: data.method, method=method).body == json.dumps(method).encode()
 
 
 def test_response_result():
-    status, _, headers, body, is_response = call(lambda data: flask.jsonify(a=1))
-    assert (status, json.loads(body), is_response) == (200, {"a": 1}, True)
-    assert headers == [("Content-Type", "application/json")]
-    assert call(lambda data: flask.redirect("/x"))[4] is True
+    answer = call(lambda data: flask.jsonify(a=1))
+    assert (answer.status, json.loads(answer.body), answer.origin) == (200, {"a": 1}, "response")
+    assert answer.headers == [("Content-Type", "application/json")]
+    assert call(lambda data: flask.redirect("/x")).origin == "response"
+
+
+def test_absolute_location_uses_the_request():
+    def run(data):
+        response = flask.redirect("/x")
+        response.autocorrect_location_header = True
+        return response
+
+    assert ("Location", "http://h:1/x") in call(run).headers
+
+
+def test_own_reason_and_headers_that_are_also_the_servers():
+    own = {"x-request-id": "r", "x-ms-run-function-failed": "False", "TraceId": "t"}
+    answer = call(lambda data: AMLResponse("x", "299 Fine", own), headers=[("TraceId", "t")])
+    assert (answer.status, answer.reason) == (299, "Fine")
+    assert dict(answer.headers).items() >= own.items()
 
 
 @pytest.mark.parametrize("result", [{"a": 1}, AMLResponse("x", 201)])
@@ -257,10 +315,10 @@ def test_after_this_request_changes_any_answer(result):
 
         return result
 
-    status, _, headers, _, is_response = call(run)
-    assert status == 202
-    assert ("Z", "1") in headers
-    assert is_response is isinstance(result, flask.Response)
+    answer = call(run)
+    assert answer.status == 202
+    assert ("Z", "1") in answer.headers
+    assert answer.origin == ("response" if isinstance(result, flask.Response) else "result")
 
 
 def test_each_answer_has_the_session_of_its_own_call():
@@ -268,16 +326,114 @@ def test_each_answer_has_the_session_of_its_own_call():
         flask.session["user"] = user
         return user
 
-    context = FlaskContext(SETTINGS, run, "data", False)
+    context = context_for(run)
     context.app.secret_key = "k"
     cookies = [
-        [value for name, value in outputs.render(context.call(request(), {"user": user}), "POST")[2]
-         if name == "Set-Cookie"]
+        [value for name, value in context.call(request(), {"user": user}, None).headers if name == "Set-Cookie"]
         for user in ("a", "b")
-    ]  # fmt: skip
+    ]
     assert [len(each) for each in cookies] == [1, 1]
     assert cookies[0][0].startswith("session=")
     assert cookies[0] != cookies[1]
+
+
+def test_seconds_are_those_of_run():
+    assert 0 < call(lambda data: 1).seconds < 1
+
+
+def test_stream_with_context_and_without():
+    def lines():
+        yield flask.request.method
+
+    body = call(lambda data: AMLResponse(flask.stream_with_context(lines()), 200)).body
+    assert list(body) == [b"POST"]
+    body.close()
+    body = call(lambda data: AMLResponse(lines(), 200)).body
+    with pytest.raises(RuntimeError, match="outside of request context"):
+        next(body)
+    assert not flask.has_request_context()
+
+
+def test_request_kept_after_run():
+    request_kept = []
+    call(lambda data: request_kept.append(data))
+    with pytest.raises(RuntimeError, match="outside of request context"):
+        request_kept[0].method  # noqa: B018
+
+
+def test_head_does_not_run_a_stream_but_closes_its_response():
+    events = []
+
+    def parts():
+        events.append("ran")
+        yield "x"
+
+    def run(data):
+        response = AMLResponse(parts(), 200, {"Content-Length": "1"})
+        response.call_on_close(lambda: events.append("closed"))
+        return response
+
+    answer = call(run, method="HEAD")
+    assert list(answer.body) == []
+    assert ("Content-Length", "1") in answer.headers
+    assert events == []
+    answer.body.close()
+    assert events == ["closed"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, TimeoutError, SystemExit])
+@pytest.mark.parametrize("body", ["xy", lambda: iter("xy")], ids=["whole", "stream"])
+def test_failing_call_on_close_is_logged_and_changes_nothing(body, error, caplog):
+    def close():
+        raise error("of call_on_close")
+
+    def run(data):
+        response = AMLResponse(body() if callable(body) else body, 200)
+        response.call_on_close(close)
+        return response
+
+    answer = call(run)
+    if not isinstance(answer.body, bytes):
+        assert list(answer.body) == [b"x", b"y"]
+        answer.body.close()
+    assert (answer.status, answer.origin) == (200, "response")
+    assert "of call_on_close" in caplog.text
+
+
+# Errors
+
+
+def message(answer):
+    return json.loads(answer.body)["message"]
+
+
+def test_result_that_cannot_be_rendered_is_an_internal_error():
+    context = context_for(lambda data: {"a": {1}})
+    answer = context.call(request(), None, None)
+    assert (answer.status, message(answer), answer.origin, answer.seconds) == (
+        500,
+        INTERNAL_ERROR,
+        "server_error",
+        None,
+    )
+    [(kind, exc)] = context.logged
+    assert (kind, type(exc)) == ("internal", outputs.ResultTypeError)
+    assert "$.a: set" in str(exc)
+    assert exc.__traceback__ is None  # no frames of Flask or of the server
+
+
+@pytest.mark.parametrize("result", [lambda: AMLResponse("x", 100), lambda: AMLResponse("x", 200, {"a b": "c"})])
+def test_response_that_cannot_be_sent_is_an_internal_error_and_is_closed(result):
+    closed = []
+
+    def run(data):
+        response = result()
+        response.call_on_close(lambda: closed.append(True))
+        return response
+
+    answer = call(run)
+    assert (answer.status, message(answer), answer.origin) == (500, INTERNAL_ERROR, "server_error")
+    assert closed == [True]
 
 
 def test_failing_after_this_request_is_an_internal_error():
@@ -285,37 +441,91 @@ def test_failing_after_this_request_is_an_internal_error():
         flask.after_this_request(lambda response: 1 / 0)
         return 1
 
-    with pytest.raises(ZeroDivisionError):
-        call(run)  # from render: the worker loop asks for run()'s own exceptions before
-    context = FlaskContext(SETTINGS, run, "data", False)
-    assert isinstance(context.call(request(), None), outputs.Prepared)
+    context = context_for(run)
+    answer = context.call(request(), None, None)
+    assert (answer.status, message(answer), answer.origin) == (500, INTERNAL_ERROR, "server_error")
+    assert [(kind, type(exc)) for kind, exc in context.logged] == [("internal", ZeroDivisionError)]
 
 
-def test_result_that_cannot_be_rendered_is_an_internal_error():
-    context = FlaskContext(SETTINGS, lambda data: {"a": {1}}, "data", False)
-    prepared = context.call(request(), None)
-    with pytest.raises(TypeError, match=r"\$\.a: set"):
-        outputs.render(prepared, "POST")
-
-
-@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, TimeoutError, GeneratorExit])
-def test_exceptions_of_run_are_raised_as_they_are(error):
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, BaseException])
+@pytest.mark.parametrize("after", ["nothing", "a header", "a failure"])
+def test_what_run_raises_is_answered(error, after):
     raised = error("x")
 
     def run(data):
-        flask.after_this_request(lambda response: 1 / 0)
+        if after == "a failure":
+            flask.after_this_request(lambda response: 1 / 0)
+        elif after == "a header":
+            flask.after_this_request(lambda response: response.headers.add("Z", "1") or response)
         raise raised
 
-    context = FlaskContext(SETTINGS, run, "data", False)
-    with pytest.raises(error) as caught:
-        context.call(request(), None)
-    assert caught.value is raised
+    context = context_for(run)
+    answer = context.call(request(), None, None)
+    assert (answer.status, message(answer), answer.origin) == (500, SCRIPT_ERROR, "script_error")
+    assert (answer.location, answer.seconds) == ("score.py:1 Error", None)
+    assert answer.headers == [("Content-Type", "application/json"), *([("Z", "1")] if after == "a header" else [])]
+    assert context.logged == [("script", raised)]
+    assert context.script.first_frame == "run"
 
 
-def test_abort_is_a_script_error():
-    context = FlaskContext(SETTINGS, lambda data: flask.abort(404), "data", False)
-    with pytest.raises(Exception, match="404"):
-        context.call(request(), None)
+def test_variables_of_a_failed_run_are_given_back_at_once():
+    class Input:
+        pass
+
+    kept = []
+
+    def run(data):
+        large = Input()
+        kept.append(weakref.ref(large))
+        raise ValueError(large)
+
+    context = context_for(run)
+    gc.disable()
+    try:
+        assert context.call(request(), None, None).status == 500
+        context.logged.clear()
+        assert kept[0]() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("code", [404, 500])
+def test_abort_is_a_script_error(code):
+    context = context_for(lambda data: flask.abort(code))
+    answer = context.call(request(), None, None)
+    assert (answer.status, answer.origin) == (500, "script_error")
+    assert [(kind, exc.code) for kind, exc in context.logged] == [("script", code)]
+
+
+def test_time_out():
+    def run(data):
+        raise TimeoutError
+
+    assert message(call(run)) == "Scoring timeout after 400 ms"
+
+
+def test_error_details():
+    answer = context_for(lambda data: 1 / 0, error_details=True).call(request(), None, None)
+    assert json.loads(answer.body) == {"message": SCRIPT_ERROR, "traceback": "text of division by zero"}
+
+
+def test_exceptions_that_are_not_answered_pass_through():
+    def run(data):
+        raise KeyboardInterrupt
+
+    context = FlaskContext(SETTINGS, Script(run), (Exception, SystemExit))
+    with pytest.raises(KeyboardInterrupt):
+        context.call(request(), None, None)
+
+
+def test_refused_input_is_answered_without_run():
+    context = context_for(lambda data: pytest.fail("run() was called"))
+    answer = context.call(request(), None, (415, "no"))
+    assert (answer.status, message(answer), answer.origin, context.logged) == (415, "no", "server_error", [])
+    problem = RecursionError("too deep")
+    answer = context.call(request(), None, problem)
+    assert (answer.status, message(answer), answer.origin) == (500, INTERNAL_ERROR, "server_error")
+    assert context.logged == [("internal", problem)]
 
 
 def test_context_works_again_after_an_error():
@@ -327,33 +537,96 @@ def test_context_works_again_after_an_error():
             raise answer
         return answer
 
-    context = FlaskContext(SETTINGS, run, "data", False)
-    with pytest.raises(ValueError, match="x"):
-        context.call(request(), None)
-    assert outputs.render(context.call(request(), None), "POST")[3] == b"5"
+    context = context_for(run)
+    assert context.call(request(), None, None).status == 500
+    assert context.call(request(), None, None).body == b"5"
     assert not flask.has_request_context()
 
 
-def test_seconds_are_those_of_run():
-    prepared = FlaskContext(SETTINGS, lambda data: 1, "data", False).call(request(), None)
-    assert 0 < prepared.seconds < 1
+# Applications around Flask
 
 
-def test_stream_with_context_and_without():
-    def lines():
-        yield flask.request.method
-
-    body = call(lambda data: AMLResponse(flask.stream_with_context(lines()), 200))[3]
-    assert list(body) == [b"POST"]
-    body.close()
-    body = call(lambda data: AMLResponse(lines(), 200))[3]
-    with pytest.raises(RuntimeError, match="outside of request context"):
-        next(body)
-    assert not flask.has_request_context()
+def around(context, middleware):
+    context.app.wsgi_app = middleware(context.app.wsgi_app)
+    return context
 
 
-def test_request_kept_after_run():
-    request_kept = []
-    call(lambda data: request_kept.append(data))
-    with pytest.raises(RuntimeError, match="outside of request context"):
-        request_kept[0].method  # noqa: B018
+def test_middleware_that_is_a_generator_and_a_whole_body():
+    class Stamp:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __call__(self, environ, start_response):
+            yield from self.inner(
+                environ, lambda status, headers, *_: start_response("203 Own", [*headers, ("Z", "1")])
+            )
+            yield b"!"
+
+    answer = around(context_for(lambda data: 1), Stamp).call(request(), None, None)
+    assert (answer.status, answer.reason, answer.body, answer.origin) == (203, "Own", b"1!", "result")
+    assert answer.headers == [("Content-Type", "application/json"), ("Z", "1")]
+
+
+def test_middleware_around_a_stream_is_closed_with_it():
+    closed = []
+
+    class Upper:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __call__(self, environ, start_response):
+            self.body = self.inner(environ, start_response)
+            return self
+
+        def __iter__(self):
+            return (part.upper() for part in self.body)
+
+        def close(self):
+            closed.append("middleware")
+            self.body.close()
+
+    def run(data):
+        response = AMLResponse(iter("ab"), 200)
+        response.call_on_close(lambda: closed.append("response"))
+        return response
+
+    answer = around(context_for(run), Upper).call(request(), None, None)
+    assert list(answer.body) == [b"A", b"B"]
+    answer.body.close()
+    assert closed == ["middleware", "response"]
+
+
+def test_middleware_that_writes_before_it_returns_its_body():
+    def writes(inner):
+        def app(environ, start_response):
+            start_response("200 OK", [("A", "b")])(b"written ")
+            return [b"returned"]
+
+        return app
+
+    answer = around(context_for(lambda data: 1), writes).call(request(), None, None)
+    assert answer[:5] == (200, None, [("A", "b")], b"written returned", "response")
+
+
+@pytest.mark.parametrize(
+    ("middleware", "error"),
+    [
+        (lambda inner: lambda environ, start: 1 / 0, ZeroDivisionError),
+        (lambda inner: lambda environ, start: [b"x"], RuntimeError),
+        (lambda inner: lambda environ, start: start("999 a\rb", []) and [], outputs.ResultError),
+        (lambda inner: lambda environ, start: start("100 Continue", []) and [], outputs.ResultError),
+        (lambda inner: lambda environ, start: start("200 OK", [("a b", "c")]) and [], outputs.ResultError),
+    ],
+)
+def test_middleware_that_fails_is_an_internal_error(middleware, error):
+    context = around(context_for(lambda data: 1), middleware)
+    answer = context.call(request(), None, None)
+    assert (answer.status, message(answer), answer.origin) == (500, INTERNAL_ERROR, "server_error")
+    assert [(kind, type(exc)) for kind, exc in context.logged] == [("internal", error)]
+
+
+def test_before_request_may_answer_instead_of_run():
+    context = context_for(lambda data: pytest.fail("run() was called"))
+    context.app.before_request(lambda: flask.Response("no", 401))
+    answer = context.call(request(), None, None)
+    assert (answer.status, answer.body, answer.origin, answer.seconds) == (401, b"no", "response", None)

@@ -79,6 +79,8 @@ def process(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(sys, "meta_path", sys.meta_path[:])
+    monkeypatch.setitem(sys.modules, "entry_module", sys)  # so that the script's module is taken out again
+    monkeypatch.delitem(sys.modules, "entry_module")
     monkeypatch.setattr("azureml_inference_server_http.api.aml_request._raw_requested", False)
     for memory in (schema_util.__functions_schema__, schema_util.__versions__):
         memory.clear()
