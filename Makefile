@@ -73,12 +73,13 @@ $(MODEL_DIR)/model.joblib: $(EXAMPLE)/train.py $(VENV)/.done-example
 test: test-rust test-python ## Run every test but the long ones: the Rust units, then the real command
 	@$(MAKE) --no-print-directory left-out
 
-# With the worker, which needs Python to link, where there is a libpython; without it otherwise.
+# With the worker, which needs Python to link, where there is a libpython; without it otherwise. Without MAKEFLAGS, because
+# make does not share its job server with cargo, and rustdoc warns of that.
 test-rust: $(VENV)/.done-venv
 	@folder=$$($(BIN)/python -c '$(LIBPYTHON_FOLDER)'); \
 	if [ -n "$$folder" ]; then features=; export LD_LIBRARY_PATH="$$folder"; else features=--no-default-features; \
 		$(call left_out,Rust tests of src/worker,$(PYTHON) has no shared libpython); fi; \
-	echo "cargo test --locked $$features"; cargo test --locked $$features
+	echo "cargo test --locked $$features"; env -u MAKEFLAGS cargo test --locked $$features
 
 # First what may share the machine, in several processes; then, alone, the tests that measure time.
 test-python: $(VENV)/.done-tested $(VENV)/.done-tools
