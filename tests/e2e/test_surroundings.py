@@ -13,7 +13,7 @@ def test_a_script_sees_what_it_always_saw(shared, worker_class):
     assert server.score().json() == {
         "name": "entry_module",
         "file": str(SCRIPTS / "surroundings.py"),
-        "in sys.modules": False,
+        "in sys.modules": True,
         "main thread": worker_class == "process",
         "process of init": True,
         "loop is running": False,
