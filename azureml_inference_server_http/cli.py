@@ -117,7 +117,7 @@ def _start(raw: RawSettings, settings: Settings) -> int:
     from_file = [origin.name for origin in settings.origins.values() if origin.kind == FILE]
     if settings.config_file_read:
         logger.info("Settings read from %s: %s", settings.config_file_read, ", ".join(from_file) or "none")
-    for notice in (*settings.notices, *_missing_folders(settings)):
+    for notice in (*settings.notices, *_missing_folders(settings), *_settings_of_gunicorn(raw)):
         logger.warning("%s", notice)
     if settings.app_insights_enabled:
         logger.warning("Application Insights is enabled, but this version does not send telemetry yet.")
@@ -133,6 +133,16 @@ def _missing_folders(settings: Settings) -> list[str]:
         for name, folder in named.items()
         if folder and settings.origins[name].kind != DEFAULT and not os.path.exists(folder)
     ]
+
+
+def _settings_of_gunicorn(raw: RawSettings) -> list[str]:
+    """Warnings about what reached gunicorn in 1.5.1 and has no effect here."""
+    file = os.path.join(raw.folder, "gunicorn.conf.py")
+    if not raw.environment.get("GUNICORN_CMD_ARGS") and not os.path.exists(file):
+        return []
+    from . import gunicorn_settings
+
+    return gunicorn_settings.warnings(raw.environment, file)
 
 
 def _serve(settings: Settings, clients: list[socket.socket]) -> int:
