@@ -21,8 +21,7 @@ def serve(
     clients: list[int],
     workers: int | Hub,
     supervisor: tuple[int, int | None],
-    log_level: int,
-    log_to_python: bool,
+    log: tuple[int, bool, Callable[[dict[str, str]], None] | None],
 ) -> None: ...
 def work(
     settings: Settings,

@@ -12,7 +12,7 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
-from . import _core, log_config
+from . import _core, access_log, log_config
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -50,6 +50,9 @@ def serve(
         clients=[listener.detach() for listener in clients],
         workers=workers,
         supervisor=(supervisor.detach(), None if unread_signals is None else unread_signals.detach()),
-        log_level=logger.getEffectiveLevel(),
-        log_to_python=log_config.find_user_config(settings) is not None,
+        log=(
+            logger.getEffectiveLevel(),
+            log_config.find_user_config(settings) is not None,
+            access_log.log if log_config.wants_access_lines() else None,
+        ),
     )

@@ -17,10 +17,14 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable
 
+from . import access_log
+
 if TYPE_CHECKING:
     from .settings import Settings
 
 LOGGER_NAME = "azmlinfsrv"
+# On standard error. Tools that start the server wait for lines that gunicorn wrote there (contract section 2).
+PROCESS_LOGGER_NAME = "gunicorn.error"
 DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "logging.json")
 _ROOT_ACCESS = "GET / HTTP/1.1"
 
@@ -98,7 +102,7 @@ def configure(settings: Settings) -> str:
     ``settings.log_level`` (AZUREML_LOG_LEVEL) becomes the level of the ``azmlinfsrv`` loggers; with one, the file alone
     decides. Returns the path of the file in force (see ``is_default``). Raises ``LogConfigError``.
     """
-    _apply(DEFAULT_CONFIG)
+    _apply(DEFAULT_CONFIG, _read(DEFAULT_CONFIG))
     path = find_user_config(settings)
     logger = logging.getLogger(LOGGER_NAME)
     if path is None:
@@ -143,7 +147,14 @@ def _apply_users(path: str) -> None:
 
 
 def _apply_and_guard(path: str) -> None:
-    _apply(path)
+    config = _read(path)
+    if access_log.is_named(config):
+        # What 1.5.1 had set before it applied the file, which changes what it names and keeps the rest.
+        logger = logging.getLogger(access_log.NAME)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.filters[:] = [WorkerPidFilter(), RootAccessFilter()]
+    _apply(path, config)
     _enable_own_loggers()
     for logger in (logging.getLogger(), *_own_loggers()):
         if not isinstance(logger.filter, _Guarded):
@@ -168,8 +179,14 @@ class _Guarded:
             return False
 
 
-def _apply(path: str) -> None:
-    config = _read(path)
+def wants_access_lines() -> bool:
+    """Whether the user's logging.json names the logger of access lines, and lets them through."""
+    logger = logging.getLogger(access_log.NAME)
+    is_set_up = any(isinstance(existing, WorkerPidFilter) for existing in logger.filters)
+    return is_set_up and logger.isEnabledFor(logging.INFO) and logger.hasHandlers()
+
+
+def _apply(path: str, config: dict[str, Any]) -> None:
     try:
         logging.config.dictConfig(config)
     except Exception as exc:  # dictConfig raises whatever a handler's constructor raises
@@ -208,5 +225,6 @@ def _own_loggers() -> list[logging.Logger]:
     return [
         logger
         for name, logger in logging.Logger.manager.loggerDict.items()
-        if isinstance(logger, logging.Logger) and (name == LOGGER_NAME or name.startswith(LOGGER_NAME + "."))
+        if isinstance(logger, logging.Logger)
+        and (name in (LOGGER_NAME, PROCESS_LOGGER_NAME, access_log.NAME) or name.startswith(LOGGER_NAME + "."))
     ]

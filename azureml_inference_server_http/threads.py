@@ -50,6 +50,7 @@ def run(settings: Settings, clients: list[socket.socket]) -> NoReturn:
     supervisor = _Supervisor(settings, clients)
     supervisor.catch_signals()
     supervisor.start()
+    worker.log_boot()
     prepared = None
     try:
         prepared = worker.prepare(settings)

@@ -117,6 +117,7 @@ def _serve(
     if not _core.die_with_parent(supervisor):
         return EXIT_OK
     _set_signals(retirement)
+    log_boot()
     prepared = prepared or prepare(settings)
     if prepared is None:
         return EXIT_CANNOT_START
@@ -125,6 +126,13 @@ def _serve(
     _logger.info("Worker with pid %d ready for serving traffic", os.getpid())
     _core.work(settings, front=socket_path, worker=os.getpid(), script=script, swagger=swagger, retiring=retirement)
     return EXIT_OK
+
+
+def log_boot() -> None:
+    """Log that this process begins to start the script, where and as gunicorn did (contract section 2)."""
+    from . import log_config
+
+    logging.getLogger(log_config.PROCESS_LOGGER_NAME).info("Booting worker with pid: %d", os.getpid())
 
 
 def log_scoring_timeout(settings: Settings) -> None:
@@ -175,6 +183,8 @@ def _load(settings: Settings) -> Prepared | None:
         with contextlib.suppress(OSError):
             print("Initializing logger", file=stdio.stream_of_log(_logger), flush=True)
         print_log_hook.install()
+        # Tools wait for the line. It says nothing about telemetry, of which the banner and a warning tell.
+        _logger.info("Starting up app insights client")
         if settings.cors_origins:
             origins = ", ".join(origin.strip() for origin in settings.cors_origins.split(","))
             _logger.info("Enabling CORS for the following origins: %s", origins)

@@ -20,6 +20,7 @@ pub mod claims;
 pub mod control;
 pub mod dispatch;
 pub mod front;
+pub mod log_text;
 #[cfg(target_os = "linux")]
 pub mod shared_bodies;
 

@@ -2,7 +2,9 @@
 //!
 //! Two ways out. With the package's own logging config the line format is known, and batches are written to standard
 //! output without Python. With a user's logging.json every record goes to Python `logging` through pyo3-log, so that the
-//! file governs it like any other. A queue that overflows drops records rather than hold up requests, and says how many.
+//! file governs it like any other; if the file names `gunicorn.access`, its records go to a Python function that makes
+//! them (`log_config.log_access`). A queue that overflows drops records rather than hold up requests, and says how many.
+//! The text of every record is made one plain line here, because clients choose parts of it (`log_text.rs`).
 
 use std::{
     io::Write as _,
@@ -12,7 +14,9 @@ use std::{
 };
 
 use log::{kv, Level, LevelFilter, Log, Metadata, Record};
-use pyo3::prelude::*;
+use pyo3::{prelude::*, types::PyDict};
+
+use crate::{front::ACCESS_LOGGER, log_text::plain_line};
 
 /// Records that may wait; at about 200 bytes each.
 const CAPACITY: usize = 16 * 1024;
@@ -32,11 +36,24 @@ struct OwnedRecord {
     target: String,
     message: String,
     worker_pid: Option<u64>,
+    /// What an access record consists of instead of a message, by name; see `front/access_log.rs`.
+    access: Option<Fields>,
 }
 
 impl OwnedRecord {
     fn new(level: Level, target: &str, message: String, worker_pid: Option<u64>) -> Self {
-        Self { time: SystemTime::now(), level, target: target.to_owned(), message, worker_pid }
+        Self { time: SystemTime::now(), level, target: target.to_owned(), message, worker_pid, access: None }
+    }
+}
+
+/// Names and values of a record's attributes, as text.
+#[derive(Default)]
+struct Fields(Vec<(String, String)>);
+
+impl<'kvs> kv::VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: kv::Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
+        self.0.push((key.as_str().to_owned(), plain_line(value.to_string())));
+        Ok(())
     }
 }
 
@@ -106,18 +123,32 @@ impl Queue {
 
 struct QueueLogger {
     queue: Arc<Queue>,
+    /// The least severe level of our own loggers that is wanted.
+    level: LevelFilter,
+    /// Access records are wanted.
+    access: bool,
 }
 
 impl Log for QueueLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("azmlinfsrv")
+        if metadata.target() == ACCESS_LOGGER {
+            return self.access;
+        }
+        metadata.level() <= self.level && metadata.target().starts_with("azmlinfsrv")
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let pid = record.key_values().get(kv::Key::from_str(WORKER_PID)).and_then(|pid| pid.to_u64());
-            let message = record.args().to_string();
-            self.queue.push(OwnedRecord::new(record.level(), record.target(), message, pid));
+            let message = plain_line(record.args().to_string());
+            let mut owned = OwnedRecord::new(record.level(), record.target(), message, pid);
+            if record.target() == ACCESS_LOGGER {
+                let mut fields = Fields::default();
+                // `Fields` takes every pair.
+                let _ = record.key_values().visit(&mut fields);
+                owned.access = Some(fields);
+            }
+            self.queue.push(owned);
         }
     }
 
@@ -128,8 +159,8 @@ impl Log for QueueLogger {
 enum Sink {
     /// Lines in the format of contract section 13, to standard output.
     Stdout { own_pid: u64 },
-    /// Python `logging`.
-    Python(pyo3_log::Logger),
+    /// Python `logging`; and the function that takes access records, if they are wanted.
+    Python { logger: pyo3_log::Logger, access: Option<Py<PyAny>> },
 }
 
 impl Sink {
@@ -143,9 +174,13 @@ impl Sink {
                 // A reader that has gone away (a closed pipe) wants no more lines.
                 let _ = std::io::stdout().lock().write_all(&lines).and_then(|()| std::io::stdout().flush());
             }
-            Self::Python(logger) => Python::attach(|py| {
+            Self::Python { logger, access } => Python::attach(|py| {
                 for record in records {
-                    hand_over(py, logger, record);
+                    match (&record.access, access) {
+                        (None, _) => hand_over(py, logger, record),
+                        (Some(fields), Some(access)) => hand_over_access(py, access, fields),
+                        (Some(_), None) => {}
+                    }
                 }
             }),
         }
@@ -169,17 +204,28 @@ impl Drain {
     }
 }
 
-/// Installs the logger for this process. `level` is the least severe level that is wanted; `to_python` selects the sink.
-pub(crate) fn install(py: Python<'_>, level: LevelFilter, to_python: bool) -> PyResult<Drain> {
-    let sink = if to_python {
-        Sink::Python(pyo3_log::Logger::new(py, pyo3_log::Caching::LoggersAndLevels)?.filter(level))
-    } else {
-        Sink::Stdout { own_pid: u64::from(std::process::id()) }
+/// Where records are to go, as `serve` is told.
+pub(crate) enum Destination {
+    /// Standard output, in the package's own format.
+    Stdout,
+    /// Python `logging`; access records, if they are wanted, to this function.
+    Python(Option<Py<PyAny>>),
+}
+
+/// Installs the logger for this process. `level` is the least severe level of our own loggers that is wanted.
+pub(crate) fn install(py: Python<'_>, level: LevelFilter, destination: Destination) -> PyResult<Drain> {
+    let wants_access = matches!(destination, Destination::Python(Some(_)));
+    let sink = match destination {
+        Destination::Stdout => Sink::Stdout { own_pid: u64::from(std::process::id()) },
+        Destination::Python(access) => {
+            let logger = pyo3_log::Logger::new(py, pyo3_log::Caching::LoggersAndLevels)?.filter(level);
+            Sink::Python { logger, access }
+        }
     };
     let queue = Arc::<Queue>::default();
-    log::set_boxed_logger(Box::new(QueueLogger { queue: queue.clone() }))
+    log::set_boxed_logger(Box::new(QueueLogger { queue: queue.clone(), level, access: wants_access }))
         .map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(format!("logging is set up already: {error}")))?;
-    log::set_max_level(level);
+    log::set_max_level(if wants_access { level.max(LevelFilter::Info) } else { level });
     let records = queue.clone();
     let emit_all = move || {
         while let Some((mut batch, dropped)) = records.take() {
@@ -239,6 +285,14 @@ fn hand_over(py: Python<'_>, logger: &pyo3_log::Logger, record: &OwnedRecord) {
     }
 }
 
+fn hand_over_access(py: Python<'_>, access: &Py<PyAny>, fields: &Fields) {
+    let made = PyDict::new(py);
+    let filled = fields.0.iter().try_for_each(|(name, value)| made.set_item(name, value));
+    if let Err(error) = filled.and_then(|()| access.call1(py, (made,)).map(drop)) {
+        error.write_unraisable(py, None);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,6 +313,27 @@ mod tests {
             "2026-11-22 07:13:22,007 I [42] azmlinfsrv - GET /score 200\n\
              2026-11-22 07:13:22,007 I [7] azmlinfsrv - GET /score 200\n"
         );
+    }
+
+    #[test]
+    fn what_clients_chose_is_one_plain_line() {
+        let logger = QueueLogger { queue: Arc::default(), level: LevelFilter::Info, access: true };
+        let text = "GET /\x1b[31m\nforged";
+        logger.log(&Record::builder().target("azmlinfsrv").level(Level::Info).args(format_args!("{text}")).build());
+        let fields: &dyn kv::Source = &("agent", text);
+        let access = Record::builder().target(ACCESS_LOGGER).level(Level::Info).key_values(fields).build();
+        logger.log(&access);
+        let (records, _) = logger.queue.take().expect("records");
+        assert_eq!(records[0].message, r"GET /\x1b[31m\x0aforged");
+        let found = &records[1].access.as_ref().expect("fields").0;
+        assert_eq!(*found, [("agent".to_owned(), r"GET /\x1b[31m\x0aforged".to_owned())]);
+    }
+
+    #[test]
+    fn access_records_do_not_let_others_pass_that_are_not_wanted() {
+        let logger = QueueLogger { queue: Arc::default(), level: LevelFilter::Error, access: true };
+        let enabled = |target: &str| logger.enabled(&Metadata::builder().level(Level::Info).target(target).build());
+        assert!(enabled(ACCESS_LOGGER) && !enabled("azmlinfsrv") && !enabled("hyper"));
     }
 
     #[test]

@@ -38,16 +38,17 @@ mod _core {
     ///
     /// `workers` is the Unix socket that worker processes connect to, or the hub for threads of this process.
     /// `supervisor` is the line to it, and where its signals are found if it runs the script (`nudge.rs`).
+    /// `log` is the least severe level that is wanted, whether records go to Python's `logging`, and in that case the
+    /// function that takes the fields of access records, if they are wanted.
     #[pyfunction]
-    #[pyo3(signature = (settings, *, clients, workers, supervisor, log_level, log_to_python))]
+    #[pyo3(signature = (settings, *, clients, workers, supervisor, log))]
     fn serve(
         py: Python<'_>,
         settings: Settings,
         clients: Vec<fd::Raw>,
         workers: &Bound<'_, PyAny>,
         supervisor: (fd::Raw, Option<fd::Raw>),
-        log_level: u32,
-        log_to_python: bool,
+        log: (u32, bool, Option<Py<PyAny>>),
     ) -> PyResult<()> {
         let (line, unread_signals) = supervisor;
         let sockets = front::Sockets {
@@ -67,7 +68,9 @@ mod _core {
         if !matches!(sockets.workers, front::Workers::Hub(_)) {
             allocator::keep_large_blocks();
         }
-        let drain = logging::install(py, level_filter(log_level), log_to_python)?;
+        let (level, to_python, access) = log;
+        let destination = if to_python { logging::Destination::Python(access) } else { logging::Destination::Stdout };
+        let drain = logging::install(py, level_filter(level), destination)?;
         let served = py.detach(|| {
             let served = front::serve(settings, sockets);
             drain.finish();

@@ -483,6 +483,10 @@ class Server:
     def stderr(self) -> str:
         return self._stderr.read_text(errors="replace")
 
+    def complaints(self) -> str:
+        """What is on stderr beside the line that each worker writes when it boots."""
+        return re.sub(r".* gunicorn\.error - Booting worker with pid: \d+\n", "", self.stderr())
+
     def output(self) -> str:
         return f"--- stdout\n{self.stdout()}--- stderr\n{self.stderr()}"
 

@@ -52,8 +52,9 @@ LOGGING = """
 A file of this name in `AML_APP_ROOT` (the current folder, unless it is set), else in the folder of the entry script, is
 given to Python's `logging.config.dictConfig` at the start, after the server's own
 [logging.json](../azureml_inference_server_http/logging.json). What it names it replaces, and the rest stays: the
-server's loggers, which all begin with `azmlinfsrv`, and the root logger. `AZUREML_LOG_LEVEL` then has no effect. This
-one shows what a script says by `logging.info()`, and what its libraries say, in the server's format:
+server's loggers, which all begin with `azmlinfsrv`, the root logger, and `gunicorn.error`, which says on standard error
+that a worker boots. `AZUREML_LOG_LEVEL` then has no effect. This one shows what a script says by `logging.info()`, and
+what its libraries say, in the server's format:
 
 ```json
 {
@@ -75,6 +76,13 @@ one shows what a script says by `logging.info()`, and what its libraries say, in
 Formatters, filters and handlers may be classes of your own. They are imported like modules of the script: from
 `AML_APP_ROOT`, `AZUREML_SOURCE_DIRECTORY` or the current folder. They run in every process of the server, each of which
 writes its own lines. If one of them raises, the record is lost and the traceback is on standard error.
+
+A file that names the logger `gunicorn.access` gets a second line for each request from it, with client, user agent and
+bytes, in the default format of gunicorn; `record.args` has its atoms, such as `record.args["a"]`. As with 1.5.1, the
+logger leaves out plain health checks (`GET / HTTP/1.1`) and does not propagate unless the file says so.
+
+In lines about requests, whatever logger writes them, control characters are written as `\\x1b`, and of a line above
+8,192 bytes the middle is left out. What the script logs or prints stays as it is.
 
 `AMLLogFormatter` writes the time in UTC. Without `"disable_existing_loggers": false`, `dictConfig` turns off every
 logger that exists by then and is not named; the server's own stay on. A file that cannot be read, or that `dictConfig`

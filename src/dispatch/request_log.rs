@@ -9,7 +9,7 @@ use std::fmt;
 use log::Level;
 
 use super::Dispatcher;
-use crate::frame;
+use crate::{frame, log_text::plain_line};
 
 /// Logger of the lines; contract section 13.
 const TARGET: &str = "azmlinfsrv";
@@ -43,11 +43,16 @@ impl RequestLog {
         Self { pid: Some(pid), unsent: Some(unsent) }
     }
 
+    /// Process id of the worker that served the request; `None` if no worker did.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
     /// Adds a line.
     pub fn line(&mut self, level: Level, text: fmt::Arguments<'_>) {
         match &mut self.unsent {
             // Whether that level is wanted is the worker's to decide.
-            Some(unsent) => unsent.lines.push((level, text.to_string())),
+            Some(unsent) => unsent.lines.push((level, plain_line(text.to_string()))),
             None => write(level, text, self.pid),
         }
     }

@@ -34,6 +34,7 @@ use tokio::{
     sync::{mpsc, Notify},
 };
 
+pub use self::access_log::ACCESS_LOGGER;
 use self::{
     connection::{ClientSocket, Connection},
     cors::Cors,

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use log::Level;
 
 use super::{
-    access_log::Line,
+    access_log::{note_worker, Access, Line},
     body,
     budget::Share,
     connection::Connection,
@@ -86,6 +86,13 @@ impl Route {
 
 /// Answers one request.
 pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::dev::Payload) -> HttpResponse {
+    match Access::begin(&request) {
+        None => answer(front, request, payload).await,
+        Some(access) => access.follow(answer(front, request, payload).await),
+    }
+}
+
+async fn answer(front: Rc<Front>, request: HttpRequest, payload: actix_web::dev::Payload) -> HttpResponse {
     let Some(connection) = request.conn_data::<Rc<Connection>>().cloned() else {
         // Every connection gets its state when it is accepted.
         return HttpResponse::InternalServerError().finish();
@@ -384,6 +391,7 @@ impl Exchange {
         if self.deprecation_waits {
             warn_of_deprecation(log);
         }
+        note_worker(&self.request, log.pid());
         // The route's own path, however the client spelled it, and the query as sent.
         let target = match self.request.uri().query().filter(|query| !query.is_empty()) {
             Some(query) => &format!("{}?{query}", self.path),

@@ -219,4 +219,4 @@ def test_ctrl_c_during_the_start_is_quiet(start, moment):
     eventually(lambda: moment in server.stdout(), "the moment")
     server.signal(signal.SIGINT)
     assert server.wait_for_exit() in (0, -signal.SIGINT)
-    assert server.stderr() == ""
+    assert server.complaints() == ""

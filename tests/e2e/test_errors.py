@@ -171,7 +171,7 @@ def test_the_limit_does_not_strike_after_the_call(shared):
         assert connection.is_silent(0.3)
         assert connection.exchange("POST", "/score", b"x").status == 200
     assert len(server.records(level="E")) == errors
-    assert server.stderr() == ""
+    assert server.complaints() == ""
 
 
 @pytest.mark.any_worker_class

@@ -332,6 +332,7 @@ def test_the_log_of_a_start_is_in_order(start):
     (worker,) = server.wait_for_workers(1)
     expected = [
         (server.pid, "azmlinfsrv", "Loaded logging config from "),
+        (worker, "azmlinfsrv", "Starting up app insights client"),
         (worker, "azmlinfsrv.print", "at the top"),
         (worker, "azmlinfsrv.user_script", f"Found user script at {SCRIPTS / 'prints.py'}"),
         (

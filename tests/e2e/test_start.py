@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from harness import eventually
 
 from azureml_inference_server_http.settings_table import SETTINGS
 
@@ -69,3 +70,51 @@ def test_a_host_that_cannot_be_one_is_a_message(start, host):
     assert line.startswith("azmlinfsrv: error: --host ")
     assert line.endswith("Give --host an address or a name of this machine, or 0.0.0.0 for all its addresses.")
     assert line.isprintable()
+
+
+# ---- Lines that tools wait for
+
+
+@pytest.mark.any_worker_class
+@pytest.mark.parametrize("preload", ["false", "true"])
+def test_lines_that_tools_wait_for(start, preload):
+    server = start("echo.py", WORKER_PRELOAD=preload)
+    [worker] = server.ready_pids()
+    record = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} I \[(\d+)\] gunicorn\.error - Booting worker with pid: (\d+)\n"
+    assert re.findall(record, server.stderr()) == [(str(worker), str(worker))]
+    messages = [record.message for record in server.records()]
+    assert messages.count("Starting up app insights client") == 1
+    assert f"Listening at: http://0.0.0.0:{server.port} ({server.pid})" in messages
+    output = server.stdout()
+    assert output.index("Initializing logger") < output.index("Starting up app insights client")
+    assert output.index("Starting up app insights client") < output.index("Found user script at")
+
+
+def test_each_worker_says_that_it_boots(start):
+    server = start("exit_in_run.py", "--worker_count", "2")
+    server.wait_for_workers(2)
+    server.score("exit 7")
+    pids = eventually(lambda: len(set(server.ready_pids())) == 3 and server.ready_pids(), "another worker")
+    assert sorted(pids) == sorted(int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", server.stderr()))
+
+
+@pytest.mark.any_worker_class
+def test_a_logging_json_does_not_take_the_line_of_the_boot_away(start):
+    server = start("echo.py", files={"logging.json": '{"version": 1}'})
+    assert "gunicorn.error - Booting worker with pid: " in server.stderr()
+
+
+# ---- Settings of gunicorn
+
+
+@pytest.mark.any_worker_class
+def test_settings_of_gunicorn_are_one_warning_for_each_place(start):
+    files = {"gunicorn.conf.py": "raise SystemExit(9)\nworkers = 4\n"}
+    server = start("echo.py", files=files, GUNICORN_CMD_ARGS="--threads 4 --timeout=5 -w 2")
+    assert server.score("x").status == 200
+    assert [record.message for record in server.records(level="W")] == [
+        "GUNICORN_CMD_ARGS has no effect: gunicorn does not run here. Use instead: --threads -> --worker_class thread, "
+        "with WORKER_COUNT as the number of threads; --timeout -> WORKER_TIMEOUT; -w -> WORKER_COUNT.",
+        f"The file {server.folder}/gunicorn.conf.py has no effect: gunicorn does not run here. Use instead: "
+        "workers -> WORKER_COUNT.",
+    ]

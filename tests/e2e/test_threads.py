@@ -68,7 +68,7 @@ def test_the_limit_never_strikes_a_later_call(start):
             # Walks along the edge: a call that was interrupted is followed by a shorter one.
             near += 0.0002 if outcomes[-1] == 200 else -0.0003
     assert set(outcomes) == {200, 500}, "the calls were not near the limit"
-    assert server.stderr() == ""
+    assert server.complaints() == ""
 
 
 @pytest.mark.serial
@@ -225,4 +225,4 @@ def test_it_needs_nothing_of_unix(start):
     assert server.score("text").json() == "text"
     server.signal(signal.SIGINT)
     assert server.wait_for_exit() == 0
-    assert server.stderr() == ""
+    assert server.complaints() == ""

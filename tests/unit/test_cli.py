@@ -62,6 +62,8 @@ class ListenError(Exception):
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Start]:
     """Run the command in an empty folder and environment, with log lines as ``L logger - message`` on stdout."""
     monkeypatch.chdir(tmp_path)
+    # A start puts folders there.
+    monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(package, "__version__", "9.8.7", raising=False)
     for name in list(os.environ):
         if name not in ("PATH", "HOME", "LANG"):

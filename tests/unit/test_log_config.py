@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,10 +24,10 @@ def settings(tmp_path):
 
 @pytest.fixture(autouse=True)
 def logging_state():
-    """dictConfig changes the process: put the two loggers it touches back."""
+    """dictConfig changes the process: put the loggers it touches back."""
     kept = [
         (logger, logger.handlers[:], logger.filters[:], logger.level, logger.propagate, logger.disabled)
-        for logger in (logging.getLogger(), logging.getLogger("azmlinfsrv"))
+        for logger in map(logging.getLogger, (None, "azmlinfsrv", "gunicorn.access", "gunicorn.error"))
     ]
     yield
     for logger, handlers, filters, level, propagate, disabled in kept:
@@ -83,6 +84,45 @@ def test_log_level_takes_effect(settings, capsys, level, shown):
     logger.info("i")
     logger.warning("w")
     assert [line[-1] for line in capsys.readouterr().out.splitlines()] == shown
+
+
+def test_the_boot_of_a_worker_goes_to_stderr_in_the_servers_format(settings, capsys, tmp_path):
+    write(tmp_path, {"version": 1})
+    log_config.configure(settings)
+    capsys.readouterr()
+    logging.getLogger("gunicorn.error").info("Booting worker with pid: 5")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith(f" I [{os.getpid()}] gunicorn.error - Booting worker with pid: 5\n")
+
+
+ACCESS = {"version": 1, "handlers": {"h": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}}}
+
+
+@pytest.mark.parametrize(
+    ("logger", "wanted"),
+    [
+        ({"handlers": ["h"]}, True),
+        ({"handlers": ["h"], "level": "ERROR"}, False),
+        ({}, False),
+        ({"propagate": True}, True),
+        (None, False),
+    ],
+)
+def test_access_lines_are_wanted_where_a_user_file_names_their_logger(settings, tmp_path, logger, wanted):
+    write(tmp_path, ACCESS if logger is None else {**ACCESS, "loggers": {"gunicorn.access": logger}})
+    log_config.configure(settings)
+    assert log_config.wants_access_lines() is wanted
+
+
+def test_access_lines_leave_out_plain_health_checks_and_have_the_worker_as_before(settings, capsys, tmp_path):
+    write(tmp_path, {**ACCESS, "loggers": {"gunicorn.access": {"handlers": ["h"]}}})
+    log_config.configure(settings)
+    capsys.readouterr()
+    logger = logging.getLogger("gunicorn.access")
+    logger.info('"GET / HTTP/1.1" 200')
+    logger.info('"GET /?x HTTP/1.1" 200')
+    assert capsys.readouterr().out == '"GET /?x HTTP/1.1" 200\n'
 
 
 def test_record_with_worker_pid_shows_that_pid_in_any_format(settings, capsys, tmp_path):
