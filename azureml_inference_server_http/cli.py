@@ -45,8 +45,8 @@ EXIT_REFUSED = 1
 EXIT_CANNOT_START = 3
 
 _NO_CORE = (
-    "the native module is missing. This is a source tree, or a package built for another Python: install the package "
-    "into this environment, and start the command from another folder than the source tree's"
+    "the native module is missing. Install the package into this Python environment, and start the command outside the "
+    "package's source tree"
 )
 
 _ORIGINAL = frozenset({"help"} | {setting.name for setting in SETTINGS if setting.flag and setting.original})

@@ -386,7 +386,8 @@ SETTINGS: tuple[Setting, ...] = (
         environment="SCORING_TIMEOUT_MS",
         any_case=True,
         config_key="SCORING_TIMEOUT_MS",
-        note="Does not apply to a streamed reply that has begun. By default WORKER_TIMEOUT, which kills, is shorter.",
+        note="Does not apply to a streamed reply that has begun. By default WORKER_TIMEOUT is shorter, and "
+        "kills the worker instead.",
     ),
     Setting(
         name="max_queue",
@@ -470,7 +471,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="client_timeout",
         group="limits",
         kind=NUMBER,
-        help="Seconds for a request head, and the longest pause of a client in a body or in reading.",
+        help="Seconds a client has for a request head, and the longest pause in sending a body or reading a reply.",
         default=60,
         allowed="a number of seconds, 0.001 or more",
         minimum=0.001,
@@ -519,7 +520,8 @@ SETTINGS: tuple[Setting, ...] = (
         name="max_requests",
         group="workers",
         kind=INTEGER,
-        help="Requests after which a worker is replaced, give or take a tenth so that not all go at once.",
+        help="Requests after which a worker is replaced. Each worker's limit differs by up to a tenth, so that not all "
+        "are replaced at once.",
         default=0,
         default_text="0 (never)",
         allowed="a whole number, 0 or more",
