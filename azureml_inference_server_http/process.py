@@ -36,6 +36,9 @@ _logger = logging.getLogger("azmlinfsrv")
 LOG_PATIENCE = 1.0
 # Milliseconds between two looks at stopped workers: not every system sends SIGCHLD when one goes on.
 LOOK_AGAIN = 500
+# Python's own functions. A preloaded script may have gevent or eventlet replace them, which then would wait for the
+# supervisor's children, and run the script's greenlets in the supervisor.
+_fork, _waitpid, _poll = os.fork, os.waitpid, select.poll
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # What the front sends if signals stay unread (``src/nudge.rs``). Says nothing but: read them.
 _NUDGE = signal.SIGURG
@@ -151,7 +154,7 @@ class _Loop:
         if one_is_stopped:
             timeout = LOOK_AGAIN if timeout is None else min(timeout, LOOK_AGAIN)
         # Not select(): a preloaded script may have opened more files than that can watch.
-        poll = select.poll()
+        poll = _poll()
         for source in (self._wake_reader, self._front):
             if source is not None:
                 poll.register(source, select.POLLIN)
@@ -202,7 +205,7 @@ class _Loop:
                 return
             try:
                 # Stops and continuations for a debugger are not told here, but to the debugger.
-                pid, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+                pid, status = _waitpid(child, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             except ChildProcessError:
                 return
             if pid == 0:
@@ -348,7 +351,7 @@ class _Loop:
                 stream.flush()
         self._is_forking = True
         try:
-            pid = os.fork()
+            pid = _fork()
         except OSError as error:
             raise _SpawnFailed(error.strerror) from error
         finally:

@@ -19,7 +19,7 @@ import traceback
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
-from . import advice, arrays, contrib_services, import_path, inputs, lean_imports, outputs, signature
+from . import advice, arrays, contrib_services, cooperative, import_path, inputs, lean_imports, outputs, signature
 from .server.user_script import (
     ScriptLoadError,
     UserScriptError,
@@ -69,6 +69,8 @@ class Script:
         self._settings = settings
         self._own_folders = _own_folders(file, settings)
         self._flask_context: FlaskContext | None = None
+        # The process in which init() ran.
+        self._home = os.getpid()
 
     @property
     def needs_request(self) -> bool:
@@ -95,6 +97,10 @@ class Script:
         _script_logger.info("Users's init has completed successfully")
         if self.needs_request or self._may_import_flask():
             self._flask()  # now, not when the first client waits
+
+    def waiter(self) -> cooperative.Waiter:
+        """How this worker process waits for jobs; see ``cooperative.Waiter``."""
+        return cooperative.Waiter(inherited=os.getpid() != self._home)
 
     def query_input(self, query: bytes) -> str:
         """The input of an undecorated run() for GET; see ``inputs.query_input``."""

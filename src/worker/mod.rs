@@ -9,6 +9,8 @@ mod arrays;
 #[cfg(unix)]
 mod arriving;
 mod call;
+#[cfg(unix)]
+mod cooperative;
 mod deadline;
 mod front;
 mod input;
@@ -82,7 +84,8 @@ pub(crate) fn work(
         #[cfg(unix)]
         Place::Socket(path) => {
             let caller = Caller::new(&script, settings, Deadline::by_signal(py)?);
-            match socket::FrontSocket::connect(py, path, hello, settings.max_request_size, retiring)? {
+            let cooperative = cooperative::Cooperative::new(&script.object)?;
+            match socket::FrontSocket::connect(py, path, hello, settings.max_request_size, retiring, cooperative)? {
                 Some(mut front) => serve(py, &mut front, &caller, retiring),
                 None => Ok(()),
             }

@@ -7,7 +7,10 @@ use std::{
     cell::Cell,
     collections::VecDeque,
     io::{self, IoSlice, Write as _},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -19,6 +22,7 @@ use socket2::SockRef;
 
 use super::{
     arriving::Arriving,
+    cooperative::Cooperative,
     front::{encoded, Arrived, Front, Received},
 };
 use crate::{
@@ -62,6 +66,8 @@ pub(super) struct FrontSocket {
     /// Why a reply could not be sent.
     failed: Cell<Option<Errno>>,
     life: Life,
+    /// The script's greenlets and asyncio tasks, which run while this worker waits.
+    cooperative: Cooperative,
     /// No other front is looked for when this one is lost.
     is_last: bool,
 }
@@ -90,10 +96,16 @@ impl Life {
         Ok(!self.is_orphaned() && !self.retiring.bind(py).call0()?.is_truthy()?)
     }
 
-    /// Lets Python's signal handlers run. A handler of the script that raises `SystemExit` wants the process to end, like
-    /// a TERM; the loop survives whatever else it raises, so that is only shown.
+    /// Lets Python's signal handlers run.
     fn check_signals(&self, py: Python<'_>) {
-        let Err(error) = py.check_signals() else { return };
+        if let Err(error) = py.check_signals() {
+            self.take_note_of(py, error);
+        }
+    }
+
+    /// Deals with what a signal handler, greenlet or task of the script has raised while the worker waited. `SystemExit`
+    /// asks the process to end, like a TERM; the loop survives everything else, which is only shown.
+    fn take_note_of(&self, py: Python<'_>, error: PyErr) {
         if !error.is_instance_of::<pyo3::exceptions::PySystemExit>(py) {
             return error.write_unraisable(py, None);
         }
@@ -116,6 +128,7 @@ impl FrontSocket {
         mut hello: Hello,
         max_body: usize,
         retiring: &Bound<'_, PyAny>,
+        cooperative: Cooperative,
     ) -> PyResult<Option<Self>> {
         let life = Life { supervisor: nix::unistd::getppid(), retiring: retiring.clone().unbind() };
         let Some(connection) = open(py, &path, &mut hello, &life)? else { return Ok(None) };
@@ -131,6 +144,7 @@ impl FrontSocket {
             arriving: None,
             failed: Cell::new(None),
             life,
+            cooperative,
             is_last: false,
         }))
     }
@@ -169,7 +183,7 @@ impl Front for FrontSocket {
             if let Some(arrived) = self.next_arrived(py)? {
                 return Ok(Received::Frame(arrived));
             }
-            match py.detach(|| self.read(true)) {
+            match self.wait_and_read(py)? {
                 Ok(0) => {
                     if !self.reconnect(py)? {
                         return Ok(Received::FrontGone);
@@ -284,7 +298,25 @@ impl FrontSocket {
         Ok(arriving.finish(py))
     }
 
-    /// Reads what is there, waiting for something if there is nothing. Zero bytes mean the end of the stream.
+    /// Reads what is there, waiting for something if there is nothing. While it waits, other threads run, and so do the
+    /// greenlets and asyncio tasks of a script that uses such.
+    fn wait_and_read(&mut self, py: Python<'_>) -> PyResult<io::Result<usize>> {
+        if self.arriving.is_none() && self.cooperative.may_be_used(py)? {
+            match py.detach(|| self.read(false)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Ok(read),
+            }
+            match self.cooperative.wait(py, self.connection.stream.as_raw_fd()) {
+                Ok(true) => return Ok(py.detach(|| self.read(false))),
+                Ok(false) => {}
+                // The native wait that follows keeps a scheduler that always fails from making this a busy loop.
+                Err(error) => self.life.take_note_of(py, error),
+            }
+        }
+        Ok(py.detach(|| self.read(true)))
+    }
+
+    /// Reads what is there, waiting natively if there is nothing and `wait` says so. Zero bytes mean the end of the stream.
     #[allow(unsafe_code)]
     fn read(&mut self, wait: bool) -> io::Result<usize> {
         let flags = if wait { 0 } else { nix::libc::MSG_DONTWAIT };

@@ -1,0 +1,97 @@
+"""Lets greenlets and asyncio tasks that a script left in the main thread run while its worker waits for a job.
+
+A worker normally waits in native code, in which only other threads run. 1.5.1 waited in ``select.select()``, so that
+greenlets ran between requests where gevent or eventlet had patched that. Owns finding out which scheduler the script
+uses and waiting by means of it. Imports none of them. Used by ``src/worker/cooperative.rs`` in worker processes, on the
+main thread. Worker threads wait natively: what init() leaves behind belongs to the main thread, not to them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Callable
+
+# Seconds that an asyncio loop has to stay idle, with unfinished tasks, before a worker runs it: init() may have started
+# a thread that is about to run the loop.
+GRACE = 1.0
+
+Wait = Callable[[int, float], object]
+
+
+class Waiter:
+    """How one worker process waits. ``inherited``: init() ran in the process that this one was forked from."""
+
+    def __init__(self, inherited: bool) -> None:
+        # Loops that the worker must not run: a forked child shares the selector of an inherited loop with its siblings,
+        # and one that was seen running belongs to another thread.
+        self._foreign: list[object] = [_current_loop()] if inherited else []
+        # The idle loop that was found last, and since when.
+        self._loop: object = None
+        self._since = 0.0
+
+    def wait(self, descriptor: int, seconds: float) -> bool:
+        """Wait until there is something to read, or ``seconds`` have passed, while the script's scheduler runs.
+
+        Returns False at once if the script uses none. Raises what the scheduler lets out, such as SystemExit.
+        """
+        wait = _gevent() or _eventlet()
+        if wait is not None:
+            wait(descriptor, seconds)
+            return True
+        loop = _current_loop()
+        if loop is None or not self._may_run(loop):
+            return False
+        _run(loop, descriptor, seconds)
+        return True
+
+    def _may_run(self, loop: Any) -> bool:
+        if any(loop is foreign for foreign in self._foreign) or loop.is_closed():
+            return False
+        if loop.is_running():
+            self._foreign.append(loop)
+            return False
+        if not sys.modules["asyncio"].all_tasks(loop):
+            return False
+        if loop is not self._loop:
+            self._loop, self._since = loop, time.monotonic()
+        return time.monotonic() - self._since >= GRACE
+
+
+def _gevent() -> Wait | None:
+    """gevent's own select(), if this thread has a hub, i.e. something that runs greenlets."""
+    local = sys.modules.get("gevent._hub_local")
+    if local is None or local.get_hub_if_exists() is None:
+        return None
+    from gevent.select import select
+
+    return lambda descriptor, seconds: select([descriptor], [], [], seconds)
+
+
+def _eventlet() -> Wait | None:
+    """The same of eventlet."""
+    hubs = sys.modules.get("eventlet.hubs")
+    if hubs is None or getattr(hubs._threadlocal, "hub", None) is None:
+        return None
+    from eventlet.green.select import select
+
+    return lambda descriptor, seconds: select([descriptor], [], [], seconds)
+
+
+def _current_loop() -> Any:
+    """The asyncio loop that is set for this thread, or None. asyncio's own functions would make one, or warn."""
+    events = sys.modules.get("asyncio.events")
+    policy = getattr(events, "_event_loop_policy", None)
+    return getattr(getattr(policy, "_local", None), "_loop", None)
+
+
+def _run(loop: Any, descriptor: int, seconds: float) -> None:
+    """Run an asyncio loop until the descriptor can be read, or the time is over."""
+    loop.add_reader(descriptor, loop.stop)
+    timer = loop.call_later(seconds, loop.stop)
+    try:
+        loop.run_forever()
+    finally:
+        timer.cancel()
+        if not loop.is_closed():
+            loop.remove_reader(descriptor)
