@@ -568,7 +568,7 @@ class Server:
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         try:
-            self.process.wait(10)
+            self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"TERM did not end the command\n{self.output()}") from None
         # Orphans of a killed supervisor die a moment later; the front removes the folder.

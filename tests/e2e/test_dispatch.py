@@ -58,7 +58,7 @@ def test_a_client_that_leaves_behind_a_slow_request_is_not_scored(start):
 
 
 def test_the_queue_timeout_holds_for_requests_sent_ahead(start):
-    server = start("hold.py", "--queue_timeout", "0.3")
+    server = start("hold.py", "--queue_timeout", "2")
     slow, *fast = warm_up(server)
     slow.send(request("POST", "/score", b"hold"))
     for connection in fast:

@@ -140,16 +140,16 @@ def test_a_timeout_of_the_script_itself_is_reported_as_the_servers(shared, expre
 
 @pytest.mark.parametrize("how", ["sleep", "spin", "lock"])
 def test_a_call_over_the_limit_is_interrupted(shared, how):
-    server = shared("slow.py", SCORING_TIMEOUT_MS="200")
+    server = shared("slow.py", SCORING_TIMEOUT_MS="1000")
     (worker,) = server.workers()
     began = time.monotonic()
     response = server.score(how)
-    assert 0.2 <= time.monotonic() - began < 5
-    assert_timeout(response, 200)
+    assert time.monotonic() - began >= 1
+    assert_timeout(response, 1000)
     assert response["x-ms-run-error-location"].startswith("slow.py:")
     record = server.records(logger="azmlinfsrv", level="E")[-1]
     assert record.message.startswith("Encountered Exception: Traceback (most recent call last):")
-    last = f"{PREFIX}UserScriptTimeout: Script failed to finish execution within the allocated time: 200ms"
+    last = f"{PREFIX}UserScriptTimeout: Script failed to finish execution within the allocated time: 1000ms"
     assert last in record.text.splitlines()
     assert server.records(logger="azmlinfsrv.print")[-1].message == f"finally of {how}"
     # The worker is as good as before.
@@ -158,17 +158,17 @@ def test_a_call_over_the_limit_is_interrupted(shared, how):
 
 
 def test_a_script_may_swallow_the_limit(shared):
-    response = shared("slow.py", SCORING_TIMEOUT_MS="200").score("swallow")
+    response = shared("slow.py", SCORING_TIMEOUT_MS="1000").score("swallow")
     assert (response.status, response.json()) == (200, "TimeoutError")
 
 
 @pytest.mark.any_worker_class
 def test_the_limit_does_not_strike_after_the_call(shared):
-    server = shared("slow.py", SCORING_TIMEOUT_MS="200")
+    server = shared("slow.py", SCORING_TIMEOUT_MS="1000")
     with server.connect() as connection:
         errors = len(server.records(level="E"))
         assert connection.exchange("POST", "/score", b"x").status == 200
-        assert connection.is_silent(0.3)
+        assert connection.is_silent(1.2)
         assert connection.exchange("POST", "/score", b"x").status == 200
     assert len(server.records(level="E")) == errors
     assert server.complaints() == ""
@@ -176,11 +176,11 @@ def test_the_limit_does_not_strike_after_the_call(shared):
 
 @pytest.mark.any_worker_class
 def test_the_limit_does_not_cover_streaming(start):
-    server = start("stream.py", SCORING_TIMEOUT_MS="100")
+    server = start("stream.py", SCORING_TIMEOUT_MS="1000")
     with server.connect() as connection:
         connection.send(b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nname").read_head_of_stream()
         assert connection.next_chunk() == b"first,"
-        assert connection.is_silent(0.3)
+        assert connection.is_silent(1.2)
         (server.folder / "name.go").touch()
         assert connection.next_chunk() == "sécond".encode()
         assert connection.next_chunk() == b""
@@ -198,10 +198,10 @@ def test_no_limit_is_zero(start):
 
 
 def test_a_call_stuck_in_native_code_is_answered_and_its_worker_replaced(start):
-    server = start("slow.py", SCORING_TIMEOUT_MS="200")
+    server = start("slow.py", SCORING_TIMEOUT_MS="1000")
     (worker,) = server.wait_for_workers(1)
     with server.connect() as connection:
-        assert_timeout(connection.exchange("POST", "/score", b"native"), 200)
+        assert_timeout(connection.exchange("POST", "/score", b"native"), 1000)
         assert connection.exchange("POST", "/score", b"next").json() == "next"
     assert not is_running(worker)
     assert server.wait_for_record(f"Worker (pid:{worker})", level="C")
@@ -216,7 +216,7 @@ def test_the_worker_timeout_ends_a_call_and_its_worker(start):
         connection.send(b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nsleep")
         later = server.score_later("next")
         response = connection.read()
-        assert 1 <= time.monotonic() - began < 5
+        assert time.monotonic() - began >= 1
         assert (response.status, response["x-ms-run-function-failed"]) == (500, "True")
         assert str(response.json()["message"]).strip()
         assert later.result().json() == "next"

@@ -71,7 +71,7 @@ def test_requests_that_were_queued_in_a_dead_front_are_cut_and_not_run(start):
 
 
 def test_a_worker_that_is_stuck_when_its_front_dies_is_replaced(start):
-    server = start("slow.py", "--graceful_timeout", "1", SCORING_TIMEOUT_MS="300", WORKER_TIMEOUT="2")
+    server = start("slow.py", "--graceful_timeout", "1", SCORING_TIMEOUT_MS="1000", WORKER_TIMEOUT="2")
     (stuck,) = server.workers()
     server.connect().send(request("POST", "/score", b"native"))
     # Answered later: so the worker has been sent the one before, and runs it whatever becomes of the front.

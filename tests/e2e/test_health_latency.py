@@ -1,57 +1,17 @@
-"""How fast health answers when no worker can, and how soon it tells the truth (promised: 10 ms, 1 s).
-
-The promise is 10 ms, 99 times of 100. A machine that does other things at the same time misses that now and then. So
-the tests hold the median to it and give the slowest five times as long; allow more only while a process that just
-echoes needs long as well; and try again, as a bad moment passes and a server that waits for its workers stays slow.
-"""
+"""How fast health answers when no worker can, and how soon it tells the truth (promised: 10 ms, 1 s)."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import subprocess
 import time
 
 import pytest
 from harness import KEPT, eventually, request
+from latency import ATTEMPTS, assert_fast
 
 pytestmark = pytest.mark.serial
-
-ATTEMPTS = 3
-# Where in the sorted times, and how many seconds the answer there may take.
-LIMITS = {0.5: 0.010, 0.99: 0.050}
-# How often as long as an echo is still the machine's fault: both are a wake-up of the other side and one back.
-ECHOES = 5
-
-
-def measure(server, status):
-    """Seconds for answers of both routes that depend on the workers, on one connection, and for echoes in between."""
-    answers, echoes = [], []
-    with (
-        server.connect() as connection,
-        subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as echo,
-    ):
-        for _ in range(150):
-            for target in ("/", "/readyz"):
-                began = time.perf_counter()
-                assert connection.exchange("GET", target, headers=KEPT).status == status
-                answers.append(time.perf_counter() - began)
-            began = time.perf_counter()
-            echo.stdin.write(b"x")
-            assert echo.stdout.read(1) == b"x"
-            echoes.append(time.perf_counter() - began)
-    return sorted(answers), sorted(echoes)
-
-
-def assert_fast(server, status):
-    seen = []
-    for _ in range(ATTEMPTS):
-        measured = measure(server, status)
-        seen.append({share: tuple(times[int(len(times) * share)] for times in measured) for share in LIMITS})
-        if all(answer < max(LIMITS[share], ECHOES * echo) for share, (answer, echo) in seen[-1].items()):
-            return
-    raise AssertionError(f"seconds of answers and of echoes: {seen}")
 
 
 @contextlib.contextmanager
@@ -105,7 +65,7 @@ def dead(start):
 @pytest.mark.parametrize("state", [busy, stopped, starting, dead], ids=lambda state: state.__name__)
 def test_health_is_fast_whatever_the_workers_do(start, state):
     with state(start) as (server, status):
-        assert_fast(server, status)
+        assert_fast(server, {"/": status, "/readyz": status})
 
 
 def changes(server, connection):

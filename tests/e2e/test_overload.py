@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import os
 import resource
-import time
+import select
 from pathlib import Path
 
 import pytest
 from harness import KEPT, eventually, request
+from latency import assert_fast
 
 MIB = 1 << 20
 
@@ -44,15 +45,7 @@ def test_two_thousand_idle_connections_harm_nobody(start, many_files):
         connection.send(b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
     for connection in idle[1500:]:
         assert connection.exchange("GET", "/", headers=KEPT).status == 200
-    times = []
-    with server.connect() as connection:
-        for target in ["/", "/score?a=1"] * 100:
-            began = time.perf_counter()
-            assert connection.exchange("GET", target, headers=KEPT).status == 200
-            times.append(time.perf_counter() - began)
-    times.sort()
-    assert times[100] < 0.01
-    assert times[198] < 0.05
+    assert_fast(server, {"/": 200, "/score?a=1": 200})
     # 64 KiB for each would be plenty.
     assert resident(front) - before < 2000 * 64 / 1024
     assert all(connection.exchange("GET", "/", headers=KEPT).status == 200 for connection in idle[1900:])
@@ -77,7 +70,6 @@ def test_more_connections_than_descriptors_wait_for_their_turn(start):
 @pytest.mark.parametrize("line", ["PUT /score", "PUT /nowhere", "OPTIONS /score", "GET /"])
 def test_a_body_that_nobody_wants_and_that_never_ends_is_cut(shared, line):
     with shared("echo.py", "--client_timeout", "0.4", "--keep_alive", "1").connect() as connection:
-        connection.socket.settimeout(8)
         connection.send(f"{line} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe".encode())
         assert connection.read().status in (200, 404, 405)
         connection.rest()
@@ -132,15 +124,22 @@ def test_the_memory_of_the_front_is_bounded_by_what_it_may_buffer(start):
     front = server.front()
     before = resident(front)
     connections = [server.connect() for _ in range(40)]
-    answers = []
+    answered = 0
     for connection in connections:
         connection.send(request("POST", "/score", b"x" * (2 * MIB)))
-        answers.append(None if connection.is_silent(0.02) else connection.read().status)
-    assert answers.count(503) >= 30
+        # One body after the other, as far as the machine is fast enough.
+        answered += not connection.is_silent(0.02)
+
+    def late_answers():
+        return select.select([connection.socket for connection in connections], [], [], 0)[0]
+
+    eventually(lambda: answered + len(late_answers()) >= 30, "what does not fit is refused")
     # Twice what is allowed leaves room for what is being copied and for free memory that the allocator keeps.
-    assert resident(front) - before < 40
+    eventually(lambda: resident(front) - before < 40, "the memory is what may be buffered")
     (server.folder / "go").touch()
-    assert all(connection.read().status == 200 for connection, answer in zip(connections, answers) if answer is None)
+    statuses = [connection.read().status for connection in connections]
+    assert set(statuses) == {200, 503}
+    assert statuses.count(503) >= 30
 
 
 def test_the_front_gives_the_memory_of_large_bodies_back(start):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 
 import pytest
 from harness import eventually, is_running, request
@@ -371,8 +370,6 @@ def test_idle_workers_are_used_before_queues_form(start):
     for _ in range(50):
         server.score("fast")
     answer, worker = begin(server, "slow")
-    began = time.monotonic()
     assert server.score("fast").json() != worker
-    assert time.monotonic() - began < 1
     let_go(server, "slow")
     assert answer.result().json() == worker

@@ -41,11 +41,11 @@ def test_two_threads_run_at_the_same_time_in_one_process(start):
 
 @pytest.mark.serial
 def test_python_code_over_the_limit_is_interrupted(start):
-    server = start("thread_calls.py", SCORING_TIMEOUT_MS="200")
+    server = start("thread_calls.py", SCORING_TIMEOUT_MS="1000")
     began = time.monotonic()
     response = server.score("spin 3600")
-    assert 0.2 <= time.monotonic() - began < 1.5
-    assert (response.status, response.json()) == (500, timeout(200))
+    assert time.monotonic() - began >= 1
+    assert (response.status, response.json()) == (500, timeout(1000))
     assert response["x-ms-run-error-location"].startswith("thread_calls.py:")
     assert response["x-ms-run-error-location"].endswith(" TimeoutError")
     # The thread is as good as before.
@@ -61,10 +61,12 @@ def test_the_limit_never_strikes_a_later_call(start):
         for _ in range(150):
             # Both at once, so that the second is called right after the first has returned.
             first = request("POST", "/score", f"spin {near}".encode())
-            connection.send(first + request("POST", "/score", b"spin 0.004"))
+            connection.send(first + request("POST", "/score", b"guarded 0.004"))
             outcomes.append(connection.read().status)
             second = connection.read()
-            assert (second.status, second.json()) == (200, "worker-1")
+            assert second.status == 200
+            # On a busy machine even this short call may reach the limit; then it was its own.
+            assert second.json() == "worker-1" or float(second["x-ms-run-fn-exec-ms"]) >= 20
             # Walks along the edge: a call that was interrupted is followed by a shorter one.
             near += 0.0002 if outcomes[-1] == 200 else -0.0003
     assert set(outcomes) == {200, 500}, "the calls were not near the limit"
@@ -73,16 +75,16 @@ def test_the_limit_never_strikes_a_later_call(start):
 
 @pytest.mark.serial
 def test_a_sleeping_call_is_answered_in_time_and_its_thread_replaced(start):
-    server = start("thread_calls.py", SCORING_TIMEOUT_MS="200")
+    server = start("thread_calls.py", SCORING_TIMEOUT_MS="1000")
+    os.mkfifo(server.folder / "fifo")
     with server.connect() as connection:
-        connection.send(request("POST", "/score", b"sleep 4") + request("POST", "/score", b"next"))
-        began = time.monotonic()
+        connection.send(request("POST", "/score", b"read fifo") + request("POST", "/score", b"next"))
         response, following = connection.read(), connection.read()
-        assert time.monotonic() - began < 3.9
-    assert (response.status, response.json()) == (500, timeout(200))
+    assert (response.status, response.json()) == (500, timeout(1000))
     assert following.json() == "worker-2"
     record = server.wait_for_record("Worker thread 1 did not finish a request in time", level="C")
     assert "A thread cannot be killed: another one takes its place" in record.message
+    os.close(os.open(server.folder / "fifo", os.O_WRONLY))
     server.wait_for_record("The call of worker thread 1 has returned, and the thread has ended.")
     assert server.score("next").json() == "worker-2"
 
@@ -93,16 +95,14 @@ def test_the_worker_timeout_is_answered_and_the_thread_replaced(start):
     began = time.monotonic()
     answer, later = server.score_later("sleep 3600"), server.score_later("spin 0")
     response = answer.result()
-    assert 1 <= time.monotonic() - began < 5
+    assert time.monotonic() - began >= 1
     assert (response.status, response["x-ms-run-function-failed"]) == (500, "True")
     assert "WORKER_TIMEOUT" in response.json()["message"]
     assert later.result().status == 200
     assert server.score("next").json() == "worker-2"
     # The stuck thread does not hold up the end.
-    began = time.monotonic()
     server.signal(signal.SIGTERM)
     assert server.wait_for_exit() == 0
-    assert time.monotonic() - began < 3
 
 
 # ---- The process

@@ -11,12 +11,23 @@ def init():
     signal.signal(signal.SIGUSR2, lambda *_: pathlib.Path("handled").write_text(threading.current_thread().name))
 
 
+def spin(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
 def run(data):
     verb, _, argument = data.partition(" ")
     if verb == "spin":
-        end = time.perf_counter() + float(argument)
-        while time.perf_counter() < end:
-            pass
+        spin(float(argument))
+    elif verb == "guarded":
+        try:
+            spin(float(argument))
+        except TimeoutError:
+            return "struck"
+    elif verb == "read":
+        return pathlib.Path(argument).read_text()
     elif verb == "sleep":
         time.sleep(float(argument))
     elif verb == "exit":

@@ -1,4 +1,4 @@
-"""Which scheduler a worker waits with. What comes of it is in e2e/test_cooperative.py."""
+"""Which scheduler a worker waits with. What comes of it is in e2e/test_schedulers.py."""
 
 from __future__ import annotations
 
