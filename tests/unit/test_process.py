@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -145,7 +144,7 @@ def test_reaping_without_children_is_fine(loop, monkeypatch):
     def none(*_):
         raise ChildProcessError
 
-    monkeypatch.setattr(os, "waitpid", none)
+    monkeypatch.setattr(process, "_waitpid", none)
     loop._reap()
     assert loop.events == []
 
@@ -153,7 +152,7 @@ def test_reaping_without_children_is_fine(loop, monkeypatch):
 def test_reaped_children_are_told_after_what_the_front_said(loop, monkeypatch):
     loop.front_side.sendall(b"ready 12\n")
     ended = iter([(12, 9), (13, 3 << 8), (0, 0)])
-    monkeypatch.setattr(os, "waitpid", lambda *_: next(ended))
+    monkeypatch.setattr(process, "_waitpid", lambda *_: next(ended))
     loop._reap()
     assert loop.events == [events.Ready(12), events.Exited(12, -9), events.Exited(13, 3)]
 

@@ -24,7 +24,8 @@ def settings(tmp_path, monkeypatch):
     root = tmp_path / "app"
     root.mkdir()
     monkeypatch.chdir(root)
-    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != import_path.SPAWNED])
+    monkeypatch.delitem(sys.modules, "entry_module", raising=False)
     monkeypatch.setattr(sys, "meta_path", sys.meta_path[:])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = set(sys.modules)
