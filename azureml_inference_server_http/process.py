@@ -38,7 +38,7 @@ LOG_PATIENCE = 1.0
 LOOK_AGAIN = 500
 # Python's own functions. A preloaded script may have gevent or eventlet replace them, which then would wait for the
 # supervisor's children, and run the script's greenlets in the supervisor.
-_fork, _waitpid, _poll = os.fork, os.waitpid, select.poll
+_os_fork, _os_waitpid, _os_poll = os.fork, os.waitpid, select.poll
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # What the front sends if signals stay unread (``src/nudge.rs``). Says nothing but: read them.
 _NUDGE = signal.SIGURG
@@ -154,7 +154,7 @@ class _Loop:
         if one_is_stopped:
             timeout = LOOK_AGAIN if timeout is None else min(timeout, LOOK_AGAIN)
         # Not select(): a preloaded script may have opened more files than that can watch.
-        poll = _poll()
+        poll = _os_poll()
         for source in (self._wake_reader, self._front):
             if source is not None:
                 poll.register(source, select.POLLIN)
@@ -205,7 +205,7 @@ class _Loop:
                 return
             try:
                 # Stops and continuations for a debugger are not told here, but to the debugger.
-                pid, status = _waitpid(child, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+                pid, status = _os_waitpid(child, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             except ChildProcessError:
                 return
             if pid == 0:
@@ -351,7 +351,7 @@ class _Loop:
                 stream.flush()
         self._is_forking = True
         try:
-            pid = _fork()
+            pid = _os_fork()
         except OSError as error:
             raise _SpawnFailed(error.strerror) from error
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -144,7 +145,7 @@ def test_reaping_without_children_is_fine(loop, monkeypatch):
     def none(*_):
         raise ChildProcessError
 
-    monkeypatch.setattr(process, "_waitpid", none)
+    monkeypatch.setattr(process, "_os_waitpid", none)
     loop._reap()
     assert loop.events == []
 
@@ -152,7 +153,7 @@ def test_reaping_without_children_is_fine(loop, monkeypatch):
 def test_reaped_children_are_told_after_what_the_front_said(loop, monkeypatch):
     loop.front_side.sendall(b"ready 12\n")
     ended = iter([(12, 9), (13, 3 << 8), (0, 0)])
-    monkeypatch.setattr(process, "_waitpid", lambda *_: next(ended))
+    monkeypatch.setattr(process, "_os_waitpid", lambda *_: next(ended))
     loop._reap()
     assert loop.events == [events.Ready(12), events.Exited(12, -9), events.Exited(13, 3)]
 
