@@ -80,4 +80,5 @@ def test_a_loop_that_a_thread_runs_is_left_to_it(start):
     server = start("schedulers.py", SCHEDULER="thread")
     wait_for_more_ticks(server, 200)
     assert server.score("ticks").json() > 100
-    assert server.stderr() == ""
+    # Two threads that run one loop get this.
+    assert "RuntimeError" not in server.stderr()
