@@ -70,7 +70,10 @@ $(MODEL_DIR)/model.joblib: $(EXAMPLE)/train.py $(VENV)/.done-example
 
 # ---- Testing it
 
-test: test-rust test-python ## Run every test but the long ones: the Rust units, then the real command
+# pip fills the environment while cargo compiles.
+test: ## Run every test but the long ones: the Rust units, then the real command
+	$(MAKE) --no-print-directory --jobs 2 $(VENV)/.done-tools test-rust
+	$(MAKE) --no-print-directory test-python
 	@$(MAKE) --no-print-directory left-out
 
 # With the worker, which needs Python to link, where there is a libpython; without it otherwise. Without MAKEFLAGS, because
