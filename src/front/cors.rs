@@ -12,6 +12,8 @@ use actix_web::http::{
 };
 use regex_lite::{Regex, RegexBuilder};
 
+use super::ids::field;
+
 const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, POST");
@@ -65,11 +67,11 @@ impl Cors {
 
     /// What to add to the reply to a request with these headers.
     pub fn additions(&self, method: &Method, headers: &HeaderMap) -> Vec<Addition> {
-        let origin = headers.get(ORIGIN).filter(|origin| !origin.is_empty());
+        let origin = joined(headers, &ORIGIN).filter(|origin| !origin.is_empty());
         let mut additions = Vec::new();
         let allowed = match origin {
             None => self.without_origin(&mut additions),
-            Some(origin) => self.with_origin(origin, &mut additions),
+            Some(origin) => self.with_origin(&origin, &mut additions),
         };
         if allowed && *method == Method::OPTIONS {
             preflight(headers, &mut additions);
@@ -110,6 +112,11 @@ impl Cors {
     }
 }
 
+/// All values of a field as one, as the published server sees them. A browser sends each field of contract section 12 once.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    field(headers, name.as_str()).and_then(|value| HeaderValue::from_maybe_shared(value).ok())
+}
+
 fn entry(text: &str) -> Result<Entry, BadEntry> {
     if !text.contains(|character| PATTERN_CHARACTERS.contains(character)) {
         return Ok(Entry::Plain(text.to_owned()));
@@ -120,14 +127,16 @@ fn entry(text: &str) -> Result<Entry, BadEntry> {
 }
 
 fn preflight(headers: &HeaderMap, additions: &mut Vec<Addition>) {
-    if headers.get(REQUEST_PRIVATE_NETWORK).is_some_and(|value| value.as_bytes() == b"true") {
+    if joined(headers, &REQUEST_PRIVATE_NETWORK).is_some_and(|value| value.as_bytes() == b"true") {
         additions.push((ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("false")));
     }
-    let method = headers.get(ACCESS_CONTROL_REQUEST_METHOD).map(|value| value.as_bytes().trim_ascii());
+    let method = joined(headers, &ACCESS_CONTROL_REQUEST_METHOD);
+    let method = method.as_ref().map(HeaderValue::as_bytes);
     if !method.is_some_and(|name| name.eq_ignore_ascii_case(b"GET") || name.eq_ignore_ascii_case(b"POST")) {
         return;
     }
-    let asked = headers.get(ACCESS_CONTROL_REQUEST_HEADERS).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let asked = joined(headers, &ACCESS_CONTROL_REQUEST_HEADERS);
+    let asked = asked.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut names: Vec<&str> = asked.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     names.sort_unstable();
     if let Some(value) = Some(names.join(", ")).filter(|list| !list.is_empty()) {
@@ -201,6 +210,32 @@ mod tests {
         assert_eq!(added("http://c.com", &Method::OPTIONS, &asked), [""; 0]);
         let put = [("origin", "http://a.com"), ("access-control-request-method", "PUT")];
         assert_eq!(added(ONE, &Method::OPTIONS, &put), expected[..1]);
+    }
+
+    #[test]
+    fn repeated_fields_count_as_one() {
+        let twice = [("origin", "http://a.com"), ("origin", " http://b.com")];
+        assert_eq!(added("http://a.com, http://b.com", &Method::GET, &twice), [""; 0]);
+        let allowed = ["access-control-allow-origin: http://a.com,http://b.com", "vary: Origin"];
+        assert_eq!(added("*", &Method::GET, &twice), allowed);
+        let first = [("origin", ""), ("origin", "http://a.com")];
+        assert_eq!(added(ONE, &Method::GET, &first), [""; 0], "it is no request without an origin");
+        let asked = [
+            ("origin", "http://a.com"),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "x-b"),
+            ("access-control-request-headers", "x-a,x-c"),
+            ("access-control-request-private-network", "true"),
+            ("access-control-request-private-network", "true"),
+        ];
+        let expected = [
+            "access-control-allow-origin: http://a.com",
+            "access-control-allow-headers: x-a, x-b, x-c",
+            "access-control-allow-methods: GET, POST",
+        ];
+        assert_eq!(added(ONE, &Method::OPTIONS, &asked), expected);
+        let two_methods = [("access-control-request-method", "POST"), ("access-control-request-method", "GET")];
+        assert_eq!(added("*", &Method::OPTIONS, &two_methods), ["access-control-allow-origin: *"]);
     }
 
     #[test]

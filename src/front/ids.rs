@@ -66,8 +66,8 @@ pub fn new_uuid() -> Bytes {
     Bytes::copy_from_slice(&buffer)
 }
 
-/// All values of a field, stripped and joined with a bare comma; `None` if it was not sent.
-fn field(headers: &HeaderMap, name: &str) -> Option<Bytes> {
+/// All values of a field, stripped and joined with a bare comma, as WSGI servers hand them over; `None` if it was not sent.
+pub(super) fn field(headers: &HeaderMap, name: &str) -> Option<Bytes> {
     let mut values = headers.get_all(name).map(|value| value.as_bytes().trim_ascii());
     let first = values.next()?;
     let Some(second) = values.next() else {
