@@ -83,6 +83,7 @@ class Settings(NamedTuple):
     queue_timeout: float
     max_buffered: int
     client_timeout: float
+    min_body_rate: int
     keep_alive: float
     worker_class: str
     max_requests: int

@@ -483,6 +483,23 @@ SETTINGS: tuple[Setting, ...] = (
         config_key="AZMLINFSRV_CLIENT_TIMEOUT",
     ),
     Setting(
+        name="min_body_rate",
+        group="limits",
+        kind=INTEGER,
+        help="Bytes per second at which a request body has to arrive; slower ones are answered 408. 0: no limit.",
+        default=240,
+        allowed="a whole number of bytes, 0 or more (0 means no limit)",
+        minimum=0,
+        maximum=_MANY_BYTES,
+        flag="--min_body_rate",
+        metavar="BYTES",
+        original=False,
+        environment="AZMLINFSRV_MIN_BODY_RATE",
+        config_key="AZMLINFSRV_MIN_BODY_RATE",
+        note="A body may fall behind this rate by --client_timeout seconds, and by 10 seconds at least. One that is "
+        "more than a second behind gives way (503) when other requests need its memory (--max_buffered).",
+    ),
+    Setting(
         name="keep_alive",
         group="limits",
         kind=NUMBER,

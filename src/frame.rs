@@ -13,11 +13,13 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 pub(crate) mod tests;
 
 /// Version of the protocol; part of [`Hello`], so that a stray peer is refused before any job is sent to it.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 /// Bytes in front of every head.
 pub const PREFIX_LEN: usize = 13;
 /// Largest head: header fields and target of a request are limited far below this by the HTTP parser.
 pub const MAX_HEAD_LEN: usize = 4 << 20;
+/// Largest body that a worker may send.
+pub const MAX_BODY_LEN: u64 = u32::MAX as u64;
 /// The decoder reserves at most this much ahead of the bytes that really arrived.
 const MAX_RESERVE: usize = 1 << 20;
 
@@ -395,9 +397,11 @@ pub struct ReplyHead {
 }
 
 impl ReplyHead {
-    /// Prefix and head of a [`Kind::Reply`] or [`Kind::StreamStart`]; `body_len` bytes of body follow.
-    pub fn encode(&self, kind: Kind, body_len: usize) -> Bytes {
-        encode(kind, body_len, |out| {
+    /// Prefix and head of a [`Kind::Reply`] or [`Kind::StreamStart`]; `body_len` bytes of body follow. An error if the front
+    /// would not accept them: what a script puts into a reply has no limit of its own.
+    pub fn encode(&self, kind: Kind, body_len: usize) -> Result<Bytes, FrameError> {
+        limited("body", body_len as u64, MAX_BODY_LEN)?;
+        let encoded = encode(kind, body_len, |out| {
             out.put_u64_le(self.id);
             out.put_u16_le(self.status);
             out.put_u8(self.origin as u8);
@@ -406,8 +410,9 @@ impl ReplyHead {
             put_bytes(out, &self.server_version);
             put_bytes(out, &self.error_location);
             put_fields(out, &self.fields);
-        })
-        .freeze()
+        });
+        limited("head", (encoded.len() - PREFIX_LEN) as u64, MAX_HEAD_LEN as u64)?;
+        Ok(encoded.freeze())
     }
 
     /// Reads the head of a [`Kind::Reply`] or [`Kind::StreamStart`] frame.
@@ -483,9 +488,10 @@ fn put_bytes(out: &mut BytesMut, part: &[u8]) {
 }
 
 fn put_fields(out: &mut BytesMut, fields: &[Field]) {
-    let count = u16::try_from(fields.len()).unwrap_or(u16::MAX);
-    out.put_u16_le(count);
-    for (name, value) in &fields[..usize::from(count)] {
+    // More would be gigabytes, which no head may have.
+    let count = u32::try_from(fields.len()).unwrap_or(u32::MAX);
+    out.put_u32_le(count);
+    for (name, value) in &fields[..count as usize] {
         put_bytes(out, name);
         put_bytes(out, value);
     }
@@ -525,6 +531,10 @@ impl Reader {
         Ok(self.take(2)?.get_u16_le())
     }
 
+    fn u32(&mut self) -> Result<u32, FrameError> {
+        Ok(self.take(4)?.get_u32_le())
+    }
+
     fn u64(&mut self) -> Result<u64, FrameError> {
         Ok(self.take(8)?.get_u64_le())
     }
@@ -534,7 +544,7 @@ impl Reader {
     }
 
     fn bytes(&mut self) -> Result<Bytes, FrameError> {
-        let len = self.take(4)?.get_u32_le() as usize;
+        let len = self.u32()? as usize;
         self.take(len)
     }
 
@@ -544,7 +554,7 @@ impl Reader {
     }
 
     fn fields(&mut self) -> Result<Vec<Field>, FrameError> {
-        let count = self.u16()?;
+        let count = self.u32()?;
         // No reservation from the declared count: each field takes at least eight bytes that must really be there.
         let mut fields = Vec::new();
         for _ in 0..count {

@@ -21,6 +21,8 @@ pub struct Settings {
     pub max_buffered: usize,
     /// Time for a request head, and the longest pause a client may make in a body or while it reads a reply.
     pub client_timeout: Duration,
+    /// Bytes per second that a request body has to bring; zero means that only pauses are limited.
+    pub min_body_rate: usize,
     /// How long an idle connection stays open.
     pub keep_alive: Duration,
     /// Requests after which a worker is replaced; zero means never.
@@ -56,6 +58,7 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
             queue_timeout: seconds("queue_timeout")?,
             max_buffered: object.getattr("max_buffered")?.extract()?,
             client_timeout: seconds("client_timeout")?,
+            min_body_rate: object.getattr("min_body_rate")?.extract()?,
             keep_alive: seconds("keep_alive")?,
             max_requests: object.getattr("max_requests")?.extract()?,
             max_worker_rss: object.getattr("max_worker_rss")?.extract()?,

@@ -21,15 +21,15 @@ pub mod window;
 mod worker;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     rc::Rc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch, Notify};
+use tokio::sync::{oneshot, watch, Notify};
 
-pub use self::remote::Part;
+pub use self::remote::{Part, Parts};
 use self::{
     link::Link,
     pool::State,
@@ -71,7 +71,7 @@ pub enum Answer {
         /// Status, headers, timing.
         head: ReplyHead,
         /// The parts; an `Err` is the reason why the stream broke off, and its last item.
-        parts: mpsc::UnboundedReceiver<Part>,
+        parts: Parts,
         /// For the lines about the request.
         log: RequestLog,
     },
@@ -104,6 +104,8 @@ struct Submission {
     losses: u32,
     /// Times that it was taken back from a worker which did not come to start it.
     delays: u32,
+    /// A worker that has it may run it, but if the worker gives it back it is not given to another.
+    given_up: bool,
 }
 
 impl Submission {
@@ -121,7 +123,7 @@ impl Submission {
 
     /// True if nobody waits for the answer any more.
     fn is_abandoned(&self) -> bool {
-        self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+        self.given_up || self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
     fn answer(self, answer: Answer) {
@@ -144,6 +146,8 @@ pub struct Dispatcher {
     rules: Rc<Rules>,
     supervisor: Rc<Supervisor>,
     max_body_len: u64,
+    /// Bytes of bodies that workers have sent since the last [`Dispatcher::take_received`].
+    received: Rc<Cell<usize>>,
 }
 
 /// A submitted job. Dropping it before the answer came takes the job out of the queue, or abandons it at its worker.
@@ -163,9 +167,21 @@ impl Pending {
         answer.unwrap_or(Answer::Stopped)
     }
 
-    /// True while no worker has the job.
-    pub fn is_queued(&self) -> bool {
-        !self.answered && self.dispatcher.state.borrow().queue.contains(self.id)
+    /// True until the answer has come.
+    pub fn is_open(&self) -> bool {
+        !self.answered
+    }
+
+    /// Cancels the job unless a worker has it; if that worker gives it back, it is cancelled then.
+    pub fn give_up(&mut self) {
+        self.dispatcher.give_up(self.id);
+    }
+
+    /// Waits for the outcome of a job that was given up; `None` if it was cancelled.
+    pub async fn answer_if_started(&mut self) -> Option<Answer> {
+        let answer = (&mut self.answer).await;
+        self.answered = true;
+        answer.ok()
     }
 }
 
@@ -187,8 +203,18 @@ impl Dispatcher {
             exits_changed: Rc::default(),
             rules: Rc::new(rules),
             supervisor,
-            max_body_len: u64::from(u32::MAX),
+            max_body_len: crate::frame::MAX_BODY_LEN,
+            received: Rc::default(),
         }
+    }
+
+    /// Bytes of replies, whole and streamed, that workers have sent since the last call.
+    pub fn take_received(&self) -> usize {
+        self.received.take()
+    }
+
+    fn note_received(&self, bytes: usize) {
+        self.received.set(self.received.get().saturating_add(bytes));
     }
 
     /// Workers that accept jobs now.
@@ -220,7 +246,7 @@ impl Dispatcher {
         let id = state.next_job;
         state.next_job += 1;
         job.id = id;
-        let submission = Submission { job, body, reply: Some(reply), losses: 0, delays: 0 };
+        let submission = Submission { job, body, reply: Some(reply), losses: 0, delays: 0, given_up: false };
         if state.stopped {
             submission.answer(Answer::Stopped);
         } else {
@@ -229,6 +255,16 @@ impl Dispatcher {
         }
         drop(state);
         Ok(Pending { id, dispatcher: self.clone(), answer, answered: false })
+    }
+
+    fn give_up(&self, id: u64) {
+        let state = &mut *self.state.borrow_mut();
+        let mut sent = state.workers.values_mut().flat_map(|worker| worker.in_flight.iter_mut());
+        match sent.find(|job| job.id == id) {
+            Some(job) => job.submission.given_up = true,
+            // Dropping it tells who waits for the answer.
+            None => drop(state.queue.remove(id)),
+        }
     }
 
     fn abandon(&self, id: u64) {

@@ -37,14 +37,17 @@ pub(super) async fn serve_worker(mut frames: Frames, dispatcher: Dispatcher) {
     let worker_id = dispatcher.join(hello, link.clone(), claims);
     let session =
         Session { dispatcher: &dispatcher, worker_id, worker, pid, logs_requests, stream: RefCell::new(None) };
-    let ended = tokio::select! {
-        ended = session.read_frames(&mut frames, &link) => ended,
-        ended = link.flush() => ended,
+    let problem = tokio::select! {
+        ended = session.read_frames(&mut frames, &link) => ended.err(),
+        ended = link.flush() => {
+            log::debug!(target: "azmlinfsrv.front", "Cannot write to worker {worker}: {ended:?}");
+            None
+        }
     };
-    if let Err(problem) = ended {
-        log::debug!(target: "azmlinfsrv.front", "Connection to worker {worker} broke: {problem}");
+    if let Some(problem) = &problem {
+        log::error!(target: "azmlinfsrv.front", "Disconnected worker {worker}, which sent what is no reply: {problem}");
     }
-    session.settle(dispatcher.leave(worker_id)).await;
+    session.settle(dispatcher.leave(worker_id), problem).await;
 }
 
 fn accepted_hello(frame: &Frame) -> Result<Hello, String> {
@@ -60,6 +63,9 @@ fn accepted_hello(frame: &Frame) -> Result<Hello, String> {
 
 /// A part of a stream on its way to the client, and the room it takes until the client has it.
 pub type Part = (Result<Bytes, String>, Option<OwnedSemaphorePermit>);
+
+/// The parts of a stream in their order.
+pub type Parts = mpsc::UnboundedReceiver<Part>;
 
 /// The front's end of a stream whose client still listens.
 #[derive(Clone)]
@@ -93,6 +99,7 @@ impl Session<'_> {
     }
 
     async fn handle(&self, frame: Frame, link: &Link) -> Result<(), frame::FrameError> {
+        self.dispatcher.note_received(frame.body.len());
         match frame.kind {
             Kind::Reply => {
                 let head = ReplyHead::decode(&frame)?;
@@ -167,9 +174,12 @@ impl Session<'_> {
     }
 
     /// Answers the requests that the worker had started when it was lost.
-    async fn settle(&self, started: Vec<Submission>) {
+    async fn settle(&self, started: Vec<Submission>, problem: Option<String>) {
         let cause = self.dispatcher.exit_cause(self.worker, EXIT_CAUSE_PATIENCE).await;
-        let cause = cause.unwrap_or_else(|| "closed its connection".to_owned());
+        let cause = cause.unwrap_or_else(|| match problem {
+            Some(problem) => format!("was disconnected because the server could not read its reply: {problem}"),
+            None => "closed its connection".to_owned(),
+        });
         if let Some(open) = self.stream.take() {
             log::error!(target: "azmlinfsrv.front", "Worker {} {cause} in the middle of a streamed reply", self.worker);
             let _ = open.parts.send((Err(cause.clone()), None));

@@ -34,7 +34,7 @@ use crate::{
 const MAX_PARTS: usize = 64;
 /// What the kernel keeps for a worker that is not reading: fewer wake-ups on both sides while a large body crosses.
 const SEND_BUFFER: usize = 1 << 20;
-/// Read buffer growth.
+/// Read buffer growth. A frame from this size on leaves a new buffer behind.
 const READ_SIZE: usize = 64 * 1024;
 
 /// The sending side of a worker's socket.
@@ -198,7 +198,7 @@ impl SocketFrames {
             if let Some(frame) = self.decoder.decode(&mut self.buffer).map_err(|error| error.to_string())? {
                 // Each reply may send the worker its next job. Other frames may be waited for.
                 self.link.corked.set(frame.kind == Kind::Reply && self.buffer.len() > frame::PREFIX_LEN);
-                return Ok(Some(frame));
+                return Ok(Some(self.detach(frame)));
             }
             self.link.corked.set(false);
             self.link.write_now();
@@ -224,6 +224,22 @@ impl SocketFrames {
                 Err(error) => return Err(error.to_string()),
             }
         }
+    }
+}
+
+impl SocketFrames {
+    /// Ends the sharing of memory between a large frame and what stays.
+    ///
+    /// Head, body and the rest of the read buffer are parts of one allocation. The read buffer would own all of it for as
+    /// long as the worker is connected, and a header field for as long as its response is in use.
+    fn detach(&mut self, mut frame: Frame) -> Frame {
+        if frame.head.len() + frame.body.len() >= READ_SIZE {
+            let mut fresh = BytesMut::with_capacity(READ_SIZE);
+            fresh.extend_from_slice(&self.buffer);
+            self.buffer = fresh;
+            frame.head = Bytes::copy_from_slice(&frame.head);
+        }
+        frame
     }
 }
 

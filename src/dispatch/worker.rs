@@ -333,7 +333,14 @@ mod tests {
         for id in 0..jobs {
             worker.take(
                 id,
-                Submission { job: Job::default(), body: Bytes::new().into(), reply: None, losses: 0, delays: 0 },
+                Submission {
+                    job: Job::default(),
+                    body: Bytes::new().into(),
+                    reply: None,
+                    losses: 0,
+                    delays: 0,
+                    given_up: false,
+                },
                 now,
             );
         }
@@ -367,7 +374,11 @@ mod tests {
         let mut worker = Worker::new(Rc::new(hello()), Link::Socket(frames.link.clone()), Some(claims), 0);
         let long_ago = Instant::now().checked_sub(20 * UNRESPONSIVE_AFTER).expect("the clock has run for long");
         let body = Bytes::from(vec![0; 8 << 20]).into();
-        worker.take(0, Submission { job: Job::default(), body, reply: None, losses: 0, delays: 0 }, long_ago);
+        worker.take(
+            0,
+            Submission { job: Job::default(), body, reply: None, losses: 0, delays: 0, given_up: false },
+            long_ago,
+        );
         assert!(!worker.link.is_flushed(), "the body is larger than the socket");
         let link = worker.link.clone();
         let read_some = async {
@@ -406,7 +417,8 @@ mod tests {
         for part in vec![0; LENGTH].chunks(1 << 20) {
             body.push(part).expect("memory");
         }
-        let mut submission = Submission { job: Job::default(), body: body.finish(), reply: None, losses: 0, delays: 0 };
+        let mut submission =
+            Submission { job: Job::default(), body: body.finish(), reply: None, losses: 0, delays: 0, given_up: false };
         for patience in [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(16)] {
             worker.take(0, submission, now);
             assert!(worker.take_back_from_hung(now + UNRESPONSIVE_AFTER + patience).is_empty(), "{patience:?}");

@@ -83,7 +83,7 @@ fn a_job_tells_where_its_body_is_shared() {
 fn reply_survives_the_round_trip_with_and_without_a_run_time() {
     for run_ms in [None, Some(0.125)] {
         let head = ReplyHead { run_ms, ..reply() };
-        let frame = decode_one(wire(&[&head.encode(Kind::StreamStart, 0)]));
+        let frame = decode_one(wire(&[&head.encode(Kind::StreamStart, 0).expect("small")]));
         assert_eq!(frame.kind, Kind::StreamStart);
         assert_eq!(ReplyHead::decode(&frame), Ok(head));
     }
@@ -114,7 +114,7 @@ fn every_cut_asks_for_more_and_loses_nothing() {
         &job().encode_head(BodyAt::Frame(body.len())),
         body,
         &encode_bare(Kind::Retire),
-        &reply().encode(Kind::Reply, 3),
+        &reply().encode(Kind::Reply, 3).expect("small"),
         b"abc",
         &encode_with_id(Kind::StreamEnd, 9, 0),
     ]);
@@ -205,4 +205,28 @@ fn a_large_job_is_split_from_its_body_before_that_is_complete() {
         assert_eq!((body_len, &buf[..]), (4, &whole[head_ends..cut]));
     }
     assert_eq!(DECODER.decode_large_job(&mut BytesMut::from(&whole[..head_ends]), 5), Ok(None));
+}
+
+#[test]
+fn a_reply_that_the_front_would_not_accept_is_not_made() {
+    let with_fields = |fields: Vec<Field>| ReplyHead { fields, ..reply() }.encode(Kind::Reply, 0);
+    let field = |length: usize| (Bytes::from_static(b"x"), Bytes::from(vec![b'a'; length]));
+    let rest = with_fields(vec![field(0)]).expect("small").len() - PREFIX_LEN;
+    let largest = with_fields(vec![field(MAX_HEAD_LEN - rest)]).expect("as large as may be");
+    assert_eq!(decode_one(wire(&[&largest])).head.len(), MAX_HEAD_LEN);
+    let limit = MAX_HEAD_LEN as u64;
+    assert_eq!(
+        with_fields(vec![field(MAX_HEAD_LEN - rest + 1)]),
+        Err(FrameError::TooLong { what: "head", len: limit + 1, limit })
+    );
+    let body = reply().encode(Kind::Reply, 1 << 32);
+    assert_eq!(body, Err(FrameError::TooLong { what: "body", len: 1 << 32, limit: MAX_BODY_LEN }));
+}
+
+#[test]
+fn no_field_of_many_is_lost() {
+    let fields = vec![(Bytes::from_static(b"a"), Bytes::new()); 100_000];
+    let head = ReplyHead { fields, ..reply() };
+    let frame = decode_one(wire(&[&head.encode(Kind::StreamStart, 0).expect("small")]));
+    assert_eq!(ReplyHead::decode(&frame), Ok(head));
 }

@@ -143,3 +143,10 @@ impl MessageBody for Followed {
         Poll::Ready(part)
     }
 }
+
+/// Adds the warning about the deprecated `x-ms-request-id` (contract section 9).
+pub fn warn_of_deprecation(log: &mut RequestLog) {
+    let text = "x-ms-request-id header has been deprecated and will be removed from future versions of the server. \
+                Please use x-ms-client-request-id.";
+    log.line(Level::Warn, format_args!("{text}"));
+}

@@ -3,7 +3,12 @@
 //! Runs in the front's event loop. A job is queued only with its whole body, so that a slow upload costs a buffer here
 //! and never a worker.
 
-use std::{future::poll_fn, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use actix_web::{
     dev::Payload,
@@ -13,16 +18,28 @@ use actix_web::{
 use bytes::Bytes;
 use futures_core::Stream as _;
 
-use super::{budget::Share, error::RequestError};
+use super::{
+    body_rate::{Late, LeastRate, Progress},
+    budget::{Exhausted, Share},
+    error::RequestError,
+};
 use crate::body::{Body, Store};
+
+/// How long a body waits for others to give way to it. Above the time after which they do.
+const ROOM_PATIENCE: Duration = Duration::from_secs(2);
+/// How often a body that waits for memory looks for it.
+const ROOM_CHECK: Duration = Duration::from_millis(50);
 
 /// What a body may cost.
 pub struct Limits {
     /// Largest body in bytes; holds for the declared and for the real length.
     pub size: usize,
-    /// Longest pause between two parts.
-    pub pause: Duration,
+    /// How fast it has to come.
+    pub rate: LeastRate,
 }
+
+/// What the payload brings: bytes, why there are none, or its end.
+type NextPart = Option<Result<Bytes, PayloadError>>;
 
 /// Collects the body, in `store` if it is large. Its bytes are taken from `share` as they arrive.
 pub async fn read(
@@ -36,7 +53,8 @@ pub async fn read(
     if declared.is_some_and(|length| length > limits.size as u64) {
         return Err(RequestError::BodyTooLarge { limit: limits.size });
     }
-    let mut parts = Parts { payload, limits, share, length: 0 };
+    let progress = Progress::begin(limits.rate, Instant::now());
+    let mut parts = Parts { payload, limits, share, progress, length: 0 };
     let Some(first) = parts.next().await? else { return Ok(Bytes::new().into()) };
     // Small bodies arrive in one piece: no copy.
     let Some(second) = parts.next().await? else { return Ok(first.into()) };
@@ -58,22 +76,71 @@ struct Parts<'a> {
     payload: Payload,
     limits: &'a Limits,
     share: &'a mut Share,
+    progress: Progress,
     length: usize,
 }
 
 impl Parts<'_> {
     /// The next part within the limits; `None` at the end of the body.
     async fn next(&mut self) -> Result<Option<Bytes>, RequestError> {
-        let next = poll_fn(|cx| std::pin::Pin::new(&mut self.payload).poll_next(cx));
-        let timed_out = RequestError::BodyTimeout { seconds: self.limits.pause.as_secs_f64() };
-        let part = tokio::time::timeout(self.limits.pause, next).await.map_err(|_| timed_out)?;
-        let Some(part) = part.transpose().map_err(broken)? else { return Ok(None) };
+        let part = match self.poll().await {
+            Poll::Ready(part) => part,
+            Poll::Pending => self.wait().await?,
+        };
+        let Some(part) = part.transpose().map_err(broken)? else {
+            self.share.finish_upload();
+            return Ok(None);
+        };
         self.length += part.len();
         if self.length > self.limits.size {
             return Err(RequestError::BodyTooLarge { limit: self.limits.size });
         }
-        self.share.grow(part.len()).map_err(|_| RequestError::Overloaded)?;
+        self.make_room(part.len()).await?;
+        self.progress.add(Instant::now(), part.len());
         Ok(Some(part))
+    }
+
+    /// What has come already. Most bodies have come whole by the time their head has been read.
+    async fn poll(&mut self) -> Poll<NextPart> {
+        poll_fn(|cx| Poll::Ready(Pin::new(&mut self.payload).poll_next(cx))).await
+    }
+
+    /// Waits for the client.
+    async fn wait(&mut self) -> Result<NextPart, RequestError> {
+        self.share.wait_for_client(self.progress);
+        let (deadline, late) = self.progress.deadline();
+        tokio::select! {
+            biased;
+            // First: its memory has been given to another body.
+            () = self.share.gave_way() => Err(RequestError::BodyGaveWay),
+            part = poll_fn(|cx| Pin::new(&mut self.payload).poll_next(cx)) => Ok(part),
+            () = tokio::time::sleep_until(deadline.into()) => Err(self.limits.rate.refusal(late)),
+        }
+    }
+
+    /// Takes memory for a part, from uploads that do not get on if there is no other.
+    async fn make_room(&mut self, bytes: usize) -> Result<(), RequestError> {
+        let deadline = Instant::now() + ROOM_PATIENCE;
+        loop {
+            let now = Instant::now();
+            match self.share.grow(bytes, now) {
+                Ok(()) => return Ok(()),
+                Err(Exhausted::ForNow) if now < deadline => tokio::time::sleep(ROOM_CHECK).await,
+                Err(Exhausted::ForNow | Exhausted::Entirely) => return Err(RequestError::Overloaded),
+            }
+        }
+    }
+}
+
+impl LeastRate {
+    fn refusal(&self, late: Late) -> RequestError {
+        match late {
+            Late::Paused => RequestError::BodyTimeout { seconds: self.pause.as_secs_f64() },
+            Late::Slow => RequestError::BodyTooSlow {
+                bytes_per_second: self.bytes_per_second,
+                seconds: self.grace().as_secs_f64(),
+            },
+        }
     }
 }
 

@@ -49,6 +49,23 @@ pub enum RequestError {
         /// The limit in seconds.
         seconds: f64,
     },
+    /// The client fell too far behind `--min_body_rate` inside the body.
+    #[error(
+        "The request body did not arrive in time: it is {seconds} seconds behind {bytes_per_second} bytes per second \
+         (--min_body_rate)."
+    )]
+    BodyTooSlow {
+        /// The least rate.
+        bytes_per_second: usize,
+        /// How far it may fall behind.
+        seconds: f64,
+    },
+    /// The client was behind `--min_body_rate` when others needed the memory of the body.
+    #[error(
+        "The request body came too slowly (--min_body_rate) while other requests needed its memory (--max_buffered). \
+         Try again later."
+    )]
+    BodyGaveWay,
     /// `--max_buffered` is used up by other requests.
     #[error("The server is busy: other requests use all the memory that --max_buffered allows. Try again later.")]
     Overloaded,
@@ -119,11 +136,12 @@ impl RequestError {
             Self::RequestIdTooLong | Self::ClientRequestIdTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTimeout { .. } | Self::BodyTooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Target | Self::WebSocket | Self::BodyIncomplete | Self::BodyInvalid(_) => StatusCode::BAD_REQUEST,
             Self::QueueFull { .. }
             | Self::QueueTimeout { .. }
             | Self::Overloaded
+            | Self::BodyGaveWay
             | Self::NotReady
             | Self::Draining
             | Self::Stopping
@@ -161,6 +179,8 @@ impl RequestError {
                 | Self::BodyTooLarge { .. }
                 | Self::BodyIncomplete
                 | Self::BodyTimeout { .. }
+                | Self::BodyTooSlow { .. }
+                | Self::BodyGaveWay
                 | Self::Overloaded
                 | Self::BodyInvalid(_)
                 | Self::Expectation

@@ -5,10 +5,12 @@
 
 mod access_log;
 mod body;
+mod body_rate;
 mod budget;
 mod connection;
 mod cors;
 mod error;
+mod exchange;
 mod framing;
 mod ids;
 mod protocol_error;
@@ -42,7 +44,7 @@ use self::{
 #[cfg(unix)]
 use crate::nudge;
 use crate::{
-    allocator::Keeper,
+    allocator::{self, Keeper},
     body::Store,
     control::{Order, StdLine, Supervisor},
     dispatch::{
@@ -155,8 +157,10 @@ impl Front {
                 }
             }
             self.dispatcher.watch(now);
-            if owns_process && memory.note(now, self.budget.take_peak()) {
+            let moved = self.budget.take_peak().saturating_add(self.dispatcher.take_received());
+            if owns_process && memory.note(now, moved) {
                 self.bodies.give_back();
+                allocator::give_back();
             }
         }
     }

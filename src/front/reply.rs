@@ -18,17 +18,17 @@ use actix_web::{
     HttpResponse, HttpResponseBuilder,
 };
 use bytes::Bytes;
-use tokio::sync::{mpsc, OwnedSemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    budget::Share,
+    budget::{Budget, Share},
     connection::{Connection, OpenRequest},
     cors::Addition,
     error::{ErrorHeaders, RequestError},
     ids::RequestIds,
 };
 use crate::{
-    dispatch::Part,
+    dispatch::Parts,
     frame::{Origin, ReplyHead},
     pyjson,
 };
@@ -136,11 +136,13 @@ impl ReplyContext {
         Ok(response.body(LargeBody { rest: body, _share: share, _open: open }))
     }
 
-    /// A streamed reply of a worker. `open` keeps the request counted as open until the stream ends.
+    /// A streamed reply of a worker. Its parts take memory from `budget`; `open` keeps the request counted as open until the
+    /// stream ends.
     pub fn stream(
         &self,
         head: ReplyHead,
-        parts: mpsc::UnboundedReceiver<Part>,
+        parts: Parts,
+        budget: &Rc<Budget>,
         open: OpenRequest,
     ) -> Result<HttpResponse, UnsendableReply> {
         let declared = declared_length(&head);
@@ -151,7 +153,11 @@ impl ReplyContext {
         }
         let size = declared.map_or(BodySize::Stream, BodySize::Sized);
         let connection = self.connection.clone();
-        let mut response = builder.body(StreamBody { parts, size, room: None, failure: None, connection, _open: open });
+        let part = Bytes::new();
+        let budget = budget.clone();
+        let body =
+            StreamBody { parts, part, size, room: None, share: None, budget, failure: None, connection, _open: open };
+        let mut response = builder.body(body);
         if self.http_1_0 {
             response.head_mut().no_chunking(true);
             response.head_mut().set_connection_type(ConnectionType::Close);
@@ -184,7 +190,9 @@ impl ReplyContext {
         for (name, value) in &head.fields {
             let unsendable = || UnsendableReply::Field(String::from_utf8_lossy(name).into_owned());
             let name = HeaderName::from_bytes(name).map_err(|_| unsendable())?;
-            let value = HeaderValue::from_maybe_shared(value.clone()).map_err(|_| unsendable())?;
+            // A copy: the server keeps the heads of responses for later ones, and with them what the worker's bytes were
+            // read into.
+            let value = HeaderValue::from_bytes(value).map_err(|_| unsendable())?;
             let kept = !HOP_BY_HOP.contains(&name.as_str()) && name != CONTENT_LENGTH && own_fields(&name);
             if kept {
                 response.append_header((name, value));
@@ -243,7 +251,7 @@ fn is_failure(status: StatusCode) -> bool {
 
 /// A value that HTTP cannot carry is left out: these come from a client's own header or an environment variable.
 fn append_bytes(response: &mut HttpResponseBuilder, name: HeaderName, value: &Bytes) {
-    if let Ok(value) = HeaderValue::from_maybe_shared(value.clone()) {
+    if let Ok(value) = HeaderValue::from_bytes(value) {
         response.append_header((name, value));
     }
 }
@@ -279,10 +287,15 @@ impl MessageBody for LargeBody {
 
 /// The parts of a stream as the body of a response.
 struct StreamBody {
-    parts: mpsc::UnboundedReceiver<Part>,
+    parts: Parts,
+    /// What the parser has not got yet of the current part.
+    part: Bytes,
     size: BodySize,
-    /// Held for the part that was handed out last.
+    /// Held for the current part, towards its worker.
     room: Option<OwnedSemaphorePermit>,
+    /// The memory of the current part.
+    share: Option<Share>,
+    budget: Rc<Budget>,
     /// Why the stream broke off, until what came before it has been written.
     failure: Option<String>,
     connection: Rc<Connection>,
@@ -305,19 +318,25 @@ impl MessageBody for StreamBody {
             }
             return Poll::Ready(self.failure.take().map(|reason| Err(reason.into())));
         }
-        // The parser asks for the next part when it has room, so the part before it takes none here any more.
-        self.room = None;
-        match std::task::ready!(self.parts.poll_recv(cx)) {
-            Some((Err(reason), _)) => {
-                self.failure = Some(reason);
-                cx.waker().wake_by_ref();
-                Poll::Pending
+        while self.part.is_empty() {
+            // The parser asks for more when it has room, so the part before takes none here any more.
+            (self.room, self.share) = (None, None);
+            match std::task::ready!(self.parts.poll_recv(cx)) {
+                Some((Err(reason), _)) => {
+                    self.failure = Some(reason);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Some((Ok(part), room)) => {
+                    let mut share = self.budget.share();
+                    share.charge(part.len());
+                    (self.part, self.room, self.share) = (part, room, Some(share));
+                }
+                None => return Poll::Ready(None),
             }
-            Some((Ok(part), room)) => {
-                self.room = room;
-                Poll::Ready(Some(Ok(part)))
-            }
-            None => Poll::Ready(None),
         }
+        // As in `LargeBody`: the parser keeps a buffer as large as the largest piece for as long as the connection is open.
+        let length = self.part.len().min(PIECE);
+        Poll::Ready(Some(Ok(self.part.split_to(length))))
     }
 }

@@ -11,10 +11,7 @@ use crate::frame::Hello;
 const VERSIONS: [(&str, &str); 5] = [("2", "2"), ("2.0", "2"), ("3", "3"), ("3.0", "3"), ("3.1", "3.1")];
 
 /// The document for `?version=`, the first of repeated values; version 2 if none is asked for.
-pub fn document(script: Option<&Hello>, query: &str) -> Result<Bytes, RequestError> {
-    let Some(script) = script else {
-        return Err(RequestError::NotReady);
-    };
+pub fn document(script: &Hello, query: &str) -> Result<Bytes, RequestError> {
     let asked = asked_version(query);
     let supported = script.swagger.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let name = asked.as_deref().unwrap_or("2");
@@ -26,7 +23,7 @@ pub fn document(script: Option<&Hello>, query: &str) -> Result<Bytes, RequestErr
         Some(document) => Ok(Bytes::copy_from_slice(document.as_bytes())),
         None => {
             let text = format!(
-                "Swagger version [{version}] is not supported for the scoring script. Supported swagger versions: \
+                "Swagger version [{name}] is not supported for the scoring script. Supported swagger versions: \
                  [{supported}]."
             );
             Err(RequestError::SwaggerVersion(text))
@@ -36,12 +33,19 @@ pub fn document(script: Option<&Hello>, query: &str) -> Result<Bytes, RequestErr
 
 /// The first `version` parameter, decoded.
 fn asked_version(query: &str) -> Option<String> {
-    let (_, value) =
-        query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).find(|(name, _)| *name == "version")?;
-    let spaced = value.replace('+', " ");
-    // What is not UTF-8 stays as it was sent.
-    let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8().map(|text| text.into_owned());
-    Some(decoded.unwrap_or(spaced))
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.filter(|(name, _)| decoded(name) == "version").map(|(_, value)| decoded(value)).next()
+}
+
+/// Percent-encoding undone, except where the bytes are not UTF-8.
+fn decoded(text: &str) -> String {
+    let bytes: Vec<u8> = percent_encoding::percent_decode_str(&text.replace('+', " ")).collect();
+    let mut decoded = String::new();
+    for chunk in bytes.utf8_chunks() {
+        decoded.push_str(chunk.valid());
+        decoded.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02X}")));
+    }
+    decoded
 }
 
 #[cfg(test)]
@@ -57,7 +61,7 @@ mod tests {
     }
 
     fn ask(versions: &[&str], query: &str) -> Result<String, String> {
-        document(Some(&script(versions)), query)
+        document(&script(versions), query)
             .map(|document| String::from_utf8_lossy(&document).into_owned())
             .map_err(|error| error.to_string())
     }
@@ -73,6 +77,10 @@ mod tests {
             ("version=3.0", "doc 3"),
             ("a=1&version=3.1&version=2", "doc 3.1"),
             ("version=%33", "doc 3"),
+            ("%76ersion=3", "doc 3"),
+            ("&version=3", "doc 3"),
+            ("version[]=3", "doc 2"),
+            ("version+=3", "doc 2"),
         ] {
             assert_eq!(ask(&all, query).as_deref(), Ok(expected), "{query}");
         }
@@ -89,6 +97,5 @@ mod tests {
             Err("Swagger version [2] is not supported for the scoring script. Supported swagger versions: [3, 3.1]."
                 .to_owned())
         );
-        assert_eq!(document(None, ""), Err(RequestError::NotReady));
     }
 }

@@ -243,6 +243,11 @@ impl<'a, 'py> Caller<'a, 'py> {
         reply.unwrap_or_else(|error| self.internal_error(py, error))
     }
 
+    /// The server cannot pass on what the script made.
+    pub(super) fn server_error(&self, message: &str) -> Reply {
+        error_reply(500, message)
+    }
+
     /// The client's fault, which its reply explains; the log does at level DEBUG.
     fn log_refusal(&self, py: Python<'py>, message: &str) {
         if let Err(failed) = self.script.object.call_method1(intern!(py, "input_refused"), (message,)) {

@@ -37,7 +37,7 @@ use self::{
     script::Script,
 };
 use crate::{
-    frame::{self, Frame, Hello, Job, Kind, ReplyHead},
+    frame::{self, Frame, FrameError, Hello, Job, Kind, ReplyHead},
     hub::Hub,
     settings::Settings,
 };
@@ -208,16 +208,60 @@ fn deliver<'py>(
     head: ReplyHead,
     outcome: Outcome,
 ) -> PyResult<bool> {
-    match outcome {
-        Outcome::Whole(body) => {
-            front.send(py, head.encode(Kind::Reply, body.len()), body);
+    let (kind, length) = match &outcome {
+        Outcome::Whole(body) => (Kind::Reply, body.len()),
+        Outcome::Stream { .. } => (Kind::StreamStart, 0),
+    };
+    match (head.encode(kind, length), outcome) {
+        (Ok(encoded), Outcome::Whole(body)) => {
+            front.send(py, encoded, body);
             Ok(false)
         }
-        Outcome::Stream { first, rest } => {
-            front.send(py, head.encode(Kind::StreamStart, 0), Bytes::new());
+        (Ok(encoded), Outcome::Stream { first, rest }) => {
+            front.send(py, encoded, Bytes::new());
             stream(py, caller, front, head.id, first, rest.bind(py))
         }
+        (Err(problem), outcome) => {
+            if let Outcome::Stream { rest, .. } = outcome {
+                caller.close_stream(py, rest.bind(py));
+            }
+            let (encoded, body) = too_large(py, caller, head, &problem)?;
+            front.send(py, encoded, body);
+            Ok(false)
+        }
     }
+}
+
+/// What is sent in place of a reply that is too large for the front: an error reply, which names the limit. The log has the
+/// same text.
+fn too_large<'py>(
+    py: Python<'py>,
+    caller: &Caller<'_, 'py>,
+    head: ReplyHead,
+    problem: &FrameError,
+) -> PyResult<(Bytes, Bytes)> {
+    let error = |text: String| pyo3::exceptions::PyValueError::new_err(text);
+    let message = match problem {
+        FrameError::TooLong { what, len, limit } => {
+            let what = if *what == "head" { "headers" } else { "body" };
+            format!(
+                "The {what} of the scoring script's response are too large: {len} bytes, where the limit is {limit} bytes."
+            )
+        }
+        other => other.to_string(),
+    };
+    caller.log_internal(py, error(message.clone()));
+    let reply = caller.server_error(&message);
+    let Outcome::Whole(body) = reply.outcome else { return Err(error(message)) };
+    let head = ReplyHead {
+        status: reply.status,
+        origin: reply.origin,
+        fields: reply.fields,
+        error_location: Bytes::new(),
+        ..head
+    };
+    let encoded = head.encode(Kind::Reply, body.len()).map_err(|problem| error(problem.to_string()))?;
+    Ok((encoded, body))
 }
 
 /// Sends the parts of a stream until it ends, fails, or its client has left. True if the lines about it have been logged.

@@ -132,6 +132,30 @@ def test_a_starting_server_is_alive_and_not_ready_and_holds_requests(start):
     assert server.get("/readyz").status == 200
 
 
+@pytest.mark.any_worker_class
+def test_swagger_waits_for_the_script(start):
+    server = start("init_waits.py", ready=False)
+    eventually((server.folder / "waiting").exists, "init() runs")
+    with server.connect() as connection:
+        connection.send(request("GET", "/swagger.json?version=3"))
+        assert connection.is_silent(0.1)
+        (server.folder / "go").touch()
+        assert connection.read().json()["openapi"] == "3.0.3"
+    server.wait_for_record("GET /swagger.json?version=3 200")
+
+
+def test_swagger_waits_no_longer_than_its_client_or_the_queue_timeout(start):
+    server = start("init_waits.py", "--queue_timeout", "0.2", ready=False)
+    eventually((server.folder / "waiting").exists, "init() runs")
+    response = server.get("/swagger.json")
+    assert response.status == 503
+    assert "--queue_timeout" in response.json()["message"]
+    waiting = server.connect().send(request("GET", "/swagger.json?again"))
+    waiting.close()
+    server.wait_for_record("GET /swagger.json?again 503")
+    (server.folder / "go").touch()
+
+
 def test_a_server_that_lost_its_workers_is_not_ready(start):
     server = start("init_waits.py", ready=False)
     (server.folder / "go").touch()

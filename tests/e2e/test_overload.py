@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import resource
@@ -98,18 +99,57 @@ def test_bodies_beyond_max_buffered_are_refused_and_the_memory_is_given_back(sta
         assert again.exchange("POST", "/score", body).status == 200
 
 
-def test_unfinished_uploads_count_and_are_given_back_when_their_clients_leave(start):
-    server = start("echo.py", "--max_buffered", str(4 * MIB))
-    half = b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (6 * MIB) + b"x" * (3 * MIB)
-
-    def takes_memory():
-        # Were another body there before it has been read, it would be the one that is refused.
+def test_unfinished_uploads_give_way_and_are_given_back_when_their_clients_leave(start):
+    server = start("echo.py", "--max_buffered", str(4 * MIB), "--min_body_rate", "0")
+    head = b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+    for _ in range(3):
+        # It takes all of the memory, and has a second to go on before it gives way.
         with server.connect() as leaving:
-            return leaving.send(half).is_silent(0.2) and refused(server, 2 * MIB)
-
-    for _ in range(5):
-        eventually(takes_memory, "the unfinished body takes the memory")
+            leaving.send(head % (5 * MIB) + b"x" * (4 * MIB - 1000))
         eventually(lambda: not refused(server, 3 * MIB), "its memory is free again")
+    staying = server.connect().send(head % (5 * MIB) + b"x" * (4 * MIB - 1000))
+    assert not refused(server, 3 * MIB)
+    response = staying.read()
+    assert (response.status, response["retry-after"], response["connection"].lower()) == (503, "1", "close")
+    assert "--min_body_rate" in response.json()["message"]
+    assert "--max_buffered" in response.json()["message"]
+
+
+@pytest.mark.any_worker_class
+@pytest.mark.parametrize("announced", [True, False], ids=["length", "chunked"])
+def test_bodies_that_trickle_keep_nobody_out(start, announced):
+    """Each has sent all but 100 bytes at once, and then sends one at a time; together they would take everything."""
+    server = start("raw_length.py", "--max_buffered", str(20 * MIB))
+    sent = b"x" * (5 * MIB - 100)
+    if announced:
+        head = b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (5 * MIB)
+    else:
+        head = b"POST /score HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % (5 * MIB)
+    trickling = [server.connect().send(head + sent) for _ in range(5)]
+    for _ in range(8):
+        for connection in trickling:
+            # Some have been refused, and their connections closed.
+            with contextlib.suppress(ConnectionError):
+                connection.send(b"x")
+        for _ in range(3):
+            assert server.score(b"x" * 1_000_000).json() == 1_000_000
+
+
+@pytest.mark.any_worker_class
+def test_a_body_that_trickles_is_refused_after_its_grace(start):
+    server = start("note.py", "--client_timeout", "5", "--min_body_rate", "1000000")
+    with server.connect() as connection:
+        connection.send(b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 900_000)
+
+        def refused():
+            connection.send(b"x")
+            return not connection.is_silent(0.1)
+
+        eventually(refused, "the body is refused")
+        response = connection.read()
+    assert response.status == 408
+    assert "--min_body_rate" in response.json()["message"]
+    assert (server.folder / "notes").read_text() == ""
 
 
 def refused(server, size):
