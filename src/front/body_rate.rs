@@ -85,12 +85,12 @@ mod tests {
 
     /// When and why a body is refused of which so many bytes come after each pause, in seconds from its start; `None` if
     /// it goes on for a day.
-    fn refused(rate: usize, pause: u64, first: usize, every: Duration, bytes: usize) -> Option<(u64, Late)> {
+    fn refused(rate: usize, pause: u32, first: usize, every: Duration, bytes: usize) -> Option<(u64, Late)> {
         let start = Instant::now();
-        let mut progress = Progress::begin(LeastRate { bytes_per_second: rate, pause: pause * SECOND }, start);
+        let mut progress = Progress::begin(LeastRate { bytes_per_second: rate, pause: SECOND * pause }, start);
         progress.add(start, first);
         let mut now = start;
-        while now < start + 86_400 * SECOND {
+        while now < start + SECOND * 86_400 {
             let (deadline, late) = progress.deadline();
             now += every;
             if deadline < now {

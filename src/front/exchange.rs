@@ -72,7 +72,7 @@ impl Exchange {
             Ok(Reply::Stream { head, parts, log }) => {
                 (self.context.stream(head, parts, &self.front.budget, open), None, log)
             }
-            Err(Failure { error, log }) => return self.refuse(&error, log),
+            Err(Failure { error, pid }) => return self.refuse(&error, RequestLog::here(pid)),
         };
         match response {
             Ok(response) => {
@@ -258,9 +258,9 @@ impl Summary {
         match outcome.and_then(Reply::of) {
             Ok(Reply::Whole { head, body, mut log }) => self.log(head.status, Some(body.len() as u64), &mut log),
             Ok(Reply::Stream { head, mut log, .. }) => self.log(head.status, None, &mut log),
-            Err(Failure { error, mut log }) => {
+            Err(Failure { error, pid }) => {
                 let length = pyjson::message_body(&error.to_string()).len() as u64;
-                self.log(error.status().as_u16(), Some(length), &mut log);
+                self.log(error.status().as_u16(), Some(length), &mut RequestLog::here(pid));
             }
         }
     }
@@ -272,21 +272,22 @@ enum Reply {
     Stream { head: ReplyHead, parts: crate::dispatch::Parts, log: RequestLog },
 }
 
-/// Why there is no reply of a worker, and where the request is logged.
+/// Why there is no reply of a worker.
 struct Failure {
     error: RequestError,
-    log: RequestLog,
+    /// Process id of the worker that had the job, for the log.
+    pid: Option<u32>,
 }
 
 impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Self {
-        Self { error, log: RequestLog::here(None) }
+        Self { error, pid: None }
     }
 }
 
 impl Reply {
     fn of(answer: Answer) -> Result<Self, Failure> {
-        let failed = |error, pid| Err(Failure { error, log: RequestLog::here(Some(pid)) });
+        let failed = |error, pid| Err(Failure { error, pid: Some(pid) });
         match answer {
             Answer::Whole { head, body, log } => Ok(Self::Whole { head, body, log }),
             Answer::Stream { head, parts, log } => Ok(Self::Stream { head, parts, log }),

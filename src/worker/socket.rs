@@ -210,12 +210,19 @@ impl Front for FrontSocket {
     }
 
     fn was_cancelled(&mut self, py: Python<'_>, id: u64) -> PyResult<bool> {
-        while let Ok(1..) = py.detach(|| self.read(false)) {}
+        // A front that is gone has no client for the stream.
+        let is_gone = loop {
+            match py.detach(|| self.read(false)) {
+                Ok(0) => break true,
+                Ok(_) => {}
+                Err(_) => break self.failed.get().is_some(),
+            }
+        };
         while let Some(arrived) = self.next_decoded(py)? {
             self.early.push_back(arrived);
         }
         let cancels = |Arrived { frame, .. }: &Arrived| frame.kind == Kind::Cancel && frame::decode_id(frame) == Ok(id);
-        Ok(self.early.iter().any(cancels))
+        Ok(is_gone || self.early.iter().any(cancels))
     }
 
     fn take_log(&mut self) -> Option<Frame> {

@@ -83,6 +83,18 @@ def test_a_worker_that_is_stuck_when_its_front_dies_is_replaced(start):
     assert "WORKER_TIMEOUT" in told.message
 
 
+def test_a_stream_to_a_dead_front_is_closed(start):
+    server = start("stream_for_ever.py")
+    workers = server.workers()
+    with server.connect() as connection:
+        connection.send(request("POST", "/score", b"stream")).read_head_of_stream()
+        assert connection.next_chunk() == b"more,"
+        os.kill(server.front(), signal.SIGKILL)
+    eventually((server.folder / "closed").exists, "the generator is closed")
+    assert server.score("plain").json() == "plain"
+    assert server.workers() == workers
+
+
 def test_idle_connections_of_a_dead_front_are_closed(start):
     server = start("echo.py")
     connections = [server.connect() for _ in range(5)]
