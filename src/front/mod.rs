@@ -7,13 +7,11 @@ mod access_log;
 mod body;
 mod body_rate;
 mod budget;
-mod connection;
 mod cors;
 mod error;
 mod exchange;
-mod framing;
+mod http1;
 mod ids;
-mod protocol_error;
 mod reply;
 mod routes;
 mod swagger;
@@ -38,8 +36,8 @@ use tokio::{
 
 pub use self::access_log::ACCESS_LOGGER;
 use self::{
-    connection::{ClientSocket, Connection},
     cors::Cors,
+    http1::{ClientSocket, Connection},
 };
 #[cfg(unix)]
 use crate::nudge;

@@ -22,9 +22,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     budget::{Budget, Share},
-    connection::{Connection, OpenRequest},
     cors::Addition,
     error::{ErrorHeaders, RequestError},
+    http1::{Connection, OpenRequest},
     ids::RequestIds,
 };
 use crate::{

@@ -16,9 +16,9 @@ use actix_web::{
 
 use super::{
     access_log::{warn_of_deprecation, Access, Line},
-    connection::Connection,
     error::RequestError,
     exchange::Exchange,
+    http1::Connection,
     ids::{self, RequestIds},
     reply::ReplyContext,
     Front,

@@ -1,7 +1,7 @@
 //! One client connection: the socket under actix-http's parser, and what the rest of the front must know about it.
 //!
 //! Owns noticing that a client has left while its request waits, handing the parser one request at a time
-//! (`framing.rs`), ending idle connections when the server drains, and swapping the parser's bare error replies for JSON
+//! (`request_boundary.rs`), ending idle connections when the server drains, and swapping the parser's bare error replies for JSON
 //! (`protocol_error.rs`). Parsing stays actix-http's.
 //! Runs in the front's event loop; a connection's state is shared by its socket wrapper and its requests through `Rc`.
 
@@ -21,7 +21,7 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{framing::Framing, protocol_error};
+use super::{parse_error, request_boundary::Framing};
 
 /// Bytes kept of what a client sent before its request is understood, to name the fault if it never is.
 const KEPT_HEAD: usize = 72 * 1024;
@@ -343,10 +343,10 @@ impl ClientSocket {
 
     /// The reply to what is no request. It has no line in the log of requests, so the fault is logged (contract section 18).
     fn refusal(&self, status: u16) -> Vec<u8> {
-        let (status, message) = protocol_error::explain(status, &self.connection.seen.borrow());
+        let (status, message) = parse_error::explain(status, &self.connection.seen.borrow());
         let ip = self.stream.peer_addr().map_or_else(|_| "unknown".to_owned(), |peer| peer.ip().to_string());
         log::warn!(target: "azmlinfsrv.front", "Invalid request from ip={ip}: {message}");
-        protocol_error::reply(status, &message)
+        parse_error::reply(status, &message)
     }
 
     /// What to write instead of `out`, if it ends in a bare error of the parser.
@@ -354,7 +354,7 @@ impl ClientSocket {
         if self.mid_write || self.connection.ambiguous_end.get() {
             return None;
         }
-        let bare = protocol_error::find(out)?;
+        let bare = parse_error::find(out)?;
         let mut whole = out[..bare.at].to_vec();
         if !self.connection.closing.get() {
             whole.extend_from_slice(&self.refusal(bare.status));
