@@ -183,6 +183,11 @@ impl Pending {
         self.answered = true;
         answer.ok()
     }
+
+    /// The job's number, for [`Dispatcher::is_queued`].
+    pub fn id(&self) -> u64 {
+        self.id
+    }
 }
 
 impl Drop for Pending {
@@ -220,6 +225,11 @@ impl Dispatcher {
     /// Workers that accept jobs now.
     pub fn ready_workers(&self) -> usize {
         *self.ready.borrow()
+    }
+
+    /// True while the job with this number waits for a worker.
+    pub fn is_queued(&self, id: u64) -> bool {
+        self.state.borrow().queue.contains(id)
     }
 
     /// Jobs that wait for a worker.

@@ -49,6 +49,11 @@ impl<T> Queue<T> {
         self.entries.insert(id, entry);
     }
 
+    /// True while the entry waits.
+    pub fn contains(&self, id: u64) -> bool {
+        self.entries.contains_key(&id)
+    }
+
     /// Takes the oldest entry.
     pub fn pop(&mut self) -> Option<(u64, T)> {
         loop {

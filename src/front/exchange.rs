@@ -126,13 +126,14 @@ impl Exchange {
         let limits = body::Limits { size: settings.max_request_size, rate };
         let body = body::read(self.request.headers(), payload, &limits, share, &self.front.bodies).await;
         let body = body.map_err(|error| match error {
-            // The parser reports a truncated body and broken chunked coding with the same error. If the client is still
-            // connected, the body was not truncated, so the coding is broken.
-            RequestError::BodyIncomplete if !self.context.connection.has_left() => {
-                RequestError::BodyInvalid("its chunked coding is broken.".to_owned())
-            }
+            // The parser does not know why a body ends early.
+            RequestError::BodyIncomplete => match self.context.connection.take_body_fault() {
+                Some(fault) => RequestError::BodyInvalid(fault),
+                None => RequestError::BodyIncomplete,
+            },
             error => error,
         })?;
+        self.context.connection.note_body_read();
         let dispatcher = &self.front.dispatcher;
         let pending = dispatcher
             .submit(self.job(), body)
@@ -143,7 +144,9 @@ impl Exchange {
     /// If the client disconnects, or its patience ends, while the job is queued, the job is cancelled. A job that a worker
     /// has may be running and is awaited, unless the worker gives it back.
     async fn wait(&self, pending: &mut Pending) -> Result<Answer, Failure> {
-        let given_up = match self.patiently(pending.answer()).await {
+        let id = pending.id();
+        let is_queued = || self.front.dispatcher.is_queued(id);
+        let given_up = match self.patiently(pending.answer(), is_queued).await {
             Ok(answer) => return Ok(answer),
             Err(given_up) => given_up,
         };
@@ -151,13 +154,18 @@ impl Exchange {
         pending.answer_if_started().await.ok_or(given_up.into())
     }
 
-    /// Waits for as long as the client does, and `--queue_timeout` allows.
-    async fn patiently<T>(&self, outcome: impl Future<Output = T>) -> Result<T, RequestError> {
+    /// Waits for as long as the client does, and `--queue_timeout` allows. `is_queued` says whether the outcome is still to
+    /// begin.
+    async fn patiently<T>(
+        &self,
+        outcome: impl Future<Output = T>,
+        is_queued: impl Fn() -> bool,
+    ) -> Result<T, RequestError> {
         let patience = self.front.settings.queue_timeout;
         tokio::select! {
             biased;
             outcome = outcome => Ok(outcome),
-            () = self.context.connection.client_left() => Err(RequestError::ClientLeft),
+            () = self.context.connection.client_left(is_queued) => Err(RequestError::ClientLeft),
             () = tokio::time::sleep(patience), if !patience.is_zero() => {
                 Err(RequestError::QueueTimeout { seconds: patience.as_secs_f64() })
             }
@@ -177,7 +185,7 @@ impl Exchange {
 
     /// The script as the newest worker has described it. Waits for the first one.
     async fn script(&self) -> Result<Rc<Hello>, RequestError> {
-        self.patiently(self.front.dispatcher.script_known()).await?.ok_or(RequestError::Stopped)
+        self.patiently(self.front.dispatcher.script_known(), || true).await?.ok_or(RequestError::Stopped)
     }
 
     fn options_head(&self) -> ReplyHead {
@@ -201,8 +209,10 @@ impl Exchange {
         };
         // Before the first worker has said what its script needs, everything is kept.
         if self.front.dispatcher.script().is_none_or(|script| script.wants_request) {
-            // As sent, an absolute URL too; of the parser's making is only that a fragment is gone.
-            job.target = uri.to_string().into();
+            job.target = match self.context.connection.target() {
+                Some(sent) => sent.into(),
+                None => Bytes::copy_from_slice(uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes()),
+            };
             job.peer = self.request.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
             job.request_id = self.context.ids.request_text().into_owned();
             job.fields = fields_as_sent(&self.request);

@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_http::HttpService;
+use actix_http::{HttpService, KeepAlive};
 use actix_service::{map_config, IntoServiceFactory as _, Service, ServiceFactory as _};
 use actix_web::{dev::AppConfig, web, App, HttpRequest};
 use bytes::{Bytes, BytesMut};
@@ -37,7 +37,7 @@ use tokio::{
 pub use self::access_log::ACCESS_LOGGER;
 use self::{
     cors::Cors,
-    http1::{ClientSocket, Connection},
+    http1::{ClientSocket, Connection, Patience},
 };
 #[cfg(unix)]
 use crate::nudge;
@@ -54,8 +54,10 @@ use crate::{
     settings::Settings,
 };
 
-/// How often deadlines of clients and workers are looked at.
+/// How often deadlines of clients and workers are looked at. They end so much later than set at most.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
+// docs/reliability.md promises it for `--keep_alive`.
+const _: () = assert!(WATCH_EVERY.as_millis() < 250);
 /// After an early reply to a body that is still being sent, the rest is read and dropped for this long, so that the
 /// client sees the reply and not a reset.
 const LINGER: Duration = Duration::from_secs(5);
@@ -143,12 +145,12 @@ impl Front {
         let mut ticks = tokio::time::interval(WATCH_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut memory = Keeper::default();
+        let patience = Patience { client: self.settings.client_timeout, keep_alive: self.settings.keep_alive };
         loop {
             ticks.tick().await;
             let now = Instant::now();
-            let patience = self.settings.client_timeout;
             for open in self.connections.borrow().values() {
-                if open.connection.has_stalled(now, patience) {
+                if open.connection.must_be_cut(now, &patience) {
                     if let Some(task) = &open.task {
                         task.abort();
                     }
@@ -287,11 +289,12 @@ async fn accept_clients(front: Rc<Front>, listener: TcpListener) {
     };
     let app = App::new().default_service(web::to(handler)).into_factory();
     let http = HttpService::build()
-        .keep_alive(front.settings.keep_alive)
-        // `Connection::has_stalled` watches every head; actix-http would only watch the first of a connection.
+        // `Connection::must_be_cut` keeps these times: actix-http's clock ticks every half second, and it would only watch
+        // the first head of a connection.
+        .keep_alive(if front.settings.keep_alive.is_zero() { KeepAlive::Disabled } else { KeepAlive::Os })
         .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(LINGER)
-        .on_connect_ext(|socket: &ClientSocket, data| {
+        .on_connect_ext(|socket: &ClientSocket<TcpStream>, data| {
             data.insert(socket.connection().clone());
         })
         .h1(map_config(app, |_| AppConfig::default()));
@@ -321,12 +324,12 @@ async fn accept_clients(front: Rc<Front>, listener: TcpListener) {
 
 async fn serve_client<S>(service: Rc<S>, stream: TcpStream, peer: SocketAddr, registered: Registered)
 where
-    S: Service<(ClientSocket, Option<SocketAddr>), Response = ()>,
+    S: Service<(ClientSocket<TcpStream>, Option<SocketAddr>), Response = ()>,
     S::Error: std::fmt::Debug,
 {
     // Small replies must not wait for an acknowledgement; a socket that refuses the option is broken anyway.
     let _ = stream.set_nodelay(true);
-    let socket = ClientSocket::new(stream, registered.connection.clone());
+    let socket = ClientSocket::new(stream, peer, registered.connection.clone());
     if let Err(error) = service.call((socket, Some(peer))).await {
         log::debug!(target: "azmlinfsrv.front", "Connection of {peer} ended: {error:?}");
     }

@@ -8,7 +8,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_http::ConnectionType;
 use actix_web::{
     body::{BodySize, MessageBody},
     http::{
@@ -24,7 +23,7 @@ use super::{
     budget::{Budget, Share},
     cors::Addition,
     error::{ErrorHeaders, RequestError},
-    http1::{Connection, OpenRequest},
+    http1::{After, Connection, OpenRequest},
     ids::RequestIds,
 };
 use crate::{
@@ -89,7 +88,7 @@ impl ReplyContext {
             response.insert_header((ALLOW, HeaderValue::from_static(methods)));
         }
         self.identify(&mut response, &self.server_version, false);
-        self.finish(response, Bytes::from_static(text.as_bytes()))
+        response.body(Bytes::from_static(text.as_bytes()))
     }
 
     /// A JSON document of the front (swagger).
@@ -97,13 +96,13 @@ impl ReplyContext {
         let mut response = self.builder(StatusCode::OK);
         response.insert_header((CONTENT_TYPE, JSON)).insert_header((FAILED, FALSE));
         self.identify(&mut response, &self.server_version, false);
-        self.finish(response, document)
+        response.body(document)
     }
 
     /// An error reply of the front.
     pub fn error(&self, error: &RequestError) -> HttpResponse {
         if error.closes_connection() {
-            self.connection.refuse();
+            self.connection.close_after_reply();
         }
         let mut response = self.builder(error.status());
         response.insert_header((CONTENT_TYPE, JSON));
@@ -116,7 +115,7 @@ impl ReplyContext {
         if error.headers() != ErrorHeaders::FlagOnly {
             self.identify(&mut response, &self.server_version, false);
         }
-        self.finish(response, pyjson::message_body(&error.to_string()).into())
+        response.body(pyjson::message_body(&error.to_string()))
     }
 
     /// A complete reply of a worker. `share` is the memory it takes, given back when it has been written; `open` keeps the
@@ -130,9 +129,8 @@ impl ReplyContext {
     ) -> Result<HttpResponse, UnsendableReply> {
         let mut response = self.of_worker(head)?;
         if body.len() <= PIECE {
-            return Ok(self.finish(response, body));
+            return Ok(response.body(body));
         }
-        self.connection.note_reply(self.connection.is_ending(), &body);
         Ok(response.body(LargeBody { rest: body, _share: share, _open: open }))
     }
 
@@ -146,8 +144,10 @@ impl ReplyContext {
         open: OpenRequest,
     ) -> Result<HttpResponse, UnsendableReply> {
         let declared = declared_length(&head);
+        if self.http_1_0 {
+            self.connection.close_after_reply();
+        }
         let mut builder = self.of_worker(head)?;
-        self.connection.note_reply(self.connection.is_ending(), b"");
         if self.head_only && declared.is_none() {
             return Ok(builder.body(actix_web::body::None::new()));
         }
@@ -160,7 +160,6 @@ impl ReplyContext {
         let mut response = builder.body(body);
         if self.http_1_0 {
             response.head_mut().no_chunking(true);
-            response.head_mut().set_connection_type(ConnectionType::Close);
         }
         Ok(response)
     }
@@ -168,7 +167,7 @@ impl ReplyContext {
     fn builder(&self, status: StatusCode) -> HttpResponseBuilder {
         let mut response = HttpResponse::build(status);
         response.insert_header((SERVER, HeaderValue::from_static("azmlinfsrv")));
-        if self.connection.is_ending() {
+        if self.connection.begin_reply() == After::Close {
             response.force_close();
         }
         response
@@ -236,11 +235,6 @@ impl ReplyContext {
                 response.append_header(addition.clone());
             }
         }
-    }
-
-    fn finish(&self, mut response: HttpResponseBuilder, body: Bytes) -> HttpResponse {
-        self.connection.note_reply(self.connection.is_ending(), &body);
-        response.body(body)
     }
 }
 

@@ -165,6 +165,23 @@ def test_an_offered_upgrade_is_ignored(shared, fields):
                 assert connection.exchange("POST", "/score", b"y").json() == "y"
 
 
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        ("/score?a=1", "sent"),
+        ("/score?a=1#part", "sent"),
+        ("http://Other.example:81/score?a=1#part", "Other.example:81"),
+        ("HTTP://[::1]/score", "[::1]"),
+    ],
+)
+def test_the_script_sees_the_target_as_sent_and_the_host_that_it_names(shared, target, host):
+    with shared("raw_uri.py").connect() as connection:
+        for _ in range(2):
+            assert connection.exchange("GET", target, headers={"Host": "sent"}).json() == [target, "/score", host]
+        # The next request on the connection has its own again.
+        assert connection.exchange("GET", "/score", headers={"Host": "b"}).json() == ["/score", "/score", "b"]
+
+
 # ---- Bodies
 
 
@@ -190,7 +207,20 @@ def test_chunked_bodies(shared, body, text, at_once):
 
 
 @pytest.mark.parametrize(
-    "body", [b"x\r\n", b"5\r\nhelloX\r\n", b"-1\r\n", b"fffffffffffffffff\r\n", b"5 5\r\nhello\r\n"]
+    "body",
+    [
+        *(
+            b"x\r\n",
+            b"5\r\nhelloX\r\n",
+            b"-1\r\n",
+            b"fffffffffffffffff\r\n",
+            b"5 5\r\nhello\r\n",
+            b"5\nhello\r\n0\r\n\r\n",
+        ),
+        *(b"0\r\nX\r\n\r\n", b"0\r\n: y\r\n\r\n", b"0\r\nX : y\r\n\r\n", b"0\r\nX: y\r\n folded\r\n\r\n"),
+        *(b"0\r\nX: " + b"y" * 20_000 + b"\r\n\r\n", b"5;" + b"x" * 20_000 + b"\r\nhello\r\n0\r\n\r\n"),
+    ],
+    ids=lambda body: repr(body)[:40],
 )
 def test_broken_chunked_coding_is_refused_and_not_scored(start, body):
     server = start("note.py")
@@ -270,6 +300,8 @@ def test_http_1_0_expects_nothing(shared):
 
 # ---- Not HTTP
 
+BAD_HOSTS = [b"a b", b"a/b", b"<script>", b"user@host", b"a:b", b"[::1", b"a%zz", b"\xc3\xa4"]
+
 
 @pytest.mark.parametrize(
     ("sent", "status", "word"),
@@ -285,6 +317,9 @@ def test_http_1_0_expects_nothing(shared):
         (b"GET / HTTP/1.9\r\nHost: a\r\n\r\n", 400, "version"),
         (b"GET / HTTP/1.1\r\n\r\n", 400, "host"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "host"),
+        *((b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % host, 400, "host") for host in BAD_HOSTS),
+        (b"GET http://u@b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "target"),
+        (b"GET / HTTP/1.1\nHost: a\n\n", 400, "lf without cr"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nbad name: x\r\n\r\n", 400, "header name"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX : x\r\n\r\n", 400, "header name"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n", 400, "header value"),

@@ -1,7 +1,7 @@
 """``python -m tests.fuzz --seconds 600``: the long run. Prints cases tried and what was wrong; exit code 1 if so.
 
-Starts one server for each subject, and one for the HTTP surface, and gives each the same share of the time. The test
-process and the server must be the same Python, since ``json`` of this one is what the other is compared with.
+Starts one server for each subject, and one for each kind of made-up request, and gives each the same share of the time.
+The test process and the server must be the same Python, since ``json`` of this one is what the other is compared with.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness import Server
 
-from fuzz import campaign, http_surface
+from fuzz import campaign, http_framings, http_grammar, http_surface
 from fuzz.subjects import SCRIPTS, SUBJECTS, Subject
 
-SURFACE = "HTTP surface"
+# Subjects that are no comparison with Python: what is sent to a server of their own.
+SENT = {"HTTP surface": http_grammar.draw, "HTTP framings": http_framings.draw}
 
 
 def main() -> int:
@@ -32,11 +33,11 @@ def main() -> int:
     parser.add_argument("--only", metavar="TEXT", default="", help="subjects whose name contains this")
     options = parser.parse_args()
     subjects = [subject for subject in SUBJECTS if options.only in subject.name]
-    with_surface = options.only in SURFACE
-    if not subjects and not with_surface:
-        names = [*(subject.name for subject in SUBJECTS), SURFACE]
+    kinds = [name for name in SENT if options.only in name]
+    if not subjects and not kinds:
+        names = [*(subject.name for subject in SUBJECTS), *SENT]
         parser.error(f"no subject is called like that: {', '.join(names)}")
-    share = options.seconds / (len(subjects) + with_surface)
+    share = options.seconds / (len(subjects) + len(kinds))
     print(f"Python {sys.version.split()[0]}, --seed {options.seed}", flush=True)
     reports = []
     for subject in subjects:
@@ -44,7 +45,7 @@ def main() -> int:
         print(reports[-1], flush=True)
     differing = sum(report.differing for report in reports)
     print(f"{sum(report.cases for report in reports)} cases, {differing} differences", flush=True)
-    failures = _try_surface(options.seed, share) if with_surface else 0
+    failures = sum(_send(name, options.seed, share) for name in kinds)
     return 1 if differing or failures else 0
 
 
@@ -64,11 +65,11 @@ def _run(subject: Subject, seed: int, seconds: float) -> campaign.Report:
     return report
 
 
-def _try_surface(seed: int, seconds: float) -> int:
+def _send(name: str, seed: int, seconds: float) -> int:
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder), http_surface.SCRIPT, *http_surface.OPTIONS, AZUREML_LOG_LEVEL="ERROR")
         try:
-            report = http_surface.run(server.wait_until_ready(), seed, seconds=seconds)
+            report = http_surface.run(server.wait_until_ready(), seed, seconds=seconds, draw=SENT[name], name=name)
         finally:
             server.stop()
     print(report, flush=True)

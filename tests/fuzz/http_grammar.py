@@ -23,9 +23,9 @@ class Case:
 
     pieces: tuple[bytes, ...]
     ending: str
-    # (status, body) of each answer if nothing is wrong with the case.
-    expected: tuple[tuple[int, bytes], ...] | None = None
-    # Of such a case: the methods of its requests, and whether the last one asks for the end of the connection.
+    # (status, body) of each answer if that is known; None as the body stands for any error in JSON.
+    expected: tuple[tuple[int, bytes | None], ...] | None = None
+    # Of such a case: the methods of its requests, and whether the last answer ends the connection.
     methods: tuple[str, ...] = ()
     closes: bool = False
 
@@ -57,7 +57,7 @@ def draw(random: Random) -> Case:
     if kind > 2:
         for _ in range(random.choice([1, 1, 2, 5, 20])):
             data = _broken(random, data)
-    return Case(_split(random, data), ending)
+    return Case(split(random, data), ending)
 
 
 def _all_right(random: Random) -> Case:
@@ -74,7 +74,7 @@ def _all_right(random: Random) -> Case:
         if last is None or number <= last:
             expected.append(answer)
             methods.append(sent.split(b" ")[0].decode())
-    pieces = _split(random, b"".join(requests))
+    pieces = split(random, b"".join(requests))
     return Case(pieces, WAIT, tuple(expected), tuple(methods), closes=last is not None)
 
 
@@ -148,7 +148,7 @@ def _broken(random: Random, data: bytes) -> bytes:
     )()
 
 
-def _split(random: Random, data: bytes) -> tuple[bytes, ...]:
+def split(random: Random, data: bytes) -> tuple[bytes, ...]:
     """The data in one piece, in a few, or byte by byte where it begins."""
     kind = random.randrange(4)
     if kind < 2 or len(data) < 2:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from strict_http import Malformed
 
-from . import http_surface
+from . import http_framings, http_surface
 from .http_grammar import HALF_CLOSE, WAIT, Case, draw
 from .http_surface import Failure, MixedUp
 
@@ -29,6 +29,15 @@ def test_whatever_is_sent_the_server_keeps_its_manners(report: http_surface.Repo
 
 def test_pipelined_requests_do_not_mix(report: http_surface.Report) -> None:
     assert not report.mixed_up, str(report)
+
+
+@pytest.mark.timeout(180)
+def test_every_request_has_its_own_answer_however_it_is_framed(shared: Any) -> None:
+    server = shared(http_surface.SCRIPT, *http_surface.OPTIONS, AZUREML_LOG_LEVEL="ERROR")
+    report = http_surface.run(server, seed=20261130, cases=960, draw=http_framings.draw, name="HTTP framings")
+    assert not report.failures, str(report)
+    assert not report.mixed_up, str(report)
+    assert {200, 400, 405, 501} <= set(report.statuses), str(report)
 
 
 def test_a_seed_names_a_case() -> None:

@@ -27,7 +27,15 @@ PAGES = [
 FLAGS = {setting.flag: setting for setting in SETTINGS if setting.flag}
 VARIABLES = {setting.environment: setting for setting in SETTINGS if setting.environment}
 # Names in capitals that are not settings of this server.
-OTHER_VARIABLES = {"GUNICORN_CMD_ARGS", "SCRIPT_NAME", "TCP_NODELAY", "CHAOS_SECONDS", "CHAOS_SEED", "TEST_PROCESSES"}
+OTHER_VARIABLES = {
+    "GUNICORN_CMD_ARGS",
+    "SCRIPT_NAME",
+    "RAW_URI",
+    "TCP_NODELAY",
+    "CHAOS_SECONDS",
+    "CHAOS_SEED",
+    "TEST_PROCESSES",
+}
 
 # Of granian, with which docs/performance.md compares. The expression below stops at its hyphen.
 OTHER_OPTIONS = {"--blocking"}

@@ -1,0 +1,395 @@
+//! Reads the head of a request: where it ends, what body follows, and whether it is HTTP at all (RFC 9112, 2 to 6).
+//!
+//! This file alone decides that. It refuses everything that actix-http's parser would refuse, and more, so that the
+//! parser never gets a head about which the two could disagree. Pure functions; runs in the front's event loop.
+
+use std::{mem::MaybeUninit, ops::Range};
+
+use actix_web::http::{Method, Uri};
+
+use super::{host::is_host, parse_error::Refusal};
+
+/// Longest head in bytes. The parser gives up at 128 KiB.
+pub const MAX_HEAD: usize = 127 * 1024;
+/// Longest request line in bytes; the parser's limit for a target.
+pub const MAX_REQUEST_LINE: usize = 65_535;
+/// Largest number of header fields; the parser's limit.
+pub const MAX_FIELDS: usize = 96;
+
+/// What the head says about the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyLength {
+    /// So many bytes follow, possibly none.
+    Known(u64),
+    /// The body is in the chunked coding.
+    Chunked,
+}
+
+/// A complete and valid head.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its length in bytes as sent, with blank lines before it and the one at its end.
+    pub length: usize,
+    /// The body that follows.
+    pub body: BodyLength,
+    /// HTTP/1.1 and not HTTP/1.0.
+    pub is_http_1_1: bool,
+    /// Another request may follow on the connection.
+    pub persists: bool,
+    /// The client sends the body when it is told to (`Expect: 100-continue`).
+    pub awaits_continue: bool,
+    /// The bytes for the parser, if they differ from those that were sent.
+    pub rewritten: Option<Vec<u8>>,
+    /// The target as sent, if it is not just path and query.
+    pub target: Option<String>,
+}
+
+/// Reads the head at the beginning of `bytes`; `None` if its end has not come yet.
+pub fn read(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
+    let mut fields: [MaybeUninit<httparse::Header<'_>>; MAX_FIELDS] = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, &mut fields) {
+        Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => check(&bytes[..length], &request).map(Some),
+        Ok(httparse::Status::Partial) if bytes.len() <= MAX_HEAD => Ok(None),
+        Ok(_) => Err(Refusal::head_too_large(bytes)),
+        Err(error) => Err(Refusal::of_parser(error, bytes)),
+    }
+}
+
+/// What the fields say that matter for the connection.
+#[derive(Default)]
+struct Fields<'a> {
+    host: Option<&'a [u8]>,
+    hosts: usize,
+    length: Option<&'a [u8]>,
+    lengths: usize,
+    coding: Option<&'a [u8]>,
+    codings: usize,
+    wish: Option<Wish>,
+    offers_upgrade: bool,
+    awaits_continue: bool,
+}
+
+/// The options of `Connection` that matter here, in the order in which one outweighs the other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Wish {
+    KeepAlive,
+    Upgrade,
+    Close,
+}
+
+impl<'a> Fields<'a> {
+    fn of(headers: &[httparse::Header<'a>]) -> Self {
+        let mut fields = Self::default();
+        for header in headers {
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            // By length first: this runs for every field of every request.
+            match header.name.len() {
+                4 if is("host") => {
+                    fields.host = Some(header.value);
+                    fields.hosts += 1;
+                }
+                6 if is("expect") => fields.awaits_continue |= mentions_continue(header.value),
+                7 if is("upgrade") => fields.offers_upgrade = true,
+                10 if is("connection") => fields.wish = fields.wish.max(wish(header.value)),
+                14 if is("content-length") => {
+                    fields.length = Some(header.value);
+                    fields.lengths += 1;
+                }
+                17 if is("transfer-encoding") => {
+                    fields.coding.get_or_insert(header.value);
+                    fields.codings += 1;
+                }
+                _ => {}
+            }
+        }
+        fields
+    }
+}
+
+fn wish(value: &[u8]) -> Option<Wish> {
+    let options = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    options
+        .filter_map(|option| {
+            [(&b"close"[..], Wish::Close), (b"upgrade", Wish::Upgrade), (b"keep-alive", Wish::KeepAlive)]
+                .into_iter()
+                .find_map(|(name, wish)| option.eq_ignore_ascii_case(name).then_some(wish))
+        })
+        .max()
+}
+
+fn mentions_continue(value: &[u8]) -> bool {
+    const CONTINUE: &[u8] = b"100-continue";
+    value.windows(CONTINUE.len()).any(|part| part.eq_ignore_ascii_case(CONTINUE))
+}
+
+/// Checks a head that has the right form.
+fn check(bytes: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refusal> {
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        return Err(Refusal::bad("the request line is malformed."));
+    };
+    if has_bare_line_feed(bytes) {
+        return Err(Refusal::bad("a line ends in LF without CR."));
+    }
+    if method.len() + target.len() + b"  HTTP/1.1".len() > MAX_REQUEST_LINE {
+        return Err(Refusal::request_line_too_long());
+    }
+    let is_http_1_1 = minor == 1;
+    let fields = Fields::of(request.headers);
+    let body = body_length(&fields, is_http_1_1)?;
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::bad("the method is malformed."))?;
+    check_hosts(&fields, is_http_1_1)?;
+    let authority = check_target(target, &method)?;
+    let persists = match fields.wish {
+        None => is_http_1_1,
+        Some(wish) => wish == Wish::KeepAlive,
+    };
+    let lacks_length = !is_http_1_1 && method == Method::POST && fields.lengths == 0;
+    let start = bytes.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(0);
+    let rewritten = match authority {
+        None if start == 0 && !lacks_length => None,
+        _ => Some(rewrite(bytes, start, authority.map(|authority| (authority, fields.host)), lacks_length)),
+    };
+    Ok(Head {
+        length: bytes.len(),
+        body,
+        is_http_1_1,
+        // What follows CONNECT or an offered upgrade may be another protocol (RFC 9110, sections 7.8 and 9.3.6).
+        persists: persists && !fields.offers_upgrade && method != Method::CONNECT,
+        awaits_continue: is_http_1_1 && fields.awaits_continue,
+        rewritten,
+        target: (authority.is_some() || target.contains('#')).then(|| target.to_owned()),
+    })
+}
+
+/// RFC 9112 section 2.2 allows to accept it. A proxy in front may not, and then sees other lines than this server does.
+fn has_bare_line_feed(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&b'\n') || bytes.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r')
+}
+
+/// RFC 9112 section 6.3, without its exceptions for bodies that could be repaired.
+fn body_length(fields: &Fields<'_>, is_http_1_1: bool) -> Result<BodyLength, Refusal> {
+    if let Some(coding) = fields.coding {
+        if !is_http_1_1 {
+            return Err(Refusal::bad("HTTP/1.0 has no Transfer-Encoding."));
+        }
+        if let Some(unknown) = unknown_coding(coding) {
+            return Err(Refusal::unknown_coding(unknown));
+        }
+        if fields.lengths > 0 {
+            return Err(Refusal::bad("Content-Length and Transfer-Encoding exclude each other."));
+        }
+        if fields.codings > 1 || !coding.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            return Err(Refusal::bad("Transfer-Encoding must be chunked, once."));
+        }
+        return Ok(BodyLength::Chunked);
+    }
+    let Some(length) = fields.length else { return Ok(BodyLength::Known(0)) };
+    if fields.lengths > 1 {
+        return Err(Refusal::bad("there is more than one Content-Length."));
+    }
+    let length = length.trim_ascii();
+    let digits = std::str::from_utf8(length).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let length = digits.and_then(|digits| digits.parse().ok());
+    length.map(BodyLength::Known).ok_or_else(|| Refusal::bad("Content-Length is not a number."))
+}
+
+fn unknown_coding(codings: &[u8]) -> Option<&[u8]> {
+    let known = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked") || coding.eq_ignore_ascii_case(b"identity");
+    codings.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).find(|coding| !known(coding))
+}
+
+/// RFC 9112 section 3.2.
+fn check_hosts(fields: &Fields<'_>, is_http_1_1: bool) -> Result<(), Refusal> {
+    match (fields.hosts, fields.host) {
+        (0, _) if is_http_1_1 => Err(Refusal::bad("HTTP/1.1 needs a Host header.")),
+        (0, _) | (1, Some(b"")) => Ok(()),
+        (1, Some(host)) if is_host(host) => Ok(()),
+        (1, _) => Err(Refusal::bad("the Host header is not a host name or address with an optional port.")),
+        _ => Err(Refusal::bad("there is more than one Host header.")),
+    }
+}
+
+/// Checks the target as the parser will. Returns the authority of one in absolute form (RFC 9112 section 3.2.2).
+fn check_target<'a>(target: &'a str, method: &Method) -> Result<Option<&'a str>, Refusal> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%?&=+,:;@!$'()*".contains(&byte);
+    if target.starts_with('/') && target.bytes().all(plain) {
+        return Ok(None);
+    }
+    let malformed = || Refusal::bad("the target is malformed.");
+    Uri::try_from(target).map_err(|_| malformed())?;
+    if target.starts_with('/') || *method == Method::CONNECT {
+        return Ok(None);
+    }
+    let Some((_, rest)) = target.split_once("://") else { return Ok(None) };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if is_host(authority.as_bytes()) {
+        Ok(Some(authority))
+    } else {
+        Err(malformed())
+    }
+}
+
+/// The head for the parser: without blank lines before it, with the target's authority as its Host (RFC 9112 section
+/// 3.2.2), and with a length where the parser insists on one. An HTTP/1.0 POST without a length has no body (RFC 9112
+/// section 6.3); proxies send it when their client's POST has none.
+fn rewrite(bytes: &[u8], start: usize, host: Option<(&str, Option<&[u8]>)>, lacks_length: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len() + 64);
+    let mut rest = start;
+    if let Some((authority, sent)) = host {
+        let line_end = bytes[start..].iter().position(|&byte| byte == b'\n').map_or(start, |at| start + at + 1);
+        let (keep, skip, before, after) = match sent.map(|value| range_in(bytes, value)) {
+            Some(value) => (value.start, value.end, "", ""),
+            None => (line_end, line_end, "Host: ", "\r\n"),
+        };
+        out.extend_from_slice(&bytes[start..keep]);
+        for part in [before, authority, after] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        rest = skip;
+    }
+    let end = bytes.len() - b"\r\n".len();
+    out.extend_from_slice(&bytes[rest..end]);
+    out.extend_from_slice(if lacks_length { b"Content-Length: 0\r\n\r\n" } else { b"\r\n" });
+    out
+}
+
+/// Where `part`, which was borrowed from `whole`, is in it.
+fn range_in(whole: &[u8], part: &[u8]) -> Range<usize> {
+    let start = part.as_ptr() as usize - whole.as_ptr() as usize;
+    start..start + part.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(head: &str) -> Result<Head, String> {
+        match read(head.as_bytes()) {
+            Ok(Some(head)) => Ok(head),
+            Ok(None) => Err("incomplete".to_owned()),
+            Err(refusal) => Err(format!("{} {}", refusal.status, refusal.message)),
+        }
+    }
+
+    #[test]
+    fn the_body_is_what_the_fields_say() {
+        for (fields, body) in [
+            ("", BodyLength::Known(0)),
+            ("Content-Length: 0\r\n", BodyLength::Known(0)),
+            ("content-length:  0005\t\r\n", BodyLength::Known(5)),
+            ("Content-Length: 18446744073709551615\r\n", BodyLength::Known(u64::MAX)),
+            ("Transfer-Encoding: Chunked \r\n", BodyLength::Chunked),
+        ] {
+            let head = parse(&format!("POST /score HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).expect(fields);
+            assert_eq!((head.body, head.rewritten), (body, None), "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_two_readers_could_read_differently_is_refused() {
+        for (fields, fault) in [
+            ("Content-Length: +5\r\n", "400"),
+            ("Content-Length: -5\r\n", "400"),
+            ("Content-Length: 5,5\r\n", "400"),
+            ("Content-Length: 5 5\r\n", "400"),
+            ("Content-Length: 0x5\r\n", "400"),
+            ("Content-Length: 18446744073709551616\r\n", "400"),
+            ("Content-Length: \r\n", "400"),
+            ("Content-Length : 5\r\n", "400"),
+            ("Content-Length: 5\r\nContent-Length: 5\r\n", "400"),
+            ("Content-Length: 5\r\n 5\r\n", "400"),
+            ("Content-Length: 5\nX: y\r\n", "400"),
+            ("Content-Length: 5\rX: y\r\n", "400"),
+            ("X: \0\r\n", "400"),
+            (" X: y\r\n", "400"),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "400"),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "400"),
+            ("Transfer-Encoding: chunked, chunked\r\n", "400"),
+            ("Transfer-Encoding: identity\r\n", "400"),
+            ("Transfer-Encoding: \r\n", "501"),
+            ("Transfer-Encoding: gzip, chunked\r\n", "501"),
+            ("Transfer-Encoding: chunked, gzip\r\n", "501"),
+            ("Transfer-Encoding: \x0bchunked\r\n", "400"),
+        ] {
+            let refusal = parse(&format!("POST /score HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).expect_err(fields);
+            assert!(refusal.starts_with(fault), "{fields}: {refusal}");
+        }
+        let coded = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(parse(coded).is_err());
+        assert!(parse("GET / HTTP/1.1\nHost: a\n\n").is_err());
+        assert!(parse("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn a_host_is_needed_once_and_has_to_be_one() {
+        for (fields, is_right) in
+            [("Host: a", true), ("Host:", true), ("X: y", false), ("Host: a b", false), ("Host: a\r\nHost: a", false)]
+        {
+            let parsed = parse(&format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n"));
+            assert_eq!(parsed.is_ok(), is_right, "{fields}");
+            assert!(is_right || parsed.is_err_and(|refusal| refusal.contains("Host")), "{fields}");
+        }
+        assert!(parse("GET / HTTP/1.0\r\nHost: a/b\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn the_authority_of_an_absolute_target_is_the_host() {
+        for (head, passed) in [
+            ("GET http://b:81/x?y HTTP/1.1\r\nHost:  a \r\nX: y\r\n\r\n", "Host:  b:81 \r\nX: y\r\n\r\n"),
+            ("GET http://b?y HTTP/1.1\r\nX: y\r\nHost:\r\n\r\n", "X: y\r\nHost:b\r\n\r\n"),
+            ("GET HTTP://b HTTP/1.0\r\nX: y\r\n\r\n", "Host: b\r\nX: y\r\n\r\n"),
+            ("POST http://b/ HTTP/1.0\r\n\r\n", "Host: b\r\nContent-Length: 0\r\n\r\n"),
+        ] {
+            let found = parse(head).expect(head);
+            let line = head.split_inclusive("\r\n").next().expect("a line");
+            let rewritten = String::from_utf8(found.rewritten.expect(head)).expect("text");
+            assert_eq!(rewritten, format!("{line}{passed}"));
+            assert_eq!((found.length, found.target.as_deref()), (head.len(), line.split(' ').nth(1)));
+        }
+        for target in ["http://u@b/", "http:///x", "http://b:x/", "http://a b/"] {
+            assert!(parse(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).is_err(), "{target}");
+        }
+        let fragment = parse("GET /score?a#b HTTP/1.1\r\nHost: a\r\n\r\n").expect("a head");
+        assert_eq!((fragment.target.as_deref(), fragment.rewritten), (Some("/score?a#b"), None));
+    }
+
+    #[test]
+    fn blank_lines_before_a_request_are_not_passed_on() {
+        let head = parse("\r\n\r\nPOST / HTTP/1.0\r\nA: b\r\n\r\n").expect("a head");
+        assert_eq!(head.length, 29);
+        assert_eq!(head.rewritten.as_deref(), Some(&b"POST / HTTP/1.0\r\nA: b\r\nContent-Length: 0\r\n\r\n"[..]));
+    }
+
+    #[test]
+    fn whether_another_request_may_follow() {
+        for (line, fields, persists) in [
+            ("GET / HTTP/1.1", "", true),
+            ("GET / HTTP/1.1", "Connection: close\r\n", false),
+            ("GET / HTTP/1.1", "Connection: keep-alive, CLOSE\r\n", false),
+            ("GET / HTTP/1.1", "Connection: x\r\n", true),
+            ("GET / HTTP/1.1", "Connection: Upgrade\r\n", false),
+            ("GET / HTTP/1.1", "Upgrade: h2c\r\n", false),
+            ("GET / HTTP/1.0", "", false),
+            ("GET / HTTP/1.0", "Connection: Keep-Alive\r\n", true),
+            ("CONNECT a:1 HTTP/1.1", "", false),
+            ("CONNECT /score HTTP/1.1", "Connection: keep-alive\r\n", false),
+        ] {
+            let head = parse(&format!("{line}\r\nHost: a\r\n{fields}\r\n")).expect(line);
+            assert_eq!(head.persists, persists, "{line} {fields}");
+        }
+    }
+
+    #[test]
+    fn heads_have_limits() {
+        let line = |length| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(length));
+        assert!(parse(&line(65_521)).is_ok());
+        assert!(parse(&line(65_522)).expect_err("too long").starts_with("414"));
+        assert!(parse(&"a".repeat(MAX_HEAD + 1)).expect_err("too long").starts_with("414"));
+        let fields = |count: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A: b\r\n".repeat(count));
+        assert!(parse(&fields(95)).is_ok());
+        assert!(parse(&fields(96)).expect_err("too many").starts_with("431"));
+        let field = format!("GET / HTTP/1.1\r\nHost: a\r\nA: {}", "b".repeat(MAX_HEAD));
+        assert!(parse(&field).expect_err("too long").starts_with("431"));
+    }
+}
