@@ -26,7 +26,7 @@ def serve(
 def work(
     settings: Settings,
     *,
-    front: str | Hub,
+    front: tuple[int, int] | Hub,
     worker: int,
     script: Script,
     swagger: dict[str, str],

@@ -119,21 +119,16 @@ class _Loop:
 
     def run(self) -> int:
         """Supervise until a ``Finish`` action; its code."""
-        # First of all, so that a signal finds somebody who removes the folder.
         self._catch_signals()
         os.register_at_fork(after_in_child=self._forked)
         # After that: a signal to a newborn child must not be told to the supervisor, with which it shares the socket
         # that signal numbers are written to.
         signal_handlers.keep_from_children(_HANDLED, signal_handlers.do_nothing, self._attend)
         self._worker_socket = WorkerSocket()
-        try:
-            self._handle(events.Started())
-            while self._exit_code is None:
-                self._wait()
-                self._handle(events.Tick())
-        finally:
-            if os.getpid() == self.pid:
-                self._worker_socket.remove()
+        self._handle(events.Started())
+        while self._exit_code is None:
+            self._wait()
+            self._handle(events.Tick())
         _logger.info("Stopped.")
         if self._settings.worker_preload:
             seconds = self._state.time_to_clean_up(time.monotonic()) if self._exit_code == 0 else ending.FAILED_START
@@ -288,7 +283,6 @@ class _Loop:
 
     def _spawn_front(self) -> int:
         try:
-            self._worker_socket.renew()
             ours, theirs = socket.socketpair()
             unread_signals = self._wake_reader.dup() if self._settings.worker_preload else None
         except OSError as error:
@@ -301,11 +295,10 @@ class _Loop:
             titles.set_name(titles.FRONT)
             titles.set_role("front")
             ours.close()
+            self._worker_socket.worker_end.close()
             code = 1
             try:
-                code = front.run(self._settings, self._clients, self._worker_socket.listener, theirs, unread_signals)
-                # By order, or because the supervisor is gone, which then cannot do this.
-                self._worker_socket.remove()
+                code = front.run(self._settings, self._clients, self._worker_socket.front_end, theirs, unread_signals)
             except BaseException:
                 traceback.print_exc()
             # What a preloaded script wants to be done at its end is not this process's business.
@@ -322,13 +315,6 @@ class _Loop:
         return pid
 
     def _spawn_worker(self) -> int:
-        try:
-            if self._worker_socket.renew() and self._state.front is not None:
-                # Its end is noticed like any other's. Workers connect to the next one again.
-                os.kill(self._state.front, signal.SIGKILL)
-        except OSError as error:
-            raise _SpawnFailed(str(error)) from error
-
         number = next(self._worker_numbers)
 
         def begin() -> int:
@@ -336,9 +322,9 @@ class _Loop:
 
             titles.set_name(titles.worker(number))
             titles.set_role(f"worker {number}")
-            for unneeded in (*self._clients, self._worker_socket.listener):
+            for unneeded in (*self._clients, self._worker_socket.front_end):
                 unneeded.close()
-            return worker.run(self._settings, self._worker_socket.path, self.pid, self._prepared)
+            return worker.run(self._settings, self._worker_socket.worker_end, self.pid, self._prepared)
 
         return self._fork(begin)
 
@@ -372,7 +358,7 @@ class _Loop:
         unneeded = [self._wake_reader, self._wake_writer, self._front]
         if not self._is_forking:
             # A child of the script, which must not keep the port when the server ends.
-            unneeded += [*self._clients, self._worker_socket.listener]
+            unneeded += [*self._clients, self._worker_socket.front_end, self._worker_socket.worker_end]
         for mine in unneeded:
             if mine is not None:
                 mine.close()
@@ -410,7 +396,6 @@ class _Loop:
             self._handle(events.Tick())
         self._is_attending = False
         if self._exit_code is not None:
-            self._worker_socket.remove()
             _logger.info("Stopped.")
             ending.at_once(self._exit_code)
 

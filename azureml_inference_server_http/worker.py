@@ -18,6 +18,8 @@ from . import deadline, ending, signal_handlers, stdio
 from .settings_table import PROCESS
 
 if TYPE_CHECKING:
+    import socket
+
     from .script import Script
     from .settings import Settings
 
@@ -87,12 +89,13 @@ def take_term_handler(ours: Any) -> signal_handlers.Handler | None:
     return current if callable(current) and current != ours else None
 
 
-def run(settings: Settings, socket_path: str, supervisor: int, prepared: Prepared | None) -> int:
-    """The whole life of a worker. ``prepared`` is what WORKER_PRELOAD made before the fork. Returns the exit code."""
+def run(settings: Settings, front: socket.socket, supervisor: int, prepared: Prepared | None) -> int:
+    """The whole life of a worker. ``front`` takes its connection (``worker_socket.py``); ``prepared`` is what
+    WORKER_PRELOAD made before the fork. Returns the exit code."""
     retirement = SignalledRetirement()
     code = 1
     try:
-        code = _serve(settings, socket_path, supervisor, prepared, retirement)
+        code = _serve(settings, front, supervisor, prepared, retirement)
     finally:
         seconds = settings.graceful_timeout if code == EXIT_OK else ending.FAILED_START
         _end(code, seconds, retirement)
@@ -110,7 +113,11 @@ def _end(code: int, seconds: float, retirement: SignalledRetirement) -> None:
 
 
 def _serve(
-    settings: Settings, socket_path: str, supervisor: int, prepared: Prepared | None, retirement: SignalledRetirement
+    settings: Settings,
+    front: socket.socket,
+    supervisor: int,
+    prepared: Prepared | None,
+    retirement: SignalledRetirement,
 ) -> int:
     from . import _core
 
@@ -118,13 +125,16 @@ def _serve(
         return EXIT_OK
     _set_signals(retirement)
     log_boot()
+    # Reserves a descriptor: a script may use up nearly all before the worker connects.
+    spare = front.dup()
     prepared = prepared or prepare(settings)
     if prepared is None:
         return EXIT_CANNOT_START
     script, swagger, retirement.script_handler = prepared
     log_scoring_timeout(settings)
     _logger.info("Worker with pid %d ready for serving traffic", os.getpid())
-    _core.work(settings, front=socket_path, worker=os.getpid(), script=script, swagger=swagger, retiring=retirement)
+    entrance = (front.detach(), spare.detach())
+    _core.work(settings, front=entrance, worker=os.getpid(), script=script, swagger=swagger, retiring=retirement)
     return EXIT_OK
 
 

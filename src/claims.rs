@@ -6,8 +6,8 @@
 //! Both do so with compare-and-swap, so a job has exactly one owner at any time: it is never run twice and never lost,
 //! and after a worker's death the counter says what was running (`docs/design.md`, "In-flight window").
 //!
-//! Used by the front's event loop and on a worker's thread. A worker process makes a file for the counter in the private
-//! folder of the sockets, the front maps it and removes its name; the memory lives as long as either end.
+//! Used by the front's event loop and on a worker's thread. For a worker process the front makes the counter in a memory
+//! file (`memory_file.rs`) and sends the descriptor when the worker connects; the memory lives as long as either end.
 
 use std::sync::{
     atomic::{AtomicU64, Ordering},
@@ -36,16 +36,17 @@ impl Claims {
         (Self { counter: Counter::Threads(counter.clone()) }, Self { counter: Counter::Threads(counter) })
     }
 
-    /// A new counter in a new file at `path`: the worker's end.
+    /// A new counter for two processes: the front's end, and the file for the worker.
     #[cfg(unix)]
-    pub fn create(path: &std::path::Path) -> std::io::Result<Self> {
-        Ok(Self { counter: Counter::Processes(mapped::Counter::create(path)?) })
+    pub fn share() -> std::io::Result<(Self, std::fs::File)> {
+        let file = mapped::new_file()?;
+        Ok((Self::open(&file)?, file))
     }
 
-    /// The counter in the file at `path`, whose name is removed: the front's end.
+    /// The counter in the file that the front has sent: the worker's end.
     #[cfg(unix)]
-    pub fn open(path: &std::path::Path) -> std::io::Result<Self> {
-        Ok(Self { counter: Counter::Processes(mapped::Counter::open(path)?) })
+    pub fn open(file: &std::fs::File) -> std::io::Result<Self> {
+        Ok(Self { counter: Counter::Processes(mapped::Counter::map(file)?) })
     }
 
     fn counter(&self) -> &AtomicU64 {
@@ -84,18 +85,11 @@ impl Claims {
 #[cfg(unix)]
 #[allow(unsafe_code)]
 mod mapped {
-    use std::{
-        fs::{remove_file, File, OpenOptions},
-        io,
-        num::NonZeroUsize,
-        ops::Deref,
-        os::unix::fs::OpenOptionsExt as _,
-        path::Path,
-        ptr::NonNull,
-        sync::atomic::AtomicU64,
-    };
+    use std::{fs::File, io, num::NonZeroUsize, ops::Deref, ptr::NonNull, sync::atomic::AtomicU64};
 
     use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
+
+    use crate::memory_file;
 
     /// Size of the file.
     const LENGTH: NonZeroUsize = match NonZeroUsize::new(size_of::<AtomicU64>()) {
@@ -111,26 +105,18 @@ mod mapped {
     // SAFETY: the same.
     unsafe impl Sync for Counter {}
 
+    pub(super) fn new_file() -> io::Result<File> {
+        memory_file::fixed(c"azmlinfsrv-claims", LENGTH.get())
+    }
+
     impl Counter {
-        pub(super) fn create(path: &Path) -> io::Result<Self> {
-            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-            file.set_len(LENGTH.get() as u64)?;
-            Self::map(&file)
-        }
-
-        pub(super) fn open(path: &Path) -> io::Result<Self> {
-            let file = OpenOptions::new().read(true).write(true).open(path)?;
-            remove_file(path)?;
-            if file.metadata()?.len() != LENGTH.get() as u64 {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the claims file has a wrong size"));
+        pub(super) fn map(file: &File) -> io::Result<Self> {
+            if file.metadata()?.len() < LENGTH.get() as u64 {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too short for a job counter"));
             }
-            Self::map(&file)
-        }
-
-        fn map(file: &File) -> io::Result<Self> {
             let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-            // SAFETY: a new mapping at an address the kernel chooses. The file has the mapped length and loses its name
-            // as soon as both ends have it, so nobody can shorten it later.
+            // SAFETY: a new mapping at an address the kernel chooses. The file is at least as long and has its memory, and
+            // its size is sealed.
             let address = unsafe { mmap(None, LENGTH, access, MapFlags::MAP_SHARED, file, 0) }?;
             Ok(Self(address.cast()))
         }
@@ -161,20 +147,28 @@ mod tests {
     use super::*;
 
     #[cfg(unix)]
-    fn processes() -> (Claims, Claims) {
-        let path = std::env::temp_dir().join(format!("claims-{}-{}", std::process::id(), uuid::Uuid::new_v4()));
-        let worker = Claims::create(&path).expect("a file");
-        let front = Claims::open(&path).expect("the same file");
-        assert!(!path.exists(), "the name is gone once both have it");
-        (worker, front)
+    #[test]
+    fn processes_share_a_counter_in_a_file() {
+        let (front, file) = Claims::share().expect("memory");
+        let worker = Claims::open(&file).expect("the same memory");
+        drop(file);
+        assert!(worker.claim(0));
+        assert_eq!((front.next(), front.revoke(3), worker.next()), (1, 1, 3));
     }
 
     #[cfg(unix)]
     #[test]
-    fn processes_share_a_counter_in_a_file() {
-        let (worker, front) = processes();
-        assert!(worker.claim(0));
-        assert_eq!((front.next(), front.revoke(3), worker.next()), (1, 1, 3));
+    fn a_file_that_is_too_short_is_no_counter() {
+        assert!(Claims::open(&std::fs::File::open("/dev/null").expect("a device")).is_err());
+    }
+
+    /// A script has the file's descriptor for a moment, and may open it again later.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_script_cannot_take_the_memory_of_the_counter_from_the_front() {
+        let (front, file) = Claims::share().expect("memory");
+        assert!(file.set_len(0).is_err() && file.set_len(1).is_err());
+        assert_eq!(front.next(), 0);
     }
 
     #[test]

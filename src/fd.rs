@@ -1,16 +1,18 @@
-//! Taking over sockets that Python opened.
+//! Descriptors of sockets and files: taking over those that Python opened, noticing those that a script has closed.
 //!
-//! Runs once, when the front starts.
+//! Used when the front and a worker start, and by a worker before it uses a descriptor again.
 
 #![allow(unsafe_code)]
 
 use std::io;
+#[cfg(unix)]
+use std::os::fd::AsFd;
 
 /// What Python's `socket.detach()` returns: a file descriptor.
-#[cfg(unix)]
+#[cfg(all(unix, feature = "python"))]
 pub type Raw = std::os::fd::RawFd;
 /// The socket as an owned object.
-#[cfg(unix)]
+#[cfg(all(unix, feature = "python"))]
 pub type Owned = std::os::fd::OwnedFd;
 /// What Python's `socket.detach()` returns: a handle.
 #[cfg(windows)]
@@ -20,6 +22,7 @@ pub type Raw = std::os::windows::io::RawSocket;
 pub type Owned = std::os::windows::io::OwnedSocket;
 
 /// The socket as an owned object, or an error if it cannot be one.
+#[cfg(feature = "python")]
 pub fn take_over(raw: Raw) -> io::Result<Owned> {
     #[cfg(unix)]
     use std::os::fd::FromRawFd as _;
@@ -38,4 +41,54 @@ pub fn take_over(raw: Raw) -> io::Result<Owned> {
     #[cfg(windows)]
     let owned = unsafe { Owned::from_raw_socket(raw) };
     Ok(owned)
+}
+
+/// Which file or socket a descriptor means. A script may close descriptors that it did not open; the next file that it
+/// opens gets the same number.
+#[cfg(unix)]
+#[cfg_attr(not(any(target_os = "linux", feature = "python")), allow(dead_code))]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Identity(nix::libc::dev_t, nix::libc::ino_t);
+
+#[cfg(unix)]
+#[cfg_attr(not(any(target_os = "linux", feature = "python")), allow(dead_code))]
+impl Identity {
+    /// What the descriptor means now.
+    pub fn of(descriptor: impl AsFd) -> io::Result<Self> {
+        let status = nix::sys::stat::fstat(descriptor)?;
+        Ok(Self(status.st_dev, status.st_ino))
+    }
+}
+
+/// A descriptor that stays open while the script runs, which may close it and open a file with the same number. Dropping
+/// it closes what it meant when it was made, and no file of the script.
+#[cfg(all(unix, feature = "python"))]
+pub struct ExposedFd {
+    descriptor: std::mem::ManuallyDrop<Owned>,
+    /// `None` if it was closed already.
+    identity: Option<Identity>,
+}
+
+#[cfg(all(unix, feature = "python"))]
+impl ExposedFd {
+    /// The descriptor as it is now.
+    pub fn new(descriptor: Owned) -> Self {
+        Self { identity: Identity::of(&descriptor).ok(), descriptor: std::mem::ManuallyDrop::new(descriptor) }
+    }
+
+    /// The descriptor; `None` if the script has closed it.
+    pub fn get(&self) -> Option<&Owned> {
+        let is_same = self.identity.is_some() && Identity::of(&*self.descriptor).ok() == self.identity;
+        is_same.then_some(&*self.descriptor)
+    }
+}
+
+#[cfg(all(unix, feature = "python"))]
+impl Drop for ExposedFd {
+    fn drop(&mut self) {
+        if self.get().is_some() {
+            // SAFETY: dropped here alone, once.
+            unsafe { std::mem::ManuallyDrop::drop(&mut self.descriptor) };
+        }
+    }
 }

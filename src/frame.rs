@@ -206,8 +206,8 @@ pub struct Hello {
     pub worker: u32,
     /// Id of its process, for log lines.
     pub pid: u32,
-    /// Name of the file with the counter of started jobs (`claims.rs`), beside the socket; empty if there is none.
-    pub claims: String,
+    /// True if the worker shares the counter of started jobs that the front has sent (`claims.rs`).
+    pub shares_claims: bool,
     /// True if OPTIONS and HEAD on `/score` reach the script (`@rawhttp`, contract section 11).
     pub raw: bool,
     /// True if jobs must carry request headers, target and peer; otherwise only method, query and body are sent.

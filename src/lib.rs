@@ -25,12 +25,15 @@ pub mod log_text;
 pub mod shared_bodies;
 
 mod allocator;
-#[cfg(feature = "python")]
+#[cfg(any(unix, feature = "python"))]
 mod fd;
 #[cfg(feature = "python")]
 mod logging;
 #[cfg(unix)]
+mod memory_file;
+#[cfg(unix)]
 mod nudge;
+mod shortage;
 #[cfg(unix)]
 mod unix_socket;
 #[cfg(feature = "python")]

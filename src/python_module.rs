@@ -36,7 +36,7 @@ mod _core {
 
     /// Serves clients until the supervisor says stop; the whole life of a front. The sockets are taken over.
     ///
-    /// `workers` is the Unix socket that worker processes connect to, or the hub for threads of this process.
+    /// `workers` is the socket that worker processes send their connections to, or the hub for threads of this process.
     /// `supervisor` is the line to it, and where its signals are found if it runs the script (`nudge.rs`).
     /// `log` is the least severe level that is wanted, whether records go to Python's `logging`, and in that case the
     /// function that takes the fields of access records, if they are wanted.
@@ -81,8 +81,9 @@ mod _core {
 
     /// Serves jobs for a front until it lets this worker go; the rest of a worker's life.
     ///
-    /// `front` is the path of the Unix socket that it listens on, or the hub if it is in this process; `worker` is how the
-    /// supervisor calls this worker.
+    /// `front` is the worker's end of the socket that takes connections to the front, with a duplicate that reserves a
+    /// descriptor, both taken over; or the hub if the front is in this process. `worker` is how the supervisor calls this
+    /// worker.
     #[pyfunction]
     #[pyo3(signature = (settings, *, front, worker, script, swagger, retiring))]
     fn work(
@@ -100,7 +101,11 @@ mod _core {
             return worker::work(py, &settings, place, worker, script, swagger, retiring);
         }
         #[cfg(unix)]
-        return worker::work(py, &settings, worker::Place::Socket(front.extract()?), worker, script, swagger, retiring);
+        {
+            let (entrance, spare) = front.extract()?;
+            let place = worker::Place::Socket(fd::take_over(entrance)?, fd::take_over(spare)?);
+            worker::work(py, &settings, place, worker, script, swagger, retiring)
+        }
         #[cfg(not(unix))]
         Err(PyRuntimeError::new_err(ONLY_THREADS))
     }
@@ -131,9 +136,9 @@ fn entrance(workers: &Bound<'_, PyAny>) -> PyResult<front::Workers> {
     }
     #[cfg(unix)]
     {
-        let listener = std::os::unix::net::UnixListener::from(fd::take_over(workers.extract()?)?);
-        listener.set_nonblocking(true)?;
-        Ok(front::Workers::Socket(listener))
+        let socket = std::os::unix::net::UnixDatagram::from(fd::take_over(workers.extract()?)?);
+        socket.set_nonblocking(true)?;
+        Ok(front::Workers::Socket(socket))
     }
     #[cfg(not(unix))]
     Err(PyRuntimeError::new_err(ONLY_THREADS))

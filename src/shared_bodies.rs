@@ -22,7 +22,7 @@ use std::{
     num::NonZeroUsize,
     os::{
         fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
-        unix::fs::{FileExt as _, MetadataExt as _},
+        unix::fs::FileExt as _,
     },
     ptr::NonNull,
     rc::Rc,
@@ -33,13 +33,10 @@ use nix::{
     errno::Errno,
     fcntl::{fallocate, FallocateFlags},
     libc::off_t,
-    sys::{
-        memfd::{memfd_create, MFdFlags},
-        mman::{mmap, munmap, MapFlags, ProtFlags},
-    },
+    sys::mman::{mmap, munmap, MapFlags, ProtFlags},
 };
 
-use crate::frame::Place;
+use crate::{fd::Identity, frame::Place, memory_file};
 
 /// Rooms begin at multiples of this: no system has larger pages for such files.
 const ALIGNMENT: usize = 2 << 20;
@@ -96,7 +93,7 @@ impl Room {
 impl Arena {
     /// An empty one for bodies of up to `largest` bytes.
     pub fn new(largest: usize) -> io::Result<Self> {
-        let file = File::from(memfd_create(c"azmlinfsrv-bodies", MFdFlags::MFD_CLOEXEC)?);
+        let file = memory_file::growing(c"azmlinfsrv-bodies")?;
         let readable = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
         let too_large = || io::Error::new(io::ErrorKind::InvalidInput, "bodies may be too large to share them");
         let stride = largest.max(1).checked_next_multiple_of(ALIGNMENT).ok_or_else(too_large)?;
@@ -279,8 +276,8 @@ impl Drop for Extent {
 #[derive(Debug)]
 pub struct SharedFile {
     file: File,
-    /// Which file it is: a script may close descriptors, and its next file gets the number.
-    identity: (u64, u64),
+    /// Which file it is, to notice that a script has closed it.
+    identity: Identity,
     /// The beginning of the last body: the next one is likely to be there too, and mapping costs half as much as copying.
     last: Option<(u64, Mapping)>,
 }
@@ -288,9 +285,7 @@ pub struct SharedFile {
 impl SharedFile {
     /// What [`Arena::file`] is in the front.
     pub fn new(file: OwnedFd) -> io::Result<Self> {
-        let file = File::from(file);
-        let metadata = file.metadata()?;
-        Ok(Self { identity: (metadata.dev(), metadata.ino()), last: None, file })
+        Ok(Self { identity: Identity::of(&file)?, last: None, file: file.into() })
     }
 
     /// Keeps no part of it in this process's memory until the next [`SharedFile::read`].
@@ -301,17 +296,17 @@ impl SharedFile {
     /// Copies the body there into `target`, which must be as long.
     pub fn read(&mut self, place: Place, target: &mut [MaybeUninit<u8>]) -> io::Result<()> {
         let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        let metadata = self.file.metadata()?;
-        if (metadata.dev(), metadata.ino()) != self.identity {
+        if Identity::of(&self.file)? != self.identity {
             return wrong("the file of shared bodies was closed");
         }
+        let length = self.file.metadata()?.len();
         let end = place.offset.checked_add(place.length);
-        if target.len() as u64 != place.length || end.is_none_or(|end| end > metadata.len()) {
+        if target.len() as u64 != place.length || end.is_none_or(|end| end > length) {
             return wrong("a shared body is not where it should be");
         }
         let mapped = self.map(place).map_or(0, |mapping| {
             let mapped = min(target.len(), mapping.length.get());
-            // SAFETY: so many bytes are mapped, within the file, which nobody makes shorter. Should the front write there
+            // SAFETY: so many bytes are mapped, within the file, whose size is sealed. Should the front write there
             // meanwhile, the copy is thrown away, as the module says.
             unsafe { std::ptr::copy_nonoverlapping(mapping.start.as_ptr(), target.as_mut_ptr().cast(), mapped) };
             mapped
@@ -400,6 +395,7 @@ mod tests {
 
     /// Bytes of memory that the file takes.
     fn resident(arena: &Arena) -> u64 {
+        use std::os::unix::fs::MetadataExt as _;
         arena.0.file.metadata().expect("metadata").blocks() * 512
     }
 
@@ -501,6 +497,17 @@ mod tests {
         assert_eq!(read(&mut worker, Place { length: 0, ..place }).expect("nothing"), Vec::<u8>::new());
         worker.file = File::open("/dev/null").expect("a device");
         assert!(read(&mut worker, place).is_err());
+    }
+
+    #[test]
+    fn a_script_cannot_make_the_file_shorter() {
+        let arena = arena(MIB);
+        let one = body(&arena, 1, MIB);
+        let worker = worker(&arena);
+        let path = format!("/proc/self/fd/{}", worker.file.as_raw_fd());
+        let again = File::options().write(true).open(path).expect("scripts run as the same user");
+        assert_eq!(again.set_len(0).expect_err("sealed").kind(), io::ErrorKind::PermissionDenied);
+        assert!(one.to_vec().expect("a body") == vec![1; MIB]);
     }
 
     #[test]

@@ -1,15 +1,13 @@
-//! The first word, one send and one receive on the Unix socket between the front and a worker, without waiting or with.
+//! System calls on the Unix socket between the front and a worker: passing descriptors, one send, one receive.
 //!
 //! Used at both ends: in the front's event loop (`dispatch/socket.rs`), and on a worker's main thread (`worker/socket.rs`).
 
 #![allow(unsafe_code)]
 
-#[cfg(feature = "python")]
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::{
     io::{self, IoSlice},
     os::{
-        fd::{AsRawFd as _, BorrowedFd},
+        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
     rc::Rc,
@@ -17,14 +15,10 @@ use std::{
 
 use bytes::{BufMut as _, BytesMut};
 #[cfg(feature = "python")]
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::{
-    cmsg_space,
-    poll::{poll, PollFd, PollFlags, PollTimeout},
-    sys::socket::{recvmsg, ControlMessageOwned},
-};
-use nix::{
-    libc,
-    sys::socket::{sendmsg, ControlMessage, MsgFlags},
+    cmsg_space, libc,
+    sys::socket::{recvmsg, sendmsg, ControlMessage, ControlMessageOwned, MsgFlags},
 };
 use socket2::SockRef;
 use tokio::io::{unix::AsyncFd, Interest};
@@ -36,40 +30,48 @@ const NO_SIGNAL: MsgFlags = MsgFlags::MSG_NOSIGNAL;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const NO_SIGNAL: MsgFlags = MsgFlags::empty();
 
-/// What the front sends first on a new connection; it says nothing.
-const WELCOME: &[u8] = b"\n";
+/// What accompanies a descriptor, because the kernel attaches descriptors to bytes only. It says nothing.
+const COMPANION: &[u8] = b"\n";
 
-/// Front: takes a worker in, with the file of shared bodies if there is one. Does not wait.
-pub fn send_welcome(stream: &UnixStream, file: Option<BorrowedFd<'_>>) -> nix::Result<()> {
-    let descriptors: Vec<_> = file.iter().map(BorrowedFd::as_raw_fd).collect();
+/// Sends one descriptor, or the news that there is none. Does not wait.
+pub fn send_descriptor(socket: impl AsFd, descriptor: Option<BorrowedFd<'_>>) -> nix::Result<()> {
+    let descriptors: Vec<_> = descriptor.iter().map(BorrowedFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&descriptors)];
     let attached = if descriptors.is_empty() { &[][..] } else { &rights[..] };
-    sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(WELCOME)], attached, NO_SIGNAL | MsgFlags::MSG_DONTWAIT, None)
-        .map(drop)
+    let flags = NO_SIGNAL | MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(socket.as_fd().as_raw_fd(), &[IoSlice::new(COMPANION)], attached, flags, None).map(drop)
 }
 
-/// Worker: waits for that, no longer than the socket's time-out. `None` if there is no file, or no descriptor for it.
-#[cfg(feature = "python")]
-pub fn receive_welcome(stream: &UnixStream) -> io::Result<Option<OwnedFd>> {
-    let mut byte = [0; WELCOME.len()];
+/// Receives what [`send_descriptor`] has sent, and waits for it as long as the socket is set to. `None` if nothing was
+/// attached, or if this process may not open another file.
+pub fn receive_descriptor(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
+    let mut byte = [0; COMPANION.len()];
     let mut parts = [io::IoSliceMut::new(&mut byte)];
     let mut room = cmsg_space!(RawFd);
     #[cfg(target_os = "linux")]
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     #[cfg(not(target_os = "linux"))]
     let flags = MsgFlags::empty();
-    let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut room), flags)?;
+    let message = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut room), flags)?;
     if message.bytes == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     // The kernel leaves out what a process with too many open files cannot take, and says so. nix refuses such a message.
     let Ok(attached) = message.cmsgs() else { return Ok(None) };
-    let mut received = attached.filter_map(|message| match message {
-        ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
-        _ => None,
-    });
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(received.next().map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) }))
+    let received: Vec<OwnedFd> = attached
+        .flat_map(|message| match message {
+            ControlMessageOwned::ScmRights(descriptors) => descriptors,
+            _ => Vec::new(),
+        })
+        // SAFETY: the kernel has just made these descriptors for us. All are owned, so that those beyond the first, which
+        // only a script can have sent, are closed.
+        .map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
+        .collect();
+    #[cfg(not(target_os = "linux"))]
+    for descriptor in &received {
+        nix::fcntl::fcntl(descriptor, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    }
+    Ok(received.into_iter().next())
 }
 
 /// A part of the parts. A peer that is gone is an error and never SIGPIPE, whatever a script has made of that signal.
@@ -94,7 +96,7 @@ pub fn receive(stream: &UnixStream, buffer: &mut BytesMut) -> io::Result<usize> 
 /// 15 µs for that.
 #[cfg(feature = "python")]
 pub fn wait_readable(stream: &UnixStream, timeout: PollTimeout) -> io::Result<()> {
-    match poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(stream), PollFlags::POLLIN)], timeout)? {
+    match poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], timeout)? {
         0 => Err(io::ErrorKind::WouldBlock.into()),
         _ => Ok(()),
     }
@@ -104,4 +106,40 @@ pub fn wait_readable(stream: &UnixStream, timeout: PollTimeout) -> io::Result<()
 pub fn watch(stream: Rc<UnixStream>, interest: Interest) -> io::Result<AsyncFd<Rc<UnixStream>>> {
     // SAFETY: what owns the descriptor goes along, and does not change it.
     unsafe { AsyncFd::register_with_interest(stream, interest) }.map_err(io::Error::from)
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+    use crate::fd::Identity;
+
+    #[test]
+    fn descriptors_arrive_one_by_one_on_a_stream() {
+        let (front, worker) = UnixStream::pair().expect("sockets");
+        let (first, second) = UnixStream::pair().expect("descriptors to send");
+        send_descriptor(&front, Some(first.as_fd())).expect("sent");
+        send_descriptor(&front, None).expect("sent");
+        send_descriptor(&front, Some(second.as_fd())).expect("sent");
+        let received = || receive_descriptor(&worker).expect("received").map(|one| Identity::of(one).expect("open"));
+        assert_eq!(received(), Some(Identity::of(&first).expect("open")));
+        assert_eq!(received(), None);
+        assert_eq!(received(), Some(Identity::of(&second).expect("open")));
+        drop(front);
+        assert_eq!(receive_descriptor(&worker).expect_err("the end").kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_connection_that_waits_for_a_front_is_not_lost_with_its_sender() {
+        let (front, worker) = UnixDatagram::pair().expect("sockets");
+        let (ours, theirs) = UnixStream::pair().expect("a connection");
+        send_descriptor(&worker, Some(theirs.as_fd())).expect("sent");
+        drop((theirs, worker));
+        let taken = UnixStream::from(receive_descriptor(&front).expect("received").expect("a connection"));
+        send(&ours, &[IoSlice::new(b"hello")], false).expect("sent");
+        let mut buffer = BytesMut::with_capacity(10);
+        assert_eq!(receive(&taken, &mut buffer).expect("received"), 5);
+    }
 }

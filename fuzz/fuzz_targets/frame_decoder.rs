@@ -35,7 +35,7 @@ enum Message {
         protocol: u16,
         worker: u32,
         pid: u32,
-        claims: String,
+        shares_claims: bool,
         raw: bool,
         wants_request: bool,
         shares_bodies: bool,
@@ -169,8 +169,8 @@ fn read(frame: &Frame) -> Meaning {
 impl Message {
     fn write(self, wire: &mut Vec<u8>) -> Meaning {
         match self {
-            Self::Hello { protocol, worker, pid, claims, raw, wants_request, shares_bodies, logs_requests, swagger } => {
-                let hello = Hello { protocol, worker, pid, claims, raw, wants_request, shares_bodies, logs_requests, swagger };
+            Self::Hello { protocol, worker, pid, shares_claims, raw, wants_request, shares_bodies, logs_requests, swagger } => {
+                let hello = Hello { protocol, worker, pid, shares_claims, raw, wants_request, shares_bodies, logs_requests, swagger };
                 wire.extend_from_slice(&hello.encode().expect("only text inside"));
                 Meaning::Hello(hello)
             }

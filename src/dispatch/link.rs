@@ -10,6 +10,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 #[cfg(unix)]
+use nix::errno::Errno;
+#[cfg(unix)]
+use tokio::io::Interest;
+
+#[cfg(unix)]
 use super::socket::{SocketFrames, SocketLink};
 use super::{
     local::{LocalFrames, LocalLink},
@@ -17,7 +22,11 @@ use super::{
     Dispatcher,
 };
 #[cfg(unix)]
-use crate::body::Store;
+use crate::{
+    body::Store,
+    shortage::{Repeated, ACCEPT_PAUSE},
+    unix_socket,
+};
 use crate::{
     claims::Claims,
     frame::{Frame, Hello},
@@ -26,9 +35,9 @@ use crate::{
 
 /// Where workers come from.
 pub enum Entrance {
-    /// Processes connect to this socket, and get what they need to read shared bodies.
+    /// Processes send their connections here, and get what they need to read shared bodies.
     #[cfg(unix)]
-    Socket(tokio::net::UnixListener, Store),
+    Socket(tokio::net::UnixDatagram, Store),
     /// Threads of this process.
     Hub(mpsc::UnboundedReceiver<FrontEnd>),
 }
@@ -45,29 +54,25 @@ impl Entrance {
     async fn next(&mut self, max_body_len: u64) -> Option<Frames> {
         match self {
             #[cfg(unix)]
-            Self::Socket(listener, bodies) => loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => {
-                        let address = listener.local_addr().ok();
-                        let folder = address.and_then(|address| Some(address.as_pathname()?.parent()?.to_owned()));
-                        match SocketFrames::new(stream, folder, max_body_len, bodies) {
-                            Ok(frames) => return Some(Frames::Socket(frames)),
-                            Err(error) => cannot_accept(&error).await,
+            Self::Socket(socket, bodies) => {
+                let mut failures = Repeated::default();
+                loop {
+                    let stream =
+                        socket.async_io(Interest::READABLE, || unix_socket::receive_descriptor(&*socket)).await;
+                    // Without a descriptor for it the connection is closed, and the worker sends another.
+                    let stream = stream.and_then(|stream| stream.ok_or_else(|| Errno::EMFILE.into()));
+                    match stream.and_then(|stream| SocketFrames::new(stream.into(), max_body_len, bodies)) {
+                        Ok(frames) => return Some(Frames::Socket(frames)),
+                        Err(error) => {
+                            failures.log("Cannot accept a worker, which will try again", &error);
+                            tokio::time::sleep(ACCEPT_PAUSE).await;
                         }
                     }
-                    Err(error) => cannot_accept(&error).await,
                 }
-            },
+            }
             Self::Hub(arrivals) => arrivals.recv().await.map(|end| Frames::Local(LocalFrames::new(end))),
         }
     }
-}
-
-/// Out of descriptors or memory: others may be given back soon, and the worker comes again.
-#[cfg(unix)]
-async fn cannot_accept(error: &std::io::Error) {
-    log::error!(target: "azmlinfsrv.front", "Cannot accept a worker: {error}");
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
 }
 
 /// The sending side; clones share it.
@@ -152,7 +157,7 @@ impl Frames {
     pub(super) fn take_claims(&mut self, hello: &Hello) -> Option<Claims> {
         match self {
             #[cfg(unix)]
-            Self::Socket(frames) => frames.open_claims(&hello.claims),
+            Self::Socket(frames) => frames.take_claims(hello),
             Self::Local(frames) => frames.claims.take(),
         }
     }

@@ -7,8 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     io::{self, IoSlice},
-    os::unix::net::UnixStream,
-    path::PathBuf,
+    os::{fd::AsFd, unix::net::UnixStream},
     rc::Rc,
     time::Instant,
 };
@@ -26,8 +25,8 @@ use crate::shared_bodies::Arena;
 use crate::{
     body::Store,
     claims::Claims,
-    frame::{self, Decoder, Frame, Kind},
-    unix_socket,
+    frame::{self, Decoder, Frame, Hello, Kind},
+    shortage, unix_socket,
 };
 
 /// Parts of frames that one system call writes.
@@ -147,49 +146,55 @@ fn advance(outbox: &mut VecDeque<Bytes>, mut written: usize) {
 pub(super) struct SocketFrames {
     pub(super) link: Rc<SocketLink>,
     stream: AsyncFd<Rc<UnixStream>>,
-    /// Where the socket is, and the worker's counter.
-    folder: Option<PathBuf>,
+    /// The counter that the worker has been sent.
+    claims: Option<Claims>,
     decoder: Decoder,
     buffer: BytesMut,
 }
 
 impl SocketFrames {
-    /// Welcomes a worker that has connected.
+    /// Welcomes a worker that has connected: sends it the counter of started jobs and the file of shared bodies.
     #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
-    pub(super) fn new(
-        stream: tokio::net::UnixStream,
-        folder: Option<PathBuf>,
-        max_body_len: u64,
-        bodies: &Store,
-    ) -> io::Result<Self> {
+    pub(super) fn new(stream: UnixStream, max_body_len: u64, bodies: &Store) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
         // A system that refuses the size goes on with its own.
         let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
-        let stream = stream.into_std()?;
-        #[cfg(target_os = "linux")]
-        let file = bodies.arena().map(Arena::file);
-        #[cfg(not(target_os = "linux"))]
-        let file = None;
-        // A worker that is gone already is noticed when it is read from.
-        let _ = unix_socket::send_welcome(&stream, file);
         // The event loop tells descriptors apart, and each side is watched for what it waits for.
         let link = Rc::new(SocketLink::new(stream.try_clone()?));
+        let (claims, counter) = Claims::share()
+            .inspect_err(|error| {
+                let remedy = shortage::remedy(error);
+                log::warn!(target: "azmlinfsrv.front", "A worker gets one job at a time, because there is no memory file for its job counter: {error}. {remedy}");
+            })
+            .map_or((None, None), |(claims, counter)| (Some(claims), Some(counter)));
+        #[cfg(target_os = "linux")]
+        let bodies = bodies.arena().map(Arena::file);
+        #[cfg(not(target_os = "linux"))]
+        let bodies = None;
+        // A worker that is gone already is noticed when it is read from.
+        let _ = unix_socket::send_descriptor(&stream, counter.as_ref().map(AsFd::as_fd))
+            .and_then(|()| unix_socket::send_descriptor(&stream, bodies));
         Ok(Self {
             link,
             stream: unix_socket::watch(Rc::new(stream), Interest::READABLE)?,
-            folder,
+            claims,
             decoder: Decoder { max_body_len, trusted: false },
             buffer: BytesMut::with_capacity(READ_SIZE),
         })
     }
 
-    /// The counter in the file of this name.
-    pub(super) fn open_claims(&self, name: &str) -> Option<Claims> {
-        let folder = self.folder.as_ref().filter(|_| !name.is_empty() && !name.contains('/'))?;
-        Claims::open(&folder.join(name))
-            .inspect_err(
-                |error| log::warn!(target: "azmlinfsrv.front", "Cannot share a counter with a worker: {error}"),
-            )
-            .ok()
+    /// The counter, if the worker shares it.
+    pub(super) fn take_claims(&mut self, hello: &Hello) -> Option<Claims> {
+        let claims = self.claims.take();
+        if claims.is_some() && !hello.shares_claims {
+            log::warn!(
+                target: "azmlinfsrv.front",
+                "Worker {} gets one job at a time, because it could not open its job counter. {}",
+                hello.worker,
+                shortage::OPEN_FILES_OR_MEMORY
+            );
+        }
+        claims.filter(|_| hello.shares_claims)
     }
 
     /// The next frame; `None` when the worker is gone and everything it sent has been read.

@@ -368,8 +368,14 @@ mod tests {
     async fn a_worker_does_not_hang_while_a_large_body_is_on_its_way() {
         use tokio::io::AsyncReadExt as _;
 
-        let (stream, mut peer) = tokio::net::UnixStream::pair().expect("a pair");
-        let frames = super::super::socket::SocketFrames::new(stream, None, 0, &Store::default()).expect("a socket");
+        let (stream, peer) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let frames = super::super::socket::SocketFrames::new(stream, 0, &Store::default()).expect("a socket");
+        // What comes before all frames.
+        for _ in ["counter", "bodies"] {
+            crate::unix_socket::receive_descriptor(&peer).expect("a welcome");
+        }
+        peer.set_nonblocking(true).expect("a socket");
+        let mut peer = tokio::net::UnixStream::from_std(peer).expect("a socket");
         let (_theirs, claims) = Claims::pair();
         let mut worker = Worker::new(Rc::new(hello()), Link::Socket(frames.link.clone()), Some(claims), 0);
         let long_ago = Instant::now().checked_sub(20 * UNRESPONSIVE_AFTER).expect("the clock has run for long");

@@ -38,7 +38,7 @@ pub(crate) fn hello() -> Hello {
         protocol: PROTOCOL_VERSION,
         worker: 3,
         pid: 12,
-        claims: "claims-1".to_owned(),
+        shares_claims: true,
         raw: true,
         wants_request: true,
         shares_bodies: true,

@@ -52,6 +52,7 @@ use crate::{
     },
     hub::FrontEnd,
     settings::Settings,
+    shortage::{Repeated, ACCEPT_PAUSE},
 };
 
 /// How often deadlines of clients and workers are looked at. They end so much later than set at most.
@@ -79,9 +80,9 @@ pub struct Sockets {
 
 /// Where workers connect, by their kind.
 pub enum Workers {
-    /// Processes: to a Unix socket.
+    /// Processes: they send their connections to this socket (`worker_socket.py`).
     #[cfg(unix)]
-    Socket(std::os::unix::net::UnixListener),
+    Socket(std::os::unix::net::UnixDatagram),
     /// Threads of this process: at the hub whose entrance this is.
     Hub(mpsc::UnboundedReceiver<FrontEnd>),
 }
@@ -216,7 +217,7 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let nudge = sockets.unread_signals.map(|signals| tokio::task::spawn_local(nudge::watch(signals)));
     let entrance = match sockets.workers {
         #[cfg(unix)]
-        Workers::Socket(listener) => Entrance::Socket(tokio::net::UnixListener::from_std(listener)?, bodies),
+        Workers::Socket(socket) => Entrance::Socket(tokio::net::UnixDatagram::from_std(socket)?, bodies),
         Workers::Hub(arrivals) => Entrance::Hub(arrivals),
     };
     let worker_loop = tokio::task::spawn_local(link::accept(entrance, front.dispatcher.clone()));
@@ -302,6 +303,7 @@ async fn accept_clients(front: Rc<Front>, listener: TcpListener) {
         Ok(service) => Rc::new(service),
         Err(error) => return log::error!(target: "azmlinfsrv.front", "Cannot build the HTTP service: {error:?}"),
     };
+    let mut failures = Repeated::default();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -315,8 +317,8 @@ async fn accept_clients(front: Rc<Front>, listener: TcpListener) {
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {
                 // Out of descriptors or memory: others may be given back soon, the backlog waits.
-                log::error!(target: "azmlinfsrv.front", "Cannot accept a connection: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                failures.log("Cannot accept a connection, which waits until others are closed", &error);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

@@ -12,6 +12,8 @@ mod call;
 #[cfg(unix)]
 mod cooperative;
 mod deadline;
+#[cfg(unix)]
+mod entrance;
 mod front;
 mod input;
 mod local;
@@ -48,9 +50,9 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where the front is.
 pub(crate) enum Place<'a> {
-    /// In another process, which listens on a Unix socket of this name.
+    /// In another process, which receives connections that are sent to this socket. The second descriptor is a duplicate.
     #[cfg(unix)]
-    Socket(std::path::PathBuf),
+    Socket(std::os::fd::OwnedFd, std::os::fd::OwnedFd),
     /// In this process.
     Hub(&'a Hub, &'a Watcher),
 }
@@ -73,7 +75,7 @@ pub(crate) fn work(
         protocol: frame::PROTOCOL_VERSION,
         worker,
         pid: std::process::id(),
-        claims: String::new(),
+        shares_claims: false,
         shares_bodies: false,
         raw: script.is_raw(),
         wants_request: script.wants_request(py),
@@ -82,10 +84,11 @@ pub(crate) fn work(
     };
     match place {
         #[cfg(unix)]
-        Place::Socket(path) => {
+        Place::Socket(entrance, spare) => {
+            let entrance = (entrance, spare);
             let caller = Caller::new(&script, settings, Deadline::by_signal(py)?);
             let cooperative = cooperative::Cooperative::new(&script.object)?;
-            match socket::FrontSocket::connect(py, path, hello, settings.max_request_size, retiring, cooperative)? {
+            match socket::FrontSocket::connect(py, entrance, hello, settings.max_request_size, retiring, cooperative)? {
                 Some(mut front) => serve(py, &mut front, &caller, retiring),
                 None => Ok(()),
             }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 
 import pytest
@@ -185,29 +184,6 @@ def test_a_killed_supervisor_takes_busy_workers_along(serve, busy):
         server.signal(signal.SIGKILL)
         eventually(lambda: not any(map(is_running, members)), "all processes are gone")
     assert not list(server.temporary.iterdir())
-
-
-# ---- The socket for workers
-
-
-def test_the_temporary_folder_may_be_relative(serve):
-    with_relative = {"TMPDIR": "."}
-    server = serve("def init(): os.chdir('/')\n", **with_relative)
-    assert server.score().json() in server.workers()
-
-
-def test_a_socket_that_was_deleted_is_made_again(serve):
-    server = serve("def init(): pass\n", "--worker_count", "2")
-    first, second = server.wait_for_workers(2)
-    (folder,) = server.temporary.iterdir()
-    shutil.rmtree(folder)
-    os.kill(first, signal.SIGKILL)
-    server.wait_for_record("It is made again.", level="E")
-    # The one that lives connects again; no model is loaded a second time for it.
-    assert second in server.wait_for_workers(2)
-    os.kill(second, signal.SIGKILL)
-    eventually(lambda: not is_running(second), "the other worker is dead")
-    assert server.score().json() in server.workers()
 
 
 # ---- Starting

@@ -1,0 +1,169 @@
+"""A server that runs out of something: disk space, folders to write to, descriptors, processes, memory.
+
+Some of it needs a mount namespace of its own, and with it root; those tests are skipped elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+from harness import eventually, is_running
+
+PID = "import os\ndef init(): pass\ndef run(data): return os.getpid()\n"
+LARGE = b"x" * (1 << 20)
+
+
+def can_mount():
+    if shutil.which("unshare") is None:
+        return False
+    mounting = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/tmp"]
+    return subprocess.run(mounting, capture_output=True, check=False).returncode == 0
+
+
+needs_mounts = pytest.mark.skipif(not can_mount(), reason="no private mounts: not root, or no unshare")
+
+
+def through(preparation):
+    """A program that runs the command given as its arguments where these shell commands have been run before."""
+    return (shutil.which("unshare") or "", "-m", "sh", "-ec", f'{preparation}\nexec "$@"', "sh")
+
+
+@pytest.fixture
+def script(tmp_path):
+    def write(text):
+        path = tmp_path / "score.py"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def replace(server):
+    """Kill a worker; the pid of the next one that answers."""
+    old = server.score().json()
+    os.kill(old, signal.SIGKILL)
+    eventually(lambda: not is_running(old), "the worker is dead")
+    new = server.score().json()
+    assert new != old
+    return new
+
+
+# ---- Folders
+
+
+@needs_mounts
+@pytest.mark.any_worker_class
+def test_no_folder_that_can_be_written_is_needed(start, script):
+    read_only = "mount --bind /tmp /tmp && mount -o remount,bind,ro /tmp"
+    for folder in ("/var/tmp", "/dev/shm"):
+        read_only += f" && mount -t tmpfs -o ro none {folder}"
+    server = start(script(PID), through=through(read_only))
+    assert server.score().json() in server.workers()
+    if not server.has_threads:
+        assert replace(server) in server.workers()
+        os.kill(server.front(), signal.SIGKILL)
+        assert server.score(LARGE).json() in server.workers()
+
+
+@needs_mounts
+def test_a_full_temporary_folder_kills_nobody(start, script, tmp_path):
+    full = tmp_path / "full"
+    full.mkdir()
+    fill = f"mount -t tmpfs -o size=4k none {full}; head -c 8192 /dev/zero > {full}/rest || true"
+    server = start(script(PID), "--worker_count", "2", through=through(fill), TMPDIR=str(full))
+    first = server.wait_for_workers(2)
+    for _ in range(50):
+        assert server.score(LARGE).json() in first
+    assert replace(server) in server.workers()
+    assert "SIGBUS" not in server.stdout()
+
+
+def test_the_temporary_folder_stays_empty(start, script):
+    server = start(script(PID), "--worker_count", "2")
+    server.wait_for_workers(2)
+    assert server.score(LARGE).json() in server.workers()
+    assert not list(server.temporary.iterdir())
+
+
+@pytest.mark.parametrize("folder", ["missing", "n" * 120], ids=["missing", "too long for a socket"])
+def test_an_unusable_temporary_folder_does_not_matter(start, script, tmp_path, folder):
+    if folder != "missing":
+        (tmp_path / folder).mkdir()
+    server = start(script(PID), TMPDIR=str(tmp_path / folder))
+    assert server.score().json() in server.workers()
+
+
+# ---- Memory that is mapped
+
+SHORTEN = """
+import os
+
+def shorten(path):
+    try:
+        with open(path, "r+b") as file:
+            os.ftruncate(file.fileno(), 0)
+        return "done"
+    except OSError as error:
+        return error.strerror
+
+def init():
+    pass
+
+def run(data):
+    # Descriptors, and what is mapped without one, which needs root.
+    found = {}
+    for folder in ("fd", "map_files"):
+        folder = f"/proc/self/{folder}"
+        for name in os.listdir(folder):
+            try:
+                target = os.readlink(f"{folder}/{name}")
+            except OSError:
+                continue
+            if "azmlinfsrv" in target:
+                found[target.split(":")[1].split()[0]] = shorten(f"{folder}/{name}")
+    return [os.getpid(), found]
+"""
+
+
+def test_a_script_cannot_shorten_memory_under_the_front(start, script):
+    server = start(script(SHORTEN), "--worker_count", "2")
+    server.wait_for_workers(2)
+    front = server.front()
+    for _ in range(4):
+        worker, found = server.score(LARGE).json()
+        assert worker in server.workers()
+        assert found["azmlinfsrv-bodies"] == "Operation not permitted"
+        if os.geteuid() == 0:
+            assert found["azmlinfsrv-claims"] == "Operation not permitted"
+    assert server.front() == front
+
+
+# ---- Descriptors
+
+
+def test_a_worker_whose_script_has_used_up_the_descriptors_serves(start, script):
+    server = start(
+        script(
+            "import os, resource\n"
+            "def init():\n"
+            "    free = os.open(os.devnull, os.O_RDONLY)\n"
+            "    os.close(free)\n"
+            "    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, free + 1))\n"
+            "def run(data): return os.getpid()\n"
+        )
+    )
+    (worker,) = server.wait_for_workers(1)
+    assert server.score(LARGE).json() == worker
+    os.kill(server.front(), signal.SIGKILL)
+    # The next front gets the same worker, with the model that it has loaded.
+    assert server.score(LARGE).json() == worker
+
+
+def test_a_script_that_closes_what_it_did_not_open_is_told(start, script):
+    server = start(script("import os\ndef init(): os.closerange(3, 100)\ndef run(data): return 1\n"), ready=False)
+    assert server.wait_for_exit(60) == 3
+    assert "the script has closed a file descriptor that it did not open" in server.output()
