@@ -13,6 +13,8 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from . import shortage
+
 if TYPE_CHECKING:
     from .settings import Settings
 
@@ -59,12 +61,15 @@ def _shown_host(host: str) -> str:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
     except (OSError, ValueError) as error:
         # A ValueError comes from the encoding of the name: a label above 63 characters, a NUL, bytes that are no text.
         reason = error.strerror or error if isinstance(error, OSError) else "this is not a host name"
         raise ListenError(f"--host {_shortened(host)}: {reason}. {_REMEDY}") from error
+    family, kind, protocol, _, address = found[0]
+    try:
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ListenError(f"--host {_shortened(host)}: {shortage.explain(error, otherwise=_REMEDY)}") from error
     try:
         # On Windows that means something else: two servers on one port.
         if os.name != "nt":
@@ -94,4 +99,4 @@ def _why_not(host: str, port: int, error: OSError) -> str:
         return f"{where} may not be opened by this user. Choose a port above 1023 with --port."
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{where} cannot be opened: this machine has no such address. {_REMEDY}"
-    return f"{where} cannot be opened: {error.strerror}."
+    return f"{where} cannot be opened: {shortage.explain(error)}"

@@ -20,9 +20,9 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Callable
 
-from . import ending, events, listeners, log_config, reports, signal_handlers, stdio, titles
+from . import ending, events, listeners, log_config, reports, shortage, signal_handlers, stdio, titles
 from .roster import longest_request
-from .supervisor import Supervisor
+from .supervisor import EXIT_FRONT_FAILED, Supervisor
 from .terminal import Terminal
 from .worker_socket import WorkerSocket
 
@@ -70,7 +70,11 @@ def run(settings: Settings, clients: list[socket.socket]) -> int:
     log = stdio.take_over_log(_logger) if log_config.find_user_config(settings) is None else None
     titles.set_name(titles.COMMAND)
     listeners.announce(settings)
-    loop = _Loop(settings, clients, log)
+    try:
+        loop = _Loop(settings, clients, log)
+    except OSError as error:
+        _logger.critical("The server cannot start: %s", shortage.explain(error))
+        return EXIT_FRONT_FAILED
     try:
         return loop.run()
     except _ChildEnded as child:
@@ -89,6 +93,7 @@ class _Loop:
         self.pid = os.getpid()
         self._settings = settings
         self._clients = clients
+        self._worker_socket = WorkerSocket()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
@@ -124,7 +129,6 @@ class _Loop:
         # After that: a signal to a newborn child must not be told to the supervisor, with which it shares the socket
         # that signal numbers are written to.
         signal_handlers.keep_from_children(_HANDLED, signal_handlers.do_nothing, self._attend)
-        self._worker_socket = WorkerSocket()
         self._handle(events.Started())
         while self._exit_code is None:
             self._wait()
@@ -165,15 +169,9 @@ class _Loop:
         if self._wake_reader.fileno() in ready:
             self._read_signals()
         if self._log is not None and self._log.descriptor in ready:
-            self._write_log(self._log)
+            self._log.flush()
         if one_is_stopped:
             self._reap()
-
-    def _write_log(self, log: stdio.PatientStream) -> None:
-        log.flush()
-        if log.dropped and not log.is_waiting:
-            dropped, log.dropped = log.dropped, 0
-            _logger.warning("%d log records were dropped: nobody read standard output", dropped)
 
     def _read_signals(self) -> None:
         try:
@@ -282,12 +280,7 @@ class _Loop:
             _logger.debug("Cannot tell the front %r: %s", line, error)
 
     def _spawn_front(self) -> int:
-        try:
-            ours, theirs = socket.socketpair()
-            unread_signals = self._wake_reader.dup() if self._settings.worker_preload else None
-        except OSError as error:
-            raise _SpawnFailed(str(error)) from error
-        ours.settimeout(1.0)
+        opened: list[socket.socket] = []
 
         def begin() -> int:
             from . import front
@@ -304,10 +297,20 @@ class _Loop:
             # What a preloaded script wants to be done at its end is not this process's business.
             ending.at_once(code)
 
-        pid = self._fork(begin)
-        theirs.close()
-        if unread_signals is not None:
-            unread_signals.close()
+        try:
+            ours, theirs = socket.socketpair()
+            opened += ours, theirs
+            unread_signals = self._wake_reader.dup() if self._settings.worker_preload else None
+            if unread_signals is not None:
+                opened.append(unread_signals)
+            ours.settimeout(1.0)
+            pid = self._fork(begin)
+            opened.remove(ours)
+        except OSError as error:
+            raise _SpawnFailed(shortage.explain(error)) from error
+        finally:
+            for unneeded in opened:
+                unneeded.close()
         if self._front is not None:
             self._front.close()
         self._front, self._front_text = ours, b""
@@ -339,7 +342,7 @@ class _Loop:
         try:
             pid = _os_fork()
         except OSError as error:
-            raise _SpawnFailed(error.strerror) from error
+            raise _SpawnFailed(shortage.explain(error)) from error
         finally:
             self._is_forking = False
         if pid:

@@ -16,7 +16,9 @@ import os
 import select
 import sys
 import time
-from typing import TextIO
+from typing import Callable, TextIO
+
+from . import shortage
 
 # What a pipe takes without blocking once it polls as writable (PIPE_BUF on Linux; POSIX asks for 512).
 _PIECE = getattr(select, "PIPE_BUF", 512)
@@ -44,7 +46,7 @@ def open_missing() -> None:
 
 class PatientStream:
     """Standard output for log handlers. Lines that it does not take now wait for the next ``flush``; of too many, the
-    oldest are dropped."""
+    oldest are dropped. Lines that a full disk refuses are lost. Both are reported when lines can be written again."""
 
     def __init__(self, descriptor: int = 1, encoding: str = "utf-8") -> None:
         self.descriptor = descriptor
@@ -55,7 +57,12 @@ class PatientStream:
         self._is_flushing = False
         # Seconds that a flush may take if the one before it got rid of everything: a reader may just be slow.
         self.patience = 0.0
+        # Lines that are gone because nobody read, and because writing failed with the error of this text.
         self.dropped = 0
+        self._lost = 0
+        self._reason = ""
+        # Logs a text about lines that are gone.
+        self.report: Callable[[str], None] = lambda text: None
 
     @property
     def is_waiting(self) -> bool:
@@ -66,7 +73,9 @@ class PatientStream:
             # What the script has written there itself comes first, as it always did.
             with contextlib.suppress(OSError, ValueError):
                 sys.__stdout__.flush()
-        self._lines.append(text.encode(self._encoding, "backslashreplace"))
+        # A part of the last line may have been written when that failed.
+        begin = "\n" if self._lost and not self._lines else ""
+        self._lines.append((begin + text).encode(self._encoding, "backslashreplace"))
         if len(self._lines) > _MAX_LINES:
             self._lines.popleft()
             self.dropped += 1
@@ -79,11 +88,36 @@ class PatientStream:
         self._is_flushing = True
         try:
             self._write_lines()
-        except OSError:
+        except BrokenPipeError:
             # A reader that has gone away wants no more lines.
             self.forget()
+        except OSError as error:
+            return self._lose(error)
         finally:
             self._is_flushing = False
+        if not self.is_waiting:
+            self._report_gone()
+
+    def _lose(self, error: OSError) -> None:
+        """Drop what waits, as a regular file never polls as full. The next line is tried again."""
+        first = self._lost == 0
+        self._lost += len(self._lines) + bool(self._begun)
+        self._reason = f"standard output: {error.strerror or error}"
+        self._lines.clear()
+        self._begun = b""
+        if first and sys.__stderr__ is not None:
+            with contextlib.suppress(OSError, ValueError):
+                text = f"azmlinfsrv: the log cannot be written to standard output: {shortage.explain(error)}\n"
+                sys.__stderr__.write(text)
+                sys.__stderr__.flush()
+
+    def _report_gone(self) -> None:
+        dropped, self.dropped = self.dropped, 0
+        lost, self._lost = self._lost, 0
+        if dropped:
+            self.report(f"{dropped} log records were dropped: nobody read standard output")
+        if lost:
+            self.report(f"{lost} log records were lost: {self._reason}")
 
     def _write_lines(self) -> None:
         is_first_try = not self._begun and len(self._lines) < 2
@@ -97,6 +131,7 @@ class PatientStream:
         """Drop what waits: in a forked child it is not this one's to write."""
         self._lines.clear()
         self._begun = b""
+        self.dropped = self._lost = 0
 
     def _is_writable(self, seconds: float) -> bool:
         poll = select.poll()
@@ -110,6 +145,7 @@ def take_over_log(logger: logging.Logger) -> PatientStream:
     for handler in logger.handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
             handler.setStream(stream)
+    stream.report = logger.warning
     return stream
 
 

@@ -100,6 +100,8 @@ class Supervisor:
         self._spawn_front_at: float | None = None
         self._spawn_workers_at: float | None = None
         self._kill_front_at: float | None = None
+        # Why the system refuses another process since the last one was started, by whether it is a front: logged once.
+        self._refusals: dict[bool, str] = {}
         # When the graceful timeout is over.
         self._graceful_until = 0.0
         self._finished = False
@@ -162,6 +164,7 @@ class Supervisor:
         return [SpawnWorker()] * missing
 
     def _spawned(self, event: Spawned, now: float) -> list[Action]:
+        self._refusals.pop(event.is_front, None)
         if event.is_front:
             self.front = event.pid
             self._fronts.begin(now)
@@ -173,15 +176,19 @@ class Supervisor:
         return []
 
     def _spawn_failed(self, event: SpawnFailed, now: float) -> list[Action]:
-        """Try again in a while: what serves goes on serving."""
+        """Try again in a while: what serves goes on serving. ``event.reason`` is a sentence."""
         if event.is_front:
             self._spawn_front_at = now + SPAWN_AGAIN
-            return [Log("error", f"Cannot start the front process: {event.reason}. Trying again.")]
-        replaced = self._roster.refused()
-        if replaced is not None:
-            self._replacing.wait_again(replaced)
-        self._spawn_workers_at = now + SPAWN_AGAIN
-        return [Log("error", f"Cannot start a worker: {event.reason}. Trying again.")]
+        else:
+            replaced = self._roster.refused()
+            if replaced is not None:
+                self._replacing.wait_again(replaced)
+            self._spawn_workers_at = now + SPAWN_AGAIN
+        if self._refusals.get(event.is_front) == event.reason:
+            return []
+        self._refusals[event.is_front] = event.reason
+        what = "the front process" if event.is_front else "a worker"
+        return [Log("error", f"Cannot start {what}: {event.reason} Trying again every second.")]
 
     def _exited(self, event: Exited, now: float) -> list[Action]:
         if event.pid == self.front:

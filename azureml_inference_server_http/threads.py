@@ -23,7 +23,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Callable, NoReturn
 
-from . import _core, ending, front, listeners, log_config, signal_handlers, stdio, titles, worker
+from . import _core, ending, front, listeners, log_config, shortage, signal_handlers, stdio, titles, worker
 from .supervisor import EXIT_CANNOT_START, EXIT_FRONT_FAILED, EXIT_OK, FRONT_GRACE, KILL_AFTER, SPAWN_AGAIN
 from .terminal import GONE, Terminal
 
@@ -47,9 +47,17 @@ def run(settings: Settings, clients: list[socket.socket]) -> NoReturn:
         stdio.take_over_log(_logger).patience = LOG_PATIENCE
     titles.set_name(titles.COMMAND)
     listeners.announce(settings)
-    supervisor = _Supervisor(settings, clients)
-    supervisor.catch_signals()
-    supervisor.start()
+    try:
+        supervisor = _Supervisor(settings, clients)
+        supervisor.catch_signals()
+        supervisor.start()
+    except OSError as error:
+        _logger.critical("The server cannot start: %s", shortage.explain(error))
+        ending.at_once(EXIT_FRONT_FAILED)
+    except RuntimeError as error:
+        # From threading, which has no error number.
+        _logger.critical("The server cannot start: %s. %s", error, shortage.PROCESSES)
+        ending.at_once(EXIT_FRONT_FAILED)
     worker.log_boot()
     prepared = None
     try:
@@ -89,6 +97,8 @@ class _Supervisor:
         self._front_has_ended = False
         # When more workers are to be started; when the threads have had all the time there is for their end.
         self._fill_up_at: float | None = None
+        # The log has it that the system refuses another thread.
+        self._refusal_is_told = False
         self._give_up_at: float | None = None
         # When the graceful timeout is over that TERM has begun.
         self._graceful_until = 0.0
@@ -282,9 +292,14 @@ class _Supervisor:
             try:
                 threading.Thread(target=self._work, args=arguments, name=f"worker-{number}", daemon=True).start()
             except RuntimeError as error:
-                _logger.error("Cannot start a worker thread: %s. Trying again.", error)
+                if not self._refusal_is_told:
+                    _logger.error(
+                        "Cannot start a worker thread: %s. %s Trying again every second.", error, shortage.PROCESSES
+                    )
+                self._refusal_is_told = True
                 self._fill_up_at = time.monotonic() + SPAWN_AGAIN
                 return
+            self._refusal_is_told = False
             self._workers[number] = retirement
 
     def _staying(self) -> list[int]:

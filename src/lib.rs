@@ -28,6 +28,8 @@ mod allocator;
 #[cfg(any(unix, feature = "python"))]
 mod fd;
 #[cfg(feature = "python")]
+mod log_lines;
+#[cfg(feature = "python")]
 mod logging;
 #[cfg(unix)]
 mod memory_file;

@@ -7,16 +7,16 @@
 //! The text of every record is made one plain line here, because clients choose parts of it (`log_text.rs`).
 
 use std::{
-    io::Write as _,
+    io::{self, Stderr, Stdout},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use log::{kv, Level, LevelFilter, Log, Metadata, Record};
 use pyo3::{prelude::*, types::PyDict};
 
-use crate::{front::ACCESS_LOGGER, log_text::plain_line};
+use crate::{front::ACCESS_LOGGER, log_lines::Lines, log_text::plain_line};
 
 /// Records that may wait; at about 200 bytes each.
 const CAPACITY: usize = 16 * 1024;
@@ -30,25 +30,27 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Attribute of a record that names the worker a request was served by; `log_config.py` turns it into the pid shown.
 const WORKER_PID: &str = "worker_pid";
 
-struct OwnedRecord {
-    time: SystemTime,
-    level: Level,
-    target: String,
-    message: String,
-    worker_pid: Option<u64>,
+/// A record that waits.
+pub(crate) struct OwnedRecord {
+    pub(crate) time: SystemTime,
+    pub(crate) level: Level,
+    pub(crate) target: String,
+    pub(crate) message: String,
+    pub(crate) worker_pid: Option<u64>,
     /// What an access record consists of instead of a message, by name; see `front/access_log.rs`.
-    access: Option<Fields>,
+    pub(crate) access: Option<Fields>,
 }
 
 impl OwnedRecord {
-    fn new(level: Level, target: &str, message: String, worker_pid: Option<u64>) -> Self {
+    /// One of now.
+    pub(crate) fn new(level: Level, target: &str, message: String, worker_pid: Option<u64>) -> Self {
         Self { time: SystemTime::now(), level, target: target.to_owned(), message, worker_pid, access: None }
     }
 }
 
 /// Names and values of a record's attributes, as text.
 #[derive(Default)]
-struct Fields(Vec<(String, String)>);
+pub(crate) struct Fields(Vec<(String, String)>);
 
 impl<'kvs> kv::VisitSource<'kvs> for Fields {
     fn visit_pair(&mut self, key: kv::Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
@@ -157,23 +159,16 @@ impl Log for QueueLogger {
 
 /// Where records go.
 enum Sink {
-    /// Lines in the format of contract section 13, to standard output.
-    Stdout { own_pid: u64 },
+    /// Lines in the format of contract section 13.
+    Stdout(Lines<Stdout, Stderr>),
     /// Python `logging`; and the function that takes access records, if they are wanted.
     Python { logger: pyo3_log::Logger, access: Option<Py<PyAny>> },
 }
 
 impl Sink {
-    fn emit(&self, records: &[OwnedRecord]) {
+    fn emit(&mut self, records: &[OwnedRecord]) {
         match self {
-            Self::Stdout { own_pid } => {
-                let mut lines = Vec::with_capacity(records.len() * 96);
-                for record in records {
-                    write_line(&mut lines, record, *own_pid);
-                }
-                // A reader that has gone away (a closed pipe) wants no more lines.
-                let _ = std::io::stdout().lock().write_all(&lines).and_then(|()| std::io::stdout().flush());
-            }
+            Self::Stdout(lines) => lines.emit(records),
             Self::Python { logger, access } => Python::attach(|py| {
                 for record in records {
                     match (&record.access, access) {
@@ -215,8 +210,8 @@ pub(crate) enum Destination {
 /// Installs the logger for this process. `level` is the least severe level of our own loggers that is wanted.
 pub(crate) fn install(py: Python<'_>, level: LevelFilter, destination: Destination) -> PyResult<Drain> {
     let wants_access = matches!(destination, Destination::Python(Some(_)));
-    let sink = match destination {
-        Destination::Stdout => Sink::Stdout { own_pid: u64::from(std::process::id()) },
+    let mut sink = match destination {
+        Destination::Stdout => Sink::Stdout(Lines::new(io::stdout(), io::stderr())),
         Destination::Python(access) => {
             let logger = pyo3_log::Logger::new(py, pyo3_log::Caching::LoggersAndLevels)?.filter(level);
             Sink::Python { logger, access }
@@ -238,34 +233,6 @@ pub(crate) fn install(py: Python<'_>, level: LevelFilter, destination: Destinati
     };
     let thread = std::thread::Builder::new().name("azmlinfsrv-log".to_owned()).spawn(emit_all)?;
     Ok(Drain { queue, thread })
-}
-
-/// `2026-11-22 07:13:22,123 I [42] azmlinfsrv - text`, in UTC.
-fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64) {
-    let since_epoch = record.time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or_default();
-    let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-    let letter = match record.level {
-        Level::Error => 'E',
-        Level::Warn => 'W',
-        Level::Info => 'I',
-        Level::Debug | Level::Trace => 'D',
-    };
-    // Writing to a vector cannot fail.
-    let _ = writeln!(
-        out,
-        "{:04}-{:02}-{:02} {:02}:{:02}:{:02},{:03} {letter} [{}] {} - {}",
-        time.year(),
-        u8::from(time.month()),
-        time.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-        since_epoch.subsec_millis(),
-        record.worker_pid.unwrap_or(own_pid),
-        record.target,
-        record.message
-    );
 }
 
 fn hand_over(py: Python<'_>, logger: &pyo3_log::Logger, record: &OwnedRecord) {
@@ -297,22 +264,8 @@ fn hand_over_access(py: Python<'_>, access: &Py<PyAny>, fields: &Fields) {
 mod tests {
     use super::*;
 
-    fn record(worker_pid: Option<u64>) -> OwnedRecord {
-        let time = UNIX_EPOCH + Duration::from_millis(1_795_331_602_007);
-        OwnedRecord { time, ..OwnedRecord::new(Level::Info, "azmlinfsrv", "GET /score 200".to_owned(), worker_pid) }
-    }
-
-    #[test]
-    fn lines_have_the_format_of_contract_section_13() {
-        let mut out = Vec::new();
-        write_line(&mut out, &record(None), 42);
-        write_line(&mut out, &record(Some(7)), 42);
-        let text = String::from_utf8(out).expect("text");
-        assert_eq!(
-            text,
-            "2026-11-22 07:13:22,007 I [42] azmlinfsrv - GET /score 200\n\
-             2026-11-22 07:13:22,007 I [7] azmlinfsrv - GET /score 200\n"
-        );
+    fn record() -> OwnedRecord {
+        OwnedRecord::new(Level::Info, "azmlinfsrv", "GET /score 200".to_owned(), None)
     }
 
     #[test]
@@ -340,7 +293,7 @@ mod tests {
     fn a_full_queue_counts_what_it_drops_and_keeps_the_order() {
         let queue = Queue::default();
         for _ in 0..CAPACITY + 3 {
-            queue.push(record(None));
+            queue.push(record());
         }
         queue.end();
         let (records, dropped) = queue.take().expect("records");
@@ -360,7 +313,7 @@ mod tests {
         });
         let patience = Duration::from_secs(60);
         for _ in 0..2 {
-            queue.push(record(None));
+            queue.push(record());
             assert_eq!(taken.recv_timeout(patience), Ok(1));
             let deadline = Instant::now() + patience;
             while !queue.lock().asleep {

@@ -65,6 +65,15 @@ def test_a_host_that_does_not_exist_is_named(monkeypatch):
         listeners._listen("nowhere", 1234)
 
 
+def test_too_many_open_files_are_no_fault_of_the_host(monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "socket", fail)
+    with pytest.raises(listeners.ListenError, match=r"Too many open files\. Raise the limit of open files \(ulimit -n"):
+        listeners._listen("127.0.0.1", 0)
+
+
 @pytest.mark.parametrize("host", ["h" * 300, "h" * 64, "a..b", "a\0b", "\udcff"])
 def test_a_host_that_is_no_name_at_all_is_a_message(host):
     with pytest.raises(listeners.ListenError, match=r"^--host .*: .*\. Give --host an address") as refused:
@@ -77,7 +86,12 @@ def test_a_host_that_is_no_name_at_all_is_a_message(host):
     ("number", "text"),
     [
         (errno.EACCES, "port 80 on h may not be opened by this user. Choose a port above 1023 with --port."),
-        (errno.EMFILE, "port 80 on h cannot be opened: Too many open files."),
+        (
+            errno.ENOBUFS,
+            "port 80 on h cannot be opened: No buffer space available. Give the machine or the container "
+            "more memory, or use fewer workers.",
+        ),
+        (errno.EIO, "port 80 on h cannot be opened: Input/output error."),
     ],
 )
 def test_other_reasons_are_named(number, text):

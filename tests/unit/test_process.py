@@ -43,6 +43,8 @@ def loop(monkeypatch):
     made._front, made.front_side = socket.socketpair()
     made._front.setblocking(False)
     yield made
+    made._worker_socket.front_end.close()
+    made._worker_socket.worker_end.close()
     for open_socket in (made._front, made.front_side, made._wake_reader, made._wake_writer):
         if open_socket is not None:
             open_socket.close()
@@ -156,6 +158,35 @@ def test_reaped_children_are_told_after_what_the_front_said(loop, monkeypatch):
     monkeypatch.setattr(process, "_os_waitpid", lambda *_: next(ended))
     loop._reap()
     assert loop.events == [events.Ready(12), events.Exited(12, -9), events.Exited(13, 3)]
+
+
+# ---- Shortages
+
+
+def test_a_fork_that_fails_names_what_is_missing(loop, monkeypatch):
+    def fail():
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fail)
+    for action, is_front in ((events.SpawnFront(), True), (events.SpawnWorker(), False)):
+        refused = loop._perform(action)
+        assert refused.is_front is is_front
+        assert refused.reason.startswith("Resource temporarily unavailable. Raise the limit of processes")
+        assert "ulimit -u" in refused.reason
+
+
+def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch):
+    def fail(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(process, "_Loop", fail)
+    monkeypatch.setattr(process.listeners, "announce", lambda settings: None)
+    monkeypatch.setattr(process.titles, "set_name", lambda name: None)
+    monkeypatch.setattr(process.log_config, "find_user_config", lambda settings: "logging.json")
+    assert process.run(settings(), []) == 1
+    ((level, text),) = records()
+    assert level == "CRITICAL"
+    assert text.startswith("The server cannot start: Too many open files. Raise the limit of open files (ulimit -n")
 
 
 # ---- Debuggers

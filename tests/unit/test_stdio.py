@@ -77,6 +77,38 @@ def test_a_reader_that_has_gone_away_gets_nothing_more(pipe):
     assert not stream.is_waiting
 
 
+def test_what_a_full_disk_costs_is_told_once_and_counted(pipe, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "__stderr__", sys.stderr)
+    reader, writer = pipe
+    with open("/dev/full", "wb") as full:
+        stream = PatientStream(full.fileno())
+        reported = []
+        stream.report = reported.append
+        say(stream, "one\n", "two\n")
+    assert not stream.is_waiting
+    stream.descriptor = writer
+    say(stream, "three\n", "four\n")
+    assert os.read(reader, 100) == b"\nthree\nfour\n"
+    assert reported == ["2 log records were lost: standard output: No space left on device"]
+    assert capsys.readouterr().err == (
+        "azmlinfsrv: the log cannot be written to standard output: No space left on device. "
+        "Free space there, or write elsewhere.\n"
+    )
+
+
+def test_what_nobody_read_is_reported_when_somebody_does(pipe, monkeypatch):
+    monkeypatch.setattr(stdio, "_MAX_LINES", 1)
+    reader, writer = pipe
+    filled = fill(writer)
+    stream = PatientStream(writer)
+    reported = []
+    stream.report = reported.append
+    say(stream, *"abc")
+    os.read(reader, filled)
+    say(stream, "d")
+    assert reported == ["3 log records were dropped: nobody read standard output"]
+
+
 def test_patience_is_for_a_slow_reader_and_not_for_one_that_is_gone(pipe):
     _, writer = pipe
     fill(writer)

@@ -83,14 +83,25 @@ def test_a_fatal_code_of_a_worker_that_served_is_an_ordinary_death(one):
     assert one.state.phase is Phase.SERVING
 
 
-def test_a_worker_that_cannot_be_forked_is_tried_again():
+@pytest.mark.parametrize("is_front", [True, False])
+def test_a_process_that_cannot_be_forked_is_tried_again_and_told_once(is_front):
     state = Supervisor(1, 30.0)
     state.handle(Started(), 0.0)
-    state.handle(Spawned(1, is_front=True), 0.0)
-    actions = state.handle(SpawnFailed(is_front=False, reason="Resource temporarily unavailable"), 5.0)
-    assert [action.level for action in actions if isinstance(action, Log)] == ["error"]
-    assert state.next_wakeup() == 6.0
-    assert state.handle(Tick(), 6.0) == [SpawnWorker()]
+    state.handle(Spawned(1, is_front=not is_front), 0.0)
+
+    def refuse(now, reason="No processes."):
+        actions = state.handle(SpawnFailed(is_front, reason), now)
+        assert state.next_wakeup() == now + 1
+        assert state.handle(Tick(), now + 1) == [SpawnFront() if is_front else SpawnWorker()]
+        return [action.level for action in actions if isinstance(action, Log)]
+
+    assert refuse(5.0) == ["error"]
+    assert refuse(6.0) == refuse(7.0) == []
+    assert refuse(8.0, "No memory.") == ["error"]
+    state.handle(Spawned(2, is_front=is_front), 9.0)
+    state.handle(Exited(2, -9), 9.5)
+    state.handle(Tick(), 9.9)
+    assert refuse(10.0, "No memory.") == ["error"]
 
 
 # ---- Deaths before anyone is ready: back off, then give up

@@ -113,3 +113,45 @@ def test_lines_of_the_front_may_come_in_pieces(supervisor):
     supervisor._line_of_front.send(b"nish\n")
     supervisor._read_line(None)
     assert sorted(supervisor._workers) == [2, 3]
+
+
+def test_a_thread_that_the_system_refuses_is_told_once_and_tried_again(supervisor, records, monkeypatch):
+    class Refused(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading, "Thread", Refused)
+        for _ in range(3):
+            supervisor._leave_behind(max(supervisor._workers), "did not finish")
+            assert supervisor._fill_up_at is not None
+            if len(supervisor._workers) == 0:
+                break
+    (text,) = [text for text in records("ERROR") if "start a worker thread" in text]
+    assert text.endswith("Trying again every second.")
+    assert "ulimit -u" in text
+    supervisor._fill_up()
+    assert len(supervisor._workers) == 2
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), RuntimeError("can't start new thread")])
+def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    class Ended(Exception):
+        pass
+
+    def end(code):
+        assert code == EXIT_FRONT_FAILED
+        raise Ended
+
+    monkeypatch.setattr(threads, "_Supervisor", fail)
+    monkeypatch.setattr(threads.listeners, "announce", lambda settings: None)
+    monkeypatch.setattr(threads.titles, "set_name", lambda name: None)
+    monkeypatch.setattr(threads.log_config, "find_user_config", lambda settings: "logging.json")
+    monkeypatch.setattr(threads.ending, "at_once", end)
+    with pytest.raises(Ended):
+        threads.run(SimpleNamespace(), [])
+    (text,) = records("CRITICAL")
+    assert text.startswith(f"The server cannot start: {error.args[-1]}. Raise the limit of ")
