@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import socket
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from . import _core, access_log, log_config
 
 if TYPE_CHECKING:
     from .settings import Settings
+
+# What the event loop opens for itself: six descriptors, and two for the memory of large bodies.
+_OWN_DESCRIPTORS = 8
 
 
 def run(
@@ -43,7 +47,8 @@ def serve(
     supervisor: socket.socket,
     unread_signals: socket.socket | None = None,
 ) -> None:
-    """Serve clients until the supervisor ends it; the sockets are closed then. Without the GIL."""
+    """Serve clients until the supervisor ends it; the sockets are closed then. Without the GIL. Raises OSError."""
+    _check_descriptors()
     logger = logging.getLogger("azmlinfsrv")
     _core.serve(
         settings,
@@ -56,3 +61,14 @@ def serve(
             access_log.log if log_config.wants_access_lines() else None,
         ),
     )
+
+
+def _check_descriptors() -> None:
+    """The event loop panics if it cannot open what it needs; an OSError names the shortage."""
+    opened: list[int] = []
+    try:
+        for _ in range(_OWN_DESCRIPTORS):
+            opened.append(os.dup(0))
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)

@@ -292,6 +292,8 @@ class _Loop:
             code = 1
             try:
                 code = front.run(self._settings, self._clients, self._worker_socket.front_end, theirs, unread_signals)
+            except OSError as error:
+                _logger.critical("The front process failed: %s", shortage.explain(error))
             except BaseException:
                 traceback.print_exc()
             # What a preloaded script wants to be done at its end is not this process's business.

@@ -63,8 +63,9 @@ def run(settings: Settings, clients: list[socket.socket]) -> NoReturn:
     try:
         prepared = worker.prepare(settings)
         supervisor.wait_for_end(prepared)
-    except BaseException:
-        _logger.critical("The main thread failed. The server ends.", exc_info=True)
+    except BaseException as error:
+        reason = shortage.explain(error) if isinstance(error, OSError) else "an error that nobody expected."
+        _logger.critical("The main thread failed: %s The server ends.", reason, exc_info=True)
         ending.at_once(EXIT_FRONT_FAILED)
     supervisor.end(prepared)
 
@@ -343,7 +344,10 @@ class _Supervisor:
         self._front_has_ended = True
         self._give_up_at = time.monotonic() + KILL_AFTER
         if failure is not None or self._phase == _SERVING:
-            _logger.critical("The front failed. The server ends.", exc_info=failure)
+            if isinstance(failure, OSError):
+                _logger.critical("The front failed: %s The server ends.", shortage.explain(failure))
+            else:
+                _logger.critical("The front failed. The server ends.", exc_info=failure)
             self._exit_code = EXIT_FRONT_FAILED
 
     # ---- Signals

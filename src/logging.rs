@@ -171,7 +171,7 @@ impl Sink {
             Self::Stdout(lines) => lines.emit(records),
             Self::Python { logger, access } => Python::attach(|py| {
                 for record in records {
-                    match (&record.access, access) {
+                    match (&record.access, &*access) {
                         (None, _) => hand_over(py, logger, record),
                         (Some(fields), Some(access)) => hand_over_access(py, access, fields),
                         (Some(_), None) => {}

@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from harness import eventually, is_running
@@ -167,3 +169,95 @@ def test_a_script_that_closes_what_it_did_not_open_is_told(start, script):
     server = start(script("import os\ndef init(): os.closerange(3, 100)\ndef run(data): return 1\n"), ready=False)
     assert server.wait_for_exit(60) == 3
     assert "the script has closed a file descriptor that it did not open" in server.output()
+
+
+def test_connections_beyond_the_descriptors_are_one_line_in_the_log(start, script):
+    server = start(script(PID), through=("/bin/sh", "-c", 'ulimit -n 60; exec "$@"', "sh"))
+    idle = [server.connect() for _ in range(80)]
+    said = server.wait_for_record("Cannot accept a connection, which waits until others are closed")
+    assert "ulimit -n" in said.message
+    # Longer than the pause between attempts to accept.
+    idle[0].exchange("GET", "/")
+    for connection in idle[:60]:
+        connection.close()
+    assert idle[-1].exchange("POST", "/score", b"x").json() in server.workers()
+    assert server.score().status == 200
+    assert len([record for record in server.records() if "Cannot accept" in record.message]) == 1
+
+
+@pytest.mark.any_worker_class
+@pytest.mark.parametrize("limit", [8, 9, 10, 11, 12, 14, 16, 18, 20])
+def test_too_few_descriptors_to_start_are_told(start, script, limit):
+    server = start(script(PID), through=("/bin/sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh"), ready=False)
+
+    def decided():
+        if server.process.poll() is not None:
+            return True
+        return "Too many open files" in server.output() or server.ready_pids()
+
+    eventually(decided, "it serves, or says why not")
+    assert server.ready_pids() or "Too many open files" in server.output()
+    assert "panicked" not in server.output()
+
+
+# ---- The disk of the log
+
+
+@needs_mounts
+@pytest.mark.any_worker_class
+def test_a_log_on_a_full_disk_costs_its_lines_only(start, script, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    server = start(script(PID), through=through(f"mount -t tmpfs -o size=64k none {disk}\nexec > {disk}/log"))
+    seen = Path(f"/proc/{server.pid}/root{disk}")
+    rest = seen / "rest"
+    with rest.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    told = "azmlinfsrv: the log cannot be written to standard output: No space left on device"
+
+    def has_told():
+        assert server.score().status == 200
+        return told in server.stderr()
+
+    eventually(has_told, "the line on standard error")
+    if not server.has_threads:
+        replace(server)
+    rest.unlink()
+
+    def goes_on():
+        assert server.score().status == 200
+        return "log records were lost: " in (seen / "log").read_text(errors="replace")
+
+    eventually(goes_on, "the log")
+    # Once from the supervisor, the front and each of the two workers at most.
+    assert server.stderr().count(told) <= 4
+    server.signal(signal.SIGTERM)
+    assert server.wait_for_exit() == 0
+
+
+# ---- Processes
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="not root, or no setpriv")
+def test_a_worker_that_cannot_be_forked_is_told_once_and_tried_again(start):
+    # A user of its own, as root has no such limit, who may read what root may.
+    user = str(60_000 + os.getpid() % 5_000)
+    may_read = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+    through = (shutil.which("setpriv"), f"--reuid={user}", "--clear-groups", *may_read)
+    server = start("obey.py", "--worker_count", "2", through=through)
+    server.wait_for_workers(2)
+
+    def limit(soft):
+        set_it = f"resource.prlimit(os.getppid(), resource.RLIMIT_NPROC, ({soft}, 1000))"
+        return server.score(f"import resource; {set_it}; answer = os.getpid()").json()
+
+    staying = limit(1)
+    (other,) = set(server.workers()) - {staying}
+    os.kill(other, signal.SIGKILL)
+    said = server.wait_for_record("Cannot start a worker: Resource temporarily unavailable.")
+    assert "ulimit -u" in said.message
+    assert limit(1000) == staying
+    server.wait_for_record("was killed by signal 9 (SIGKILL)")
+    eventually(lambda: len(server.workers()) == 2, "another worker")
+    assert len([record for record in server.records() if "Cannot start a worker" in record.message]) == 1

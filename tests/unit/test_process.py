@@ -167,7 +167,7 @@ def test_a_fork_that_fails_names_what_is_missing(loop, monkeypatch):
     def fail():
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(os, "fork", fail)
+    monkeypatch.setattr(process, "_os_fork", fail)
     for action, is_front in ((events.SpawnFront(), True), (events.SpawnWorker(), False)):
         refused = loop._perform(action)
         assert refused.is_front is is_front

@@ -53,6 +53,13 @@ def test_a_front_that_fails_is_the_end(supervisor, records):
     assert records("CRITICAL") == ["The front failed. The server ends."]
 
 
+def test_a_front_that_lacks_descriptors_says_so(supervisor, records):
+    supervisor._front_ended(OSError(24, "Too many open files"))
+    assert supervisor._exit_code == EXIT_FRONT_FAILED
+    (text,) = records("CRITICAL")
+    assert text.startswith("The front failed: Too many open files. Raise the limit of open files (ulimit -n")
+
+
 def test_a_front_that_ends_by_itself_is_the_end(supervisor):
     supervisor._front_ended(None)
     assert supervisor._exit_code == EXIT_FRONT_FAILED
