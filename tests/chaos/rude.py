@@ -82,18 +82,16 @@ def leave_stream(client: Client, script: str) -> None:
 
 
 def half_closed(client: Client, script: str) -> None:
-    """Says that it has nothing more to say. Whoever does so while waiting in the queue may be taken to have left."""
+    """Says that it has nothing more to say. It is asked whether it is still there, if it waits, and it is answered."""
     order = client.order("sleep", client.random.randrange(30))
     with client.noted(script, order.id, fresh=True) as (line, [note]):
         line.socket.sendall(orders.encode(order, script))
         line.socket.shutdown(socket.SHUT_WR)
         note.sent = time.monotonic()
-        response = line.reader.response()
+        while (response := line.reader.response()).status == 102:
+            continue
         expect_end(line)
-        if response.status == 503 and "The client closed the connection" in explanation(response):
-            note.settle(orders.REFUSED, "503")
-        else:
-            note.settle(*orders.judge(order, response))
+        note.settle(*orders.judge(order, response))
 
 
 def refused(client: Client, script: str, id: str, data: bytes, *statuses: int, half_close: bool = False) -> None:
