@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use log::LevelFilter;
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
-use crate::{allocator, dispatch::rules, fd, front, hub, logging, settings::Settings, worker};
+use crate::{allocator, dispatch::limits, fd, front, hub, logging, settings::Settings, worker};
 
 /// Where the front and the workers of one process meet: made once, given to `serve` and to every `work`.
 #[pyclass(frozen)]
@@ -32,7 +32,7 @@ mod _core {
 
     /// Seconds that native code in `run()` has beyond `SCORING_TIMEOUT_MS`.
     #[pymodule_export]
-    const INTERRUPT_GRACE: f64 = rules::INTERRUPT_GRACE.as_secs_f64();
+    const INTERRUPT_GRACE: f64 = limits::INTERRUPT_GRACE.as_secs_f64();
 
     /// Serves clients until the supervisor says stop; the whole life of a front. The sockets are taken over.
     ///

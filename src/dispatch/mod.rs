@@ -1,23 +1,20 @@
 //! From a request to the worker that answers it: the queue, the pool of connected workers, and who gets what next.
 //!
 //! Owned by the front's event loop thread: `Rc` and `RefCell`, no locks, and no borrow is ever held across an await.
-//! `remote.rs` talks with one worker; this file only decides.
+//! `session.rs` talks with one worker; this file only decides.
 //!
 //! Invariants: a job is in exactly one place (the queue, or one worker's in-flight list). A worker answers strictly in
 //! order and claims each job before it starts it (`claims.rs`), so jobs that it has not started can be taken back at any
 //! time: when it dies, when its running job turns out to be slow, when it hangs.
 
 mod debugger;
-pub mod link;
-mod local;
+pub mod limits;
 mod pool;
+pub mod prefetch;
 pub mod queue;
-mod remote;
 pub mod request_log;
-pub mod rules;
-#[cfg(unix)]
-mod socket;
-pub mod window;
+mod session;
+pub mod transport;
 mod worker;
 
 use std::{
@@ -29,13 +26,13 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch, Notify};
 
-pub use self::remote::{Part, Parts};
+pub use self::session::{Part, Parts};
 use self::{
-    link::Link,
+    limits::Rules,
     pool::State,
     queue::Full,
     request_log::{Line, RequestLog},
-    rules::Rules,
+    transport::Link,
     worker::Worker,
 };
 use crate::{
@@ -280,7 +277,7 @@ impl Dispatcher {
     fn abandon(&self, id: u64) {
         let mut state = self.state.borrow_mut();
         // If a worker has it already, its reply finds the receiver gone. Only a stream would go on for nobody, and it
-        // ends by itself when its parts find no receiver (`remote.rs`).
+        // ends by itself when its parts find no receiver (`session.rs`).
         drop(state.queue.remove(id));
     }
 

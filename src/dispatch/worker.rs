@@ -14,10 +14,10 @@ use tokio::sync::oneshot;
 
 use super::{
     debugger::debugger_of,
-    link::Link,
+    limits::{resident_mib, Rules},
+    prefetch::Window,
     request_log,
-    rules::{resident_mib, Rules},
-    window::Window,
+    transport::Link,
     Answer, Submission,
 };
 #[cfg(target_os = "linux")]
@@ -312,7 +312,7 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{local::LocalFrames, rules::tests::RULES},
+        super::{limits::tests::RULES, transport::thread::LocalFrames},
         *,
     };
     use crate::{
@@ -369,7 +369,8 @@ mod tests {
         use tokio::io::AsyncReadExt as _;
 
         let (stream, peer) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        let frames = super::super::socket::SocketFrames::new(stream, 0, &Store::default()).expect("a socket");
+        let frames =
+            super::super::transport::socket::SocketFrames::new(stream, 0, &Store::default()).expect("a socket");
         // What comes before all frames.
         for _ in ["counter", "bodies"] {
             crate::unix_socket::receive_descriptor(&peer).expect("a welcome");

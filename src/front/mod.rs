@@ -46,8 +46,8 @@ use crate::{
     body::Store,
     control::{Order, StdLine, Supervisor},
     dispatch::{
-        link::{self, Entrance},
-        rules::Rules,
+        limits::Rules,
+        transport::{self, Entrance},
         Dispatcher,
     },
     hub::FrontEnd,
@@ -220,7 +220,7 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
         Workers::Socket(socket) => Entrance::Socket(tokio::net::UnixDatagram::from_std(socket)?, bodies),
         Workers::Hub(arrivals) => Entrance::Hub(arrivals),
     };
-    let worker_loop = tokio::task::spawn_local(link::accept(entrance, front.dispatcher.clone()));
+    let worker_loop = tokio::task::spawn_local(transport::accept(entrance, front.dispatcher.clone()));
     let mut accept_loops = Vec::new();
     for listener in sockets.clients {
         let listener = TcpListener::from_std(listener)?;

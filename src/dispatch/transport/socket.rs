@@ -1,7 +1,7 @@
 //! A worker in a process of its own, as the front is connected to it: reading its frames, writing jobs to it.
 //!
 //! Runs in the front's event loop. Jobs are written by whoever assigns them, with one vectored write for all that belong to
-//! one batch of replies; only what the socket does not take waits for the writer task. `link.rs` is the same for every kind of worker.
+//! one batch of replies; only what the socket does not take waits for the writer task. `mod.rs` is the same for every kind of worker.
 
 use std::{
     cell::{Cell, RefCell},
@@ -37,7 +37,7 @@ const SEND_BUFFER: usize = 1 << 20;
 const READ_SIZE: usize = 64 * 1024;
 
 /// The sending side of a worker's socket.
-pub(super) struct SocketLink {
+pub(in crate::dispatch) struct SocketLink {
     stream: Rc<UnixStream>,
     outbox: RefCell<VecDeque<Bytes>>,
     /// More is likely to be sent at once: what is in the outbox goes out with it, in one system call.
@@ -66,17 +66,17 @@ impl SocketLink {
     }
 
     /// True if the kernel takes what is sent.
-    pub(super) fn is_flushed(&self) -> bool {
+    pub(in crate::dispatch) fn is_flushed(&self) -> bool {
         !self.full.get()
     }
 
     /// When the worker has last read something of what is too much for the socket.
-    pub(super) fn last_moved(&self) -> Option<Instant> {
+    pub(in crate::dispatch) fn last_moved(&self) -> Option<Instant> {
         self.last_moved.get()
     }
 
     /// Sends the parts of one frame in order. Never blocks; errors show at the reading side, as the loss of the worker.
-    pub(super) fn send(&self, head: Bytes, body: Bytes) {
+    pub(in crate::dispatch) fn send(&self, head: Bytes, body: Bytes) {
         self.outbox.borrow_mut().extend([head, body].into_iter().filter(|part| !part.is_empty()));
         if !self.corked.get() {
             self.write_now();
@@ -84,13 +84,13 @@ impl SocketLink {
     }
 
     /// Ends the reading task: the process behind the socket is known to be gone.
-    pub(super) fn close(&self) {
+    pub(in crate::dispatch) fn close(&self) {
         self.closed.set(true);
         self.close.notify_one();
     }
 
     /// Writes what [`SocketLink::send`] could not; runs beside the reading task for as long as the worker is connected.
-    pub(super) async fn flush_outbox(&self) -> io::Result<()> {
+    pub(in crate::dispatch) async fn flush_outbox(&self) -> io::Result<()> {
         loop {
             self.filled_up.notified().await;
             if !self.full.get() {
@@ -143,8 +143,8 @@ fn advance(outbox: &mut VecDeque<Bytes>, mut written: usize) {
 }
 
 /// The reading side of a worker's socket.
-pub(super) struct SocketFrames {
-    pub(super) link: Rc<SocketLink>,
+pub(in crate::dispatch) struct SocketFrames {
+    pub(in crate::dispatch) link: Rc<SocketLink>,
     stream: AsyncFd<Rc<UnixStream>>,
     /// The counter that the worker has been sent.
     claims: Option<Claims>,
@@ -155,7 +155,7 @@ pub(super) struct SocketFrames {
 impl SocketFrames {
     /// Welcomes a worker that has connected: sends it the counter of started jobs and the file of shared bodies.
     #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
-    pub(super) fn new(stream: UnixStream, max_body_len: u64, bodies: &Store) -> io::Result<Self> {
+    pub(in crate::dispatch) fn new(stream: UnixStream, max_body_len: u64, bodies: &Store) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         // A system that refuses the size goes on with its own.
         let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
@@ -184,7 +184,7 @@ impl SocketFrames {
     }
 
     /// The counter, if the worker shares it.
-    pub(super) fn take_claims(&mut self, hello: &Hello) -> Option<Claims> {
+    pub(in crate::dispatch) fn take_claims(&mut self, hello: &Hello) -> Option<Claims> {
         let claims = self.claims.take();
         if claims.is_some() && !hello.shares_claims {
             log::warn!(
@@ -198,7 +198,7 @@ impl SocketFrames {
     }
 
     /// The next frame; `None` when the worker is gone and everything it sent has been read.
-    pub(super) async fn next(&mut self) -> Result<Option<Frame>, String> {
+    pub(in crate::dispatch) async fn next(&mut self) -> Result<Option<Frame>, String> {
         loop {
             if let Some(frame) = self.decoder.decode(&mut self.buffer).map_err(|error| error.to_string())? {
                 // Each reply may send the worker its next job. Other frames may be waited for.

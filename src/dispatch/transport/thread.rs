@@ -1,6 +1,6 @@
 //! A worker in a thread of this process, as the front is connected to it (`hub.rs`): no bytes, no system calls.
 //!
-//! Runs in the front's event loop. `link.rs` is the same for every kind of worker.
+//! Runs in the front's event loop. `mod.rs` is the same for every kind of worker.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -17,14 +17,14 @@ use crate::{
 };
 
 /// The sending side.
-pub(super) struct LocalLink {
+pub(in crate::dispatch) struct LocalLink {
     sender: FrontSender,
     closed: Cell<bool>,
     close: Notify,
 }
 
 impl LocalLink {
-    pub(super) fn send(&self, head: Bytes, body: Bytes) {
+    pub(in crate::dispatch) fn send(&self, head: Bytes, body: Bytes) {
         match Frame::from_parts(head, body) {
             Ok(frame) => self.sender.send(frame),
             Err(error) => log::error!(target: "azmlinfsrv.front", "Cannot send to a worker: {error}"),
@@ -32,7 +32,7 @@ impl LocalLink {
     }
 
     /// Other than a process, an abandoned thread may still be alive: what it has not taken yet it never gets.
-    pub(super) fn close(&self) {
+    pub(in crate::dispatch) fn close(&self) {
         self.sender.close();
         self.closed.set(true);
         self.close.notify_one();
@@ -40,21 +40,21 @@ impl LocalLink {
 }
 
 /// The reading side.
-pub(super) struct LocalFrames {
-    pub(super) link: Rc<LocalLink>,
+pub(in crate::dispatch) struct LocalFrames {
+    pub(in crate::dispatch) link: Rc<LocalLink>,
     /// Until the pool takes them.
-    pub(super) claims: Option<Claims>,
+    pub(in crate::dispatch) claims: Option<Claims>,
     replies: mpsc::Receiver<Frame>,
 }
 
 impl LocalFrames {
-    pub(super) fn new(end: FrontEnd) -> Self {
+    pub(in crate::dispatch) fn new(end: FrontEnd) -> Self {
         let link = LocalLink { sender: end.sender, closed: Cell::new(false), close: Notify::new() };
         Self { link: Rc::new(link), claims: Some(end.claims), replies: end.replies }
     }
 
     /// The next frame; `None` when the worker is gone and everything it sent has been read.
-    pub(super) async fn next(&mut self) -> Option<Frame> {
+    pub(in crate::dispatch) async fn next(&mut self) -> Option<Frame> {
         loop {
             match self.replies.try_recv() {
                 Ok(frame) => return Some(frame),

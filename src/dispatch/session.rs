@@ -1,6 +1,6 @@
 //! One connected worker: taking it into the pool, what each of its frames means, and what its end leaves behind.
 //!
-//! Runs in the front's event loop, one task per connected worker. How frames travel is `link.rs`.
+//! Runs in the front's event loop, one task per connected worker. How frames travel is `transport/mod.rs`.
 
 use std::{cell::RefCell, sync::Arc, time::Duration};
 
@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    link::{Frames, Link},
     request_log::RequestLog,
+    transport::{Frames, Link},
     Answer, Dispatcher, Submission,
 };
 use crate::frame::{self, Frame, Hello, Kind, ReplyHead};

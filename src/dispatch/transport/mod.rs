@@ -1,8 +1,12 @@
 //! The connection between the front and one worker, whichever kind of worker it is: a process (`socket.rs`) or a thread
-//! of this process (`local.rs`).
+//! of this process (`thread.rs`).
 //!
 //! Runs in the front's event loop: [`accept`] waits for workers, a [`Link`] sends to one, [`Frames`] reads from it. What
-//! the frames mean is `remote.rs`.
+//! the frames mean is `session.rs`.
+
+#[cfg(unix)]
+pub(super) mod socket;
+pub(super) mod thread;
 
 use std::{rc::Rc, time::Instant};
 
@@ -15,12 +19,9 @@ use nix::errno::Errno;
 use tokio::io::Interest;
 
 #[cfg(unix)]
-use super::socket::{SocketFrames, SocketLink};
-use super::{
-    local::{LocalFrames, LocalLink},
-    remote::serve_worker,
-    Dispatcher,
-};
+use self::socket::{SocketFrames, SocketLink};
+use self::thread::{LocalFrames, LocalLink};
+use super::{session::serve_worker, Dispatcher};
 #[cfg(unix)]
 use crate::{
     body::Store,
@@ -77,7 +78,7 @@ impl Entrance {
 
 /// The sending side; clones share it.
 #[derive(Clone)]
-pub(super) enum Link {
+pub(in crate::dispatch) enum Link {
     #[cfg(unix)]
     Socket(Rc<SocketLink>),
     Local(Rc<LocalLink>),
@@ -85,7 +86,7 @@ pub(super) enum Link {
 
 impl Link {
     /// True if nothing that was sent waits on this side.
-    pub(super) fn is_flushed(&self) -> bool {
+    pub(in crate::dispatch) fn is_flushed(&self) -> bool {
         match self {
             #[cfg(unix)]
             Self::Socket(link) => link.is_flushed(),
@@ -94,7 +95,7 @@ impl Link {
     }
 
     /// When the worker has last read something of what is too much for the socket.
-    pub(super) fn last_moved(&self) -> Option<Instant> {
+    pub(in crate::dispatch) fn last_moved(&self) -> Option<Instant> {
         match self {
             #[cfg(unix)]
             Self::Socket(link) => link.last_moved(),
@@ -103,12 +104,12 @@ impl Link {
     }
 
     /// True if the worker shares this process, and its interpreter, with others.
-    pub(super) fn is_local(&self) -> bool {
+    pub(in crate::dispatch) fn is_local(&self) -> bool {
         matches!(self, Self::Local(_))
     }
 
     /// Sends the parts of one frame in order. Never blocks; errors show at the reading side, as the loss of the worker.
-    pub(super) fn send(&self, head: Bytes, body: Bytes) {
+    pub(in crate::dispatch) fn send(&self, head: Bytes, body: Bytes) {
         match self {
             #[cfg(unix)]
             Self::Socket(link) => link.send(head, body),
@@ -117,7 +118,7 @@ impl Link {
     }
 
     /// Ends the reading task: the worker is known to be gone.
-    pub(super) fn close(&self) {
+    pub(in crate::dispatch) fn close(&self) {
         match self {
             #[cfg(unix)]
             Self::Socket(link) => link.close(),
@@ -126,7 +127,7 @@ impl Link {
     }
 
     /// Sends what [`Link::send`] could not; runs beside the reading task for as long as the worker is connected.
-    pub(super) async fn flush(&self) -> Result<(), String> {
+    pub(in crate::dispatch) async fn flush(&self) -> Result<(), String> {
         match self {
             #[cfg(unix)]
             Self::Socket(link) => link.flush_outbox().await.map_err(|error| error.to_string()),
@@ -136,14 +137,14 @@ impl Link {
 }
 
 /// The reading side.
-pub(super) enum Frames {
+pub(in crate::dispatch) enum Frames {
     #[cfg(unix)]
     Socket(SocketFrames),
     Local(LocalFrames),
 }
 
 impl Frames {
-    pub(super) fn link(&self) -> Link {
+    pub(in crate::dispatch) fn link(&self) -> Link {
         match self {
             #[cfg(unix)]
             Self::Socket(frames) => Link::Socket(frames.link.clone()),
@@ -154,7 +155,7 @@ impl Frames {
     /// The counter that says who owns the jobs of this connection. Without it the worker gets one job at a time, which
     /// is slower and no less right.
     #[cfg_attr(not(unix), allow(unused_variables))]
-    pub(super) fn take_claims(&mut self, hello: &Hello) -> Option<Claims> {
+    pub(in crate::dispatch) fn take_claims(&mut self, hello: &Hello) -> Option<Claims> {
         match self {
             #[cfg(unix)]
             Self::Socket(frames) => frames.take_claims(hello),
@@ -163,7 +164,7 @@ impl Frames {
     }
 
     /// The next frame; `None` when the worker is gone and everything it sent has been read.
-    pub(super) async fn next(&mut self) -> Result<Option<Frame>, String> {
+    pub(in crate::dispatch) async fn next(&mut self) -> Result<Option<Frame>, String> {
         match self {
             #[cfg(unix)]
             Self::Socket(frames) => frames.next().await,
