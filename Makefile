@@ -9,6 +9,8 @@ HOST ?= 127.0.0.1
 PORT ?= 5001
 FUZZ_SECONDS ?= 60
 CHAOS_SECONDS ?= 600
+SIMULATE_EVENTS ?= 10000000
+SIMULATE_SEED ?= 0
 BENCH_ROUNDS ?= 5
 BENCH_SECONDS ?= 3
 # Names of scenarios, separated by commas; all of them if empty.
@@ -46,7 +48,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-rust test-python check check-rust check-foreign check-fuzz check-python format conform fuzz chaos soak bench bench-rust \
+.PHONY: help serve test test-rust test-python check check-rust check-foreign check-fuzz check-python format conform fuzz chaos simulate soak bench bench-rust \
 	test-all ci left-out clean
 
 help: ## Show this list
@@ -132,6 +134,10 @@ fuzz: $(VENV)/.done-tested $(VENV)/.done-tools ## Send made-up requests for FUZZ
 
 chaos: $(VENV)/.done-tested $(VENV)/.done-tools ## Kill, stop and resize servers under load for CHAOS_SECONDS
 	$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) $(CHAOS_SEED:%=--seed %)
+
+simulate: $(VENV)/.done-venv ## Run the dispatcher's core through SIMULATE_EVENTS events in virtual time, from SIMULATE_SEED on
+	SIMULATE_EVENTS=$(SIMULATE_EVENTS) SIMULATE_SEED=$(SIMULATE_SEED) cargo test --locked --no-default-features --release \
+		the_invariants_hold_for_millions_of_events -- --ignored --nocapture
 
 soak: $(VENV)/.done-tested $(VENV)/.done-tools chaos fuzz ## Run the long tests: those marked soak, then chaos and fuzz
 	$(BIN)/python -m pytest -m soak

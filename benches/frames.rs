@@ -26,6 +26,7 @@ fn job() -> Job {
         content_type: Bytes::from_static(b"application/json"),
         http_minor: 1,
         whole_request: true,
+        deprecated_id: false,
         peer: "127.0.0.1:40312".to_owned(),
         request_id: "1f0a64f6-8f7f-4d2e-9e2b-2f4cf2d6a111".to_owned(),
         fields: vec![

@@ -68,8 +68,6 @@ pub enum Kind {
     Goodbye = 9,
     /// Worker to front: it found a job revoked and did not start it.
     Skipped = 10,
-    /// Front to worker: what to log about the request that it answered last. Only if its hello asks for that.
-    Log = 11,
     /// Front to worker: one request, whose body is in shared memory. Its head begins with the [`Place`].
     SharedJob = 12,
 }
@@ -87,7 +85,6 @@ impl Kind {
             8 => Self::Retire,
             9 => Self::Goodbye,
             10 => Self::Skipped,
-            11 => Self::Log,
             12 => Self::SharedJob,
             other => return Err(FrameError::UnknownKind(other)),
         })
@@ -214,8 +211,8 @@ pub struct Hello {
     pub wants_request: bool,
     /// True if jobs may have their bodies in shared memory (`shared_bodies.rs`).
     pub shares_bodies: bool,
-    /// True if the log lines of requests that this worker serves go through its Python logger (`Kind::Log`).
-    pub logs_requests: bool,
+    /// Jobs that it may run at once; at least 1.
+    pub capacity: u16,
     /// Swagger documents by version (`"2"`, `"3"`, `"3.1"`), as the text to serve (contract section 14).
     pub swagger: std::collections::BTreeMap<String, String>,
 }
@@ -256,6 +253,8 @@ pub struct Job {
     pub http_minor: u8,
     /// True if the request's own parts were sent along.
     pub whole_request: bool,
+    /// True if the client named the request by the deprecated `x-ms-request-id`, of which the log warns.
+    pub deprecated_id: bool,
     /// Peer address, `ip:port`.
     pub peer: String,
     /// The effective `x-request-id`, which scripts may read from `flask.g`.
@@ -312,6 +311,7 @@ impl Job {
             out.put_u64_le(self.id);
             out.put_u8(self.http_minor);
             out.put_u8(1);
+            out.put_u8(self.deprecated_id.into());
             for part in [
                 self.method.as_bytes(),
                 &self.target,
@@ -332,6 +332,7 @@ impl Job {
             out.put_u64_le(self.id);
             out.put_u8(self.http_minor);
             out.put_u8(0);
+            out.put_u8(self.deprecated_id.into());
             for part in [self.method.as_bytes(), b"", &self.query, &self.content_type, b"", b""] {
                 put_bytes(out, part);
             }
@@ -347,6 +348,7 @@ impl Job {
             id: head.u64()?,
             http_minor: head.u8()?,
             whole_request: head.flag()?,
+            deprecated_id: head.flag()?,
             method: head.text()?,
             target: head.bytes()?,
             query: head.bytes()?,
@@ -384,6 +386,8 @@ pub struct ReplyHead {
     pub status: u16,
     /// Where it comes from.
     pub origin: Origin,
+    /// True if the worker has written the request's log lines by itself, because its script has changed the logger.
+    pub is_logged: bool,
     /// Milliseconds inside `run()`; `None` when `run()` produced no reply.
     pub run_ms: Option<f64>,
     /// Milliseconds the worker was busy with the job, input and output included; what the in-flight window looks at.
@@ -405,6 +409,7 @@ impl ReplyHead {
             out.put_u64_le(self.id);
             out.put_u16_le(self.status);
             out.put_u8(self.origin as u8);
+            out.put_u8(self.is_logged.into());
             out.put_f64_le(self.run_ms.unwrap_or(f64::NAN));
             out.put_f64_le(self.busy_ms);
             put_bytes(out, &self.server_version);
@@ -429,6 +434,7 @@ impl ReplyHead {
                 3 => Origin::ServerError,
                 _ => return Err(FrameError::Malformed(WHAT)),
             },
+            is_logged: head.flag()?,
             run_ms: Some(head.f64()?).filter(|ms| !ms.is_nan()),
             busy_ms: head.f64()?,
             server_version: head.bytes()?,
@@ -457,27 +463,6 @@ pub fn decode_id(frame: &Frame) -> Result<u64, FrameError> {
 /// A frame without any field: [`Kind::Retire`], [`Kind::Goodbye`].
 pub fn encode_bare(kind: Kind) -> Bytes {
     encode(kind, 0, |_| ()).freeze()
-}
-
-/// A [`Kind::Log`] frame: the level of each line, in Python's numbers, and its text. There may be none.
-pub fn encode_log<'a>(lines: impl Iterator<Item = (u8, &'a str)>) -> Bytes {
-    encode(Kind::Log, 0, |out| {
-        for (level, text) in lines {
-            out.put_u8(level);
-            put_bytes(out, text.as_bytes());
-        }
-    })
-    .freeze()
-}
-
-/// The lines of a frame made by [`encode_log`].
-pub fn decode_log(frame: &Frame) -> Result<Vec<(u8, String)>, FrameError> {
-    let mut head = Reader::new(&frame.head, "log");
-    let mut lines = Vec::new();
-    while !head.rest.is_empty() {
-        lines.push((head.u8()?, head.text()?));
-    }
-    Ok(lines)
 }
 
 fn put_bytes(out: &mut BytesMut, part: &[u8]) {

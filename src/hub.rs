@@ -119,16 +119,6 @@ impl WorkerEnd {
         }
     }
 
-    /// The next frame if it is like this.
-    pub fn take_if(&self, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
-        let mut waiting = self.inbox.lock();
-        if waiting.frames.front().is_some_and(wanted) {
-            waiting.frames.pop_front()
-        } else {
-            None
-        }
-    }
-
     /// Sleeps until there is something to take.
     pub fn wait(&self) {
         let mut waiting = self.inbox.lock();

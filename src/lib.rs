@@ -9,6 +9,7 @@
 //! pyo3 is named only here and in `settings`, `logging` and `worker`; without the `python` feature the rest builds and
 //! is tested on a machine without libpython.
 
+mod access_line;
 pub mod frame;
 pub mod hub;
 pub mod numbers;

@@ -2,7 +2,7 @@
 //!
 //! A body that crosses a socket is copied into the kernel and out of it. One that is here is copied once, by the worker,
 //! into the object that the script gets. The front owns the memory and decides what is where; a worker can only read.
-//! `dispatch/socket.rs` hands the file to each worker that connects, a job says where its body is (`frame::Place`).
+//! `dispatch/transport/socket.rs` hands the file to each worker that connects, a job says where its body is (`frame::Place`).
 //!
 //! The room of a body may hold another one as soon as its [`Extent`] is dropped. That is when its job has been answered,
 //! lost, or taken back: a worker reads a body before it claims the job, so it has read the bodies of all jobs that it

@@ -1,6 +1,6 @@
 //! System calls on the Unix socket between the front and a worker: passing descriptors, one send, one receive.
 //!
-//! Used at both ends: in the front's event loop (`dispatch/socket.rs`), and on a worker's main thread (`worker/socket.rs`).
+//! Used at both ends: in the front's event loop (`dispatch/transport/socket.rs`), and on a worker's main thread (`worker/socket.rs`).
 
 #![allow(unsafe_code)]
 

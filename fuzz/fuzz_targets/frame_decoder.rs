@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 
 use _core::frame::{
-    decode_id, decode_log, encode_bare, encode_log, encode_with_id, BodyAt, Decoder, Field, Frame, Hello, Job, Kind,
-    Origin, Place, ReplyHead, MAX_HEAD_LEN,
+    decode_id, encode_bare, encode_with_id, BodyAt, Decoder, Field, Frame, Hello, Job, Kind, Origin, Place, ReplyHead,
+    MAX_HEAD_LEN,
 };
 use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
@@ -39,7 +39,7 @@ enum Message {
         raw: bool,
         wants_request: bool,
         shares_bodies: bool,
-        logs_requests: bool,
+        capacity: u16,
         swagger: BTreeMap<String, String>,
     },
     Job {
@@ -81,7 +81,6 @@ enum Meaning {
     Reply(ReplyHead, Bytes),
     WithId(Kind, u64, Bytes),
     Bare(Kind),
-    Log(Vec<(u8, String)>),
 }
 
 fuzz_target!(|input: Input| match input {
@@ -138,10 +137,6 @@ fn read_everything(frame: &Frame) {
         let again = reply.encode(Kind::Reply, frame.body.len()).expect("it was within the limits");
         assert_eq!(again.len() - _core::frame::PREFIX_LEN, frame.head.len());
     }
-    if let Ok(lines) = decode_log(frame) {
-        let again = encode_log(lines.iter().map(|(level, text)| (*level, text.as_str())));
-        assert_eq!(&again[again.len() - frame.head.len()..], &frame.head[..]);
-    }
     if let Ok(id) = decode_id(frame) {
         assert_eq!(frame.head[..], id.to_le_bytes());
     }
@@ -162,15 +157,34 @@ fn read(frame: &Frame) -> Meaning {
             Meaning::WithId(frame.kind, decode_id(frame).expect("an id"), body)
         }
         Kind::Retire | Kind::Goodbye | Kind::Skipped => Meaning::Bare(frame.kind),
-        Kind::Log => Meaning::Log(decode_log(frame).expect("lines")),
     }
 }
 
 impl Message {
     fn write(self, wire: &mut Vec<u8>) -> Meaning {
         match self {
-            Self::Hello { protocol, worker, pid, shares_claims, raw, wants_request, shares_bodies, logs_requests, swagger } => {
-                let hello = Hello { protocol, worker, pid, shares_claims, raw, wants_request, shares_bodies, logs_requests, swagger };
+            Self::Hello {
+                protocol,
+                worker,
+                pid,
+                shares_claims,
+                raw,
+                wants_request,
+                shares_bodies,
+                capacity,
+                swagger,
+            } => {
+                let hello = Hello {
+                    protocol,
+                    worker,
+                    pid,
+                    shares_claims,
+                    raw,
+                    wants_request,
+                    shares_bodies,
+                    capacity,
+                    swagger,
+                };
                 wire.extend_from_slice(&hello.encode().expect("only text inside"));
                 Meaning::Hello(hello)
             }
@@ -187,6 +201,7 @@ impl Message {
                     content_type,
                     http_minor,
                     whole_request,
+                    deprecated_id: id % 2 == 0,
                     peer,
                     request_id,
                     fields,
@@ -219,7 +234,17 @@ impl Message {
                 // NaN equals nothing, not even what was decoded from it.
                 let busy_ms = if busy_ms.is_nan() { 0.0 } else { busy_ms };
                 let fields = owned(fields);
-                let head = ReplyHead { id, status, origin, run_ms, busy_ms, server_version, error_location, fields };
+                let head = ReplyHead {
+                    id,
+                    status,
+                    origin,
+                    is_logged: status % 2 == 0,
+                    run_ms,
+                    busy_ms,
+                    server_version,
+                    error_location,
+                    fields,
+                };
                 append(wire, &head.encode(Kind::Reply, body.len()).expect("small"), &body);
                 Meaning::Reply(head, body.into())
             }

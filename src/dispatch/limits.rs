@@ -12,7 +12,7 @@ pub const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
 
 /// The settings that decide about workers; see `settings_table.py`.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub struct Limits {
     pub(super) max_queue: usize,
     scoring_timeout: Duration,
     worker_timeout: Duration,
@@ -20,7 +20,7 @@ pub struct Rules {
     pub(super) max_worker_rss: u64,
 }
 
-impl Rules {
+impl Limits {
     /// Picks them out of all settings.
     pub fn of(settings: &Settings) -> Self {
         Self {
@@ -30,6 +30,12 @@ impl Rules {
             max_requests: settings.max_requests,
             max_worker_rss: settings.max_worker_rss,
         }
+    }
+
+    /// Limits of a simulated world; `limit` has no grace.
+    #[cfg(test)]
+    pub(super) fn for_simulation(max_queue: usize, limit: Duration, max_requests: u64) -> Self {
+        Self { max_queue, scoring_timeout: Duration::ZERO, worker_timeout: limit, max_requests, max_worker_rss: 0 }
     }
 
     /// Requests that the next worker may serve: the setting give or take a tenth, so that not all go at once.
@@ -73,8 +79,8 @@ pub(super) fn resident_mib(pid: u32) -> Option<u64> {
 pub(super) mod tests {
     use super::*;
 
-    pub(in crate::dispatch) const RULES: Rules = Rules {
-        max_queue: 1,
+    pub(in crate::dispatch) const LIMITS: Limits = Limits {
+        max_queue: 2,
         scoring_timeout: Duration::from_millis(400),
         worker_timeout: Duration::from_secs(300),
         max_requests: 1000,
@@ -84,22 +90,22 @@ pub(super) mod tests {
     #[test]
     fn limits_are_told_by_their_name_and_the_earlier_one_counts() {
         let message = "Scoring timeout after 400 ms".to_owned();
-        assert_eq!(RULES.overdue(Duration::from_millis(2300), false), None);
-        assert_eq!(RULES.overdue(Duration::from_millis(2500), false), Some(message));
-        assert_eq!(RULES.overdue(Duration::from_millis(2500), true), None);
-        let text = RULES.overdue(Duration::from_secs(301), true).expect("too long for a part of a stream");
+        assert_eq!(LIMITS.overdue(Duration::from_millis(2300), false), None);
+        assert_eq!(LIMITS.overdue(Duration::from_millis(2500), false), Some(message));
+        assert_eq!(LIMITS.overdue(Duration::from_millis(2500), true), None);
+        let text = LIMITS.overdue(Duration::from_secs(301), true).expect("too long for a part of a stream");
         assert!(text.contains("300 seconds") && text.contains("WORKER_TIMEOUT"), "{text}");
-        let unlimited = Rules { scoring_timeout: Duration::ZERO, worker_timeout: Duration::ZERO, ..RULES };
+        let unlimited = Limits { scoring_timeout: Duration::ZERO, worker_timeout: Duration::ZERO, ..LIMITS };
         assert_eq!(unlimited.overdue(Duration::from_secs(1 << 40), false), None);
     }
 
     #[test]
     fn workers_are_recycled_at_different_counts_within_a_tenth() {
-        let counts: Vec<u64> = (0..8).map(|number| RULES.requests_of_next(number)).collect();
+        let counts: Vec<u64> = (0..8).map(|number| LIMITS.requests_of_next(number)).collect();
         assert!(counts.iter().all(|count| (900..=1100).contains(count)), "{counts:?}");
         assert!(counts.windows(2).all(|pair| pair[0] != pair[1]), "{counts:?}");
-        assert_eq!(Rules { max_requests: 3, ..RULES }.requests_of_next(5), 3);
-        assert_eq!(Rules { max_requests: 0, ..RULES }.requests_of_next(5), 0);
+        assert_eq!(Limits { max_requests: 3, ..LIMITS }.requests_of_next(5), 3);
+        assert_eq!(Limits { max_requests: 0, ..LIMITS }.requests_of_next(5), 0);
     }
 
     #[cfg(target_os = "linux")]

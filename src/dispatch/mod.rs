@@ -1,26 +1,31 @@
-//! From a request to the worker that answers it: the queue, the pool of connected workers, and who gets what next.
+//! From a request to the worker that answers it, and back.
 //!
-//! Owned by the front's event loop thread: `Rc` and `RefCell`, no locks, and no borrow is ever held across an await.
-//! `session.rs` talks with one worker; this file only decides.
+//! Decides nothing: `core.rs` does. This file turns what happens to clients, workers and the supervisor into the core's
+//! events, keeps what the core does not need to know (requests, bodies, who waits for an answer, connections to workers),
+//! and performs the core's effects. `session.rs` reads from one worker, `transport/` is how frames travel.
 //!
-//! Invariants: a job is in exactly one place (the queue, or one worker's in-flight list). A worker answers strictly in
-//! order and claims each job before it starts it (`claims.rs`), so jobs that it has not started can be taken back at any
-//! time: when it dies, when its running job turns out to be slow, when it hangs.
+//! Owned by the front's event loop thread: `Rc` and `RefCell`, no locks, and no borrow is held across an await.
 
+mod core;
 mod debugger;
+mod event;
+mod job;
 pub mod limits;
-mod pool;
-pub mod prefetch;
-pub mod queue;
-pub mod request_log;
+mod prefetch;
 mod session;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
 pub mod transport;
 mod worker;
 
 use std::{
     cell::{Cell, RefCell},
-    rc::Rc,
-    time::{Duration, Instant},
+    collections::{BTreeMap, HashMap},
+    fmt, io,
+    rc::{Rc, Weak},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -28,49 +33,45 @@ use tokio::sync::{oneshot, watch, Notify};
 
 pub use self::session::{Part, Parts};
 use self::{
-    limits::Rules,
-    pool::State,
-    queue::Full,
-    request_log::{Line, RequestLog},
+    core::Core,
+    debugger::debugger_of,
+    event::{Effect, Effects, Event, Outcome},
+    job::{BodySize, JobId, WorkerId},
+    limits::{resident_mib, Limits},
+    session::OpenStream,
     transport::Link,
-    worker::Worker,
+    worker::Newcomer,
 };
 use crate::{
     body::Body,
     claims::Claims,
-    control::{Recycle, Supervisor},
-    frame::{Hello, Job, ReplyHead},
+    control::Supervisor,
+    frame::{self, BodyAt, Hello, Job, Kind, ReplyHead},
 };
 
-/// A job that so many workers in a row did not survive to start is not given to another: its body may be more than there
-/// is memory for.
-const MAX_LOSSES: u32 = 3;
-/// Bytes of shared memory that every worker reads in a second, however little of the processor it gets.
-#[cfg(target_os = "linux")]
-const SLOW_READER: f64 = (64 << 20) as f64;
-/// How often it is looked whether lines have been logged, at the end.
-const LOG_CHECK: Duration = Duration::from_millis(5);
+/// Logger of the dispatcher's own lines.
+const LOG: &str = "azmlinfsrv.front";
 
 /// What becomes of a submitted job.
 #[derive(Debug)]
 pub enum Answer {
     /// A complete reply.
     Whole {
+        /// Process id of the worker; `None` if the front made the reply.
+        pid: Option<u32>,
         /// Status, headers, timing.
         head: ReplyHead,
         /// The body.
         body: Bytes,
-        /// For the lines about the request.
-        log: RequestLog,
     },
     /// A streamed reply: parts follow as the script yields them.
     Stream {
+        /// Process id of the worker.
+        pid: u32,
         /// Status, headers, timing.
         head: ReplyHead,
-        /// The parts; an `Err` is the reason why the stream broke off, and its last item.
+        /// The parts.
         parts: Parts,
-        /// For the lines about the request.
-        log: RequestLog,
     },
     /// The worker was lost while it ran the job.
     Lost {
@@ -86,126 +87,158 @@ pub enum Answer {
         /// The message for the client.
         message: String,
     },
+    /// `--max_queue` jobs wait already.
+    QueueFull {
+        /// Jobs in the queue.
+        waiting: usize,
+    },
     /// The server is stopping at once.
     Stopped,
 }
 
-/// A request on its way to a worker.
-#[derive(Debug)]
-struct Submission {
-    job: Job,
-    body: Body,
-    /// Gone once a streamed reply has begun.
-    reply: Option<oneshot::Sender<Answer>>,
-    /// Workers that were lost when it was the next job that they would have started.
-    losses: u32,
-    /// Times that it was taken back from a worker which did not come to start it.
-    delays: u32,
-    /// A worker that has it may run it, but if the worker gives it back it is not given to another.
-    given_up: bool,
-}
-
-impl Submission {
-    /// What a worker may take to read the body before it starts the job, from shared memory: on the socket it shows how
-    /// it gets on. Four times more after each time that this was not enough, or a slow machine would never serve it.
-    fn reading_time(&self) -> Duration {
-        match &self.body {
-            #[cfg(target_os = "linux")]
-            Body::Shared(extent) => {
-                Duration::from_secs_f64(extent.length() as f64 / SLOW_READER) * 4_u32.saturating_pow(self.delays.min(8))
-            }
-            Body::Own(_) => Duration::ZERO,
-        }
-    }
-
-    /// True if nobody waits for the answer any more.
-    fn is_abandoned(&self) -> bool {
-        self.given_up || self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
-    }
-
-    fn answer(self, answer: Answer) {
-        if let Some(reply) = self.reply {
-            // A client that left meanwhile has dropped the receiver; then nobody wants the answer.
-            let _ = reply.send(answer);
-        }
-    }
-}
-
-/// Handle to the pool and its queue; clones share it.
-#[derive(Clone)]
-pub struct Dispatcher {
-    state: Rc<RefCell<State>>,
-    /// The script as the newest worker described it; `None` until one has connected.
-    script: watch::Sender<Option<Rc<Hello>>>,
-    /// Workers that accept jobs.
-    ready: watch::Sender<usize>,
-    exits_changed: Rc<Notify>,
-    rules: Rc<Rules>,
-    supervisor: Rc<Supervisor>,
-    max_body_len: u64,
-    /// Bytes of bodies that workers have sent since the last [`Dispatcher::take_received`].
-    received: Rc<Cell<usize>>,
-}
-
-/// A submitted job. Dropping it before the answer came takes the job out of the queue, or abandons it at its worker.
-pub struct Pending {
-    id: u64,
+/// Somebody waits for a job's answer, or receives it as a stream. The job is abandoned when the last holder drops it.
+struct Interest {
+    job: JobId,
     dispatcher: Dispatcher,
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.dispatcher.handle(Event::Abandoned(self.job));
+    }
+}
+
+impl fmt::Debug for Interest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Interest({:?})", self.job)
+    }
+}
+
+/// A submitted job. Dropping it before the answer came abandons the job.
+#[derive(Debug)]
+pub struct Pending {
     answer: oneshot::Receiver<Answer>,
-    answered: bool,
+    interest: Rc<Interest>,
+    is_open: bool,
 }
 
 impl Pending {
     /// Waits for the outcome.
     pub async fn answer(&mut self) -> Answer {
-        let answer = (&mut self.answer).await;
-        self.answered = true;
-        // The sender is only ever dropped unanswered if the pool itself goes away.
-        answer.unwrap_or(Answer::Stopped)
+        // The sender is dropped unanswered only if the dispatcher itself goes away.
+        self.answer_if_started().await.unwrap_or(Answer::Stopped)
     }
 
     /// True until the answer has come.
     pub fn is_open(&self) -> bool {
-        !self.answered
+        self.is_open
     }
 
-    /// Cancels the job unless a worker has it; if that worker gives it back, it is cancelled then.
-    pub fn give_up(&mut self) {
-        self.dispatcher.give_up(self.id);
+    /// Cancels the job, unless a worker has started it or can start it now. If that worker gives it back, it is cancelled
+    /// then.
+    pub fn give_up(&self) {
+        let Interest { job, dispatcher } = &*self.interest;
+        dispatcher.handle(Event::GivenUp(*job));
     }
 
     /// Waits for the outcome of a job that was given up; `None` if it was cancelled.
     pub async fn answer_if_started(&mut self) -> Option<Answer> {
         let answer = (&mut self.answer).await;
-        self.answered = true;
+        self.is_open = false;
         answer.ok()
     }
 
-    /// The job's number, for [`Dispatcher::is_queued`].
+    /// The job's number, for [`Dispatcher::is_waiting`].
     pub fn id(&self) -> u64 {
-        self.id
+        self.interest.job.0
     }
 }
 
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.dispatcher.abandon(self.id);
-        }
-    }
+/// Who gets a job's answer.
+enum Client {
+    /// Nothing has been answered yet. The `Interest` becomes the stream's if the answer is one.
+    Waits(oneshot::Sender<Answer>, Weak<Interest>),
+    /// A streamed answer has begun.
+    Receives(OpenStream),
+    /// The job has been answered while its worker still has it.
+    Answered,
+}
+
+/// A request that has been submitted and is not over.
+struct Request {
+    job: Job,
+    body: Body,
+    client: Client,
+}
+
+/// A connected worker.
+struct Peer {
+    hello: Rc<Hello>,
+    link: Link,
+}
+
+/// A reply that a worker has just sent; belongs to the event about it.
+#[derive(Default)]
+enum Reply {
+    #[default]
+    None,
+    Whole {
+        pid: u32,
+        head: ReplyHead,
+        body: Bytes,
+    },
+    Stream {
+        pid: u32,
+        head: ReplyHead,
+    },
+}
+
+/// What the clones of a `Dispatcher` share.
+struct State {
+    core: Core<Option<Claims>>,
+    effects: Effects,
+    requests: HashMap<JobId, Request>,
+    peers: BTreeMap<WorkerId, Peer>,
+    next_job: u64,
+    next_worker: u64,
+}
+
+/// Handle to the core and everything around it; clones share it.
+#[derive(Clone)]
+pub struct Dispatcher {
+    state: Rc<RefCell<State>>,
+    /// The script as the newest worker described it; `None` until one has connected.
+    script: watch::Sender<Option<Rc<Hello>>>,
+    /// When the core wants its next tick.
+    wake_at: Rc<Cell<Option<Instant>>>,
+    wake_earlier: Rc<Notify>,
+    supervisor: Rc<Supervisor>,
+    measures_workers: bool,
+    max_body_len: u64,
+    /// Bytes of bodies that workers have sent since the last [`Dispatcher::take_received`].
+    received: Rc<Cell<usize>>,
 }
 
 impl Dispatcher {
-    /// An empty pool. Replies may be as long as frames allow.
-    pub fn new(rules: Rules, supervisor: Rc<Supervisor>) -> Self {
+    /// No workers, and an empty queue. Replies may be as long as frames allow.
+    pub fn new(limits: Limits, supervisor: Rc<Supervisor>) -> Self {
+        let measures_workers = limits.max_worker_rss > 0;
+        let state = State {
+            core: Core::new(limits),
+            effects: Effects::default(),
+            requests: HashMap::new(),
+            peers: BTreeMap::new(),
+            next_job: 0,
+            next_worker: 0,
+        };
         Self {
-            state: Rc::new(RefCell::new(State::new(rules.max_queue))),
+            state: Rc::new(RefCell::new(state)),
             script: watch::Sender::new(None),
-            ready: watch::Sender::new(0),
-            exits_changed: Rc::default(),
-            rules: Rc::new(rules),
+            wake_at: Rc::default(),
+            wake_earlier: Rc::default(),
             supervisor,
-            max_body_len: crate::frame::MAX_BODY_LEN,
+            measures_workers,
+            max_body_len: frame::MAX_BODY_LEN,
             received: Rc::default(),
         }
     }
@@ -215,23 +248,14 @@ impl Dispatcher {
         self.received.take()
     }
 
-    fn note_received(&self, bytes: usize) {
-        self.received.set(self.received.get().saturating_add(bytes));
-    }
-
     /// Workers that accept jobs now.
     pub fn ready_workers(&self) -> usize {
-        *self.ready.borrow()
+        self.state.borrow().core.ready_workers()
     }
 
-    /// True while the job with this number waits for a worker.
-    pub fn is_queued(&self, id: u64) -> bool {
-        self.state.borrow().queue.contains(id)
-    }
-
-    /// Jobs that wait for a worker.
-    pub fn queued(&self) -> usize {
-        self.state.borrow().queue.len()
+    /// True while the job with this number waits for a worker that can start it: [`Pending::give_up`] would cancel it.
+    pub fn is_waiting(&self, id: u64) -> bool {
+        self.state.borrow().core.is_waiting(JobId(id))
     }
 
     /// The script as the newest worker described it, if one has connected yet.
@@ -242,316 +266,275 @@ impl Dispatcher {
     /// Waits until a worker has told how its script wants to be called; `None` if the server stops before that.
     pub async fn script_known(&self) -> Option<Rc<Hello>> {
         let mut script = self.script.subscribe();
-        let known = script.wait_for(|script| script.is_some() || self.state.borrow().stopped).await.ok()?;
+        let known = script.wait_for(|script| script.is_some() || self.state.borrow().core.is_stopped()).await.ok()?;
         known.clone()
     }
 
-    /// Queues a request and hands it to a worker as soon as one is free.
-    pub fn submit(&self, mut job: Job, body: Body) -> Result<Pending, Full> {
-        let (reply, answer) = oneshot::channel();
+    /// Queues a request; a worker gets it as soon as one is free.
+    pub fn submit(&self, mut job: Job, body: Body) -> Pending {
+        let (sender, answer) = oneshot::channel();
         let mut state = self.state.borrow_mut();
-        let id = state.next_job;
+        let id = JobId(state.next_job);
         state.next_job += 1;
-        job.id = id;
-        let submission = Submission { job, body, reply: Some(reply), losses: 0, delays: 0, given_up: false };
-        if state.stopped {
-            submission.answer(Answer::Stopped);
-        } else {
-            state.queue.push_back(id, submission)?;
-            state.assign();
-        }
+        job.id = id.0;
+        let size = match &body {
+            #[cfg(target_os = "linux")]
+            Body::Shared(extent) => BodySize { in_frame: 0, shared: extent.length() },
+            Body::Own(bytes) => BodySize { in_frame: bytes.len(), shared: 0 },
+        };
+        let interest = Rc::new(Interest { job: id, dispatcher: self.clone() });
+        let client = Client::Waits(sender, Rc::downgrade(&interest));
+        state.requests.insert(id, Request { job, body, client });
         drop(state);
-        Ok(Pending { id, dispatcher: self.clone(), answer, answered: false })
-    }
-
-    fn give_up(&self, id: u64) {
-        let state = &mut *self.state.borrow_mut();
-        let mut sent = state.workers.values_mut().flat_map(|worker| worker.in_flight.iter_mut());
-        match sent.find(|job| job.id == id) {
-            Some(job) => job.submission.given_up = true,
-            // Dropping it tells who waits for the answer.
-            None => drop(state.queue.remove(id)),
-        }
-    }
-
-    fn abandon(&self, id: u64) {
-        let mut state = self.state.borrow_mut();
-        // If a worker has it already, its reply finds the receiver gone. Only a stream would go on for nobody, and it
-        // ends by itself when its parts find no receiver (`session.rs`).
-        drop(state.queue.remove(id));
+        self.handle(Event::Submitted { job: id, size });
+        Pending { answer, interest, is_open: true }
     }
 
     /// Answers everything that waits or runs with [`Answer::Stopped`], now and from now on.
     pub fn stop(&self) {
-        let mut state = self.state.borrow_mut();
-        state.stopped = true;
-        let mut open = state.queue.drain();
-        for worker in state.workers.values_mut() {
-            // Before the others: what has been answered must not run.
-            open.extend(worker.take_back_unstarted().into_iter().map(|job| job.submission));
-            open.extend(worker.in_flight.drain(..).map(|job| job.submission));
-        }
-        drop(state);
-        for submission in open {
-            submission.answer(Answer::Stopped);
-        }
+        self.handle(Event::Stop);
         self.script.send_modify(|_| ());
     }
 
-    /// Takes a worker into the pool; it gets its first job at once if one waits.
-    fn join(&self, hello: Hello, link: Link, claims: Option<Claims>) -> u64 {
-        let hello = Rc::new(hello);
-        let mut state = self.state.borrow_mut();
-        let worker_id = state.next_worker;
-        state.next_worker += 1;
-        let worker = Worker::new(hello.clone(), link, claims, self.rules.requests_of_next(worker_id));
-        let pid = worker.pid;
-        state.workers.insert(worker_id, worker);
-        state.assign();
+    /// Lets the workers go. The front's last act: the supervisor would replace a worker that ends before the front does,
+    /// and TERM alone may not end a worker whose script has a handler for it.
+    pub fn release_workers(&self) {
+        for peer in self.state.borrow().peers.values() {
+            peer.link.send(frame::encode_bare(Kind::Retire), Bytes::new());
+        }
+    }
+
+    // ---- The supervisor's word. It calls a worker by its process id, or by its number if it is a thread.
+
+    /// Sends no more jobs to this worker and lets it exit when it has answered what it has.
+    pub fn retire(&self, name: u32) {
+        self.handle(Event::Retire { name });
+    }
+
+    /// This worker's process has ended; `cause` says how.
+    pub fn process_exited(&self, name: u32, cause: String) {
+        self.handle(Event::Exited { name, cause });
+    }
+
+    /// This worker's process is stopped.
+    pub fn process_stopped(&self, name: u32) {
+        self.handle(Event::Stopped { name });
+    }
+
+    /// This worker's process goes on after it was stopped.
+    pub fn process_continued(&self, name: u32) {
+        self.handle(Event::Continued { name });
+    }
+
+    // ---- Time
+
+    /// Gives the core its ticks when it wants them, for as long as the dispatcher exists.
+    pub async fn keep_time(self) {
+        loop {
+            match self.wake_at.get() {
+                None => self.wake_earlier.notified().await,
+                Some(at) => tokio::select! {
+                    () = tokio::time::sleep_until(at.into()) => {
+                        self.wake_at.set(None);
+                        self.handle(Event::Tick);
+                    }
+                    () = self.wake_earlier.notified() => {}
+                },
+            }
+        }
+    }
+
+    /// To be called about ten times a second: deadlines are kept to that precision.
+    pub fn watch(&self) {
+        self.handle(Event::Tick);
+        if !self.measures_workers {
+            return;
+        }
+        let state = self.state.borrow();
+        let pids: Vec<(WorkerId, u32)> = state.peers.iter().map(|(id, peer)| (*id, peer.hello.pid)).collect();
         drop(state);
-        self.supervisor.say_ready(pid);
+        for (worker, pid) in pids {
+            if let Some(mib) = resident_mib(pid) {
+                self.handle(Event::Measured { worker, mib });
+            }
+        }
+    }
+
+    // ---- Workers, for `session.rs`
+
+    /// A worker has connected and said hello.
+    fn join(&self, hello: Hello, link: Link, claims: Option<Claims>) -> WorkerId {
+        let hello = Rc::new(hello);
+        let newcomer = Newcomer {
+            name: hello.worker,
+            pid: hello.pid,
+            capacity: hello.capacity.into(),
+            shares_interpreter: link.is_local(),
+            claims,
+        };
+        let mut state = self.state.borrow_mut();
+        let id = WorkerId(state.next_worker);
+        state.next_worker += 1;
+        state.peers.insert(id, Peer { hello: hello.clone(), link });
+        drop(state);
+        self.handle(Event::Joined(id, newcomer));
         self.script.send_replace(Some(hello));
-        self.publish_ready();
-        worker_id
+        id
     }
 
     /// The worker's script wants to be called in another way from now on.
-    fn renew(&self, worker_id: u64, hello: Hello) {
+    fn renew(&self, worker: WorkerId, hello: Hello) {
         let hello = Rc::new(hello);
-        if let Some(worker) = self.state.borrow_mut().workers.get_mut(&worker_id) {
-            worker.hello = hello.clone();
+        if let Some(peer) = self.state.borrow_mut().peers.get_mut(&worker) {
+            peer.hello = hello.clone();
         }
         self.script.send_replace(Some(hello));
     }
 
-    fn publish_ready(&self) {
-        let ready = self.state.borrow().workers.values().filter(|worker| worker.is_ready()).count();
-        self.ready.send_if_modified(|current| std::mem::replace(current, ready) != ready);
+    /// The worker's connection has ended. `problem` is what it sent last if that could not be read.
+    fn lose(&self, worker: WorkerId, problem: Option<String>) {
+        self.state.borrow_mut().peers.remove(&worker);
+        self.handle(Event::Lost { worker, problem });
     }
 
-    /// Sends no more jobs to the worker with this process id and lets it exit when it has answered what it has.
-    /// False if no such worker is connected.
-    pub fn retire(&self, pid: u32) -> bool {
+    /// The stream that a worker sends for this job, if its client still listens.
+    fn stream_of(&self, job: JobId) -> Option<OpenStream> {
+        match &self.state.borrow().requests.get(&job)?.client {
+            Client::Receives(stream) => Some(stream.clone()),
+            Client::Waits(..) | Client::Answered => None,
+        }
+    }
+
+    // ---- Events and effects
+
+    fn handle(&self, event: Event<Option<Claims>>) {
+        self.handle_reply(event, Reply::None);
+    }
+
+    /// Gives the event to the core and performs the effects. `reply` is what the event is about, if a worker has replied.
+    fn handle_reply(&self, event: Event<Option<Claims>>, mut reply: Reply) {
         let mut state = self.state.borrow_mut();
-        let Some(worker) = state.worker(pid) else { return false };
-        worker.retiring = true;
-        worker.link.send(crate::frame::encode_bare(crate::frame::Kind::Retire), Bytes::new());
-        drop(state);
-        self.publish_ready();
-        true
-    }
-
-    /// Notes how a process ended. If its worker is still connected (a child of the script may hold its socket open),
-    /// the worker is gone all the same.
-    pub fn process_exited(&self, pid: u32, cause: String) {
-        let mut state = self.state.borrow_mut();
-        let link = state.worker(pid).map(|worker| worker.link.clone());
-        // Workers that die before they connect leave an entry that nobody fetches; a few are kept, not all.
-        if state.exits.len() >= 64 {
-            state.exits.clear();
-        }
-        state.exits.insert(pid, cause);
-        drop(state);
-        self.exits_changed.notify_waiters();
-        if let Some(link) = link {
-            link.close();
-        }
-    }
-
-    /// The worker's process is stopped: what it has not started goes to others, and it gets nothing until it goes on.
-    /// One that is not connected is unknown here; the supervisor says it again when that worker is ready.
-    pub fn process_stopped(&self, pid: u32, now: Instant) {
-        let mut state = self.state.borrow_mut();
-        let Some(worker) = state.worker(pid) else { return };
-        worker.stopped_since = Some(now);
-        let unstarted = worker.take_back_all();
-        state.requeue(unstarted);
-        drop(state);
-        self.publish_ready();
-    }
-
-    /// The worker's process goes on after it was stopped.
-    pub fn process_continued(&self, pid: u32) {
-        let mut state = self.state.borrow_mut();
-        let Some(worker) = state.worker(pid) else { return };
-        worker.stopped_since = None;
-        state.assign();
-        drop(state);
-        self.publish_ready();
-    }
-
-    /// How the process ended, waiting up to `patience` for the supervisor's word.
-    async fn exit_cause(&self, pid: u32, patience: Duration) -> Option<String> {
-        let deadline = tokio::time::Instant::now() + patience;
-        loop {
-            let changed = self.exits_changed.notified();
-            if let Some(cause) = self.state.borrow_mut().exits.remove(&pid) {
-                return Some(cause);
-            }
-            tokio::time::timeout_at(deadline, changed).await.ok()?;
-        }
-    }
-
-    /// Takes out who waits for the worker's running job, while the job stays its running one: its stream has begun.
-    fn begin_stream(&self, worker_id: u64, job_id: u64) -> Option<oneshot::Sender<Answer>> {
-        let mut state = self.state.borrow_mut();
-        let worker = state.workers.get_mut(&worker_id)?;
-        let running = worker.in_flight.front_mut()?;
-        if running.id != job_id {
-            return None;
-        }
-        let reply = running.submission.reply.take();
-        worker.streaming = true;
-        worker.awaits_log = worker.hello.logs_requests;
-        worker.head_since = Instant::now();
-        reply
-    }
-
-    /// The job that a reply of this worker ends: its oldest one, or `None` for a reply to something else.
-    fn finish(&self, worker_id: u64, job_id: u64, busy_ms: f64) -> Option<Submission> {
-        let mut state = self.state.borrow_mut();
-        let worker = state.workers.get_mut(&worker_id)?;
-        if worker.in_flight.front()?.id != job_id {
-            return None;
-        }
-        let done = worker.in_flight.pop_front()?;
-        worker.window.record(busy_ms);
-        worker.head_since = Instant::now();
-        if !worker.streaming {
-            worker.awaits_log = worker.hello.logs_requests;
-        }
-        worker.streaming = false;
-        worker.unresponsive_since = None;
-        worker.served += 1;
-        if worker.serves_at_most > 0 && worker.served >= worker.serves_at_most && !worker.recycling {
-            worker.recycling = true;
-            self.supervisor.ask_to_recycle(worker.pid, Recycle::Served(worker.served));
-        }
-        state.assign();
-        Some(done.submission)
-    }
-
-    /// Sends the lines about a request to the worker that served it, or writes them here if it is gone.
-    fn log_at_worker(&self, worker_id: u64, pid: u32, lines: Vec<Line>) {
-        let mut state = self.state.borrow_mut();
-        match state.workers.get_mut(&worker_id) {
-            Some(worker) => worker.log(lines),
-            None => request_log::write_all(&lines, pid),
-        }
-        state.assign();
-    }
-
-    /// Waits until the workers have logged all lines that were sent to them, for so long at most; writes the others here.
-    pub async fn finish_logs(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        while !self.state.borrow_mut().workers.values_mut().all(Worker::has_logged_all) && Instant::now() < deadline {
-            tokio::time::sleep(LOG_CHECK).await;
-        }
-        for worker in self.state.borrow_mut().workers.values_mut() {
-            // Jobs it has none: `stop` has answered them.
-            drop(worker.take_back_all());
-        }
-    }
-
-    /// Lets the workers go. The front's last deed, as the supervisor replaces a worker that ends before the front does;
-    /// TERM alone may not end them, if the script has a handler for it.
-    pub fn release_workers(&self) {
-        for worker in self.state.borrow().workers.values() {
-            worker.link.send(crate::frame::encode_bare(crate::frame::Kind::Retire), Bytes::new());
-        }
-    }
-
-    /// The worker's stream waits for its client (`true`), or goes on: either way the script is not stuck.
-    fn stream_is_held_up(&self, worker_id: u64, held_up: bool) {
-        if let Some(worker) = self.state.borrow_mut().workers.get_mut(&worker_id) {
-            worker.held_up = held_up;
-            worker.head_since = Instant::now();
-        }
-    }
-
-    /// The worker has come to a job that had been taken back from it: it works again.
-    fn skipped(&self, worker_id: u64) {
-        let mut state = self.state.borrow_mut();
-        if let Some(worker) = state.workers.get_mut(&worker_id) {
-            if worker.unresponsive_since.take().is_some() {
-                log::info!(target: "azmlinfsrv.front", "Worker {} responds again", worker.pid);
-            }
-            worker.head_since = Instant::now();
-        }
-        state.assign();
-        drop(state);
-        self.publish_ready();
-    }
-
-    /// Takes jobs back that wait behind slow ones, for as long as the pool exists.
-    pub async fn rebalance(self) {
-        let prefetched = self.state.borrow().prefetched.clone();
-        loop {
-            prefetched.notified().await;
-            while self.state.borrow().workers.values().any(|worker| worker.in_flight.len() > 1) {
-                tokio::time::sleep(worker::PREFETCH_BEHIND).await;
-                self.state.borrow_mut().take_back(Worker::take_back_waiting);
+        let mut effects = std::mem::take(&mut state.effects);
+        state.core.handle(event, Instant::now(), &mut effects);
+        // An answer that nobody takes may hold an `Interest`, which must be dropped after the borrow has ended.
+        let mut undelivered = Vec::new();
+        let mut looked = Vec::new();
+        for effect in effects.drain() {
+            match effect {
+                Effect::Answer { job, outcome } => {
+                    undelivered.extend(state.answer(job, outcome, std::mem::take(&mut reply)));
+                }
+                Effect::LookForDebugger(worker) => {
+                    let found = state.peers.get(&worker).and_then(|peer| debugger_of(peer.hello.pid));
+                    looked.push(Event::LookedForDebugger { worker, found });
+                }
+                effect => state.perform(effect, &self.supervisor),
             }
         }
-    }
-
-    /// Gives the jobs of workers that hang to others; answers for those whose job is overdue and has them killed; has
-    /// workers replaced that have grown too large.
-    pub fn watch(&self, now: Instant) {
-        let mut overdue = Vec::new();
-        self.state.borrow_mut().take_back(Worker::take_back_from_hung);
-        self.state.borrow_mut().stop_awaiting_logs();
-        for worker in self.state.borrow_mut().workers.values_mut() {
-            if let Some((reply, message)) = worker.take_overdue(now, &self.rules) {
-                let fault = worker.fault();
-                self.supervisor.ask_to_kill(worker.pid, &format!("{fault} ({})", message.trim_end_matches('.')));
-                overdue.push((reply, Answer::Overdue { pid: worker.hello.pid, message }));
-            }
-            worker.recycle_if_large(&self.rules, &self.supervisor);
-        }
-        for (reply, answer) in overdue {
-            // Without a receiver the client has left, or its stream is under way and is cut when the worker dies.
-            if let Some(reply) = reply {
-                let _ = reply.send(answer);
+        if let Some(at) = effects.take_wake_at() {
+            if self.wake_at.get().is_none_or(|planned| at < planned) {
+                self.wake_at.set(Some(at));
+                self.wake_earlier.notify_one();
             }
         }
-        self.publish_ready();
-    }
-
-    /// The worker will not start anything it has not answered (`Goodbye`): its jobs go to others.
-    fn give_back(&self, worker_id: u64) {
-        let mut state = self.state.borrow_mut();
-        if let Some(worker) = state.workers.get_mut(&worker_id) {
-            if !(worker.retiring || worker.recycling) {
-                // Its end may take long, as that of the script does. Its successor starts now.
-                self.supervisor.ask_to_recycle(worker.pid, Recycle::Leaving);
-            }
-            worker.retiring = true;
-            let jobs = std::mem::take(&mut worker.in_flight);
-            state.requeue(jobs);
-        }
+        state.effects = effects;
         drop(state);
-        self.publish_ready();
+        drop(undelivered);
+        looked.into_iter().for_each(|event| self.handle(event));
+    }
+}
+
+impl State {
+    fn perform(&mut self, effect: Effect, supervisor: &Supervisor) {
+        match effect {
+            // `handle_reply` does these two: it has the reply, and may handle another event.
+            Effect::Answer { .. } | Effect::LookForDebugger(_) => {}
+            Effect::Send { worker, jobs } => self.send(worker, &jobs),
+            Effect::Forget(job) => drop(self.requests.remove(&job)),
+            Effect::Cancel { worker, job } => self.send_frame(worker, frame::encode_with_id(Kind::Cancel, job.0, 0)),
+            Effect::Retire(worker) => self.send_frame(worker, frame::encode_bare(Kind::Retire)),
+            Effect::Disconnect(worker) => {
+                if let Some(peer) = self.peers.get(&worker) {
+                    peer.link.close();
+                }
+            }
+            Effect::SayReady { name } => supervisor.say_ready(name),
+            Effect::AskToKill { name, reason } => supervisor.ask_to_kill(name, &reason),
+            Effect::AskToRecycle { name, reason } => supervisor.ask_to_recycle(name, reason),
+            Effect::Log(level, text) => log::log!(target: LOG, level, "{text}"),
+        }
     }
 
-    /// The worker is gone. Returns the jobs it had started, usually one at most, and one that has been the end of too many
-    /// workers; the others are queued again.
-    fn leave(&self, worker_id: u64) -> Vec<Submission> {
-        let mut state = self.state.borrow_mut();
-        let Some(mut worker) = state.workers.remove(&worker_id) else { return Vec::new() };
-        let mut unstarted = worker.take_back_all();
-        if worker.in_flight.is_empty() {
-            if let Some(next) = unstarted.front_mut() {
-                next.submission.losses += 1;
-                if next.submission.losses >= MAX_LOSSES {
-                    worker.in_flight.extend(unstarted.pop_front());
+    fn send_frame(&self, worker: WorkerId, frame: Bytes) {
+        if let Some(peer) = self.peers.get(&worker) {
+            peer.link.send(frame, Bytes::new());
+        }
+    }
+
+    fn send(&self, worker: WorkerId, jobs: &[JobId]) {
+        let Some(peer) = self.peers.get(&worker) else { return };
+        for request in jobs.iter().filter_map(|job| self.requests.get(job)) {
+            match request.encode(&peer.hello) {
+                Ok((head, body)) => peer.link.enqueue(head, body),
+                Err(error) => {
+                    // Both ends count the jobs of a connection, so none may be left out. The worker connects anew.
+                    log::error!(target: LOG, "Cannot read the body of a request to send it to a worker: {error}");
+                    return peer.link.close();
                 }
             }
         }
-        state.requeue(unstarted);
-        drop(state);
-        self.publish_ready();
-        // More than one if it could not send its replies any more.
-        worker.in_flight.into_iter().map(|job| job.submission).collect()
+        peer.link.flush();
+    }
+
+    /// Returns the answer if nobody takes it.
+    fn answer(&mut self, id: JobId, outcome: Outcome, reply: Reply) -> Option<Answer> {
+        let request = self.requests.get_mut(&id)?;
+        let client = std::mem::replace(&mut request.client, Client::Answered);
+        let interest = match &client {
+            Client::Waits(_, interest) => interest.upgrade(),
+            Client::Receives(_) | Client::Answered => None,
+        };
+        let answer = match (outcome, reply) {
+            (Outcome::Replied, Reply::Whole { pid, head, body }) => Answer::Whole { pid: Some(pid), head, body },
+            (Outcome::Streams, Reply::Stream { pid, head }) => {
+                let (stream, parts) = OpenStream::new(interest);
+                request.client = Client::Receives(stream);
+                Answer::Stream { pid, head, parts }
+            }
+            (Outcome::Lost { pid, cause }, _) => Answer::Lost { pid, cause },
+            (Outcome::Overdue { pid, message }, _) => Answer::Overdue { pid, message },
+            (Outcome::QueueFull { waiting }, _) => Answer::QueueFull { waiting },
+            // The core says `Replied` and `Streams` only about the reply that the event has brought.
+            (Outcome::Stopped | Outcome::Replied | Outcome::Streams, _) => Answer::Stopped,
+        };
+        // After these two the worker still has the job.
+        if !matches!(answer, Answer::Stream { .. } | Answer::Overdue { .. }) {
+            self.requests.remove(&id);
+        }
+        match (client, answer) {
+            (Client::Waits(sender, _), answer) => sender.send(answer).err(),
+            (Client::Receives(stream), Answer::Lost { pid, cause }) => {
+                log::error!(target: LOG, "Worker {pid} {cause} in the middle of a streamed reply");
+                stream.break_off(cause);
+                None
+            }
+            (Client::Receives(_) | Client::Answered, answer) => Some(answer),
+        }
+    }
+}
+
+impl Request {
+    /// The frame of the job for this worker: head and body.
+    fn encode(&self, hello: &Hello) -> io::Result<(Bytes, Bytes)> {
+        let (at, body) = match &self.body {
+            // Without the counter the worker may start a job that others have, and whose body is gone.
+            #[cfg(target_os = "linux")]
+            Body::Shared(extent) if hello.shares_bodies && hello.shares_claims => {
+                (BodyAt::Shared(extent.place()), Bytes::new())
+            }
+            body => (BodyAt::Frame(body.length()), body.to_bytes()?),
+        };
+        let head = if hello.wants_request { self.job.encode_head(at) } else { self.job.encode_short_head(at) };
+        Ok((head, body))
     }
 }

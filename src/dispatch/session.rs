@@ -1,53 +1,53 @@
-//! One connected worker: taking it into the pool, what each of its frames means, and what its end leaves behind.
+//! One connected worker: taking it in, what each of its frames means, and streams on their way to clients.
 //!
-//! Runs in the front's event loop, one task per connected worker. How frames travel is `transport/mod.rs`.
+//! Runs in the front's event loop, one task per connected worker. How frames travel is `transport/`; what follows from
+//! them is decided in `core.rs`.
 
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    request_log::RequestLog,
-    transport::{Frames, Link},
-    Answer, Dispatcher, Submission,
+    event::Event,
+    job::{JobId, WorkerId},
+    transport::Frames,
+    Dispatcher, Interest, Reply, LOG,
 };
 use crate::frame::{self, Frame, Hello, Kind, ReplyHead};
 
-/// How long a client of a lost request waits for the supervisor to say what happened to the worker.
-const EXIT_CAUSE_PATIENCE: Duration = Duration::from_millis(500);
 /// A peer that does not say hello within this time is not one of our workers.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a stream that wait for a slow client before its worker has to wait too.
 const STREAM_BUFFER: u32 = 1 << 20;
 
-/// Reads frames from one worker until it is gone, then settles what it leaves behind.
+/// Reads frames from one worker until it is gone.
 pub(super) async fn serve_worker(mut frames: Frames, dispatcher: Dispatcher) {
     let hello = match tokio::time::timeout(HELLO_PATIENCE, frames.next()).await {
         Ok(Ok(Some(frame))) => match accepted_hello(&frame) {
             Ok(hello) => hello,
-            Err(reason) => return log::error!(target: "azmlinfsrv.front", "Refused a worker: {reason}"),
+            Err(reason) => return log::error!(target: LOG, "Refused a worker: {reason}"),
         },
         // It died or hung before it was ready; the supervisor reports its end.
         _ => return,
     };
-    let (worker, pid, logs_requests) = (hello.worker, hello.pid, hello.logs_requests);
+    let (name, pid) = (hello.worker, hello.pid);
     let link = frames.link();
     let claims = frames.take_claims(&hello);
-    let worker_id = dispatcher.join(hello, link.clone(), claims);
-    let session =
-        Session { dispatcher: &dispatcher, worker_id, worker, pid, logs_requests, stream: RefCell::new(None) };
+    let worker = dispatcher.join(hello, link.clone(), claims);
+    let session = Session { dispatcher: &dispatcher, worker, pid };
     let problem = tokio::select! {
-        ended = session.read_frames(&mut frames, &link) => ended.err(),
-        ended = link.flush() => {
-            log::debug!(target: "azmlinfsrv.front", "Cannot write to worker {worker}: {ended:?}");
+        ended = session.read_frames(&mut frames) => ended.err(),
+        // A worker that reads a large body is not stuck.
+        ended = link.write_backlog(|| dispatcher.handle(Event::BodyRead(worker))) => {
+            log::debug!(target: LOG, "Cannot write to worker {name}: {ended:?}");
             None
         }
     };
     if let Some(problem) = &problem {
-        log::error!(target: "azmlinfsrv.front", "Disconnected worker {worker}, which sent what is no reply: {problem}");
+        log::error!(target: LOG, "Disconnected worker {name}, which sent what is no reply: {problem}");
     }
-    session.settle(dispatcher.leave(worker_id), problem).await;
+    dispatcher.lose(worker, problem);
 }
 
 fn accepted_hello(frame: &Frame) -> Result<Hello, String> {
@@ -61,131 +61,113 @@ fn accepted_hello(frame: &Frame) -> Result<Hello, String> {
     Ok(hello)
 }
 
-/// A part of a stream on its way to the client, and the room it takes until the client has it.
+/// A part of a stream on its way to the client, and the room it takes until the client has it. An error is the reason why
+/// the stream broke off, and the last part.
 pub type Part = (Result<Bytes, String>, Option<OwnedSemaphorePermit>);
 
-/// The parts of a stream in their order.
-pub type Parts = mpsc::UnboundedReceiver<Part>;
+/// The client's end of a stream. Dropping it, after the [`Pending`](super::Pending), tells the worker that nobody reads the stream any more.
+#[derive(Debug)]
+pub struct Parts {
+    /// The parts in order.
+    pub receiver: mpsc::UnboundedReceiver<Part>,
+    _interest: Option<Rc<Interest>>,
+}
 
-/// The front's end of a stream whose client still listens.
+/// The front's end of a stream.
 #[derive(Clone)]
-struct OpenStream {
-    id: u64,
+pub(super) struct OpenStream {
     parts: mpsc::UnboundedSender<Part>,
     /// [`STREAM_BUFFER`] permits, one per byte.
     room: Arc<Semaphore>,
 }
 
-/// What one worker's reading task keeps between frames.
+impl OpenStream {
+    /// Both ends of a new stream.
+    pub(super) fn new(interest: Option<Rc<Interest>>) -> (Self, Parts) {
+        let (parts, receiver) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(STREAM_BUFFER as usize));
+        (Self { parts, room }, Parts { receiver, _interest: interest })
+    }
+
+    /// Tells the client's end that no more parts come, though the stream is not complete.
+    pub(super) fn break_off(&self, reason: String) {
+        self.send((Err(reason), None));
+    }
+
+    /// A client that has left has dropped its end, and the core knows.
+    fn send(&self, part: Part) {
+        let _ = self.parts.send(part);
+    }
+}
+
+/// What one worker's reading task knows of it.
 struct Session<'a> {
     dispatcher: &'a Dispatcher,
-    worker_id: u64,
-    /// How the supervisor calls it.
-    worker: u32,
+    worker: WorkerId,
     /// Its process.
     pid: u32,
-    /// Lines about the requests that it serves go to it.
-    logs_requests: bool,
-    /// The stream that the worker is in the middle of, and whose client still listens.
-    stream: RefCell<Option<OpenStream>>,
 }
 
 impl Session<'_> {
-    async fn read_frames(&self, frames: &mut Frames, link: &Link) -> Result<(), String> {
+    async fn read_frames(&self, frames: &mut Frames) -> Result<(), String> {
         while let Some(frame) = frames.next().await? {
-            self.handle(frame, link).await.map_err(|error| error.to_string())?;
+            self.handle(frame).await.map_err(|error| error.to_string())?;
         }
         Ok(())
     }
 
-    async fn handle(&self, frame: Frame, link: &Link) -> Result<(), frame::FrameError> {
-        self.dispatcher.note_received(frame.body.len());
+    async fn handle(&self, frame: Frame) -> Result<(), frame::FrameError> {
+        let worker = self.worker;
+        let received = &self.dispatcher.received;
+        received.set(received.get().saturating_add(frame.body.len()));
         match frame.kind {
             Kind::Reply => {
                 let head = ReplyHead::decode(&frame)?;
-                if let Some(job) = self.dispatcher.finish(self.worker_id, head.id, head.busy_ms) {
-                    job.answer(Answer::Whole { head, body: frame.body, log: self.request_log() });
-                } else {
-                    // It has been answered for the worker, which waits for the lines about it all the same.
-                    drop(self.request_log());
-                }
+                let event = Event::Replied { worker, job: JobId(head.id), busy_ms: head.busy_ms };
+                self.dispatcher.handle_reply(event, Reply::Whole { pid: self.pid, head, body: frame.body });
             }
-            Kind::StreamStart => self.start_stream(ReplyHead::decode(&frame)?, link),
-            Kind::StreamChunk => self.forward(frame::decode_id(&frame)?, frame.body, link).await,
-            Kind::StreamEnd => self.end_stream(&frame)?,
-            Kind::Goodbye => self.dispatcher.give_back(self.worker_id),
-            Kind::Skipped => self.dispatcher.skipped(self.worker_id),
-            Kind::Hello => self.dispatcher.renew(self.worker_id, Hello::decode(&frame)?),
-            Kind::Job | Kind::SharedJob | Kind::Cancel | Kind::Retire | Kind::Log => {
+            Kind::StreamStart => {
+                let head = ReplyHead::decode(&frame)?;
+                let event = Event::StreamStarted(worker, JobId(head.id));
+                self.dispatcher.handle_reply(event, Reply::Stream { pid: self.pid, head });
+            }
+            Kind::StreamChunk => self.forward(JobId(frame::decode_id(&frame)?), frame.body).await,
+            Kind::StreamEnd => {
+                let job = JobId(frame::decode_id(&frame)?);
+                if let (Some(stream), false) = (self.dispatcher.stream_of(job), frame.body.is_empty()) {
+                    stream.break_off(String::from_utf8_lossy(&frame.body).into_owned());
+                }
+                self.dispatcher.handle(Event::StreamEnded(worker, job));
+            }
+            Kind::Goodbye => self.dispatcher.handle(Event::Goodbye(worker)),
+            Kind::Skipped => self.dispatcher.handle(Event::Skipped(worker)),
+            Kind::Hello => self.dispatcher.renew(worker, Hello::decode(&frame)?),
+            Kind::Job | Kind::SharedJob | Kind::Cancel | Kind::Retire => {
                 return Err(frame::FrameError::Malformed("message of a worker"));
             }
         }
         Ok(())
     }
 
-    fn request_log(&self) -> RequestLog {
-        if self.logs_requests {
-            RequestLog::at_worker(self.pid, self.dispatcher, self.worker_id)
-        } else {
-            RequestLog::here(Some(self.pid))
-        }
-    }
-
-    /// The job stays the worker's running one until the stream has ended.
-    fn start_stream(&self, head: ReplyHead, link: &Link) {
-        let (sender, parts) = mpsc::unbounded_channel();
-        let id = head.id;
-        let answer = Answer::Stream { head, parts, log: self.request_log() };
-        let wanted = self.dispatcher.begin_stream(self.worker_id, id).is_some_and(|reply| reply.send(answer).is_ok());
-        if wanted {
-            let room = Arc::new(Semaphore::new(STREAM_BUFFER as usize));
-            self.stream.replace(Some(OpenStream { id, parts: sender, room }));
-        } else {
-            link.send(frame::encode_with_id(Kind::Cancel, id, 0), Bytes::new());
-        }
-    }
-
-    /// Hands a part to the client. Too much unread holds up this worker's socket alone, and with it its generator.
-    async fn forward(&self, id: u64, part: Bytes, link: &Link) {
-        let open = self.stream.borrow().as_ref().filter(|open| open.id == id).cloned();
-        let Some(open) = open else { return };
+    /// Hands a part to the client. Too much unread holds up this worker's connection alone, and with it its generator.
+    async fn forward(&self, job: JobId, part: Bytes) {
+        let Some(stream) = self.dispatcher.stream_of(job) else { return };
         let size = u32::try_from(part.len()).unwrap_or(STREAM_BUFFER).min(STREAM_BUFFER);
-        self.dispatcher.stream_is_held_up(self.worker_id, true);
-        let room = tokio::select! {
-            room = open.room.acquire_many_owned(size) => room.ok(),
-            () = open.parts.closed() => None,
+        let room = match stream.room.clone().try_acquire_many_owned(size) {
+            Ok(room) => Some(room),
+            Err(_) => {
+                self.tell_awaits(job, true);
+                tokio::select! {
+                    room = stream.room.clone().acquire_many_owned(size) => room.ok(),
+                    () = stream.parts.closed() => None,
+                }
+            }
         };
-        self.dispatcher.stream_is_held_up(self.worker_id, false);
-        if open.parts.send((Ok(part), room)).is_err() {
-            self.stream.replace(None);
-            link.send(frame::encode_with_id(Kind::Cancel, id, 0), Bytes::new());
-        }
+        self.tell_awaits(job, false);
+        stream.send((Ok(part), room));
     }
 
-    fn end_stream(&self, frame: &Frame) -> Result<(), frame::FrameError> {
-        let id = frame::decode_id(frame)?;
-        let open = self.stream.take();
-        if let (Some(open), false) = (open, frame.body.is_empty()) {
-            let _ = open.parts.send((Err(String::from_utf8_lossy(&frame.body).into_owned()), None));
-        }
-        // However fast it was, a script that streams is not one to queue behind.
-        drop(self.dispatcher.finish(self.worker_id, id, f64::INFINITY));
-        Ok(())
-    }
-
-    /// Answers the requests that the worker had started when it was lost.
-    async fn settle(&self, started: Vec<Submission>, problem: Option<String>) {
-        let cause = self.dispatcher.exit_cause(self.worker, EXIT_CAUSE_PATIENCE).await;
-        let cause = cause.unwrap_or_else(|| match problem {
-            Some(problem) => format!("was disconnected because the server could not read its reply: {problem}"),
-            None => "closed its connection".to_owned(),
-        });
-        if let Some(open) = self.stream.take() {
-            log::error!(target: "azmlinfsrv.front", "Worker {} {cause} in the middle of a streamed reply", self.worker);
-            let _ = open.parts.send((Err(cause.clone()), None));
-        }
-        for job in started {
-            job.answer(Answer::Lost { pid: self.pid, cause: cause.clone() });
-        }
+    fn tell_awaits(&self, job: JobId, client: bool) {
+        self.dispatcher.handle(Event::StreamAwaits { worker: self.worker, job, client });
     }
 }

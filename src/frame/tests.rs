@@ -13,6 +13,7 @@ fn job() -> Job {
         content_type: Bytes::from_static(b"text/plain"),
         http_minor: 1,
         whole_request: true,
+        deprecated_id: true,
         peer: "127.0.0.1:9".into(),
         request_id: "r".into(),
         fields: vec![(Bytes::from_static(b"x-latin"), Bytes::from_static(b"\xe9"))],
@@ -24,6 +25,7 @@ fn reply() -> ReplyHead {
         id: 7,
         status: 500,
         origin: Origin::ScriptError,
+        is_logged: true,
         run_ms: None,
         busy_ms: 1.5,
         server_version: Bytes::from_static(b"azmlinfsrv/2"),
@@ -42,7 +44,7 @@ pub(crate) fn hello() -> Hello {
         raw: true,
         wants_request: true,
         shares_bodies: true,
-        logs_requests: true,
+        capacity: 1,
         swagger: [("3".to_owned(), "{}".to_owned())].into(),
     }
 }
@@ -93,18 +95,6 @@ fn reply_survives_the_round_trip_with_and_without_a_run_time() {
 fn hello_survives_the_round_trip() {
     let frame = decode_one(hello().encode().expect("encodes"));
     assert_eq!(Hello::decode(&frame), Ok(hello()));
-}
-
-#[test]
-fn log_lines_survive_the_round_trip_and_are_refused_when_cut() {
-    let lines = [(30, "a warning"), (20, "POST /score?é 200 1.234ms 5")];
-    let encoded = encode_log(lines.into_iter());
-    let frame = decode_one(wire(&[&encoded]));
-    assert_eq!(frame.kind, Kind::Log);
-    assert_eq!(decode_log(&frame), Ok(lines.map(|(level, text)| (level, text.to_owned())).into()));
-    let cut = Frame { head: frame.head.slice(..frame.head.len() - 1), ..frame };
-    assert_eq!(decode_log(&cut), Err(FrameError::Malformed("log")));
-    assert_eq!(decode_log(&decode_one(wire(&[&encode_log([].into_iter())]))), Ok(Vec::new()));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the log says about a request: its line, and what `gunicorn.access` gets (contract section 13).
 //!
-//! Every request has a line, health checks excepted; who writes it is `dispatch/request_log.rs`. The access record is for
+//! Every request has a line, health checks excepted; `access_line.rs` is its text. A worker whose script has changed the
+//! logger writes those of the requests that it serves (`worker/call.rs`). The access record is for
 //! users whose logging.json names that logger, and costs nothing otherwise: it has every request, with what gunicorn's
 //! record had. `log_config.log_access` makes the text of it. Runs in the front's event loop.
 
@@ -20,32 +21,29 @@ use actix_web::{
 };
 use log::Level;
 
-use crate::dispatch::request_log::RequestLog;
+use crate::access_line::{Line, DEPRECATED_ID};
 
 /// Logger of the access records.
 pub const ACCESS_LOGGER: &str = "gunicorn.access";
 
-/// One request as its log line shows it.
-pub struct Line<'a> {
-    /// Request method.
-    pub method: &'a str,
-    /// Path and query: the route's own path, or what the client sent if no route took it.
-    pub target: &'a str,
-    /// Status of the reply.
-    pub status: u16,
-    /// When the request head had been read.
-    pub started: Instant,
-    /// Body bytes of the reply; `None` for a stream.
-    pub length: Option<u64>,
+/// Logger of the lines.
+const TARGET: &str = "azmlinfsrv";
+
+/// Writes the line of a request; `pid` is the process that served it, `None` if no worker did.
+pub fn write(line: &Line<'_>, pid: Option<u32>) {
+    write_about(Level::Info, &line.to_string(), pid);
 }
 
-impl Line<'_> {
-    /// Adds the line at level INFO.
-    pub fn log(&self, log: &mut RequestLog) {
-        let Self { method, target, status, .. } = self;
-        let elapsed = self.started.elapsed().as_secs_f64() * 1e3;
-        let length = self.length.map_or_else(|| "N/A".to_owned(), |bytes| bytes.to_string());
-        log.line(Level::Info, format_args!("{method} {target} {status} {elapsed:.3}ms {length}"));
+/// Warns of a request that was named by the deprecated header.
+pub fn warn_of_deprecated_id() {
+    write_about(Level::Warn, DEPRECATED_ID, None);
+}
+
+/// Writes something else about a request.
+pub fn write_about(level: Level, text: &str, pid: Option<u32>) {
+    match pid {
+        Some(pid) => log::log!(target: TARGET, level, worker_pid = pid; "{text}"),
+        None => log::log!(target: TARGET, level, "{text}"),
     }
 }
 
@@ -142,11 +140,4 @@ impl MessageBody for Followed {
         }
         Poll::Ready(part)
     }
-}
-
-/// Adds the warning about the deprecated `x-ms-request-id` (contract section 9).
-pub fn warn_of_deprecation(log: &mut RequestLog) {
-    let text = "x-ms-request-id header has been deprecated and will be removed from future versions of the server. \
-                Please use x-ms-client-request-id.";
-    log.line(Level::Warn, format_args!("{text}"));
 }

@@ -3,7 +3,7 @@
 //! Owns the order: read the body, queue the job, wait for its answer, make the reply, log. Every request is logged, also
 //! one whose client leaves: [`Unanswered`] is what makes sure of that. Runs in the front's event loop.
 
-use std::{borrow::Cow, future::Future, rc::Rc, time::Instant};
+use std::{future::Future, rc::Rc, time::Instant};
 
 use actix_web::{
     dev::Payload,
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use log::Level;
 
 use super::{
-    access_log::{note_worker, warn_of_deprecation, Line},
+    access_log::{self, note_worker},
     body,
     body_rate::LeastRate,
     budget::Share,
@@ -28,7 +28,8 @@ use super::{
     swagger, Front,
 };
 use crate::{
-    dispatch::{request_log::RequestLog, Answer, Pending},
+    access_line::{self, Line},
+    dispatch::{Answer, Parts, Pending},
     frame::{Field, Hello, Job, ReplyHead},
     pyjson,
 };
@@ -41,20 +42,12 @@ pub struct Exchange {
     /// The route's own path, for the log.
     path: &'static str,
     started: Instant,
-    /// The warning about a deprecated header is to be logged with the request's line.
-    deprecation_waits: bool,
 }
 
 impl Exchange {
     /// Of a request whose head has been read.
-    pub fn new(
-        front: Rc<Front>,
-        request: HttpRequest,
-        context: ReplyContext,
-        path: &'static str,
-        deprecation_waits: bool,
-    ) -> Self {
-        Self { front, request, context, path, started: Instant::now(), deprecation_waits }
+    pub fn new(front: Rc<Front>, request: HttpRequest, context: ReplyContext, path: &'static str) -> Self {
+        Self { front, request, context, path, started: Instant::now() }
     }
 
     /// Answers a request to `/score`.
@@ -63,25 +56,29 @@ impl Exchange {
         let mut unanswered = Unanswered::new(&self);
         let outcome = self.answer(payload, &mut share, &mut unanswered).await;
         unanswered.is_over = true;
-        let (response, length, mut log) = match outcome.and_then(Reply::of) {
-            Ok(Reply::Whole { head, body, log }) => {
+        let (response, length, served) = match outcome.and_then(Reply::of) {
+            Ok(Reply::Whole { served, head, body }) => {
                 let length = Some(body.len() as u64);
                 share.charge(body.len());
-                (self.context.whole(head, body, share, open), length, log)
+                (self.context.whole(head, body, share, open), length, served)
             }
-            Ok(Reply::Stream { head, parts, log }) => {
-                (self.context.stream(head, parts, &self.front.budget, open), None, log)
+            Ok(Reply::Stream { served, head, parts }) => {
+                (self.context.stream(head, parts, &self.front.budget, open), None, served)
             }
-            Err(Failure { error, pid }) => return self.refuse(&error, RequestLog::here(pid)),
+            Err(Failure { error, pid }) => return self.refuse(&error, pid),
         };
+        note_worker(&self.request, served.pid);
         match response {
             Ok(response) => {
-                self.log(response.status().as_u16(), length, &mut log);
+                if !served.is_logged {
+                    self.summary().log(response.status().as_u16(), length, served.pid);
+                }
                 response
             }
             Err(problem) => {
-                log.line(Level::Error, format_args!("The reply of run() cannot be sent: {problem}"));
-                self.refuse(&RequestError::Internal, log)
+                let text = format!("The reply of run() cannot be sent: {problem}");
+                access_log::write_about(Level::Error, &text, served.pid);
+                self.refuse(&RequestError::Internal, served.pid)
             }
         }
     }
@@ -94,10 +91,10 @@ impl Exchange {
         let document = script.and_then(|script| swagger::document(&script, self.request.query_string()));
         match document {
             Ok(document) => {
-                self.log(200, Some(document.len() as u64), &mut RequestLog::here(None));
+                self.summary().log(200, Some(document.len() as u64), None);
                 self.context.json(document)
             }
-            Err(error) => self.refuse(&error, RequestLog::here(None)),
+            Err(error) => self.refuse(&error, None),
         }
     }
 
@@ -116,7 +113,7 @@ impl Exchange {
         if matches!(*method, Method::OPTIONS | Method::HEAD) && !self.script().await?.raw {
             // The two methods that only a raw script sees; answered here without a worker.
             return if *method == Method::OPTIONS {
-                Ok(Answer::Whole { head: self.options_head(), body: Bytes::new(), log: RequestLog::here(None) })
+                Ok(Answer::Whole { pid: None, head: self.options_head(), body: Bytes::new() })
             } else {
                 Err(RequestError::ScoreMethod.into())
             };
@@ -134,10 +131,7 @@ impl Exchange {
             error => error,
         })?;
         self.context.connection.note_body_read();
-        let dispatcher = &self.front.dispatcher;
-        let pending = dispatcher
-            .submit(self.job(), body)
-            .map_err(|_| RequestError::QueueFull { waiting: dispatcher.queued() })?;
+        let pending = self.front.dispatcher.submit(self.job(), body);
         self.wait(unanswered.pending.insert(pending)).await
     }
 
@@ -145,8 +139,8 @@ impl Exchange {
     /// has may be running and is awaited, unless the worker gives it back.
     async fn wait(&self, pending: &mut Pending) -> Result<Answer, Failure> {
         let id = pending.id();
-        let is_queued = || self.front.dispatcher.is_queued(id);
-        let given_up = match self.patiently(pending.answer(), is_queued).await {
+        let is_waiting = || self.front.dispatcher.is_waiting(id);
+        let given_up = match self.patiently(pending.answer(), is_waiting).await {
             Ok(answer) => return Ok(answer),
             Err(given_up) => given_up,
         };
@@ -154,18 +148,18 @@ impl Exchange {
         pending.answer_if_started().await.ok_or(given_up.into())
     }
 
-    /// Waits for as long as the client does, and `--queue_timeout` allows. `is_queued` says whether the outcome is still to
-    /// begin.
+    /// Waits for as long as the client does, and `--queue_timeout` allows. `is_waiting` says whether no worker is at
+    /// the outcome yet.
     async fn patiently<T>(
         &self,
         outcome: impl Future<Output = T>,
-        is_queued: impl Fn() -> bool,
+        is_waiting: impl Fn() -> bool,
     ) -> Result<T, RequestError> {
         let patience = self.front.settings.queue_timeout;
         tokio::select! {
             biased;
             outcome = outcome => Ok(outcome),
-            () = self.context.connection.client_left(is_queued) => Err(RequestError::ClientLeft),
+            () = self.context.connection.client_left(is_waiting) => Err(RequestError::ClientLeft),
             () = tokio::time::sleep(patience), if !patience.is_zero() => {
                 Err(RequestError::QueueTimeout { seconds: patience.as_secs_f64() })
             }
@@ -205,6 +199,7 @@ impl Exchange {
             query: Bytes::copy_from_slice(uri.query().unwrap_or_default().as_bytes()),
             content_type: self.header(CONTENT_TYPE),
             http_minor: u8::from(self.request.version() == Version::HTTP_11),
+            deprecated_id: self.context.ids.deprecated,
             ..Job::default()
         };
         // Before the first worker has said what its script needs, everything is kept.
@@ -225,61 +220,67 @@ impl Exchange {
         value.map(|value| Bytes::copy_from_slice(value.as_bytes())).unwrap_or_default()
     }
 
-    fn refuse(&self, error: &RequestError, mut log: RequestLog) -> HttpResponse {
+    fn refuse(&self, error: &RequestError, pid: Option<u32>) -> HttpResponse {
         let response = self.context.error(error);
-        self.log(response.status().as_u16(), sized(&response), &mut log);
+        note_worker(&self.request, pid);
+        self.summary().log(response.status().as_u16(), sized(&response), pid);
         response
     }
 
-    fn log(&self, status: u16, length: Option<u64>, log: &mut RequestLog) {
-        note_worker(&self.request, log.pid());
-        self.summary().log(status, length, log);
-    }
-
     fn summary(&self) -> Summary {
-        // The route's own path, however the client spelled it, and the query as sent.
-        let target = match self.request.uri().query().filter(|query| !query.is_empty()) {
-            Some(query) => format!("{}?{query}", self.path).into(),
-            None => self.path.into(),
-        };
-        let method = self.request.method().clone();
-        Summary { method, target, started: self.started, deprecation_waits: self.deprecation_waits }
+        let target = access_line::target(self.path, self.request.uri().query().unwrap_or_default()).into_owned();
+        let warns = self.context.ids.deprecated && self.path == "/score";
+        Summary { method: self.request.method().clone(), target, started: self.started, warns }
     }
 }
 
 /// What the log says of a request, apart from its outcome.
 struct Summary {
     method: Method,
-    target: Cow<'static, str>,
+    target: String,
     started: Instant,
-    deprecation_waits: bool,
+    /// Its line comes with the warning about a deprecated header.
+    warns: bool,
 }
 
 impl Summary {
-    fn log(&self, status: u16, length: Option<u64>, log: &mut RequestLog) {
-        if self.deprecation_waits {
-            warn_of_deprecation(log);
+    /// Writes the line; `pid` is the process that served the request, `None` if no worker did.
+    fn log(&self, status: u16, length: Option<u64>, pid: Option<u32>) {
+        if self.warns {
+            access_log::warn_of_deprecated_id();
         }
-        Line { method: self.method.as_str(), target: &self.target, status, started: self.started, length }.log(log);
+        let (method, target, elapsed) = (self.method.as_str(), self.target.as_str(), self.started.elapsed());
+        access_log::write(&Line { method, target, status, elapsed, length }, pid);
     }
 
     /// Logs the outcome of a request whose client has left. Dropping the answer ends a stream.
     fn log_outcome(&self, outcome: Result<Answer, Failure>) {
-        match outcome.and_then(Reply::of) {
-            Ok(Reply::Whole { head, body, mut log }) => self.log(head.status, Some(body.len() as u64), &mut log),
-            Ok(Reply::Stream { head, mut log, .. }) => self.log(head.status, None, &mut log),
+        let (served, status, length) = match outcome.and_then(Reply::of) {
+            Ok(Reply::Whole { served, head, body }) => (served, head.status, Some(body.len() as u64)),
+            Ok(Reply::Stream { served, head, .. }) => (served, head.status, None),
             Err(Failure { error, pid }) => {
                 let length = pyjson::message_body(&error.to_string()).len() as u64;
-                self.log(error.status().as_u16(), Some(length), &mut RequestLog::here(pid));
+                (Served { pid, is_logged: false }, error.status().as_u16(), Some(length))
             }
+        };
+        if !served.is_logged {
+            self.log(status, length, served.pid);
         }
     }
 }
 
-/// What the worker has sent.
+/// Who has made a reply.
+struct Served {
+    /// Process id of the worker; `None` if the front answered by itself.
+    pid: Option<u32>,
+    /// The worker has logged the request.
+    is_logged: bool,
+}
+
+/// A reply that can be passed on.
 enum Reply {
-    Whole { head: ReplyHead, body: Bytes, log: RequestLog },
-    Stream { head: ReplyHead, parts: crate::dispatch::Parts, log: RequestLog },
+    Whole { served: Served, head: ReplyHead, body: Bytes },
+    Stream { served: Served, head: ReplyHead, parts: Parts },
 }
 
 /// Why there is no reply of a worker.
@@ -299,10 +300,15 @@ impl Reply {
     fn of(answer: Answer) -> Result<Self, Failure> {
         let failed = |error, pid| Err(Failure { error, pid: Some(pid) });
         match answer {
-            Answer::Whole { head, body, log } => Ok(Self::Whole { head, body, log }),
-            Answer::Stream { head, parts, log } => Ok(Self::Stream { head, parts, log }),
+            Answer::Whole { pid, head, body } => {
+                Ok(Self::Whole { served: Served { pid, is_logged: head.is_logged }, head, body })
+            }
+            Answer::Stream { pid, head, parts } => {
+                Ok(Self::Stream { served: Served { pid: Some(pid), is_logged: head.is_logged }, head, parts })
+            }
             Answer::Overdue { pid, message } => failed(RequestError::Overdue(message), pid),
             Answer::Lost { pid, cause } => failed(RequestError::WorkerLost { cause }, pid),
+            Answer::QueueFull { waiting } => Err(RequestError::QueueFull { waiting }.into()),
             Answer::Stopped => Err(RequestError::Stopped.into()),
         }
     }

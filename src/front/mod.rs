@@ -46,7 +46,7 @@ use crate::{
     body::Store,
     control::{Order, StdLine, Supervisor},
     dispatch::{
-        limits::Rules,
+        limits::Limits,
         transport::{self, Entrance},
         Dispatcher,
     },
@@ -62,7 +62,7 @@ const _: () = assert!(WATCH_EVERY.as_millis() < 250);
 /// After an early reply to a body that is still being sent, the rest is read and dropped for this long, so that the
 /// client sees the reply and not a reset.
 const LINGER: Duration = Duration::from_secs(5);
-/// After `stop`, replies get this long to reach their clients, and log lines to be written by their workers.
+/// After `stop`, replies get this long to reach their clients.
 const STOP_PATIENCE: Duration = Duration::from_millis(300);
 
 /// The descriptors the supervisor hands over, as the sockets they are.
@@ -108,7 +108,7 @@ impl Front {
         Ok(Rc::new(Self {
             server_version: settings.server_version.clone().into(),
             cors,
-            dispatcher: Dispatcher::new(Rules::of(&settings), supervisor),
+            dispatcher: Dispatcher::new(Limits::of(&settings), supervisor),
             budget: budget::Budget::new(settings.max_buffered),
             bodies,
             settings,
@@ -157,7 +157,7 @@ impl Front {
                     }
                 }
             }
-            self.dispatcher.watch(now);
+            self.dispatcher.watch();
             let moved = self.budget.take_peak().saturating_add(self.dispatcher.take_received());
             if owns_process && memory.note(now, moved) {
                 self.bodies.give_back();
@@ -212,7 +212,7 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let front = Front::new(settings, bodies.clone(), supervisor.clone());
     let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let watch = tokio::task::spawn_local(front.clone().watch(owns_process));
-    let rebalance = tokio::task::spawn_local(front.dispatcher.clone().rebalance());
+    let keep_time = tokio::task::spawn_local(front.dispatcher.clone().keep_time());
     #[cfg(unix)]
     let nudge = sockets.unread_signals.map(|signals| tokio::task::spawn_local(nudge::watch(signals)));
     let entrance = match sockets.workers {
@@ -244,7 +244,6 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     }
     front.dispatcher.stop();
     let _ = tokio::time::timeout(STOP_PATIENCE, front.all_closed()).await;
-    front.dispatcher.finish_logs(STOP_PATIENCE).await;
     if drained {
         // First, so that the supervisor does not replace a worker that is gone before this process is.
         supervisor.say_released();
@@ -255,7 +254,7 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     }
     worker_loop.abort();
     watch.abort();
-    rebalance.abort();
+    keep_time.abort();
     #[cfg(unix)]
     if let Some(nudge) = nudge {
         nudge.abort();
@@ -268,13 +267,9 @@ async fn take_orders(front: &Front, supervisor: &Supervisor, lines: &mut BytesMu
     loop {
         match supervisor.next_order(lines).await? {
             Some(Order::Exited(pid, cause)) => front.dispatcher.process_exited(pid, cause),
-            Some(Order::Stopped(pid)) => front.dispatcher.process_stopped(pid, Instant::now()),
+            Some(Order::Stopped(pid)) => front.dispatcher.process_stopped(pid),
             Some(Order::Continued(pid)) => front.dispatcher.process_continued(pid),
-            Some(Order::Retire(pid)) => {
-                if !front.dispatcher.retire(pid) {
-                    log::debug!(target: "azmlinfsrv.front", "Worker {pid} was to retire but is not connected");
-                }
-            }
+            Some(Order::Retire(pid)) => front.dispatcher.retire(pid),
             Some(Order::Drain) if draining => {}
             Some(Order::Drain) => return Ok(true),
             // Without a supervisor nobody replaces workers or passes signals on: end like after `stop`.

@@ -315,7 +315,7 @@ impl MessageBody for StreamBody {
         while self.part.is_empty() {
             // The parser asks for more when it has room, so the part before takes none here any more.
             (self.room, self.share) = (None, None);
-            match std::task::ready!(self.parts.poll_recv(cx)) {
+            match std::task::ready!(self.parts.receiver.poll_recv(cx)) {
                 Some((Err(reason), _)) => {
                     self.failure = Some(reason);
                     cx.waker().wake_by_ref();

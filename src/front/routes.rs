@@ -15,7 +15,7 @@ use actix_web::{
 };
 
 use super::{
-    access_log::{warn_of_deprecation, Access, Line},
+    access_log::{self, Access},
     error::RequestError,
     exchange::Exchange,
     http1::Connection,
@@ -23,7 +23,7 @@ use super::{
     reply::ReplyContext,
     Front,
 };
-use crate::dispatch::request_log::RequestLog;
+use crate::access_line::Line;
 
 /// Methods of the routes that only tell something.
 const READ_METHODS: &str = "GET, HEAD, OPTIONS";
@@ -113,25 +113,21 @@ async fn answer(front: Rc<Front>, request: HttpRequest, payload: actix_web::dev:
     if !route.accepts(request.method()) {
         return refuse_unrouted(&context, &request, &RequestError::RouteMethod);
     }
-    // A worker that logs for itself gets the warning together with the request's line.
-    let deprecation_waits = context.ids.deprecated
-        && route == Route::Score
-        && id_error.is_none()
-        && front.dispatcher.script().is_some_and(|script| script.logs_requests);
-    if context.ids.deprecated && !deprecation_waits {
-        warn_of_deprecation(&mut RequestLog::here(None));
+    // That of a scoring request comes with its line, because a worker may have to write both.
+    if context.ids.deprecated && (route != Route::Score || id_error.is_some()) {
+        access_log::warn_of_deprecated_id();
     }
     if let Some(error) = id_error {
         return refuse_unrouted(&context, &request, &error);
     }
     match route {
         Route::Score => {
-            let exchange = Exchange::new(front, request, context, "/score", deprecation_waits);
+            let exchange = Exchange::new(front, request, context, "/score");
             exchange.score(payload, open).await
         }
         _ if request.method() == Method::OPTIONS => context.text("", Some(READ_METHODS)),
         Route::Swagger => {
-            let exchange = Exchange::new(front, request, context, "/swagger.json", deprecation_waits);
+            let exchange = Exchange::new(front, request, context, "/swagger.json");
             exchange.swagger().await
         }
         Route::Live => context.text("Alive", None),
@@ -164,7 +160,7 @@ fn refuse_unrouted(context: &ReplyContext, request: &HttpRequest, error: &Reques
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let method = request.method().as_str();
     let (status, length) = (response.status().as_u16(), sized(&response));
-    Line { method, target, status, started, length }.log(&mut RequestLog::here(None));
+    access_log::write(&Line { method, target, status, elapsed: started.elapsed(), length }, None);
     response
 }
 

@@ -20,13 +20,18 @@ use super::{
     script::Script,
 };
 use crate::{
+    access_line,
     frame::{Field, Job, Origin},
+    log_text::plain_line,
     pyjson,
     settings::Settings,
 };
 
 const SCRIPT_ERROR: &str = "An unexpected error occurred in scoring script. Check the logs for more info.";
 const INTERNAL_ERROR: &str = "An unexpected internal error occurred. Check the logs for more info.";
+/// Levels of Python's `logging`.
+const PYTHON_INFO: u8 = 20;
+const PYTHON_WARNING: u8 = 30;
 const JSON: Field = (Bytes::from_static(b"content-type"), Bytes::from_static(b"application/json"));
 
 /// A reply before it is framed.
@@ -118,10 +123,26 @@ impl<'a, 'py> Caller<'a, 'py> {
         }
     }
 
-    /// Logs a line about a request. Whatever a handler of the script's raises concerns the script alone.
-    pub(super) fn log_request(&self, py: Python<'py>, level: u8, text: &str) {
-        if let Err(failed) = self.script.object.call_method1(intern!(py, "log_request"), (level, text)) {
-            failed.write_unraisable(py, None);
+    /// Logs the lines about a request through the logger that the script has changed. `elapsed` is the time since the worker
+    /// had the job, `length` the bytes of the body, `None` for a stream. Whatever a handler of the script raises concerns the
+    /// script alone.
+    pub(super) fn log_request(
+        &self,
+        py: Python<'py>,
+        job: &Job,
+        status: u16,
+        length: Option<usize>,
+        elapsed: Duration,
+    ) {
+        let query = String::from_utf8_lossy(&job.query);
+        let target = access_line::target("/score", &query);
+        let length = length.map(|length| length as u64);
+        let line = access_line::Line { method: &job.method, target: &target, status, elapsed, length };
+        let deprecation = job.deprecated_id.then(|| (PYTHON_WARNING, access_line::DEPRECATED_ID.to_owned()));
+        for (level, text) in deprecation.into_iter().chain([(PYTHON_INFO, plain_line(line.to_string()))]) {
+            if let Err(failed) = self.script.object.call_method1(intern!(py, "log_request"), (level, text)) {
+                failed.write_unraisable(py, None);
+            }
         }
     }
 

@@ -38,9 +38,6 @@ pub(super) trait Front {
     /// True if the client of this job has left. Does not wait.
     fn was_cancelled(&mut self, py: Python<'_>, id: u64) -> PyResult<bool>;
 
-    /// The lines about the stream that is being sent, if they have come and `was_cancelled` has looked.
-    fn take_log(&mut self) -> Option<Frame>;
-
     /// Sends the parts of one frame, waiting for as long as the front has no room for it.
     fn send(&self, py: Python<'_>, head: Bytes, body: Bytes);
 
@@ -49,12 +46,6 @@ pub(super) trait Front {
 
     /// To be called once for every job, before it is started: false if the front has taken it back.
     fn claim_next(&mut self) -> bool;
-
-    /// From here on the loss of this front is the end: no other is looked for.
-    fn stay_with_this_one(&mut self);
-
-    /// Instead, for a job that this worker leaves to others whatever becomes of the claim.
-    fn pass_over(&mut self);
 
     /// Tells this front, and every later one, that jobs must carry the whole request from now on.
     fn ask_for_requests(&mut self, py: Python<'_>) -> PyResult<()> {

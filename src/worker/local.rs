@@ -61,10 +61,6 @@ impl Front for LocalFront {
         Ok(self.end.is_closed_or_has(cancels))
     }
 
-    fn take_log(&mut self) -> Option<Frame> {
-        self.end.take_if(|frame| frame.kind == Kind::Log)
-    }
-
     fn send(&self, py: Python<'_>, head: Bytes, body: Bytes) {
         match Frame::from_parts(head, body) {
             Ok(frame) => {
@@ -84,11 +80,5 @@ impl Front for LocalFront {
         let number = self.received;
         self.received += 1;
         self.end.claims.claim(number)
-    }
-
-    fn stay_with_this_one(&mut self) {}
-
-    fn pass_over(&mut self) {
-        self.received += 1;
     }
 }

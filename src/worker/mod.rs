@@ -22,10 +22,7 @@ mod script;
 #[cfg(unix)]
 mod socket;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use bytes::Bytes;
 use pyo3::prelude::*;
@@ -39,14 +36,10 @@ use self::{
     script::Script,
 };
 use crate::{
-    frame::{self, Frame, FrameError, Hello, Job, Kind, ReplyHead},
+    frame::{self, FrameError, Hello, Job, Kind, ReplyHead},
     hub::Hub,
     settings::Settings,
 };
-
-/// The front sends the lines about a request right after it has read the reply. A worker that is let go waits this long
-/// for those of its last one, which a front that is lost, or stopped, does not send.
-const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where the front is.
 pub(crate) enum Place<'a> {
@@ -79,7 +72,7 @@ pub(crate) fn work(
         shares_bodies: false,
         raw: script.is_raw(),
         wants_request: script.wants_request(py),
-        logs_requests: script.logs_requests()?,
+        capacity: 1,
         swagger,
     };
     match place {
@@ -109,8 +102,6 @@ fn serve<'py>(
     caller: &Caller<'_, 'py>,
     retiring: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    // The lines about the last request have not come yet.
-    let mut log_is_due = false;
     loop {
         if retiring.call0()?.is_truthy()? {
             front.say_goodbye(py);
@@ -122,15 +113,12 @@ fn serve<'py>(
                     front.send(py, frame::encode_bare(Kind::Skipped), Bytes::new());
                     continue;
                 }
-                let (head, outcome) = answer(py, caller, &job)?;
+                let answered = answer(py, caller, &job)?;
                 // Before the reply: whoever has read it may count on the next request being called in the new way.
                 if !front.hello().wants_request && caller.script().wants_request(py) {
                     front.ask_for_requests(py)?;
                 }
-                log_is_due = !deliver(py, caller, front, head, outcome)? && front.hello().logs_requests;
-            }
-            Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Log => {
-                log_is_due &= !log(py, caller, front, &frame)?;
+                deliver(py, caller, front, answered)?;
             }
             // Its stream has ended meanwhile, or its job has been answered.
             Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Cancel => {}
@@ -144,49 +132,21 @@ fn serve<'py>(
             Received::FrontGone => return Ok(()),
         }
     }
-    if log_is_due {
-        log_the_last(py, front, caller)?;
-    }
     Ok(())
 }
 
-/// Lets the script's logger have lines about a request. False if the front has taken them back, to write them itself or to
-/// send them again.
-fn log<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, front: &mut dyn Front, frame: &Frame) -> PyResult<bool> {
-    let lines =
-        frame::decode_log(frame).map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(error.to_string()))?;
-    let is_ours = front.claim_next();
-    if is_ours {
-        for (level, text) in lines {
-            caller.log_request(py, level, &text);
-        }
-    }
-    Ok(is_ours)
-}
-
-/// Waits for the lines about the last request. Jobs that still come have been given back.
-fn log_the_last<'py>(py: Python<'py>, front: &mut dyn Front, caller: &Caller<'_, 'py>) -> PyResult<()> {
-    let deadline = Instant::now() + LOG_PATIENCE;
-    front.stay_with_this_one();
-    while Instant::now() < deadline {
-        match front.receive(py)? {
-            Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Log => {
-                if log(py, caller, front, &frame)? {
-                    break;
-                }
-            }
-            // The lines behind it have the next number. Not claimed: the front may have yet to hear that it will not run.
-            Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Job => front.pass_over(),
-            Received::Frame(_) | Received::Nothing => {}
-            Received::FrontGone => break,
-        }
-    }
-    Ok(())
+/// A job and what came of it.
+struct Answered {
+    job: Job,
+    /// When the worker had received the job.
+    received: Instant,
+    head: ReplyHead,
+    outcome: Outcome,
 }
 
 /// Runs one job. An error is one of the connection's protocol, never of the script.
-fn answer<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, arrived: &Arrived) -> PyResult<(ReplyHead, Outcome)> {
-    let started = Instant::now();
+fn answer<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, arrived: &Arrived) -> PyResult<Answered> {
+    let received = Instant::now();
     let Arrived { frame, object } = arrived;
     let job = Job::decode(frame).map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(error.to_string()))?;
     let reply = caller.answer(py, &job, &frame.body, object.as_ref());
@@ -194,33 +154,36 @@ fn answer<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, arrived: &Arrived) -> 
         id: job.id,
         status: reply.status,
         origin: reply.origin,
+        is_logged: caller.script().logs_requests,
         run_ms: reply.run_ms,
-        busy_ms: started.elapsed().as_secs_f64() * 1e3,
+        busy_ms: received.elapsed().as_secs_f64() * 1e3,
         server_version: server_version(),
         error_location: reply.error_location,
         fields: reply.fields,
     };
-    Ok((head, reply.outcome))
+    Ok(Answered { job, received, head, outcome: reply.outcome })
 }
 
-/// Sends a reply. True if the lines about the request have been logged already.
-fn deliver<'py>(
-    py: Python<'py>,
-    caller: &Caller<'_, 'py>,
-    front: &mut dyn Front,
-    head: ReplyHead,
-    outcome: Outcome,
-) -> PyResult<bool> {
+/// Logs the request, if that is this worker's to do, and sends the reply.
+fn deliver<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, front: &mut dyn Front, answered: Answered) -> PyResult<()> {
+    let Answered { job, received, head, outcome } = answered;
     let (kind, length) = match &outcome {
         Outcome::Whole(body) => (Kind::Reply, body.len()),
         Outcome::Stream { .. } => (Kind::StreamStart, 0),
     };
+    let log = |status, length| {
+        if head.is_logged {
+            caller.log_request(py, &job, status, length, received.elapsed());
+        }
+    };
     match (head.encode(kind, length), outcome) {
         (Ok(encoded), Outcome::Whole(body)) => {
+            log(head.status, Some(body.len()));
             front.send(py, encoded, body);
-            Ok(false)
+            Ok(())
         }
         (Ok(encoded), Outcome::Stream { first, rest }) => {
+            log(head.status, None);
             front.send(py, encoded, Bytes::new());
             stream(py, caller, front, head.id, first, rest.bind(py))
         }
@@ -228,9 +191,10 @@ fn deliver<'py>(
             if let Outcome::Stream { rest, .. } = outcome {
                 caller.close_stream(py, rest.bind(py));
             }
-            let (encoded, body) = too_large(py, caller, head, &problem)?;
+            let (status, encoded, body) = too_large(py, caller, &head, &problem)?;
+            log(status, Some(body.len()));
             front.send(py, encoded, body);
-            Ok(false)
+            Ok(())
         }
     }
 }
@@ -240,9 +204,9 @@ fn deliver<'py>(
 fn too_large<'py>(
     py: Python<'py>,
     caller: &Caller<'_, 'py>,
-    head: ReplyHead,
+    head: &ReplyHead,
     problem: &FrameError,
-) -> PyResult<(Bytes, Bytes)> {
+) -> PyResult<(u16, Bytes, Bytes)> {
     let error = |text: String| pyo3::exceptions::PyValueError::new_err(text);
     let message = match problem {
         FrameError::TooLong { what, len, limit } => {
@@ -261,13 +225,13 @@ fn too_large<'py>(
         origin: reply.origin,
         fields: reply.fields,
         error_location: Bytes::new(),
-        ..head
+        ..head.clone()
     };
     let encoded = head.encode(Kind::Reply, body.len()).map_err(|problem| error(problem.to_string()))?;
-    Ok((encoded, body))
+    Ok((head.status, encoded, body))
 }
 
-/// Sends the parts of a stream until it ends, fails, or its client has left. True if the lines about it have been logged.
+/// Sends the parts of a stream until it ends, fails, or its client has left.
 fn stream<'py>(
     py: Python<'py>,
     caller: &Caller<'_, 'py>,
@@ -275,8 +239,7 @@ fn stream<'py>(
     id: u64,
     first: Option<Bytes>,
     rest: &Bound<'py, PyAny>,
-) -> PyResult<bool> {
-    let mut is_logged = false;
+) -> PyResult<()> {
     let mut part: PyResult<Option<Bytes>> = Ok(first);
     loop {
         match part {
@@ -293,18 +256,14 @@ fn stream<'py>(
                 break;
             }
         }
-        let is_cancelled = front.was_cancelled(py, id)?;
-        if let Some(frame) = front.take_log() {
-            is_logged |= log(py, caller, front, &frame)?;
-        }
-        if is_cancelled {
+        if front.was_cancelled(py, id)? {
             front.send(py, frame::encode_with_id(Kind::StreamEnd, id, 0), Bytes::new());
             break;
         }
         part = caller.next_part(rest);
     }
     caller.close_stream(py, rest);
-    Ok(is_logged)
+    Ok(())
 }
 
 /// `x-ms-server-version`: a script may change the variable at any time (contract section 9).

@@ -33,6 +33,8 @@ pub(super) struct Script<'py> {
     pub(super) pass_headers: bool,
     /// True if the script has put its own functions in place of those of Python's json.
     pub(super) json_is_changed: bool,
+    /// True if the script has changed the logger of request lines. Then the worker logs them, so that its filters act.
+    pub(super) logs_requests: bool,
     /// `sys.modules`.
     modules: Bound<'py, PyDict>,
 }
@@ -54,6 +56,7 @@ impl<'py> Script<'py> {
             input_name: object.getattr(intern!(py, "input_name"))?.cast_into()?,
             modules: py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?.cast_into()?,
             json_is_changed: object.getattr(intern!(py, "json_is_changed"))?.is_truthy()?,
+            logs_requests: object.getattr(intern!(py, "logs_requests"))?.is_truthy()?,
             pass_headers: object.getattr(intern!(py, "pass_headers"))?.is_truthy()?,
         })
     }
@@ -66,11 +69,6 @@ impl<'py> Script<'py> {
     /// True if `run` must be called inside a Flask request context: raw scripts, and scripts that imported Flask.
     pub(super) fn needs_context(&self, py: Python<'_>) -> bool {
         self.is_raw() || self.modules.contains(intern!(py, "flask")).unwrap_or(false)
-    }
-
-    /// True if the log lines of requests are the script's to handle, as it has changed the logger.
-    pub(super) fn logs_requests(&self) -> PyResult<bool> {
-        self.object.getattr(intern!(self.object.py(), "logs_requests"))?.is_truthy()
     }
 
     /// True if jobs must carry the whole request.

@@ -40,7 +40,7 @@ pub(super) struct FrontSocket {
     connection: Option<Connection>,
     entrance: Entrance,
     hello: Hello,
-    /// Jobs and lines received on this connection that have had their turn.
+    /// Jobs received on this connection that have had their turn.
     received: u64,
     /// Those that have been decoded.
     decoded: u64,
@@ -55,8 +55,6 @@ pub(super) struct FrontSocket {
     life: Life,
     /// The script's greenlets and asyncio tasks, which run while this worker waits.
     cooperative: Cooperative,
-    /// No other front is looked for when this one is lost.
-    is_last: bool,
 }
 
 impl FrontSocket {
@@ -86,7 +84,6 @@ impl FrontSocket {
             failed: Cell::new(None),
             life,
             cooperative,
-            is_last: false,
         }))
     }
 }
@@ -100,14 +97,6 @@ impl Front for FrontSocket {
         let number = self.received;
         self.received += 1;
         self.claims().is_none_or(|claims| claims.claim(number))
-    }
-
-    fn stay_with_this_one(&mut self) {
-        self.is_last = true;
-    }
-
-    fn pass_over(&mut self) {
-        self.received += 1;
     }
 
     /// Python signal handlers run while it waits; what they raise goes to the script's log only.
@@ -166,11 +155,6 @@ impl Front for FrontSocket {
         Ok(is_gone || self.early.iter().any(cancels))
     }
 
-    fn take_log(&mut self) -> Option<Frame> {
-        let is_next = self.early.front().is_some_and(|arrived| arrived.frame.kind == Kind::Log);
-        is_next.then(|| self.early.pop_front()).flatten().map(|arrived| arrived.frame)
-    }
-
     /// If the front is gone the reply has no client left; the next read notices and connects again.
     fn send(&self, py: Python<'_>, mut head: Bytes, mut body: Bytes) {
         let Some(Connection { stream, .. }) = &self.connection else { return };
@@ -224,7 +208,7 @@ impl FrontSocket {
                 None => return Ok(None),
             }
         };
-        if matches!(arrived.frame.kind, Kind::Job | Kind::Log) {
+        if arrived.frame.kind == Kind::Job {
             self.decoded += 1;
         }
         Ok(Some(arrived))
@@ -292,9 +276,6 @@ impl FrontSocket {
     }
 
     fn reconnect(&mut self, py: Python<'_>) -> PyResult<bool> {
-        if self.is_last {
-            return Ok(false);
-        }
         self.buffer.clear();
         self.early.clear();
         self.arriving = None;

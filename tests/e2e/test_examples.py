@@ -143,7 +143,7 @@ def test_the_root_logger_of_a_script_as_the_readme_has_it(start: Start, tmp_path
         "import logging\nlogging.basicConfig(level=logging.INFO)\nlogging.info('lost')\n"
         f"{remedy}\nlogging.info('found')\ndef init(): pass\ndef run(data): return data\n"
     )
-    assert start(str(script)).stderr() == "INFO:root:found\n"
+    assert start(str(script)).complaints() == "INFO:root:found\n"
 
 
 @pytest.mark.timeout(180)

@@ -119,7 +119,7 @@ def assert_plain(output: bytes, beginning: str) -> None:
     text = "\n".join(lines)
     # The parser lets no ASCII control character come so far, but others.
     assert r"\x9b31m" in text
-    assert r"\u202egpj" in text
+    assert r"\xe2\x80\xaegpj" in text
     assert "bytes left out ...]" in text
 
 

@@ -5,10 +5,10 @@
 //! the frames mean is `session.rs`.
 
 #[cfg(unix)]
-pub(super) mod socket;
-pub(super) mod thread;
+mod socket;
+mod thread;
 
-use std::{rc::Rc, time::Instant};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -85,35 +85,33 @@ pub(in crate::dispatch) enum Link {
 }
 
 impl Link {
-    /// True if nothing that was sent waits on this side.
-    pub(in crate::dispatch) fn is_flushed(&self) -> bool {
-        match self {
-            #[cfg(unix)]
-            Self::Socket(link) => link.is_flushed(),
-            Self::Local(_) => true,
-        }
-    }
-
-    /// When the worker has last read something of what is too much for the socket.
-    pub(in crate::dispatch) fn last_moved(&self) -> Option<Instant> {
-        match self {
-            #[cfg(unix)]
-            Self::Socket(link) => link.last_moved(),
-            Self::Local(_) => None,
-        }
-    }
-
     /// True if the worker shares this process, and its interpreter, with others.
     pub(in crate::dispatch) fn is_local(&self) -> bool {
         matches!(self, Self::Local(_))
     }
 
-    /// Sends the parts of one frame in order. Never blocks; errors show at the reading side, as the loss of the worker.
+    /// Sends one frame: its encoded head, and its body. Never blocks; errors show at the reading side, as the loss of the
+    /// worker.
     pub(in crate::dispatch) fn send(&self, head: Bytes, body: Bytes) {
+        self.enqueue(head, body);
+        self.flush();
+    }
+
+    /// The same, but a socket may keep the frame until [`Link::flush`], so that several leave in one system call.
+    pub(in crate::dispatch) fn enqueue(&self, head: Bytes, body: Bytes) {
         match self {
             #[cfg(unix)]
-            Self::Socket(link) => link.send(head, body),
+            Self::Socket(link) => link.enqueue(head, body),
             Self::Local(link) => link.send(head, body),
+        }
+    }
+
+    /// Sends what was enqueued, as far as the socket takes it now.
+    pub(in crate::dispatch) fn flush(&self) {
+        match self {
+            #[cfg(unix)]
+            Self::Socket(link) => link.flush(),
+            Self::Local(_) => {}
         }
     }
 
@@ -126,11 +124,13 @@ impl Link {
         }
     }
 
-    /// Sends what [`Link::send`] could not; runs beside the reading task for as long as the worker is connected.
-    pub(in crate::dispatch) async fn flush(&self) -> Result<(), String> {
+    /// Sends what was too much for the socket, for as long as the worker is connected; `progress` is called each time the
+    /// worker has read some of it. Ends with an error when the worker is gone.
+    #[cfg_attr(not(unix), allow(unused_variables))]
+    pub(in crate::dispatch) async fn write_backlog(&self, progress: impl Fn()) -> Result<(), String> {
         match self {
             #[cfg(unix)]
-            Self::Socket(link) => link.flush_outbox().await.map_err(|error| error.to_string()),
+            Self::Socket(link) => link.write_backlog(progress).await.map_err(|error| error.to_string()),
             Self::Local(_) => std::future::pending().await,
         }
     }

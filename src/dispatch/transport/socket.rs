@@ -9,7 +9,6 @@ use std::{
     io::{self, IoSlice},
     os::{fd::AsFd, unix::net::UnixStream},
     rc::Rc,
-    time::Instant,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -45,8 +44,6 @@ pub(in crate::dispatch) struct SocketLink {
     /// The socket takes nothing at the moment; the writer task goes on when it does.
     full: Cell<bool>,
     filled_up: Notify,
-    /// When the socket last took something after it had been full, or showed that the worker is gone.
-    last_moved: Cell<Option<Instant>>,
     closed: Cell<bool>,
     close: Notify,
 }
@@ -59,38 +56,33 @@ impl SocketLink {
             corked: Cell::new(false),
             full: Cell::new(false),
             filled_up: Notify::new(),
-            last_moved: Cell::new(None),
             closed: Cell::new(false),
             close: Notify::new(),
         }
     }
 
-    /// True if the kernel takes what is sent.
-    pub(in crate::dispatch) fn is_flushed(&self) -> bool {
-        !self.full.get()
-    }
-
-    /// When the worker has last read something of what is too much for the socket.
-    pub(in crate::dispatch) fn last_moved(&self) -> Option<Instant> {
-        self.last_moved.get()
-    }
-
-    /// Sends the parts of one frame in order. Never blocks; errors show at the reading side, as the loss of the worker.
-    pub(in crate::dispatch) fn send(&self, head: Bytes, body: Bytes) {
+    /// Keeps the parts of one frame until [`SocketLink::flush`].
+    pub(super) fn enqueue(&self, head: Bytes, body: Bytes) {
         self.outbox.borrow_mut().extend([head, body].into_iter().filter(|part| !part.is_empty()));
+    }
+
+    /// Writes what was enqueued, unless more is likely to follow at once. Never blocks; errors show at the reading side, as
+    /// the loss of the worker.
+    pub(super) fn flush(&self) {
         if !self.corked.get() {
             self.write_now();
         }
     }
 
     /// Ends the reading task: the process behind the socket is known to be gone.
-    pub(in crate::dispatch) fn close(&self) {
+    pub(super) fn close(&self) {
         self.closed.set(true);
         self.close.notify_one();
     }
 
-    /// Writes what [`SocketLink::send`] could not; runs beside the reading task for as long as the worker is connected.
-    pub(in crate::dispatch) async fn flush_outbox(&self) -> io::Result<()> {
+    /// Writes what [`SocketLink::flush`] could not, for as long as the worker is connected; `progress` is called each time the
+    /// worker has read some of it. Ends with an error when the worker is gone.
+    pub(super) async fn write_backlog(&self, progress: impl Fn()) -> io::Result<()> {
         loop {
             self.filled_up.notified().await;
             if !self.full.get() {
@@ -102,7 +94,7 @@ impl SocketLink {
             )?;
             while self.full.get() {
                 socket.writable().await?.clear_ready();
-                self.last_moved.set(Some(Instant::now()));
+                progress();
                 self.full.set(false);
                 self.write_now();
             }
@@ -144,7 +136,7 @@ fn advance(outbox: &mut VecDeque<Bytes>, mut written: usize) {
 
 /// The reading side of a worker's socket.
 pub(in crate::dispatch) struct SocketFrames {
-    pub(in crate::dispatch) link: Rc<SocketLink>,
+    pub(super) link: Rc<SocketLink>,
     stream: AsyncFd<Rc<UnixStream>>,
     /// The counter that the worker has been sent.
     claims: Option<Claims>,
@@ -155,7 +147,7 @@ pub(in crate::dispatch) struct SocketFrames {
 impl SocketFrames {
     /// Welcomes a worker that has connected: sends it the counter of started jobs and the file of shared bodies.
     #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
-    pub(in crate::dispatch) fn new(stream: UnixStream, max_body_len: u64, bodies: &Store) -> io::Result<Self> {
+    pub(super) fn new(stream: UnixStream, max_body_len: u64, bodies: &Store) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         // A system that refuses the size goes on with its own.
         let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
@@ -184,7 +176,7 @@ impl SocketFrames {
     }
 
     /// The counter, if the worker shares it.
-    pub(in crate::dispatch) fn take_claims(&mut self, hello: &Hello) -> Option<Claims> {
+    pub(super) fn take_claims(&mut self, hello: &Hello) -> Option<Claims> {
         let claims = self.claims.take();
         if claims.is_some() && !hello.shares_claims {
             log::warn!(
@@ -198,7 +190,7 @@ impl SocketFrames {
     }
 
     /// The next frame; `None` when the worker is gone and everything it sent has been read.
-    pub(in crate::dispatch) async fn next(&mut self) -> Result<Option<Frame>, String> {
+    pub(super) async fn next(&mut self) -> Result<Option<Frame>, String> {
         loop {
             if let Some(frame) = self.decoder.decode(&mut self.buffer).map_err(|error| error.to_string())? {
                 // Each reply may send the worker its next job. Other frames may be waited for.

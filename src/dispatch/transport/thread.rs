@@ -24,7 +24,7 @@ pub(in crate::dispatch) struct LocalLink {
 }
 
 impl LocalLink {
-    pub(in crate::dispatch) fn send(&self, head: Bytes, body: Bytes) {
+    pub(super) fn send(&self, head: Bytes, body: Bytes) {
         match Frame::from_parts(head, body) {
             Ok(frame) => self.sender.send(frame),
             Err(error) => log::error!(target: "azmlinfsrv.front", "Cannot send to a worker: {error}"),
@@ -32,7 +32,7 @@ impl LocalLink {
     }
 
     /// Other than a process, an abandoned thread may still be alive: what it has not taken yet it never gets.
-    pub(in crate::dispatch) fn close(&self) {
+    pub(super) fn close(&self) {
         self.sender.close();
         self.closed.set(true);
         self.close.notify_one();
@@ -41,20 +41,20 @@ impl LocalLink {
 
 /// The reading side.
 pub(in crate::dispatch) struct LocalFrames {
-    pub(in crate::dispatch) link: Rc<LocalLink>,
+    pub(super) link: Rc<LocalLink>,
     /// Until the pool takes them.
-    pub(in crate::dispatch) claims: Option<Claims>,
+    pub(super) claims: Option<Claims>,
     replies: mpsc::Receiver<Frame>,
 }
 
 impl LocalFrames {
-    pub(in crate::dispatch) fn new(end: FrontEnd) -> Self {
+    pub(super) fn new(end: FrontEnd) -> Self {
         let link = LocalLink { sender: end.sender, closed: Cell::new(false), close: Notify::new() };
         Self { link: Rc::new(link), claims: Some(end.claims), replies: end.replies }
     }
 
     /// The next frame; `None` when the worker is gone and everything it sent has been read.
-    pub(in crate::dispatch) async fn next(&mut self) -> Option<Frame> {
+    pub(super) async fn next(&mut self) -> Option<Frame> {
         loop {
             match self.replies.try_recv() {
                 Ok(frame) => return Some(frame),

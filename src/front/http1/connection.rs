@@ -235,8 +235,8 @@ impl Connection {
     }
 
     /// Resolves when the client has left. One that has only closed its sending side is still answered: while its
-    /// request `is_queued` the socket finds out whether it is there.
-    pub async fn client_left(&self, is_queued: impl Fn() -> bool) {
+    /// request `is_waiting` for a worker the socket finds out whether it is there.
+    pub async fn client_left(&self, is_waiting: impl Fn() -> bool) {
         let (mut probed, mut pause) = (None::<Instant>, FIRST_LOOK);
         loop {
             match self.client.get() {
@@ -244,7 +244,7 @@ impl Connection {
                 Client::HalfClosed if !self.can_be_probed() => return,
                 Client::Present => self.client_changed.notified().await,
                 Client::HalfClosed => {
-                    if is_queued() {
+                    if is_waiting() {
                         let due = probed.is_none_or(|at| at.elapsed() >= PROBE_EVERY);
                         if due {
                             probed = Some(Instant::now());

@@ -1,0 +1,144 @@
+//! What the dispatcher's core is told, and what it says is to be done: the words between `core.rs` and `dispatch/mod.rs`.
+//!
+//! Data only. Used in the front's event loop.
+
+use std::time::Instant;
+
+use log::Level;
+
+use super::{
+    job::{BodySize, JobId, WorkerId},
+    worker::Newcomer,
+};
+use crate::control::Recycle;
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event<C> {
+    /// A client has sent a request. The id is one above that of the last job.
+    Submitted { job: JobId, size: BodySize },
+    /// Nobody waits for the job's answer any more.
+    Abandoned(JobId),
+    /// The client has left, or has waited for long enough. A job that a worker has started, or can start now, is awaited all
+    /// the same, for the log.
+    GivenUp(JobId),
+    /// A worker has connected. Its id is one above that of the last worker.
+    Joined(WorkerId, Newcomer<C>),
+    /// A worker has answered a job, which kept it busy for this many milliseconds.
+    Replied { worker: WorkerId, job: JobId, busy_ms: f64 },
+    /// A worker has sent the head of a streamed reply.
+    StreamStarted(WorkerId, JobId),
+    /// The stream waits for its client to read, or for its script to go on.
+    StreamAwaits { worker: WorkerId, job: JobId, client: bool },
+    /// A worker has sent the end of a streamed reply.
+    StreamEnded(WorkerId, JobId),
+    /// A worker has come to a job that had been taken back from it.
+    Skipped(WorkerId),
+    /// A worker will not start any job that it has not started yet.
+    Goodbye(WorkerId),
+    /// A worker has read something of a body that was too large for the socket's buffer.
+    BodyRead(WorkerId),
+    /// A worker's process uses this much memory.
+    Measured { worker: WorkerId, mib: u64 },
+    /// What [`Effect::LookForDebugger`] has found: the debugger that holds the worker, in words for the log.
+    LookedForDebugger { worker: WorkerId, found: Option<String> },
+    /// The connection to a worker has ended, and everything that it sent has been handled.
+    Lost {
+        worker: WorkerId,
+        /// What it sent last, if that could not be read.
+        problem: Option<String>,
+    },
+    /// The supervisor wants this worker to finish and exit.
+    Retire { name: u32 },
+    /// The supervisor says that this worker is stopped (SIGSTOP).
+    Stopped { name: u32 },
+    /// The supervisor says that this worker goes on (SIGCONT).
+    Continued { name: u32 },
+    /// The supervisor says how this worker ended.
+    Exited { name: u32, cause: String },
+    /// Time has passed. Due when an effect asked for it, and ten times a second.
+    Tick,
+    /// The server stops at once.
+    Stop,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// Send these jobs to a worker, in this order.
+    Send { worker: WorkerId, jobs: Vec<JobId> },
+    /// Answer the job's client. The core has forgotten the job, or will once its worker lets go of it.
+    Answer { job: JobId, outcome: Outcome },
+    /// The job is over and nobody waits for it: drop what is kept for it.
+    Forget(JobId),
+    /// Tell the worker that nobody waits for this job any more.
+    Cancel { worker: WorkerId, job: JobId },
+    /// Tell the worker to finish and exit.
+    Retire(WorkerId),
+    /// Stop reading from the worker: its process is known to be gone.
+    Disconnect(WorkerId),
+    /// Tell the supervisor that this worker takes jobs.
+    SayReady { name: u32 },
+    /// See whether a debugger holds the worker, which has exceeded a limit. The next event is [`Event::LookedForDebugger`].
+    LookForDebugger(WorkerId),
+    /// Ask the supervisor to kill and replace this worker.
+    AskToKill { name: u32, reason: String },
+    /// Ask the supervisor to replace this worker.
+    AskToRecycle { name: u32, reason: Recycle },
+    /// Write a line to the log.
+    Log(Level, String),
+}
+
+/// What becomes of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The reply that the event brought.
+    Replied,
+    /// The streamed reply that the event has begun.
+    Streams,
+    /// The worker was lost while it had the job. For a stream: it is cut off.
+    Lost { pid: u32, cause: String },
+    /// `run()` did not return in time, and its worker is being killed.
+    Overdue { pid: u32, message: String },
+    /// The queue is full.
+    QueueFull { waiting: usize },
+    /// The server is stopping at once.
+    Stopped,
+}
+
+/// The effects of one event, in the order in which they must be performed. Made once and used again.
+#[derive(Debug, Default)]
+pub struct Effects {
+    list: Vec<Effect>,
+    wake_at: Option<Instant>,
+}
+
+impl Effects {
+    /// Takes everything out, the oldest effect first.
+    pub fn drain(&mut self) -> std::vec::Drain<'_, Effect> {
+        self.list.drain(..)
+    }
+
+    /// When a [`Event::Tick`] is due, if an event has asked for one since the last call.
+    pub fn take_wake_at(&mut self) -> Option<Instant> {
+        self.wake_at.take()
+    }
+
+    pub(super) fn push(&mut self, effect: Effect) {
+        self.list.push(effect);
+    }
+
+    pub(super) fn wake_at(&mut self, at: Instant) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// Adds a job to the last assignment if that is the same worker's: both leave in one system call.
+    pub(super) fn send(&mut self, worker: WorkerId, job: JobId) {
+        if let Some(Effect::Send { worker: last, jobs }) = self.list.last_mut() {
+            if *last == worker {
+                return jobs.push(job);
+            }
+        }
+        self.push(Effect::Send { worker, jobs: vec![job] });
+    }
+}

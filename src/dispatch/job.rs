@@ -1,0 +1,139 @@
+//! A job: one request on its way to `run()`, as the dispatcher's core knows it.
+//!
+//! Owns the states of a job and the numbers that decisions need. The request itself (head, body, who waits for the answer)
+//! stays with the transport side (`dispatch/mod.rs`) under the same [`JobId`]. Plain data, used in the front's event loop.
+
+use std::time::{Duration, Instant};
+
+/// Bytes of shared memory that a worker reads in one second, even on a slow machine.
+const SLOW_READER: f64 = (64 << 20) as f64;
+
+/// Names a job; never reused by one front. Ids are given in the order of submission, so the smaller id is the older job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+/// Names a connected worker; never reused by one front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u64);
+
+/// How a job's body reaches a worker, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BodySize {
+    /// Sent in the job's frame.
+    pub in_frame: usize,
+    /// Read by the worker from shared memory.
+    pub shared: usize,
+}
+
+/// Where a job is. A job is in exactly one stage; a job that is done is not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// In the queue.
+    Queued,
+    /// Sent to a worker that has not claimed it yet.
+    Sent {
+        worker: WorkerId,
+        /// Number of the job on this worker's connection (`claims.rs`).
+        number: u64,
+        /// Since when the worker has had room to start it. `None` while the job is prefetched: all of the worker's
+        /// capacity is taken by jobs that were sent earlier.
+        startable_since: Option<Instant>,
+    },
+    /// Claimed: `run()` is called, or has returned and the reply is on its way.
+    Started {
+        worker: WorkerId,
+        /// The earliest moment at which it can have started.
+        since: Instant,
+    },
+    /// Its reply has begun and goes on part by part.
+    Streaming { worker: WorkerId, awaits: Awaits },
+    /// Its worker's connection was lost. The answer waits until `until` for the supervisor to say what happened.
+    Orphaned {
+        /// How the supervisor calls the worker.
+        name: u32,
+        /// Process id of the worker.
+        pid: u32,
+        until: Instant,
+        /// What is said if the supervisor says nothing.
+        otherwise: String,
+    },
+}
+
+/// Who has to act before a stream goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// The script has to yield the next part, since then.
+    Script { since: Instant },
+    /// The client has to read.
+    Client,
+}
+
+/// Who waits for a job's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Client {
+    /// A client that has heard nothing yet.
+    Waits,
+    /// A client that has given the job up. Its answer is still wanted, for the log, but no other worker gets the job.
+    HasGivenUp,
+    /// A client that receives a stream.
+    Receives,
+    /// Nobody: the client has left, or has been answered while its worker still holds the job.
+    Settled,
+}
+
+/// What the core keeps for a job.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) stage: Stage,
+    pub(super) client: Client,
+    pub(super) size: BodySize,
+    /// Workers that were lost when this was the next job that they would have started.
+    pub(super) losses: u32,
+    /// Times that it was taken back from a worker that did not start it in time.
+    pub(super) delays: u32,
+}
+
+impl Job {
+    pub(super) fn queued(size: BodySize) -> Self {
+        Self { stage: Stage::Queued, client: Client::Waits, size, losses: 0, delays: 0 }
+    }
+
+    /// The worker that has the job, if one has it.
+    pub(super) fn worker(&self) -> Option<WorkerId> {
+        match self.stage {
+            Stage::Sent { worker, .. } | Stage::Started { worker, .. } | Stage::Streaming { worker, .. } => {
+                Some(worker)
+            }
+            Stage::Queued | Stage::Orphaned { .. } => None,
+        }
+    }
+
+    /// True if the answer is wanted, by a client or for the log, and has not begun.
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self.client, Client::Waits | Client::HasGivenUp)
+    }
+
+    /// How long a worker may read the body from shared memory before it claims the job. A body in the frame shows its
+    /// progress on the socket instead. Each time this was not enough the time grows fourfold, because a slow machine
+    /// would never serve the request otherwise.
+    pub(super) fn reading_time(&self) -> Duration {
+        Duration::from_secs_f64(self.size.shared as f64 / SLOW_READER) * 4_u32.saturating_pow(self.delays.min(8))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_shared_body_may_take_longer_and_longer_each_time() {
+        let mut job = Job::queued(BodySize { in_frame: 0, shared: 64 << 20 });
+        let mut times = Vec::new();
+        for delays in 0..3 {
+            job.delays = delays;
+            times.push(job.reading_time().as_secs());
+        }
+        assert_eq!(times, [1, 4, 16]);
+        assert_eq!(Job::queued(BodySize { in_frame: 64 << 20, shared: 0 }).reading_time(), Duration::ZERO);
+    }
+}
