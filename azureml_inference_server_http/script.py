@@ -54,7 +54,7 @@ class Script:
     ``input_name``: keyword that receives the input in the text and raw modes.
     ``pass_headers``: whether run() has a ``request_headers`` parameter.
     ``file``: path of the script whose init() is called.
-    ``logs_requests``: whether the worker logs the lines of requests by ``log_request``, because the script changed the logger.
+    ``logs_requests``: whether the script changed the logger, so that the worker logs requests by ``log_request``.
     """
 
     def __init__(self, file: str, init: Any, run: Callable[..., Any], call: signature.Call, settings: Settings) -> None:

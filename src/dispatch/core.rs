@@ -2,7 +2,7 @@
 //!
 //! A pure state machine: [`Core::handle`] takes an event and the time and appends the effects to be performed. It knows no
 //! socket, clock, task or file, so that `simulation.rs` can run it through millions of histories in virtual time. It is to
-//! the front what `supervise/state.py` is to the supervisor. `dispatch/mod.rs` turns the world into events and performs
+//! the front what `supervisor.py` is to the supervisor. `dispatch/mod.rs` turns the world into events and performs
 //! the effects. Used in the front's event loop.
 //!
 //! Limits that always hold:
