@@ -6,7 +6,7 @@ from typing import Final, final
 from .script import Script
 from .settings import Settings
 
-__all__ = ["INTERRUPT_GRACE", "Hub", "check", "die_with_parent", "serve", "work"]
+__all__ = ["INTERRUPT_GRACE", "Hub", "adopt_orphans", "check", "die_with_parent", "serve", "work"]
 
 # Seconds that native code in run() has beyond SCORING_TIMEOUT_MS.
 INTERRUPT_GRACE: Final[float]
@@ -20,7 +20,7 @@ def serve(
     *,
     clients: list[int],
     workers: int | Hub,
-    supervisor: tuple[int, int | None],
+    supervisor: int,
     log: tuple[int, bool, Callable[[dict[str, str]], None] | None],
 ) -> None: ...
 def work(
@@ -32,5 +32,6 @@ def work(
     swagger: dict[str, str],
     retiring: Callable[[], bool],
 ) -> None: ...
+def adopt_orphans() -> bool: ...
 def die_with_parent(parent: int) -> bool: ...
 def check(settings: Settings) -> None: ...

@@ -1,8 +1,8 @@
 """The end of a process that ran the user's script: what the script still has to do gets its time, and not more.
 
 In this order: the script's handler for SIGTERM, threads that are not daemons, handlers of ``atexit``. What has not been
-done when the time is over is named in the log. Runs in workers, in the server with worker threads and, with
-WORKER_PRELOAD, in the supervisor, at the very end and on the main thread.
+done when the time is over is named in the log. Runs in workers, in templates (WORKER_PRELOAD) and in the server with
+worker threads, at the very end and on the main thread.
 """
 
 from __future__ import annotations

@@ -27,16 +27,14 @@ def run(
     clients: list[socket.socket],
     workers: socket.socket,
     supervisor: socket.socket,
-    unread_signals: socket.socket | None,
 ) -> int:
-    """The whole life of a front process. ``unread_signals``: where a supervisor that runs the script finds its signals.
-    Returns the exit code."""
+    """The whole life of a front process. Returns the exit code."""
     # Ctrl-C reaches the whole process group. Only the supervisor decides; it tells the front over its socket.
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     # The front has two threads and no garbage of its own; log records are freed by counting references.
     gc.disable()
-    serve(settings, clients, workers.detach(), supervisor, unread_signals)
+    serve(settings, clients, workers.detach(), supervisor)
     return 0
 
 
@@ -45,7 +43,6 @@ def serve(
     clients: list[socket.socket],
     workers: int | _core.Hub,
     supervisor: socket.socket,
-    unread_signals: socket.socket | None = None,
 ) -> None:
     """Serve clients until the supervisor ends it; the sockets are closed then. Without the GIL. Raises OSError."""
     _check_descriptors()
@@ -54,7 +51,7 @@ def serve(
         settings,
         clients=[listener.detach() for listener in clients],
         workers=workers,
-        supervisor=(supervisor.detach(), None if unread_signals is None else unread_signals.detach()),
+        supervisor=supervisor.detach(),
         log=(
             logger.getEffectiveLevel(),
             log_config.find_user_config(settings) is not None,

@@ -1,8 +1,9 @@
 """Sockets, forks, signals and waiting: the only file that touches the operating system for the process model.
 
-Owns the supervisor's loop: the world becomes events for ``supervisor.Supervisor``, whose actions are performed here.
-Runs in the launcher, which becomes the supervisor when the listeners are open; ``_fork`` is where the front and the
-workers begin. One thread for ever: nothing here may start another.
+Owns the children and their descriptors: the world becomes events for ``supervisor.Supervisor``, whose actions are
+performed here (``supervising.py`` is the loop). Runs in the launcher, which becomes the supervisor when the listeners
+are open. One thread for ever, so it may fork at any time, and no code of the user: nothing here may start a thread or
+load the script. ``_fork`` is where the front, the template and the workers begin.
 """
 
 from __future__ import annotations
@@ -15,50 +16,48 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 import traceback
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Callable
 
-from . import ending, events, listeners, log_config, reports, shortage, signal_handlers, stdio, titles
+from . import (
+    _core,
+    control,
+    ending,
+    events,
+    forks,
+    listeners,
+    log_config,
+    reports,
+    shortage,
+    signal_handlers,
+    stdio,
+    supervising,
+    titles,
+)
+from .children import EXIT_FAILED
+from .events import Role
 from .roster import longest_request
-from .supervisor import EXIT_FRONT_FAILED, Supervisor
+from .supervisor import Supervisor
 from .terminal import Terminal
+from .worker_kinds import PRELOADED_PROCESSES, PROCESSES, Kind
 from .worker_socket import WorkerSocket
 
 if TYPE_CHECKING:
     from .settings import Settings
-    from .worker import Prepared
+    from .template import Line
 
 _logger = logging.getLogger("azmlinfsrv")
 
 # Seconds that a worker waits for a reader of its log before it goes on without.
 LOG_PATIENCE = 1.0
-# Milliseconds between two looks at stopped workers: not every system sends SIGCHLD when one goes on.
-LOOK_AGAIN = 500
-# Python's own functions. A preloaded script may have gevent or eventlet replace them, which then would wait for the
-# supervisor's children, and run the script's greenlets in the supervisor.
-_os_fork, _os_waitpid, _os_poll = os.fork, os.waitpid, select.poll
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-# What the front sends if signals stay unread (``src/nudge.rs``). Says nothing but: read them.
-_NUDGE = signal.SIGURG
+# Seconds between two looks at stopped children: not every system sends SIGCHLD when one goes on.
+LOOK_AGAIN = 0.5
 _HANDLED = (
-    *_ENDING,
-    _NUDGE,
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT),
     *(signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD, signal.SIGUSR1, signal.SIGWINCH),
 )
-
-
-class _SpawnFailed(Exception):
-    """The system refused another process, or what it needs; the text says why."""
-
-
-class _ChildEnded(Exception):
-    """Carries a forked child's exit code out of the supervisor's loop, which is not the child's business any more."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
 
 
 def run(settings: Settings, clients: list[socket.socket]) -> int:
@@ -70,22 +69,39 @@ def run(settings: Settings, clients: list[socket.socket]) -> int:
     log = stdio.take_over_log(_logger) if log_config.find_user_config(settings) is None else None
     titles.set_name(titles.COMMAND)
     listeners.announce(settings)
+    state = Supervisor(
+        settings.worker_count,
+        settings.graceful_timeout,
+        _kind(settings),
+        longest_request(settings.worker_timeout, settings.scoring_timeout_ms),
+        reports.is_debugged,
+    )
     try:
-        loop = _Loop(settings, clients, log)
+        processes = Processes(settings, clients, log)
     except OSError as error:
         _logger.critical("The server cannot start: %s", shortage.explain(error))
-        return EXIT_FRONT_FAILED
+        return EXIT_FAILED
+    processes.catch_signals()
     try:
-        return loop.run()
-    except _ChildEnded as child:
+        code = supervising.run(state, processes)
+    except supervising.ChildEnded as child:
         return child.code
+    _logger.info("Stopped.")
+    return code
 
 
-# ---- Supervising
+def _kind(settings: Settings) -> Kind:
+    """How workers are started. The template's workers must become children of this process."""
+    if not settings.worker_preload:
+        return PROCESSES
+    if _core.adopt_orphans():
+        return PRELOADED_PROCESSES
+    _logger.warning("WORKER_PRELOAD has no effect on this system: each worker loads the script itself.")
+    return PROCESSES
 
 
-class _Loop:
-    """The supervisor's loop and the descriptors it owns."""
+class Processes:
+    """The supervisor's children and the descriptors that it shares with them."""
 
     def __init__(
         self, settings: Settings, clients: list[socket.socket], log: stdio.PatientStream | None = None
@@ -98,116 +114,119 @@ class _Loop:
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._terminal = Terminal()
-        # The line to the front of the moment, and what it said that does not end in a newline yet.
+        self._roles: dict[int, Role] = {}
+        # Those that do nothing until they are continued.
+        self._stopped: set[int] = set()
+        # The line to the front of the moment, and what it said.
         self._front: socket.socket | None = None
-        self._front_text = b""
-        self._state = Supervisor(
-            settings.worker_count,
-            settings.graceful_timeout,
-            settings.worker_preload,
-            longest_request(settings.worker_timeout, settings.scoring_timeout_ms),
-            reports.is_debugged,
-        )
-        self._exit_code: int | None = None
+        self._front_lines = control.Lines()
+        # The lines to templates, by pid.
+        self._templates: dict[int, Line] = {}
+        # How children ended that were none of ours then: a template may not have told of its worker yet.
+        self._unclaimed: dict[int, int] = {}
         # For the titles of workers.
         self._worker_numbers = itertools.count(1)
-        # A child that is being forked is a front or a worker, not one that a preloaded script forks.
-        self._is_forking = False
-        # With WORKER_PRELOAD: the script, loaded here and inherited by every worker; and whether init() runs just now.
-        self._prepared: Prepared | None = None
-        self._is_preloading = False
-        self._is_attending = False
-        # Signals that came in that time and can wait until it is over.
-        self._postponed: list[int] = []
         # What the log is written to, unless a logging.json of the user's own decides on that.
         self._log = log
 
-    def run(self) -> int:
-        """Supervise until a ``Finish`` action; its code."""
-        self._catch_signals()
-        os.register_at_fork(after_in_child=self._forked)
-        # After that: a signal to a newborn child must not be told to the supervisor, with which it shares the socket
-        # that signal numbers are written to.
-        signal_handlers.keep_from_children(_HANDLED, signal_handlers.do_nothing, self._attend)
-        self._handle(events.Started())
-        while self._exit_code is None:
-            self._wait()
-            self._handle(events.Tick())
-        _logger.info("Stopped.")
-        if self._settings.worker_preload:
-            seconds = self._state.time_to_clean_up(time.monotonic()) if self._exit_code == 0 else ending.FAILED_START
-            ending.Ending(self._exit_code, seconds, {signal.SIGINT, signal.SIGQUIT}).begin()
-        return self._exit_code
-
-    def _catch_signals(self) -> None:
+    def catch_signals(self) -> None:
+        """Handle signals from here on."""
         # Handlers do nothing: the numbers arrive through the wake-up socket, in order, when the loop has time for them.
         signal_handlers.install(dict.fromkeys(_HANDLED, signal_handlers.do_nothing))
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
 
-    def _wait(self) -> None:
-        """Sleep until something happens, and handle it."""
-        wakeup = self._state.next_wakeup()
-        # Rounded up, or the last millisecond would be spent in a busy loop.
-        timeout = None if wakeup is None else max(0, math.ceil((wakeup - time.monotonic()) * 1000))
-        one_is_stopped = any(worker.stopped for worker in self._state.workers.values())
-        if one_is_stopped:
-            timeout = LOOK_AGAIN if timeout is None else min(timeout, LOOK_AGAIN)
-        # Not select(): a preloaded script may have opened more files than that can watch.
-        poll = _os_poll()
-        for source in (self._wake_reader, self._front):
-            if source is not None:
+    # ---- What happens
+
+    def wait(self, until: float | None) -> Iterator[events.Event]:
+        """Sleep until something happens or the time has come; what has happened."""
+        if self._stopped:
+            look_again = time.monotonic() + LOOK_AGAIN
+            until = look_again if until is None else min(until, look_again)
+        poll = select.poll()
+        sources = [self._wake_reader, self._front, *(line.socket for line in self._templates.values())]
+        for source in sources:
+            if source is not None and source.fileno() >= 0:
                 poll.register(source, select.POLLIN)
         if self._terminal.descriptor is not None:
             poll.register(self._terminal.descriptor, 0)
         if self._log is not None and self._log.is_waiting:
             poll.register(self._log.descriptor, select.POLLOUT)
+        # Rounded up, or the last millisecond would be spent in a busy loop.
+        timeout = None if until is None else max(0, math.ceil((until - time.monotonic()) * 1000))
         ready = {descriptor for descriptor, _ in poll.poll(timeout)}
-        if self._front is not None and self._front.fileno() in ready:
-            self._read_front()
+        yield from self._read_lines()
         if self._terminal.descriptor in ready:
             self._terminal.look()
         if self._wake_reader.fileno() in ready:
-            self._read_signals()
+            yield from self._read_signals()
         if self._log is not None and self._log.descriptor in ready:
             self._log.flush()
-        if one_is_stopped:
-            self._reap()
+        if self._stopped:
+            yield from self._reap()
 
-    def _read_signals(self) -> None:
+    def _read_signals(self) -> Iterator[events.Event]:
         try:
             numbers = self._wake_reader.recv(4096)
         except BlockingIOError:
             return
         for number in numbers:
             if number == signal.SIGCHLD:
-                self._reap()
-            elif number == _NUDGE:
-                continue
+                yield from self._reap()
             elif number == signal.SIGHUP and self._terminal.has_hung_up():
-                self._handle(events.HungUp(self._terminal.is_ignored))
-            elif self._is_preloading and number not in _ENDING:
-                self._postponed.append(number)
+                yield events.HungUp(self._terminal.is_ignored)
             else:
-                self._handle(events.Signalled(number))
+                yield events.Signalled(number)
 
-    def _reap(self) -> None:
+    def _reap(self) -> Iterator[events.Event]:
         while True:
-            # While init() runs here, other children are the script's, which waits for them itself.
-            child = self._state.front if self._is_preloading else -1
-            if child is None:
-                return
             try:
                 # Stops and continuations for a debugger are not told here, but to the debugger.
-                pid, status = _os_waitpid(child, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            # What a front said before it died still counts.
-            self._read_front()
-            self._handle(reports.of_child(pid, status))
+            # What a child said before it died still counts.
+            yield from self._read_lines()
+            yield from self._changed(pid, status)
 
-    def _read_front(self) -> None:
+    def _changed(self, pid: int, status: int) -> Iterator[events.Event]:
+        """What follows from the kernel's word on this child."""
+        event = reports.of_child(pid, status)
+        if pid not in self._roles:
+            # An orphan of a worker, or a worker that its template has yet to tell of.
+            if isinstance(event, events.Exited) and any(line.is_awaited for line in self._templates.values()):
+                self._unclaimed[pid] = status
+            return
+        if isinstance(event, events.Stopped):
+            self._stopped.add(pid)
+        else:
+            self._stopped.discard(pid)
+        if isinstance(event, events.Exited):
+            del self._roles[pid]
+            line = self._templates.pop(pid, None)
+            yield from () if line is None else line.close()
+        yield event
+
+    def _read_lines(self) -> Iterator[events.Event]:
+        """What the front and the templates have said."""
+        yield from self._read_front()
+        for line in list(self._templates.values()):
+            said = line.read() if line.socket.fileno() >= 0 else []
+            if said is None:
+                # It is dying; SIGCHLD tells the rest.
+                line.socket.close()
+                continue
+            for event in said:
+                if isinstance(event, events.Spawned):
+                    self._roles[event.pid] = Role.WORKER
+                yield event
+                if isinstance(event, events.Spawned) and event.pid in self._unclaimed:
+                    yield from self._changed(event.pid, self._unclaimed.pop(event.pid))
+        if not any(line.is_awaited for line in self._templates.values()):
+            self._unclaimed.clear()
+
+    def _read_front(self) -> Iterator[events.Event]:
         if self._front is None:
             return
         try:
@@ -221,103 +240,111 @@ class _Loop:
             self._front.close()
             self._front = None
             return
-        *lines, self._front_text = (self._front_text + received).split(b"\n")
-        for line in lines:
-            self._handle_line(line.decode("utf-8", "replace"))
-
-    def _handle_line(self, line: str) -> None:
-        event = reports.of_front(line)
-        if event is None:
-            _logger.error("The front said something that makes no sense: %r", line)
-        else:
-            self._handle(event)
+        for line in self._front_lines.add(received):
+            report = control.read(line)
+            if report is None:
+                _logger.error("The front said something that makes no sense: %r", line)
+            else:
+                yield report
 
     # ---- Performing
 
-    def _handle(self, event: events.Event) -> None:
-        for action in self._state.handle(event, time.monotonic()):
-            followed = self._perform(action)
-            if followed is not None:
-                self._handle(followed)
-
-    def _perform(self, action: events.Action) -> events.Event | None:
+    def perform(self, action: events.Action) -> events.Event | None:
         """Do it. Returns the event that this was, if it was one."""
         if isinstance(action, events.SpawnFront):
-            try:
-                return events.Spawned(self._spawn_front(), is_front=True)
-            except _SpawnFailed as error:
-                return events.SpawnFailed(is_front=True, reason=str(error))
+            return self._spawn(Role.FRONT, self._spawn_front)
+        if isinstance(action, events.SpawnTemplate):
+            return self._spawn(Role.TEMPLATE, self._spawn_template)
         if isinstance(action, events.SpawnWorker):
-            if self._state.starts_nothing:
-                # The script, preloaded for the worker before this one, could not be started.
-                return None
-            if self._settings.worker_preload and self._prepared is None:
-                failure = self._preload()
-                if failure is not None:
-                    return failure
-            try:
-                return events.Spawned(self._spawn_worker(), is_front=False)
-            except _SpawnFailed as error:
-                return events.SpawnFailed(is_front=False, reason=str(error))
+            if action.template is not None:
+                return self._ask_template(action.template)
+            return self._spawn(Role.WORKER, self._spawn_worker)
         if isinstance(action, events.Kill):
-            # Children are only reaped in this loop, so the number cannot have passed to a stranger.
-            os.kill(action.pid, action.number)
+            if action.pid in self._roles:
+                # Children are only reaped in this loop, so the number cannot have passed to a stranger.
+                os.kill(action.pid, action.number)
+        elif isinstance(action, events.ReleaseTemplate):
+            if action.pid in self._templates:
+                self._templates[action.pid].release()
         elif isinstance(action, events.TellFront):
-            self._tell_front(action.line)
-        elif isinstance(action, events.Log):
-            _logger.log(getattr(logging, action.level.upper()), "%s", action.text)
+            self._tell_front(action.order)
         else:
-            self._exit_code = action.code
+            raise TypeError(f"nobody performs {action!r}")
         return None
 
-    def _tell_front(self, line: str) -> None:
+    def abandon(self) -> None:
+        """Kill all children. The kernel reaps them when this process ends."""
+        for pid in self._roles:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _tell_front(self, order: control.Order) -> None:
         if self._front is None:
             return
         try:
-            self._front.sendall(f"{line}\n".encode())
+            self._front.sendall(control.write(order))
         except OSError as error:
             # It is dying or stuck: its end is noticed by SIGCHLD, or forced when its time is over.
-            _logger.debug("Cannot tell the front %r: %s", line, error)
+            _logger.debug("Cannot tell the front %r: %s", order, error)
+
+    def _spawn(self, role: Role, spawn: Callable[[], int]) -> events.Event:
+        try:
+            pid = spawn()
+        except OSError as error:
+            return events.SpawnFailed(role, shortage.explain(error))
+        self._roles[pid] = role
+        return events.Spawned(pid, role)
 
     def _spawn_front(self) -> int:
-        opened: list[socket.socket] = []
+        ours, theirs = socket.socketpair()
 
         def begin() -> int:
             from . import front
 
             titles.set_name(titles.FRONT)
             titles.set_role("front")
-            ours.close()
             self._worker_socket.worker_end.close()
             code = 1
             try:
-                code = front.run(self._settings, self._clients, self._worker_socket.front_end, theirs, unread_signals)
+                code = front.run(self._settings, self._clients, self._worker_socket.front_end, theirs)
             except OSError as error:
                 _logger.critical("The front process failed: %s", shortage.explain(error))
             except BaseException:
                 traceback.print_exc()
-            # What a preloaded script wants to be done at its end is not this process's business.
             ending.at_once(code)
 
-        try:
-            ours, theirs = socket.socketpair()
-            opened += ours, theirs
-            unread_signals = self._wake_reader.dup() if self._settings.worker_preload else None
-            if unread_signals is not None:
-                opened.append(unread_signals)
-            ours.settimeout(1.0)
-            pid = self._fork(begin)
-            opened.remove(ours)
-        except OSError as error:
-            raise _SpawnFailed(shortage.explain(error)) from error
-        finally:
-            for unneeded in opened:
-                unneeded.close()
+        pid = self._fork(begin, ours, theirs)
         if self._front is not None:
             self._front.close()
-        self._front, self._front_text = ours, b""
         ours.setblocking(False)
+        self._front, self._front_lines = ours, control.Lines()
         return pid
+
+    def _spawn_template(self) -> int:
+        # Not imported without WORKER_PRELOAD: it would cost time at each start.
+        from . import template
+
+        ours, theirs = socket.socketpair()
+
+        def begin() -> int:
+            titles.set_name(titles.TEMPLATE)
+            titles.set_role("template")
+            self._close_listeners()
+            return template.run(self._settings, theirs, self._worker_socket.worker_end, self.pid, self._log)
+
+        pid = self._fork(begin, ours, theirs)
+        self._templates[pid] = template.Line(pid, ours)
+        return pid
+
+    def _ask_template(self, template: int) -> events.Event | None:
+        from .template import ENDED
+
+        try:
+            self._templates[template].fork(next(self._worker_numbers))
+        except (OSError, KeyError) as error:
+            _logger.debug("Cannot ask the template process %d for a worker: %r", template, error)
+            return events.SpawnFailed(Role.WORKER, ENDED, template)
+        return None
 
     def _spawn_worker(self) -> int:
         number = next(self._worker_numbers)
@@ -325,89 +352,40 @@ class _Loop:
         def begin() -> int:
             from . import worker
 
-            titles.set_name(titles.worker(number))
-            titles.set_role(f"worker {number}")
-            for unneeded in (*self._clients, self._worker_socket.front_end):
-                unneeded.close()
-            return worker.run(self._settings, self._worker_socket.worker_end, self.pid, self._prepared)
+            titles.set_worker(number)
+            self._close_listeners()
+            return worker.run(self._settings, self._worker_socket.worker_end, self.pid, None)
 
         return self._fork(begin)
 
-    def _fork(self, begin: Callable[[], int]) -> int:
-        """Fork; in the child, run ``begin`` and leave the supervisor's loop for good with its exit code."""
-        # What is still buffered would be written once more by the child.
-        for stream in (sys.stdout, sys.stderr):
-            # A reader that has gone away must not take the server with it.
-            with contextlib.suppress(OSError):
-                stream.flush()
-        self._is_forking = True
+    def _close_listeners(self) -> None:
+        """What the script starts must not hold the port, even when the server has ended."""
+        for listener in (*self._clients, self._worker_socket.front_end):
+            listener.close()
+
+    def _fork(
+        self, begin: Callable[[], int], ours: socket.socket | None = None, theirs: socket.socket | None = None
+    ) -> int:
+        """Fork a child that has one end of a line, and lets go of what is the supervisor's. Raises OSError."""
+
+        def begin_child() -> int:
+            if self._log is not None:
+                self._log.forget()
+                self._log.patience = LOG_PATIENCE
+            self._terminal.close()
+            lines = (line.socket for line in self._templates.values())
+            for mine in (self._wake_reader, self._wake_writer, self._front, ours, *lines):
+                if mine is not None:
+                    mine.close()
+            return begin()
+
         try:
-            pid = _os_fork()
-        except OSError as error:
-            raise _SpawnFailed(shortage.explain(error)) from error
+            pid = forks.fork(begin_child, _HANDLED)
+        except OSError:
+            if ours is not None:
+                ours.close()
+            raise
         finally:
-            self._is_forking = False
-        if pid:
-            return pid
-        raise _ChildEnded(begin())
-
-    def _forked(self) -> None:
-        """Runs in every new child, those that a preloaded script forks included: it must not act as the supervisor."""
-        if os.getppid() != self.pid:
-            return
-        signal.set_wakeup_fd(-1)
-        if self._log is not None:
-            self._log.forget()
-            self._log.patience = LOG_PATIENCE
-        self._terminal.close()
-        unneeded = [self._wake_reader, self._wake_writer, self._front]
-        if not self._is_forking:
-            # A child of the script, which must not keep the port when the server ends.
-            unneeded += [*self._clients, self._worker_socket.front_end, self._worker_socket.worker_end]
-        for mine in unneeded:
-            if mine is not None:
-                mine.close()
-
-    # ---- Preloading
-
-    def _preload(self) -> events.Event | None:
-        """Load the script in this process. The front is up already and lets requests wait."""
-        from . import worker
-
-        self._is_preloading = True
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        signal_handlers.install(dict.fromkeys((*_ENDING, _NUDGE, signal.SIGCHLD), self._attend))
-        self._prepared = worker.prepare(self._settings)
-        # Before what is left in the wake-up socket is read by the loop: the script may have set handlers of its own,
-        # and blocked signals.
-        self._catch_signals()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        self._is_preloading = False
-        self._wake_writer.send(bytes([*self._postponed, signal.SIGCHLD]))
-        return None if self._prepared else events.PreloadFailed()
-
-    def _attend(self, signalled: int, frame: object) -> None:
-        """Signal handler while init() runs here: what cannot wait until it returns. Ends the command, or starts another
-        front. Python runs it between two steps of the script's code, so native code that takes long holds it up. So
-        does a call that was about to wait, say in ``time.sleep()``, when the signal came; the front sees to that."""
-        if not self._is_told_of_signals():
-            self._wake_writer.send(bytes([signalled]))
-        if self._is_attending:
-            return
-        self._is_attending = True
-        self._read_signals()
-        while self._exit_code is None and self._state.next_wakeup() is not None:
-            self._wait()
-            self._handle(events.Tick())
-        self._is_attending = False
-        if self._exit_code is not None:
-            _logger.info("Stopped.")
-            ending.at_once(self._exit_code)
-
-    def _is_told_of_signals(self) -> bool:
-        """False if the script has their numbers written elsewhere, or nowhere, as asyncio leaves it."""
-        descriptor = signal.set_wakeup_fd(-1)
-        # What it was may be closed by now.
-        with contextlib.suppress(OSError, ValueError):
-            signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
-        return descriptor == self._wake_writer.fileno()
+            if theirs is not None and os.getpid() == self.pid:
+                theirs.close()
+        return pid

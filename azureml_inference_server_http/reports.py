@@ -1,6 +1,6 @@
-"""What the kernel and the front report, mostly as the events that the supervisor decides on.
+"""What the kernel says about processes, mostly as the events that the supervisor decides on.
 
-Translation only. ``src/control.rs`` lists what the front says. Used in the supervisor process.
+Translation only. Used in the supervisor process.
 """
 
 from __future__ import annotations
@@ -27,22 +27,3 @@ def of_child(pid: int, status: int) -> events.Event:
     if os.WIFCONTINUED(status):
         return events.Continued(pid)
     return events.Exited(pid, os.waitstatus_to_exitcode(status))
-
-
-def of_front(line: str) -> events.Event | None:
-    """A line of the front, without its newline; None if it makes no sense."""
-    verb, _, rest = line.partition(" ")
-    if verb == "released":
-        return events.Released()
-    number, _, text = rest.partition(" ")
-    if not number.isdigit():
-        return None
-    pid = int(number)
-    if verb == "ready":
-        return events.Ready(pid)
-    if verb == "kill":
-        return events.KillWanted(pid, text)
-    if verb == "recycle":
-        kind, _, reason = text.partition(" ")
-        return events.RecycleWanted(pid, reason, too_large=kind == "large")
-    return None

@@ -1,15 +1,15 @@
 """The workers that there are and those that have been asked for, and which of them replaces which.
 
 Bookkeeping for the decisions in ``supervisor.py``, and by when a worker has to connect to a new front. Nothing here
-touches the operating system. Runs in the supervisor process.
+touches the operating system. Used in the supervisor process, and in the server with worker threads.
 """
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 
 from ._core import INTERRUPT_GRACE
+from .events import Action, SpawnWorker
 
 # Seconds that a worker which is free has for connecting to a new front, that front's start included.
 RECONNECT = 3.0
@@ -24,9 +24,11 @@ def longest_request(worker_timeout: float, scoring_timeout_ms: float) -> float |
 
 
 class Worker:
-    """What is known about one worker process."""
+    """What is known about one worker."""
 
-    def __init__(self, replaces: int | None, follows_large: bool = False) -> None:
+    def __init__(self, template: int | None, replaces: int | None, follows_large: bool = False) -> None:
+        # The template that it was started from, if any.
+        self.template = template
         # When the front said so for the first time.
         self.ready_at: float | None = None
         self.retiring = False
@@ -54,27 +56,32 @@ class Worker:
 
 
 class Roster:
-    """All workers by pid, and the forks under way."""
+    """All workers by pid, and those that have been asked for."""
 
     def __init__(self, longest_request: float | None) -> None:
         self.workers: dict[int, Worker] = {}
         self._longest_request = longest_request
-        # One for each fork that was asked for: the worker it replaces, if any. They happen in this order.
-        self._asked: list[int | None] = []
+        # Each with its template and the worker that it replaces, if any. One template starts them in this order.
+        self._asked: list[tuple[int | None, int | None]] = []
 
-    def ask(self, replaces: int | None = None) -> None:
-        """A fork is asked for."""
-        self._asked.append(replaces)
+    def ask(self, template: int | None, replaces: int | None = None) -> list[Action]:
+        """Ask for a worker."""
+        self._asked.append((template, replaces))
+        return [SpawnWorker(template)]
 
-    def arrived(self, pid: int) -> None:
-        """The next fork has happened."""
-        replaces = self._asked.pop(0)
+    def arrived(self, pid: int, template: int | None) -> None:
+        """The next worker of this template has been started."""
+        replaces = self._take(template)
         follows_large = replaces in self.workers and self.workers[replaces].too_large
-        self.workers[pid] = Worker(replaces, follows_large)
+        self.workers[pid] = Worker(template, replaces, follows_large)
 
-    def refused(self) -> int | None:
-        """The next fork has failed. Returns the worker that it was to replace."""
-        return self._asked.pop(0)
+    def refused(self, template: int | None) -> int | None:
+        """The next worker of this template could not be started. Returns the worker that it was to replace."""
+        return self._take(template)
+
+    def _take(self, template: int | None) -> int | None:
+        index = [asked_from for asked_from, _ in self._asked].index(template)
+        return self._asked.pop(index)[1]
 
     def left(self, pid: int) -> Worker | None:
         """A process has ended. Returns what was known about it; None if it was no worker."""
@@ -82,7 +89,7 @@ class Roster:
         for worker in self.workers.values():
             if worker.replaces == pid:
                 worker.replaces = None
-        self._asked = [None if replaced == pid else replaced for replaced in self._asked]
+        self._asked = [(template, None if replaced == pid else replaced) for template, replaced in self._asked]
         return self.workers.pop(pid, None)
 
     def lose_front(self, now: float) -> None:
@@ -104,7 +111,7 @@ class Roster:
         """How many have to be asked for so that ``wanted`` stay when all replacing is done."""
         staying = sum(not worker.retiring for worker in self.workers.values())
         surplus = sum(worker.replaces is not None for worker in self.workers.values())
-        return max(0, wanted - (staying - surplus) - self._asked.count(None))
+        return max(0, wanted - (staying - surplus) - sum(replaced is None for _, replaced in self._asked))
 
     def wakeups(self) -> Iterator[float | None]:
         """When something is due for a worker."""
@@ -113,23 +120,10 @@ class Roster:
 
     def being_replaced(self) -> set[int]:
         """Workers whose successor is asked for or starting."""
-        replaced = [*self._asked, *(worker.replaces for worker in self.workers.values())]
+        replaced = [*(replaced for _, replaced in self._asked), *(worker.replaces for worker in self.workers.values())]
         return {pid for pid in replaced if pid is not None}
-
-
-def describe_signal(number: int) -> str:
-    """A signal by number, and by name if it has one."""
-    try:
-        return f"signal {number} ({signal.Signals(number).name})"
-    except ValueError:
-        return f"signal {number}"
 
 
 def is_due(time: float | None, now: float) -> bool:
     """Whether something that is planned, if it is, has to happen now."""
     return time is not None and time <= now
-
-
-def describe_exit(code: int) -> str:
-    """How a process ended, as a verb phrase for messages to clients and logs."""
-    return f"exited with code {code}" if code >= 0 else f"was killed by {describe_signal(-code)}"

@@ -1,7 +1,7 @@
 """Signal handlers in Python, and giving them back in children that a script forks.
 
 A forked child inherits handlers. Those of the supervisor or a worker would make it deaf to TERM, so that
-``multiprocessing.Process.terminate()`` in a script would do nothing. Used in the supervisor and in workers.
+``multiprocessing.Process.terminate()`` in a script would do nothing. Used wherever a script runs.
 """
 
 from __future__ import annotations

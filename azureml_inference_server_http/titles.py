@@ -1,8 +1,8 @@
 """What ``ps`` and ``top`` call the processes of the server, so that they can be told apart.
 
-The supervisor keeps its command line, by which people find it (``pgrep -f "azmlinfsrv.*score.py"``); the front and the
-workers put their role in the place of the program. Works by way of ``/proc`` on Linux, and does nothing elsewhere. Used
-at the start of each process.
+The supervisor keeps its command line, by which people find it (``pgrep -f "azmlinfsrv.*score.py"``). The front, the
+template and the workers put their role in the place of the program. Works by way of ``/proc`` on Linux, and does
+nothing elsewhere. Used at the start of each process.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 # without spaces, as many programs split ``/proc/PID/stat`` at them.
 COMMAND = "azmlinfsrv"
 FRONT = "azml:front"
+TEMPLATE = "azml:template"
 # While a debugger inside the process holds run(). The front looks for it (``src/dispatch/debugger.rs``).
 DEBUGGED = "azml:debugged"
 
@@ -25,6 +26,12 @@ _ARGUMENTS_BEGIN, _ARGUMENTS_END = 45, 46
 def worker(number: int) -> str:
     """The short name of the worker that was started as the so manyth."""
     return f"azml:worker-{number}"
+
+
+def set_worker(number: int) -> None:
+    """Both names of this worker."""
+    set_name(worker(number))
+    set_role(f"worker {number}")
 
 
 def set_name(name: str) -> None:

@@ -1,7 +1,7 @@
 """A worker process: load the user's script, run its init(), then serve jobs (``src/worker``) until it is let go.
 
 Owns the order of start-up, its log lines (contract section 2) and what signals mean in a worker. Runs in a fork of the
-launcher, on the main thread, which also is the thread that calls run().
+launcher, or of the template (WORKER_PRELOAD), on the main thread, which also is the thread that calls run().
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def take_term_handler(ours: Any) -> signal_handlers.Handler | None:
 
 def run(settings: Settings, front: socket.socket, supervisor: int, prepared: Prepared | None) -> int:
     """The whole life of a worker. ``front`` takes its connection (``worker_socket.py``); ``prepared`` is what
-    WORKER_PRELOAD made before the fork. Returns the exit code."""
+    a template made before the fork. Returns the exit code."""
     retirement = SignalledRetirement()
     code = 1
     try:
@@ -165,9 +165,8 @@ class Prepared(NamedTuple):
 def prepare(settings: Settings) -> Prepared | None:
     """Load and initialise the script; None when that failed, which has been logged.
 
-    Runs in each worker process; with WORKER_PRELOAD once, in the supervisor before it forks them; for worker threads on
-    the main thread. Returns in that process
-    alone: a child that the script forked, and let come this far, ends here.
+    Runs in each worker process; with WORKER_PRELOAD in the template; for worker threads on the main thread. Returns in
+    that process alone: a child that the script forked, and let come this far, ends here.
     """
     own = os.getpid()
     prepared = None

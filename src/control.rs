@@ -1,7 +1,8 @@
-//! The line protocol between the front and the supervisor, over a socket pair.
+//! What the front and the supervisor say to each other, over a socket pair.
 //!
-//! Text, one message a line, so that the Python side needs no native code: `supervisor.py` is the other end and lists
-//! the same verbs. Runs in the front's event loop. The end of the stream means that the supervisor is gone.
+//! Text, one message a line, so that the Python side needs no native code. `control.py` is the supervisor's side and has
+//! the same verbs; `tests/control_lines.txt` has an example of each, which both sides are tested with. Runs in the
+//! front's event loop. The end of the stream means that the supervisor is gone.
 
 use std::{fmt, io, rc::Rc};
 
@@ -83,6 +84,32 @@ impl fmt::Display for Recycle {
     }
 }
 
+/// What the front tells the supervisor. A worker's PID is its number if workers are threads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// `ready PID`: this worker takes jobs now.
+    Ready(u32),
+    /// `kill PID TEXT`: end this worker and replace it; the text says why, for the log.
+    Kill(u32, String),
+    /// `recycle PID KIND TEXT`: start a successor, and let this worker go when the successor is ready. The front asks
+    /// once for each worker; the text says why, for the log.
+    Recycle(u32, Recycle),
+    /// `released`: every request has been answered after `drain`, and the front lets the workers go.
+    Released,
+}
+
+impl fmt::Display for Report {
+    /// The line, without its newline.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready(pid) => write!(f, "ready {pid}"),
+            Self::Kill(pid, reason) => write!(f, "kill {pid} {reason}"),
+            Self::Recycle(pid, reason) => write!(f, "recycle {pid} {reason}"),
+            Self::Released => write!(f, "released"),
+        }
+    }
+}
+
 /// The front's end of the socket pair.
 pub struct Supervisor {
     stream: Line,
@@ -94,34 +121,34 @@ impl Supervisor {
         Ok(Rc::new(Self { stream: Line::from_std(stream)? }))
     }
 
-    /// `ready PID`: this worker takes jobs now.
+    /// This worker takes jobs now.
     pub fn say_ready(&self, pid: u32) {
-        self.say(&format!("ready {pid}"));
+        self.say(&Report::Ready(pid));
     }
 
-    /// `recycle PID KIND TEXT`: start a successor, and let this worker go when that is ready.
+    /// Asks for a successor of this worker.
     pub fn ask_to_recycle(&self, pid: u32, reason: Recycle) {
-        self.say(&format!("recycle {pid} {reason}"));
+        self.say(&Report::Recycle(pid, reason));
     }
 
-    /// `released`: every request has been answered after `drain`, and the workers are let go.
+    /// Every request has been answered after `drain`.
     pub fn say_released(&self) {
-        self.say("released");
+        self.say(&Report::Released);
     }
 
-    /// `kill PID TEXT`: end this worker and replace it; the text is for the log.
+    /// Asks for the end of this worker.
     pub fn ask_to_kill(&self, pid: u32, reason: &str) {
-        self.say(&format!("kill {pid} {reason}"));
+        self.say(&Report::Kill(pid, reason.to_owned()));
     }
 
-    /// Messages are few and short, and the supervisor reads them at once: a full socket means that it hangs or is gone,
+    /// Reports are few and short, and the supervisor reads them at once: a full socket means that it hangs or is gone,
     /// and then there is nobody to tell.
-    fn say(&self, message: &str) {
-        let line = format!("{message}\n");
+    fn say(&self, report: &Report) {
+        let line = format!("{report}\n");
         match self.stream.try_write(line.as_bytes()) {
             Ok(written) if written == line.len() => {}
-            Ok(_) => log::error!(target: "azmlinfsrv.front", "The supervisor took only a part of {message:?}"),
-            Err(error) => log::error!(target: "azmlinfsrv.front", "Cannot tell the supervisor {message:?}: {error}"),
+            Ok(_) => log::error!(target: "azmlinfsrv.front", "The supervisor took only a part of {line:?}"),
+            Err(error) => log::error!(target: "azmlinfsrv.front", "Cannot tell the supervisor {line:?}: {error}"),
         }
     }
 
@@ -154,17 +181,51 @@ impl Supervisor {
 
 #[cfg(test)]
 mod tests {
-    use super::Order;
+    use super::{Order, Recycle, Report};
+
+    /// The lines of one kind in the examples that both sides are tested with.
+    fn examples(kind: &str) -> Vec<&'static str> {
+        include_str!("../tests/control_lines.txt").lines().filter_map(|line| line.strip_prefix(kind)).collect()
+    }
+
+    /// Fails to compile when an order is added that the examples below do not know.
+    fn index_of_order(order: &Order) -> usize {
+        match order {
+            Order::Exited(..) => 0,
+            Order::Stopped(_) => 1,
+            Order::Continued(_) => 2,
+            Order::Retire(_) => 3,
+            Order::Drain => 4,
+            Order::Stop => 5,
+        }
+    }
 
     #[test]
-    fn orders_are_read_from_their_lines() {
-        let cause = "was killed by signal 9 (SIGKILL)";
-        assert_eq!(Order::parse(&format!("exited 12 {cause}")), Some(Order::Exited(12, cause.to_owned())));
-        assert_eq!(Order::parse("stopped 12"), Some(Order::Stopped(12)));
-        assert_eq!(Order::parse("continued 12"), Some(Order::Continued(12)));
-        assert_eq!(Order::parse("retire 7"), Some(Order::Retire(7)));
-        assert_eq!(Order::parse("drain"), Some(Order::Drain));
-        assert_eq!(Order::parse("stop"), Some(Order::Stop));
+    fn orders_are_read_as_the_supervisor_writes_them() {
+        let orders = [
+            Order::Exited(12, "was killed by signal 9 (SIGKILL)".to_owned()),
+            Order::Stopped(12),
+            Order::Continued(12),
+            Order::Retire(12),
+            Order::Drain,
+            Order::Stop,
+        ];
+        assert!(orders.iter().map(index_of_order).eq(0..orders.len()));
+        let read: Vec<_> = examples("order ").into_iter().map(Order::parse).collect();
+        assert_eq!(read, orders.map(Some));
+    }
+
+    #[test]
+    fn reports_are_written_as_the_supervisor_reads_them() {
+        let reports = [
+            Report::Ready(12),
+            Report::Kill(12, "did not finish a request in time (WORKER_TIMEOUT 300 s)".to_owned()),
+            Report::Recycle(12, Recycle::Served(1000)),
+            Report::Recycle(12, Recycle::Leaving),
+            Report::Recycle(12, Recycle::Large { mib: 300, limit: 200 }),
+            Report::Released,
+        ];
+        assert_eq!(reports.map(|report| report.to_string()), examples("report ").as_slice());
     }
 
     #[test]

@@ -34,8 +34,6 @@ mod log_lines;
 mod logging;
 #[cfg(unix)]
 mod memory_file;
-#[cfg(unix)]
-mod nudge;
 mod shortage;
 #[cfg(unix)]
 mod unix_socket;

@@ -1,4 +1,4 @@
-//! What Python sees of this crate: six names, typed in `azureml_inference_server_http/_core.pyi`.
+//! What Python sees of this crate: seven names, typed in `azureml_inference_server_http/_core.pyi`.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ mod _core {
     /// Serves clients until the supervisor says stop; the whole life of a front. The sockets are taken over.
     ///
     /// `workers` is the socket that worker processes send their connections to, or the hub for threads of this process.
-    /// `supervisor` is the line to it, and where its signals are found if it runs the script (`nudge.rs`).
+    /// `supervisor` is the line to it.
     /// `log` is the least severe level that is wanted, whether records go to Python's `logging`, and in that case the
     /// function that takes the fields of access records, if they are wanted.
     #[pyfunction]
@@ -47,19 +47,14 @@ mod _core {
         settings: Settings,
         clients: Vec<fd::Raw>,
         workers: &Bound<'_, PyAny>,
-        supervisor: (fd::Raw, Option<fd::Raw>),
+        supervisor: fd::Raw,
         log: (u32, bool, Option<Py<PyAny>>),
     ) -> PyResult<()> {
-        let (line, unread_signals) = supervisor;
         let sockets = front::Sockets {
             clients: clients.into_iter().map(|client| Ok(fd::take_over(client)?.into())).collect::<PyResult<_>>()?,
             workers: entrance(workers)?,
-            supervisor: fd::take_over(line)?.into(),
-            #[cfg(unix)]
-            unread_signals: unread_signals.map(fd::take_over).transpose()?,
+            supervisor: fd::take_over(supervisor)?.into(),
         };
-        #[cfg(not(unix))]
-        debug_assert!(unread_signals.is_none(), "only supervisors of processes pass them");
         for client in &sockets.clients {
             std::net::TcpListener::set_nonblocking(client, true)?;
         }
@@ -114,6 +109,16 @@ mod _core {
     #[pyfunction]
     fn check(settings: Settings) -> PyResult<()> {
         front::check(&settings).map_err(pyo3::exceptions::PyValueError::new_err)
+    }
+
+    /// Makes this process the parent of its descendants when their own parent ends. False if the system cannot do that.
+    #[cfg(unix)]
+    #[pyfunction]
+    fn adopt_orphans() -> bool {
+        #[cfg(target_os = "linux")]
+        return nix::sys::prctl::set_child_subreaper(true).is_ok();
+        #[cfg(not(target_os = "linux"))]
+        false
     }
 
     /// Makes the kernel end this process when its parent dies, where the system can. False if the parent is gone already.

@@ -273,6 +273,7 @@ def parse_log(output: str) -> list[Record]:
 
 class _Stat(NamedTuple):
     pid: int
+    name: str
     state: str
     parent: int
     session: int
@@ -290,8 +291,9 @@ def _stat(pid: int) -> _Stat | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The command name stands in parentheses and may hold anything.
+    name = text[text.index("(") + 1 : text.rindex(")")]
     state, parent, _, session = text[text.rindex(")") + 2 :].split()[:4]
-    return _Stat(pid, state, int(parent), int(session))
+    return _Stat(pid, name, state, int(parent), int(session))
 
 
 def is_running(pid: int) -> bool:
@@ -448,11 +450,15 @@ class Server:
     # ---- Processes
 
     def workers(self) -> list[int]:
-        """Pids of the processes that run the script, starting ones included."""
+        """Pids of the worker processes, starting ones included."""
         if self.has_threads:
             return [self.pid]
-        front = self._fronts()
-        return [stat.pid for stat in self._children() if stat.pid not in front]
+        others = {*self._fronts(), *self.templates()}
+        return [stat.pid for stat in self._children() if stat.pid not in others]
+
+    def templates(self) -> list[int]:
+        """Pids of the processes that have loaded the script for the workers (WORKER_PRELOAD), or are at it."""
+        return [stat.pid for stat in self._children() if stat.name == "azml:template"]
 
     def front(self) -> int:
         """Pid of the front: the child of the supervisor that holds the listener."""

@@ -39,8 +39,6 @@ use self::{
     cors::Cors,
     http1::{ClientSocket, Connection, Patience},
 };
-#[cfg(unix)]
-use crate::nudge;
 use crate::{
     allocator::{self, Keeper},
     body::Store,
@@ -73,9 +71,6 @@ pub struct Sockets {
     pub workers: Workers,
     /// The line to the supervisor.
     pub supervisor: StdLine,
-    /// Where a supervisor that runs the script finds its signals (WORKER_PRELOAD).
-    #[cfg(unix)]
-    pub unread_signals: Option<std::os::fd::OwnedFd>,
 }
 
 /// Where workers connect, by their kind.
@@ -213,8 +208,6 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let watch = tokio::task::spawn_local(front.clone().watch(owns_process));
     let keep_time = tokio::task::spawn_local(front.dispatcher.clone().keep_time());
-    #[cfg(unix)]
-    let nudge = sockets.unread_signals.map(|signals| tokio::task::spawn_local(nudge::watch(signals)));
     let entrance = match sockets.workers {
         #[cfg(unix)]
         Workers::Socket(socket) => Entrance::Socket(tokio::net::UnixDatagram::from_std(socket)?, bodies),
@@ -255,10 +248,6 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     worker_loop.abort();
     watch.abort();
     keep_time.abort();
-    #[cfg(unix)]
-    if let Some(nudge) = nudge {
-        nudge.abort();
-    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
 from harness import Connection, eventually, is_running, request
@@ -183,6 +184,30 @@ def test_a_killed_supervisor_takes_busy_workers_along(serve, busy):
         eventually((server.folder / "started").exists, "it runs")
         server.signal(signal.SIGKILL)
         eventually(lambda: not any(map(is_running, members)), "all processes are gone")
+    assert not list(server.temporary.iterdir())
+
+
+# Replaces a decision by a failure, and then goes on like the command.
+FAILING_SUPERVISOR = """
+import sys
+from azureml_inference_server_http import cli, supervisor
+supervisor.Supervisor._signalled = lambda self, number, now: 1 / 0
+sys.exit(cli.main(sys.argv[4:]))
+"""
+
+
+KINDS = {"process": {}, "preload": {"WORKER_PRELOAD": "true"}, "thread": {"AZMLINFSRV_WORKER_CLASS": "thread"}}
+
+
+@pytest.mark.parametrize("environment", KINDS.values(), ids=KINDS)
+def test_a_supervisor_that_fails_leaves_nothing_behind(start, environment):
+    server = start("pid.py", "--worker_count", "2", through=(sys.executable, "-c", FAILING_SUPERVISOR), **environment)
+    server.signal(signal.SIGUSR1)
+    assert server.wait_for_exit() == 1
+    record = server.wait_for_record("The supervisor failed. The server ends.", level="C")
+    assert "ZeroDivisionError" in record.text
+    assert server.wait_for_record("Stopped.")
+    assert not server.members()
     assert not list(server.temporary.iterdir())
 
 

@@ -138,7 +138,7 @@ def test_work_of_a_preloaded_script_is_finished(serve):
     server.wait_for_workers(1)
     server.signal(signal.SIGTERM)
     assert server.wait_for_exit() == 0
-    # The script is loaded in the supervisor and inherited by the worker.
+    # The script is loaded in the template and inherited by the worker.
     assert notes(server) == ["done"] * 2
 
 

@@ -1,51 +1,63 @@
-"""A supervisor without processes: what the tests of its decisions are made of.
+"""A supervisor without processes and threads: what the tests of its decisions are made of.
 
-Owns forks that always work and a clock that the test moves. Runs in the test process.
+Owns children that always start and a clock that the test moves. Runs in the test process.
 """
 
 from __future__ import annotations
 
 from azureml_inference_server_http.events import (
     Exited,
+    Loaded,
     Log,
     Ready,
+    Role,
     Signalled,
     Spawned,
     SpawnFront,
+    SpawnTemplate,
     SpawnWorker,
     Started,
     Tick,
 )
 from azureml_inference_server_http.supervisor import Supervisor
+from azureml_inference_server_http.worker_kinds import PROCESSES
+
+_ROLES = {SpawnFront: Role.FRONT, SpawnTemplate: Role.TEMPLATE, SpawnWorker: Role.WORKER}
 
 
 class World:
-    """A supervisor whose forks always work, and a clock that the test moves."""
+    """A supervisor whose children always start, and a clock that the test moves."""
 
-    def __init__(self, worker_count=1, graceful_timeout=30.0, preloaded=False, longest_request=None):
-        self.state = Supervisor(worker_count, graceful_timeout, preloaded, longest_request)
+    def __init__(self, worker_count=1, graceful_timeout=30.0, kind=PROCESSES, longest_request=None):
+        self.state = Supervisor(worker_count, graceful_timeout, kind, longest_request)
         self.now = 1000.0
         self.last_pid = 0
-        self.fronts, self.workers = [], []
+        self.fronts, self.templates, self.workers = [], [], []
         self.started = self.tell(Started())
 
     def tell(self, event):
-        """Handle an event, and the forks that follow from it as ``process.py`` does; all actions."""
+        """Handle an event, and the starts that follow from it as ``supervising.py`` does; all actions."""
         found = []
         for action in self.state.handle(event, self.now):
             found.append(action)
-            if isinstance(action, (SpawnFront, SpawnWorker)):
-                is_front = isinstance(action, SpawnFront)
+            if type(action) in _ROLES:
+                role = _ROLES[type(action)]
                 self.last_pid += 1
-                (self.fronts if is_front else self.workers).append(self.last_pid)
-                found += self.tell(Spawned(self.last_pid, is_front))
+                {Role.FRONT: self.fronts, Role.TEMPLATE: self.templates, Role.WORKER: self.workers}[role].append(
+                    self.last_pid
+                )
+                found += self.tell(Spawned(self.last_pid, role, getattr(action, "template", None)))
         return found
+
+    def load(self):
+        """The newest template has loaded the script."""
+        return self.tell(Loaded(self.templates[-1]))
 
     def signal(self, number):
         return self.tell(Signalled(number))
 
     def exit(self, pid, code=0):
-        for pids in (self.fronts, self.workers):
+        for pids in (self.fronts, self.templates, self.workers):
             if pid in pids:
                 pids.remove(pid)
         return self.tell(Exited(pid, code))

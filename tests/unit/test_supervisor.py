@@ -7,7 +7,9 @@ import signal
 import pytest
 from supervisor_world import World, logs, without_logs
 
+from azureml_inference_server_http import control
 from azureml_inference_server_http.back_off import BACK_OFF, CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY
+from azureml_inference_server_http.children import Phase
 from azureml_inference_server_http.events import (
     Continued,
     Exited,
@@ -15,9 +17,9 @@ from azureml_inference_server_http.events import (
     Kill,
     KillWanted,
     Log,
-    PreloadFailed,
     Ready,
     RecycleWanted,
+    Role,
     Spawned,
     SpawnFailed,
     SpawnFront,
@@ -27,7 +29,7 @@ from azureml_inference_server_http.events import (
     TellFront,
     Tick,
 )
-from azureml_inference_server_http.supervisor import Phase, Supervisor
+from azureml_inference_server_http.supervisor import Supervisor
 
 KILLED = -signal.SIGKILL
 
@@ -50,7 +52,7 @@ def test_workers_that_get_ready_cause_nothing(one):
 
 def test_strangers_are_ignored(one):
     told = (Exited(4711, 3), Stopped(4711, 19), Continued(4711), Ready(4711))
-    for event in (*told, KillWanted(4711, "x"), RecycleWanted(4711, "x", False)):
+    for event in (*told, KillWanted(4711, "x"), RecycleWanted(4711, "served", "x")):
         assert one.tell(event) == []
 
 
@@ -61,20 +63,12 @@ def test_a_script_that_cannot_start_ends_the_command(code):
     actions = world.exit(first, code)
     assert logs(actions, "error")
     assert without_logs(actions) == [
-        TellFront(f"exited {first} exited with code {code}"),
+        TellFront(control.Exited(first, f"exited with code {code}")),
         Kill(second, signal.SIGQUIT),
-        TellFront("stop"),
+        TellFront(control.Stop()),
     ]
     assert world.exit(world.front) == []
     assert world.exit(second, 3) == [Finish(code)]
-
-
-def test_a_failed_preload_ends_the_command():
-    state = Supervisor(2, 30.0)
-    assert state.handle(Started(), 0.0)[0] == SpawnFront()
-    state.handle(Spawned(1, is_front=True), 0.0)
-    assert TellFront("stop") in state.handle(PreloadFailed(), 0.0)
-    assert state.handle(Exited(1, 0), 0.0) == [Finish(3)]
 
 
 def test_a_fatal_code_of_a_worker_that_served_is_an_ordinary_death(one):
@@ -83,22 +77,22 @@ def test_a_fatal_code_of_a_worker_that_served_is_an_ordinary_death(one):
     assert one.state.phase is Phase.SERVING
 
 
-@pytest.mark.parametrize("is_front", [True, False])
-def test_a_process_that_cannot_be_forked_is_tried_again_and_told_once(is_front):
+@pytest.mark.parametrize("role", [Role.FRONT, Role.WORKER])
+def test_a_process_that_cannot_be_forked_is_tried_again_and_told_once(role):
     state = Supervisor(1, 30.0)
     state.handle(Started(), 0.0)
-    state.handle(Spawned(1, is_front=not is_front), 0.0)
+    state.handle(Spawned(1, Role.WORKER if role is Role.FRONT else Role.FRONT), 0.0)
 
     def refuse(now, reason="No processes."):
-        actions = state.handle(SpawnFailed(is_front, reason), now)
+        actions = state.handle(SpawnFailed(role, reason), now)
         assert state.next_wakeup() == now + 1
-        assert state.handle(Tick(), now + 1) == [SpawnFront() if is_front else SpawnWorker()]
+        assert state.handle(Tick(), now + 1) == [SpawnFront() if role is Role.FRONT else SpawnWorker()]
         return [action.level for action in actions if isinstance(action, Log)]
 
     assert refuse(5.0) == ["error"]
     assert refuse(6.0) == refuse(7.0) == []
     assert refuse(8.0, "No memory.") == ["error"]
-    state.handle(Spawned(2, is_front=is_front), 9.0)
+    state.handle(Spawned(2, role), 9.0)
     state.handle(Exited(2, -9), 9.5)
     state.handle(Tick(), 9.9)
     assert refuse(10.0, "No memory.") == ["error"]
@@ -121,7 +115,7 @@ def test_early_deaths_back_off_and_then_give_up():
     (text,) = logs(actions, "critical")
     assert text.startswith(f"{MAX_EARLY_DEATHS} workers in a row died before they were ready")
     assert "exited with code 7" in text
-    assert TellFront("stop") in actions
+    assert TellFront(control.Stop()) in actions
     assert world.exit(world.front) == [Finish(3)]
 
 
@@ -179,7 +173,7 @@ def test_a_dead_worker_is_reported_and_replaced_at_once(two, code, text, level):
     dead, _ = two.workers
     actions = two.exit(dead, code)
     assert actions == [
-        TellFront(f"exited {dead} {text}"),
+        TellFront(control.Exited(dead, f"{text}")),
         Log(level, f"Worker (pid:{dead}) {text}."),
         SpawnWorker(),
     ]
@@ -263,19 +257,19 @@ def test_a_replacement_that_cannot_start_does_not_end_those_who_serve(two):
 def test_the_front_and_the_log_are_told_when_a_worker_is_stopped_and_goes_on(two):
     pid, _ = two.workers
     actions = two.tell(Stopped(pid, signal.SIGSTOP))
-    assert without_logs(actions) == [TellFront(f"stopped {pid}")]
+    assert without_logs(actions) == [TellFront(control.Stopped(pid))]
     (text,) = logs(actions, "warning")
     assert f"pid:{pid}" in text
     assert "SIGSTOP" in text
     actions = two.tell(Continued(pid))
-    assert without_logs(actions) == [TellFront(f"continued {pid}")]
+    assert without_logs(actions) == [TellFront(control.Continued(pid))]
     assert logs(actions, "info")
 
 
 def test_a_front_that_did_not_know_the_worker_yet_is_told_again(one):
     (pid,) = one.workers
     one.tell(Stopped(pid, signal.SIGSTOP))
-    assert one.ready(pid) == [TellFront(f"stopped {pid}")]
+    assert one.ready(pid) == [TellFront(control.Stopped(pid))]
     one.exit(one.front, KILLED)
     assert not without_logs(one.tell(Continued(pid)))
     one.wake_up()

@@ -7,11 +7,12 @@ import signal
 import pytest
 from supervisor_world import World, logs, without_logs
 
+from azureml_inference_server_http import control
 from azureml_inference_server_http._core import INTERRUPT_GRACE
 from azureml_inference_server_http.back_off import CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY
+from azureml_inference_server_http.children import KILL_AFTER, Phase
 from azureml_inference_server_http.events import Kill, SpawnFront, SpawnWorker, TellFront, Tick
 from azureml_inference_server_http.roster import RECONNECT, longest_request
-from azureml_inference_server_http.supervisor import KILL_AFTER, Phase
 
 KILLED = -signal.SIGKILL
 LONGEST = 20.0
@@ -92,10 +93,10 @@ def test_a_front_that_never_works_ends_the_command():
 def test_a_retiring_worker_is_told_again_by_a_new_front(two):
     # The order was given to the front that died; the worker has connected to the new one like any other.
     _, second = two.workers
-    assert two.signal(signal.SIGTTOU) == [TellFront(f"retire {second}")]
+    assert two.signal(signal.SIGTTOU) == [TellFront(control.Retire(second))]
     two.exit(two.front, KILLED)
     two.wake_up()
-    assert TellFront(f"retire {second}") in two.ready(second)
+    assert TellFront(control.Retire(second)) in two.ready(second)
 
 
 # ---- Workers that do not connect to it

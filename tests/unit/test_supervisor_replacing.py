@@ -7,17 +7,19 @@ import signal
 import pytest
 from supervisor_world import World, logs, without_logs
 
+from azureml_inference_server_http import control
+from azureml_inference_server_http.children import KILL_AFTER, Phase
 from azureml_inference_server_http.events import (
     Kill,
     Log,
     RecycleWanted,
+    Role,
     Signalled,
     SpawnFailed,
     SpawnWorker,
     TellFront,
 )
 from azureml_inference_server_http.replacing import RECYCLE_PAUSE
-from azureml_inference_server_http.supervisor import KILL_AFTER, Phase
 
 KILLED = -signal.SIGKILL
 
@@ -29,11 +31,11 @@ def test_hup_replaces_one_worker_after_the_other(two):
     first, second = two.workers
     assert without_logs(two.signal(signal.SIGHUP)) == [SpawnWorker()]
     third = two.workers[-1]
-    assert two.ready(third) == [TellFront(f"retire {first}"), SpawnWorker()]
+    assert two.ready(third) == [TellFront(control.Retire(first)), SpawnWorker()]
     fourth = two.workers[-1]
-    assert without_logs(two.exit(first)) == [TellFront(f"exited {first} exited with code 0")]
-    assert two.ready(fourth) == [TellFront(f"retire {second}"), Log("info", "All workers have been replaced.")]
-    assert without_logs(two.exit(second)) == [TellFront(f"exited {second} exited with code 0")]
+    assert without_logs(two.exit(first)) == [TellFront(control.Exited(first, "exited with code 0"))]
+    assert two.ready(fourth) == [TellFront(control.Retire(second)), Log("info", "All workers have been replaced.")]
+    assert without_logs(two.exit(second)) == [TellFront(control.Exited(second, "exited with code 0"))]
     assert two.workers == [third, fourth]
     assert two.state.next_wakeup() is None
 
@@ -62,7 +64,7 @@ def test_hup_replaces_a_worker_that_is_not_ready_yet():
     world.signal(signal.SIGHUP)
     new = world.workers[-1]
     assert without_logs(world.ready(new)) == [Kill(old, signal.SIGTERM)]
-    assert without_logs(world.exit(old, 0)) == [TellFront(f"exited {old} exited with code 0")]
+    assert without_logs(world.exit(old, 0)) == [TellFront(control.Exited(old, "exited with code 0"))]
     assert world.workers == [new]
 
 
@@ -94,7 +96,7 @@ def test_a_worker_that_is_let_go_before_it_is_ready_is_killed_soon(one):
     world.signal(signal.SIGHUP)
     world.ready(world.workers[-1])
     assert world.wait(KILL_AFTER) == [Kill(old, signal.SIGKILL)]
-    assert world.exit(old, KILLED) == [TellFront(f"exited {old} was killed by signal 9 (SIGKILL)")]
+    assert world.exit(old, KILLED) == [TellFront(control.Exited(old, "was killed by signal 9 (SIGKILL)"))]
     assert world.state.next_wakeup() is None
 
 
@@ -102,18 +104,10 @@ def test_hup_goes_on_when_the_system_has_processes_again(one):
     # As in World.tell, but without the fork.
     (asked,) = without_logs(one.state.handle(Signalled(signal.SIGHUP), one.now))
     assert asked == SpawnWorker()
-    one.state.handle(SpawnFailed(is_front=False, reason="Resource temporarily unavailable"), one.now)
+    one.state.handle(SpawnFailed(Role.WORKER, "Resource temporarily unavailable"), one.now)
     assert one.wake_up() == [SpawnWorker()]
     old, new = one.workers[0], one.workers[-1]
-    assert TellFront(f"retire {old}") in one.ready(new)
-
-
-def test_hup_says_that_a_preloaded_script_stays():
-    world = World(preloaded=True)
-    world.ready(*world.workers)
-    (text,) = logs(world.signal(signal.SIGHUP), "warning")
-    assert "WORKER_PRELOAD" in text
-    assert "restart" in text
+    assert TellFront(control.Retire(old)) in one.ready(new)
 
 
 def test_the_end_of_a_replacement_is_told_once(two):
@@ -151,18 +145,18 @@ def test_a_second_hup_while_the_first_is_at_work_leaves_no_surplus(two):
 
 
 def served(pid):
-    return RecycleWanted(pid, "has served 1000 requests", too_large=False)
+    return RecycleWanted(pid, "served", "has served 1000 requests")
 
 
 def large(pid):
-    return RecycleWanted(pid, "uses 300 MiB (--max_worker_rss 200)", too_large=True)
+    return RecycleWanted(pid, "large", "uses 300 MiB (--max_worker_rss 200)")
 
 
 def recycle(world, event):
     """The worker is replaced; the pid of the next one."""
     assert SpawnWorker() in world.tell(event)
     new = world.workers[-1]
-    assert TellFront(f"retire {event.pid}") in world.ready(new)
+    assert TellFront(control.Retire(event.pid)) in world.ready(new)
     world.exit(event.pid)
     return new
 
@@ -172,7 +166,7 @@ def test_a_worker_that_served_its_time_is_replaced(one):
     actions = one.tell(served(old))
     assert actions == [Log("info", f"Worker (pid:{old}) has served 1000 requests. It is replaced."), SpawnWorker()]
     assert one.tell(served(old)) == []
-    assert one.ready(one.workers[-1]) == [TellFront(f"retire {old}")]
+    assert one.ready(one.workers[-1]) == [TellFront(control.Retire(old))]
     assert one.tell(served(old)) == []
 
 
@@ -180,7 +174,7 @@ def test_workers_are_recycled_one_after_the_other(two):
     first, second = two.workers
     assert SpawnWorker() in two.tell(served(first))
     assert SpawnWorker() not in two.tell(served(second))
-    assert two.ready(two.workers[-1]) == [TellFront(f"retire {first}"), SpawnWorker()]
+    assert two.ready(two.workers[-1]) == [TellFront(control.Retire(first)), SpawnWorker()]
 
 
 def test_a_worker_that_served_its_time_is_replaced_at_once_however_short_that_was(one):
@@ -196,7 +190,7 @@ def test_a_worker_that_is_too_large_like_the_one_before_it_waits(one):
     assert one.state.next_wakeup() == pytest.approx(one.now - 5 + RECYCLE_PAUSE)
     assert one.wake_up() == [SpawnWorker()]
     third = one.workers[-1]
-    assert one.ready(third) == [TellFront(f"retire {second}")]
+    assert one.ready(third) == [TellFront(control.Retire(second))]
     one.exit(second)
     # Told once is enough.
     assert one.tell(large(third)) == []
@@ -218,8 +212,8 @@ def test_recycling_is_tried_again_when_the_successor_could_not_start(two):
     actions = two.exit(two.workers[-1], 3)
     assert logs(actions, "error")[-1].endswith("2 workers stay. Trying again in 60 s.")
     assert two.wake_up() == [SpawnWorker()]
-    assert two.ready(two.workers[-1]) == [TellFront(f"retire {first}"), SpawnWorker()]
-    assert two.ready(two.workers[-1]) == [TellFront(f"retire {second}")]
+    assert two.ready(two.workers[-1]) == [TellFront(control.Retire(first)), SpawnWorker()]
+    assert two.ready(two.workers[-1]) == [TellFront(control.Retire(second))]
     assert two.state.next_wakeup() is None
 
 
@@ -234,8 +228,8 @@ def test_ttin_adds_a_worker(one):
 
 def test_ttou_retires_the_newest_worker(two):
     first, second = two.workers
-    assert two.signal(signal.SIGTTOU) == [TellFront(f"retire {second}")]
-    assert without_logs(two.exit(second)) == [TellFront(f"exited {second} exited with code 0")]
+    assert two.signal(signal.SIGTTOU) == [TellFront(control.Retire(second))]
+    assert without_logs(two.exit(second)) == [TellFront(control.Exited(second, "exited with code 0"))]
     assert two.workers == [first]
     assert SpawnWorker() in two.exit(first, KILLED)
     assert len(two.workers) == 1
@@ -260,8 +254,8 @@ def test_ttou_leaves_a_retiring_worker_in_peace():
     world = World(worker_count=3)
     world.ready(*world.workers)
     first, second, third = world.workers
-    assert world.signal(signal.SIGTTOU) == [TellFront(f"retire {third}")]
-    assert world.signal(signal.SIGTTOU) == [TellFront(f"retire {second}")]
+    assert world.signal(signal.SIGTTOU) == [TellFront(control.Retire(third))]
+    assert world.signal(signal.SIGTTOU) == [TellFront(control.Retire(second))]
     world.exit(third)
     world.exit(second)
     assert world.workers == [first]

@@ -7,7 +7,8 @@ import signal
 import pytest
 from supervisor_world import World, logs, without_logs
 
-from azureml_inference_server_http import supervisor
+from azureml_inference_server_http import control
+from azureml_inference_server_http.children import KILL_AFTER, Phase
 from azureml_inference_server_http.events import (
     Exited,
     Finish,
@@ -15,6 +16,7 @@ from azureml_inference_server_http.events import (
     Kill,
     RecycleWanted,
     Released,
+    Role,
     Signalled,
     Spawned,
     SpawnFront,
@@ -25,10 +27,9 @@ from azureml_inference_server_http.events import (
 )
 from azureml_inference_server_http.supervisor import (
     FRONT_GRACE,
-    KILL_AFTER,
-    LAST_WORDS,
     Supervisor,
 )
+from azureml_inference_server_http.worker_kinds import PROCESSES, describe_exit
 
 KILLED = -signal.SIGKILL
 
@@ -38,7 +39,7 @@ KILLED = -signal.SIGKILL
 
 def test_term_drains_and_then_stops(two):
     first, second = two.workers
-    assert without_logs(two.signal(signal.SIGTERM)) == [TellFront("drain")]
+    assert without_logs(two.signal(signal.SIGTERM)) == [TellFront(control.Drain())]
     assert two.signal(signal.SIGTERM) == []
     # The front returns when everything is answered.
     assert two.exit(two.front) == [Kill(first, signal.SIGTERM), Kill(second, signal.SIGTERM)]
@@ -50,7 +51,7 @@ def test_a_worker_that_is_let_go_before_the_front_is_gone_is_not_replaced(one):
     (worker,) = one.workers
     one.signal(signal.SIGTERM)
     assert one.tell(Released()) == [Kill(worker, signal.SIGTERM)]
-    assert without_logs(one.exit(worker)) == [TellFront(f"exited {worker} exited with code 0")]
+    assert without_logs(one.exit(worker)) == [TellFront(control.Exited(worker, "exited with code 0"))]
     assert one.exit(one.front) == [Finish(0)]
 
 
@@ -67,7 +68,7 @@ def test_scripts_have_the_rest_of_the_graceful_timeout_for_their_end(used, left)
     hurried = world.wake_up()
     assert without_logs(hurried) == [Kill(worker, signal.SIGQUIT)]
     assert f"--graceful_timeout 30: workers {worker}." in logs(hurried, "warning")[0]
-    assert world.state.next_wakeup() - world.now == pytest.approx(LAST_WORDS)
+    assert world.state.next_wakeup() - world.now == pytest.approx(PROCESSES.last_words)
     assert world.wake_up() == [Kill(worker, signal.SIGKILL)]
     assert world.exit(worker, KILLED) == [Finish(0)]
 
@@ -134,14 +135,14 @@ def test_a_front_that_dies_while_draining_is_not_replaced(one):
 
 def test_a_lost_terminal_is_like_term(one):
     actions = one.tell(HungUp(is_ignored=False))
-    assert TellFront("drain") in actions
+    assert TellFront(control.Drain()) in actions
     assert "The terminal is gone" in logs(actions, "warning")[0]
     assert one.tell(HungUp(is_ignored=False)) == []
 
 
 def test_a_lost_terminal_means_nothing_to_a_server_that_is_to_outlive_it(one):
     assert one.tell(HungUp(is_ignored=True)) == []
-    assert one.state.phase is supervisor.Phase.SERVING
+    assert one.state.phase is Phase.SERVING
 
 
 # ---- INT and QUIT
@@ -150,7 +151,7 @@ def test_a_lost_terminal_means_nothing_to_a_server_that_is_to_outlive_it(one):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_int_stops_at_once(two, number):
     first, second = two.workers
-    assert two.signal(number) == [Kill(first, signal.SIGQUIT), Kill(second, signal.SIGQUIT), TellFront("stop")]
+    assert two.signal(number) == [Kill(first, signal.SIGQUIT), Kill(second, signal.SIGQUIT), TellFront(control.Stop())]
     assert two.exit(two.front) == []
     assert two.exit(first) == []
     assert two.exit(second) == [Finish(0)]
@@ -158,7 +159,7 @@ def test_int_stops_at_once(two, number):
 
 def test_int_overtakes_term(one):
     one.signal(signal.SIGTERM)
-    assert one.signal(signal.SIGINT) == [Kill(one.workers[0], signal.SIGQUIT), TellFront("stop")]
+    assert one.signal(signal.SIGINT) == [Kill(one.workers[0], signal.SIGQUIT), TellFront(control.Stop())]
     one.exit(one.workers[0])
     assert one.exit(one.front) == [Finish(0)]
 
@@ -184,8 +185,8 @@ def test_nothing_is_started_or_reported_after_the_stop(two):
     first, second = two.workers
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         assert two.signal(number) == []
-    assert two.tell(RecycleWanted(first, "x", False)) == []
-    assert two.exit(first, KILLED) == [TellFront(f"exited {first} was killed by signal 9 (SIGKILL)")]
+    assert two.tell(RecycleWanted(first, "served", "x")) == []
+    assert two.exit(first, KILLED) == [TellFront(control.Exited(first, "was killed by signal 9 (SIGKILL)"))]
     two.exit(two.front)
     assert two.exit(second, 1) == [Finish(0)]
     assert two.state.next_wakeup() is None or two.wait(3600) == []
@@ -194,9 +195,9 @@ def test_nothing_is_started_or_reported_after_the_stop(two):
 def test_a_fork_that_was_asked_for_before_the_stop_is_killed():
     state = Supervisor(1, 30.0)
     state.handle(Started(), 0.0)
-    state.handle(Spawned(1, is_front=True), 0.0)
+    state.handle(Spawned(1, Role.FRONT), 0.0)
     state.handle(Signalled(signal.SIGINT), 0.0)
-    assert state.handle(Spawned(2, is_front=False), 0.0) == [Kill(2, signal.SIGKILL)]
+    assert state.handle(Spawned(2, Role.WORKER), 0.0) == [Kill(2, signal.SIGKILL)]
     assert state.handle(Exited(1, 0), 0.0) == []
     assert state.handle(Exited(2, KILLED), 0.0) == [Finish(0)]
 
@@ -217,4 +218,4 @@ def test_the_command_finishes_once(one):
 
 @pytest.mark.parametrize(("code", "text"), [(0, "exited with code 0"), (-9, "was killed by signal 9 (SIGKILL)")])
 def test_how_a_process_ended_in_words(code, text):
-    assert supervisor.describe_exit(code) == text
+    assert describe_exit(code) == text
