@@ -74,7 +74,7 @@ class Children:
         self._is_debugged = is_debugged
         self._kind = kind
         self.front: int | None = None
-        self._roster = Roster(longest_request)
+        self._roster = Roster(longest_request, graceful_timeout)
         self.workers = self._roster.workers
         self._templates = Templates(kind.has_template)
         # Workers that could not be killed, and may end at any time.
@@ -333,8 +333,10 @@ class Children:
         return actions
 
     def _kill_wanted(self, pid: int, reason: str) -> list[Action]:
-        if pid not in self.workers:
+        worker = self.workers.get(pid)
+        if worker is None:
             return []
-        self.workers[pid].condemned = True
-        text = f"{self._kind.name(pid)} {reason}. {self._kind.end_of_stuck}"
+        worker.condemned = True
+        end = self._kind.end_of_stuck_retiring if worker.retiring else self._kind.end_of_stuck
+        text = f"{self._kind.name(pid)} {reason}. {end}"
         return [Log("critical", text), Kill(pid, KILL)]

@@ -46,7 +46,8 @@ class Worker:
         self.condemned = False
         # When it is killed if it has not ended by then.
         self.kill_at: float | None = None
-        # Since when it has had no front, while that is so, and when it is taken for stuck if it has none by then.
+        # Since when it has had no front, while that is so, and when it is taken for stuck if it has neither connected
+        # to another front nor ended by then.
         self.lost_at: float | None = None
         self.back_by: float | None = None
 
@@ -58,9 +59,11 @@ class Worker:
 class Roster:
     """All workers by pid, and those that have been asked for."""
 
-    def __init__(self, longest_request: float | None) -> None:
+    def __init__(self, longest_request: float | None, graceful_timeout: float) -> None:
         self.workers: dict[int, Worker] = {}
         self._longest_request = longest_request
+        # Seconds that a worker has for what its script does at its end. It keeps to them itself (``ending.py``).
+        self._graceful_timeout = graceful_timeout
         # Each with its template and the worker that it replaces, if any. One template starts them in this order.
         self._asked: list[tuple[int | None, int | None]] = []
 
@@ -93,19 +96,21 @@ class Roster:
         return self.workers.pop(pid, None)
 
     def lose_front(self, now: float) -> None:
-        """The front has died. What a worker does that retires was its last request: it need not come back."""
+        """The front has died. From now on no front ends a request that takes too long."""
         for worker in self.workers.values():
             worker.back_by = None
-            if worker.ready and not worker.retiring and worker.lost_at is None:
+            if worker.ready and worker.lost_at is None:
                 worker.lost_at = now
 
     def expect_back(self, now: float) -> None:
-        """Another front is there. A worker that was busy when the last one died may finish that first."""
+        """Another front is there. A worker that was busy when the last one died may finish that first. A worker that
+        retires need not connect, but it has to end: after its last request it has the graceful timeout for that."""
         if self._longest_request is None:
             return
         for worker in self.workers.values():
             if worker.lost_at is not None:
-                worker.back_by = max(now, worker.lost_at + self._longest_request) + RECONNECT
+                own_end = self._graceful_timeout if worker.retiring else 0.0
+                worker.back_by = max(now, worker.lost_at + self._longest_request) + own_end + RECONNECT
 
     def missing(self, wanted: int) -> int:
         """How many have to be asked for so that ``wanted`` stay when all replacing is done."""

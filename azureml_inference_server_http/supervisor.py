@@ -48,8 +48,11 @@ from .roster import RECONNECT, is_due
 
 # Seconds that the front gets beyond its own time-outs before it is taken for stuck.
 FRONT_GRACE = 2.0
-# Of a worker that was busy when the last front died. No front can judge it, as it is connected to none.
+# Of workers that were busy when the last front died. No front can judge them, as they are connected to none.
 NOT_BACK = "did not connect to the new front within the time for a request (WORKER_TIMEOUT, SCORING_TIMEOUT_MS)"
+NOT_ENDED = (
+    "was to end, and did not within the time for a request (WORKER_TIMEOUT, SCORING_TIMEOUT_MS) and --graceful_timeout"
+)
 
 
 class Supervisor(Children):
@@ -212,7 +215,7 @@ class Supervisor(Children):
                 worker.back_by = now + RECONNECT
             elif is_due(worker.back_by, now):
                 worker.back_by = None
-                actions += self._kill_wanted(pid, NOT_BACK)
+                actions += self._kill_wanted(pid, NOT_ENDED if worker.retiring else NOT_BACK)
         return [*actions, *self._replacing.begin_due(now)]
 
     def _finish_if_done(self) -> list[Action]:

@@ -25,8 +25,9 @@ class Kind(NamedTuple):
     # How messages call a worker, and how they say that it ended with this code.
     name: Callable[[int], str]
     describe_exit: Callable[[int], str]
-    # What follows when a worker does not return.
+    # What follows when a worker does not return, and when one does not that retires.
     end_of_stuck: str
+    end_of_stuck_retiring: str
 
 
 def describe_signal(number: int) -> str:
@@ -58,6 +59,7 @@ PROCESSES = Kind(
     name=lambda pid: f"Worker (pid:{pid})",
     describe_exit=describe_exit,
     end_of_stuck="It is killed and replaced.",
+    end_of_stuck_retiring="It is killed.",
 )
 # Worker processes that are forked from a template process (WORKER_PRELOAD).
 PRELOADED_PROCESSES = PROCESSES._replace(has_template=True)
@@ -71,4 +73,5 @@ THREADS = Kind(
     name=lambda number: f"Worker thread {number}",
     describe_exit=_describe_end_of_thread,
     end_of_stuck="A thread cannot be killed: another one takes its place, and this one ends when its call returns.",
+    end_of_stuck_retiring="A thread cannot be killed: it ends when its call returns.",
 )

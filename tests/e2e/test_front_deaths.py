@@ -83,6 +83,24 @@ def test_a_worker_that_is_stuck_when_its_front_dies_is_replaced(start):
     assert "WORKER_TIMEOUT" in told.message
 
 
+def test_a_worker_that_is_stuck_and_retires_when_its_front_dies_is_killed(start):
+    server = start("slow.py", "--worker_count", "2", "--graceful_timeout", "1", WORKER_TIMEOUT="5")
+    server.wait_for_workers(2)
+    retiring = max(server.workers())
+    for _ in range(2):
+        server.connect().send(request("POST", "/score", b"native"))
+    # Answered later: so each worker has been sent one of them.
+    assert server.get("/livez").status == 200
+    server.signal(signal.SIGTTOU)
+    os.kill(server.front(), signal.SIGKILL)
+    told = server.wait_for_record(f"Worker (pid:{retiring}) was to end", level="C")
+    assert "WORKER_TIMEOUT" in told.message
+    assert "--graceful_timeout" in told.message
+    eventually(lambda: not is_running(retiring), "the worker is dead")
+    assert server.score("x").json() == "x"
+    assert len(server.workers()) == 1
+
+
 def test_a_stream_to_a_dead_front_is_closed(start):
     server = start("stream_for_ever.py")
     workers = server.workers()

@@ -150,11 +150,25 @@ def test_a_worker_that_is_not_ready_may_take_any_time():
     assert world.state.next_wakeup() is None
 
 
-def test_a_worker_that_retires_when_the_front_dies_keeps_its_own_end(limited):
-    first, _ = limited.workers
+def test_a_worker_that_retires_when_the_front_dies_has_its_time_for_the_end_as_well(limited):
+    first, stuck = limited.workers
     limited.signal(signal.SIGTTOU)
     lose_front(limited)
     limited.ready(first)
+    assert limited.wait(LONGEST + limited.state.graceful_timeout) == []
+    actions = limited.wait(RECONNECT)
+    assert without_logs(actions) == [Kill(stuck, signal.SIGKILL)]
+    (text,) = logs(actions, "critical")
+    assert "--graceful_timeout" in text
+    assert text.endswith("It is killed.")
+    assert SpawnWorker() not in limited.exit(stuck, KILLED)
+    assert limited.state.next_wakeup() is None
+
+
+def test_a_worker_that_retires_and_has_connected_to_the_next_front_is_left_to_that(limited):
+    limited.signal(signal.SIGTTOU)
+    lose_front(limited)
+    limited.ready(*limited.workers)
     assert limited.state.next_wakeup() is None
 
 
