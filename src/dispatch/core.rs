@@ -1,14 +1,16 @@
-//! The decisions of the dispatcher: which job goes to which worker, what is taken back, who is answered with what.
+//! The decisions of the dispatcher: which job goes to which worker, which jobs the front takes back
+//! from a worker, and which client gets which answer.
 //!
-//! A pure state machine: [`Core::handle`] takes an event and the time and appends the effects to be performed. It knows no
-//! socket, clock, task or file, so that `simulation.rs` can run it through millions of histories in virtual time. It is to
-//! the front what `supervisor.py` is to the supervisor. `dispatch/mod.rs` turns the world into events and performs
-//! the effects. Used in the front's event loop.
+//! A pure state machine: [`Core::handle`] takes an event and the time, and appends the effects that
+//! the caller must perform. It knows no socket, clock, task or file, so that `simulation.rs` can
+//! run it through millions of histories in virtual time. `dispatch/mod.rs` makes events of what
+//! clients, workers and the supervisor do, and performs the effects. Used in the front's event
+//! loop.
 //!
-//! Limits that always hold:
+//! Invariants:
 //! - A job is in one stage (`job.rs`): in the queue, or with one worker.
-//! - A worker claims a job before it starts it (`claims.rs`). What it has not claimed can be taken back at any time, so a
-//!   job is never run twice, and a job that was taken back or answered never starts.
+//! - A worker claims a job before it starts it (`claims.rs`). The front can revoke an unclaimed job
+//!   at any time. So a job never runs twice, and a revoked or answered job never starts.
 //! - A job has exactly one outcome: one [`Effect::Answer`] or, when its client left first, one [`Effect::Forget`].
 //! - After every event, no job waits while a worker would take it.
 
@@ -27,18 +29,19 @@ use super::{
 };
 use crate::control::Recycle;
 
-/// A job that this many workers in a row did not survive to start is answered instead of given to another one: its body
-/// may need more memory than there is.
+/// When this many workers in a row have died just before they started the same job, the front
+/// answers the job and does not requeue it, because its body may need more memory than there is.
 const MAX_LOSSES: u32 = 3;
 /// How long the client of a job whose worker was lost waits for the supervisor to say what happened to the worker.
 const EXIT_CAUSE_PATIENCE: Duration = Duration::from_millis(500);
-/// Causes of death that are kept for connections whose end has not been noticed yet. Workers that die before they connect
-/// leave one each, so the oldest are dropped.
+/// How many exit causes the core keeps for connections whose end it has not noticed yet. A worker
+/// that dies before it connects leaves a cause that nobody takes, so the core drops the oldest
+/// ones.
 const MAX_EXITS: usize = 64;
 
 /// Why a worker has to be killed.
 struct Overdue {
-    /// What it did, for the log.
+    /// What the worker did wrong, for the log.
     fault: &'static str,
     /// The limit, as a message to a client.
     message: String,
@@ -50,11 +53,11 @@ struct Overdue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// Everything that waits or runs has been answered, and so is whatever still comes.
+    /// The core has answered every job that waited or ran, and answers each new job at once.
     Stopped,
 }
 
-/// Limits that the simulation breaks on purpose, one at a time, to show that its invariants notice.
+/// Rules that the simulation breaks on purpose, one at a time, to show that its checks notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code))]
 pub(super) enum Rule {
@@ -103,11 +106,12 @@ impl Rule {
 /// The queue, the connected workers and every job that is not done.
 pub struct Core<C> {
     limits: Limits,
-    /// Jobs that no worker has. Ordered by age, because ids are given in the order of submission.
+    /// Jobs that no worker has. The set is ordered by age, because a later job has a larger id.
     queue: BTreeSet<JobId>,
     jobs: HashMap<JobId, Job>,
     workers: BTreeMap<WorkerId, Worker<C>>,
-    /// How workers ended, by name, until the end of their connection is noticed. The oldest first.
+    /// Name and exit cause of each worker that has exited while the core still counts its
+    /// connection as open. The oldest is first.
     exits: VecDeque<(u32, String)>,
     /// Jobs in [`Stage::Orphaned`].
     orphans: BTreeSet<JobId>,
@@ -117,7 +121,7 @@ pub struct Core<C> {
 }
 
 impl<C: ClaimCounter> Core<C> {
-    /// No workers, and an empty queue.
+    /// A core without workers and with an empty queue.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -154,7 +158,7 @@ impl<C: ClaimCounter> Core<C> {
         self.phase == Phase::Stopped
     }
 
-    /// Takes note of an event and says what to do.
+    /// Updates the state for one event and appends the effects that follow from it.
     pub fn handle(&mut self, event: Event<C>, now: Instant, effects: &mut Effects) {
         match event {
             Event::Submitted { job, size } => self.submit(job, size, effects),
@@ -164,7 +168,8 @@ impl<C: ClaimCounter> Core<C> {
             Event::Replied { worker, job, busy_ms } => self.finish(worker, job, busy_ms, now, effects),
             Event::StreamStarted(worker, job) => self.begin_stream(worker, job, now, effects),
             Event::StreamAwaits { worker, job, client } => self.stream_awaits(worker, job, client, now),
-            // A script that streams is slow by nature: nothing is prefetched behind its jobs.
+            // A stream takes as long as its client reads, so the worker counts as slow and gets no
+            // prefetched jobs.
             Event::StreamEnded(worker, job) => self.finish(worker, job, f64::INFINITY, now, effects),
             Event::Skipped(worker) => self.skipped(worker, effects),
             Event::Goodbye(worker) => self.say_goodbye(worker, now, effects),
@@ -212,7 +217,8 @@ impl<C: ClaimCounter> Core<C> {
         self.queue.insert(job);
     }
 
-    /// Cancels the job, unless it is with a worker that can start it now: that is as good as started.
+    /// Cancels the job, unless a worker has it that can start it now: the core treats such a job as
+    /// started.
     fn give_up(&mut self, id: JobId, now: Instant, effects: &mut Effects) {
         if !self.keeps(Rule::RemoveAbandoned) {
             return;
@@ -256,8 +262,8 @@ impl<C: ClaimCounter> Core<C> {
         effects.push(Effect::SayReady { name });
     }
 
-    /// A reply, or the end of a stream. One for a job that the worker does not have is ignored: the job has been taken back
-    /// or answered, and the worker was too late.
+    /// Handles a reply or the end of a stream. The core ignores it if the worker does not have the
+    /// job any more: the front has revoked or answered the job, and the reply is too late.
     fn finish(&mut self, id: WorkerId, job: JobId, busy_ms: f64, now: Instant, effects: &mut Effects) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let Some(at) = worker.in_flight.iter().position(|sent| *sent == job) else { return };
@@ -269,7 +275,7 @@ impl<C: ClaimCounter> Core<C> {
             let reason = Recycle::Served(worker.served);
             effects.push(Effect::AskToRecycle { name: worker.name, reason });
         }
-        // The slot is free for the oldest of the prefetched jobs.
+        // The worker can now start the oldest prefetched job, because a slot has become free.
         let next = worker.in_flight.get(worker.capacity - 1).copied();
         let Some(done) = self.jobs.remove(&job) else { return };
         worker.in_flight_bytes -= done.size.in_frame;
@@ -292,7 +298,7 @@ impl<C: ClaimCounter> Core<C> {
                 job.client = Client::Receives;
                 effects.push(Effect::Answer { job: job_id, outcome: Outcome::Streams });
             }
-            // It was abandoned or answered before the stream began.
+            // The client had left, or had been answered, before the stream began.
             Client::Receives | Client::Settled => effects.push(Effect::Cancel { worker: id, job: job_id }),
         }
     }
@@ -315,14 +321,16 @@ impl<C: ClaimCounter> Core<C> {
     fn say_goodbye(&mut self, id: WorkerId, now: Instant, effects: &mut Effects) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         if !(worker.is_retiring() || std::mem::replace(&mut worker.replacement_asked, true)) {
-            // Its end may take long, as that of the script does. Its successor starts now.
+            // The worker may take long to exit, because the script may. So ask for its replacement
+            // now.
             effects.push(Effect::AskToRecycle { name: worker.name, reason: Recycle::Leaving });
         }
         worker.retire();
         let taken = if worker.claims.is_shared() {
             self.take_back(id, now)
         } else {
-            // It has one slot, and says goodbye between two jobs: it has started none of what it was sent.
+            // A worker without a shared counter gets one job at a time and says goodbye between two
+            // jobs. So it has not started any job that is in flight.
             worker.in_flight_bytes = 0;
             worker.in_flight.drain(..).collect()
         };
@@ -342,7 +350,7 @@ impl<C: ClaimCounter> Core<C> {
         let mut taken = self.take_back(id, now);
         let Some(worker) = self.workers.remove(&id) else { return };
         let mut orphans: Vec<JobId> = worker.in_flight.into();
-        // Reading the body of the job that it would have started next may have been too much for it.
+        // The worker may have died of reading the body of the job that it would have started next.
         let next = taken.first().copied().and_then(|next| {
             let job = self.jobs.get_mut(&next)?;
             let was_startable = matches!(job.stage, Stage::Sent { startable_since: Some(_), .. });
@@ -376,7 +384,8 @@ impl<C: ClaimCounter> Core<C> {
         }
     }
 
-    /// Answers the jobs of lost workers for which `cause_of(name, until, otherwise)` knows what happened.
+    /// Answers the orphaned jobs for which `cause_of(name, until, otherwise)` returns the cause of
+    /// their worker's end.
     fn answer_orphans(&mut self, effects: &mut Effects, cause_of: impl Fn(u32, Instant, &str) -> Option<String>) {
         if !self.keeps(Rule::AnswerForLost) {
             return;
@@ -417,8 +426,9 @@ impl<C: ClaimCounter> Core<C> {
         }
     }
 
-    /// What it has not started goes to others, and it gets nothing until it goes on. The supervisor repeats its word when
-    /// a worker that was not connected is ready.
+    /// A stopped worker gets no jobs until it continues, and its unclaimed jobs are requeued. If
+    /// the worker was not connected yet, the supervisor reports the stop again when the worker is
+    /// ready.
     fn stopped(&mut self, name: u32, now: Instant, effects: &mut Effects) {
         let Some((id, worker)) = self.named(name) else { return };
         worker.set_pulse(Pulse::Stopped { since: now });
@@ -428,7 +438,8 @@ impl<C: ClaimCounter> Core<C> {
         }
     }
 
-    /// A worker that is still connected is gone all the same: a child of its script may hold the socket open.
+    /// Removes the worker even if its connection is still open, because a child process of the
+    /// script may hold the socket open.
     fn exited(&mut self, name: u32, cause: String, effects: &mut Effects) {
         self.answer_orphans(effects, |orphan, _, _| (orphan == name).then(|| cause.clone()));
         if self.exits.len() == MAX_EXITS {
@@ -440,7 +451,7 @@ impl<C: ClaimCounter> Core<C> {
         }
     }
 
-    /// Answers everything that waits or runs. Streams go on until the front ends.
+    /// Answers every job that waits or runs. Streams that have begun continue until the front ends.
     fn stop(&mut self, effects: &mut Effects) {
         self.phase = Phase::Stopped;
         // Revoke first: a job that was answered must never start.
@@ -479,7 +490,8 @@ impl<C: ClaimCounter> Core<C> {
         self.answer_orphans(effects, |_, until, otherwise| (until <= now).then(|| otherwise.to_owned()));
     }
 
-    /// Jobs that wait behind one that has been running for long, because it may run for very much longer.
+    /// Takes back the prefetched jobs of a worker whose running job is slow, because that job may
+    /// run for very much longer.
     fn take_back_behind_slow(&mut self, id: WorkerId, now: Instant, effects: &mut Effects) -> Vec<JobId> {
         let Some(worker) = self.workers.get(&id).filter(|worker| worker.prefetched() > 0) else { return Vec::new() };
         if !self.keeps(Rule::TakeBackBehindSlow) {
@@ -494,7 +506,8 @@ impl<C: ClaimCounter> Core<C> {
         Vec::new()
     }
 
-    /// Everything that a worker has not claimed, if it has not claimed for too long what it could start: it hangs.
+    /// Takes back all unclaimed jobs of a worker that hangs: for too long it has not claimed a job
+    /// that it could have started.
     fn take_back_unclaimed(&mut self, id: WorkerId, now: Instant) -> Vec<JobId> {
         let Some(worker) = self.workers.get(&id) else { return Vec::new() };
         if worker.pulse() != Some(Pulse::Responsive) || !self.keeps(Rule::TakeBackFromUnresponsive) {
@@ -504,7 +517,7 @@ impl<C: ClaimCounter> Core<C> {
         let hangs = worker.in_flight.iter().find_map(|id| {
             let job = self.jobs.get(id)?;
             let Stage::Sent { startable_since: Some(since), .. } = job.stage else { return None };
-            // While a large body is on its way to the worker, it is not the worker that is late.
+            // The worker is not late while it still reads a large body.
             let since = last_read.map_or(since, |read| read.max(since));
             let is_late = now.saturating_duration_since(since) > UNRESPONSIVE_AFTER + job.reading_time();
             is_late.then_some((*id, since))
@@ -522,8 +535,9 @@ impl<C: ClaimCounter> Core<C> {
         taken
     }
 
-    /// Answers for a worker whose job takes too long, or that has not been able to run any for as long, and has it killed.
-    /// Before that somebody has to look whether a debugger holds it.
+    /// Answers the overdue jobs of a worker, and asks the supervisor to kill it. A worker is
+    /// overdue if a job runs for too long, or if the worker has not started any job for as long.
+    /// With `has_looked` false it only asks whether a debugger holds the worker.
     fn end_overdue(&mut self, id: WorkerId, now: Instant, effects: &mut Effects, has_looked: bool) {
         let Some(worker) = self.workers.get(&id).filter(|_| self.keeps(Rule::AnswerOverdue)) else { return };
         let Some(Overdue { fault, message, jobs }) = self.overdue(worker, now) else { return };
@@ -544,7 +558,8 @@ impl<C: ClaimCounter> Core<C> {
         self.requeue(taken, effects);
     }
 
-    /// A debugger holds the worker: no limit may end a call that a person is looking at.
+    /// Does not kill an overdue worker that a debugger holds, because a person is looking at the
+    /// call.
     fn spare(&mut self, id: WorkerId, debugger: &str, now: Instant, effects: &mut Effects) {
         let Some(worker) = self.workers.get(&id) else { return };
         let Some(Overdue { fault, message, .. }) = self.overdue(worker, now) else { return };
@@ -559,7 +574,7 @@ impl<C: ClaimCounter> Core<C> {
         }
     }
 
-    /// What a worker has to be killed for, if anything.
+    /// Why the supervisor must kill this worker, if it must.
     fn overdue(&self, worker: &Worker<C>, now: Instant) -> Option<Overdue> {
         let pulse = worker.pulse()?;
         let limit = |since: Instant, streaming| {
@@ -608,14 +623,15 @@ impl<C: ClaimCounter> Core<C> {
                     break;
                 }
                 let since = startable_since.unwrap_or(now);
-                // It cannot have been claimed before its body was read.
+                // The worker claims a job only after it has read the whole body.
                 let since = worker.last_read.map_or(since, |read| read.max(since));
                 job.stage = Stage::Started { worker: id, since };
             }
         }
     }
 
-    /// Takes from a worker what it has not claimed, the oldest first. Those jobs never start there.
+    /// Revokes the jobs that a worker has not claimed, and returns them, the oldest first. The
+    /// worker never starts them.
     fn take_back(&mut self, id: WorkerId, now: Instant) -> Vec<JobId> {
         let Some(worker) = self.workers.get(&id) else { return Vec::new() };
         let revokes = self.keeps(Rule::RevokeBeforeRequeue);
@@ -632,7 +648,7 @@ impl<C: ClaimCounter> Core<C> {
         taken
     }
 
-    /// Puts jobs that no worker has started back into the queue, at the place of their age.
+    /// Puts jobs that no worker has started back into the queue, which is ordered by age.
     fn requeue(&mut self, taken: Vec<JobId>, effects: &mut Effects) {
         for id in taken {
             let Some(job) = self.jobs.get_mut(&id) else { continue };

@@ -1,7 +1,8 @@
 //! Whether a debugger holds a worker. No limit may end a call then, since a person is looking at it.
 //!
-//! Asked only when a limit has been exceeded, of the kernel, which knows debuggers from outside (`TracerPid`: gdb, strace).
-//! A debugger inside the interpreter (pdb, debugpy) is noticed by `debug.py`, which renames the process meanwhile.
+//! The front asks only when a worker has exceeded a limit. The kernel reports debuggers that attach
+//! from outside (`TracerPid`: gdb, strace). `debug.py` notices debuggers inside the interpreter
+//! (pdb, debugpy), and renames the process for as long as one holds it.
 
 /// The name of a process whose interpreter is held by a debugger: `DEBUGGED` in `titles.py`.
 #[cfg(any(target_os = "linux", test))]
@@ -19,7 +20,7 @@ pub(super) fn debugger_of(pid: u32) -> Option<String> {
     debugger_in(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }
 
-/// The same from the text of `/proc/PID/status`.
+/// What debugs the process whose `/proc/PID/status` has this text.
 #[cfg(any(target_os = "linux", test))]
 fn debugger_in(status: &str) -> Option<String> {
     let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);

@@ -1,4 +1,5 @@
-//! What the dispatcher's core is told, and what it says is to be done: the words between `core.rs` and `dispatch/mod.rs`.
+//! The events that `dispatch/mod.rs` reports to the core, and the effects that the core asks it to
+//! perform.
 //!
 //! Data only. Used in the front's event loop.
 
@@ -19,8 +20,8 @@ pub enum Event<C> {
     Submitted { job: JobId, size: BodySize },
     /// Nobody waits for the job's answer any more.
     Abandoned(JobId),
-    /// The client has left, or has waited for long enough. A job that a worker has started, or can start now, is awaited all
-    /// the same, for the log.
+    /// The client has left, or has waited for long enough. If a worker has started the job, or can
+    /// start it now, the core still waits for the outcome, because the log needs it.
     GivenUp(JobId),
     /// A worker has connected. Its id is one above that of the last worker.
     Joined(WorkerId, Newcomer<C>),
@@ -32,11 +33,11 @@ pub enum Event<C> {
     StreamAwaits { worker: WorkerId, job: JobId, client: bool },
     /// A worker has sent the end of a streamed reply.
     StreamEnded(WorkerId, JobId),
-    /// A worker has come to a job that had been taken back from it.
+    /// A worker has skipped a job that the front had revoked.
     Skipped(WorkerId),
-    /// A worker will not start any job that it has not started yet.
+    /// A worker is about to exit: it will start none of the jobs that it has not started yet.
     Goodbye(WorkerId),
-    /// A worker has read something of a body that was too large for the socket's buffer.
+    /// A worker has read a part of a body that was too large for the socket's buffer.
     BodyRead(WorkerId),
     /// A worker's process uses this much memory.
     Measured { worker: WorkerId, mib: u64 },
@@ -45,31 +46,32 @@ pub enum Event<C> {
     /// The connection to a worker has ended, and everything that it sent has been handled.
     Lost {
         worker: WorkerId,
-        /// What it sent last, if that could not be read.
+        /// Why the front could not read what the worker sent last; `None` if it could.
         problem: Option<String>,
     },
     /// The supervisor wants this worker to finish and exit.
     Retire { name: u32 },
     /// The supervisor says that this worker is stopped (SIGSTOP).
     Stopped { name: u32 },
-    /// The supervisor says that this worker goes on (SIGCONT).
+    /// The supervisor says that this worker continues (SIGCONT).
     Continued { name: u32 },
     /// The supervisor says how this worker ended.
     Exited { name: u32, cause: String },
-    /// Time has passed. Due when an effect asked for it, and ten times a second.
+    /// Time has passed. Comes at the time of [`Effects::take_wake_at`], and ten times a second.
     Tick,
     /// The server stops at once.
     Stop,
 }
 
-/// What is to be done.
+/// What the caller of the core must do.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
     /// Send these jobs to a worker, in this order.
     Send { worker: WorkerId, jobs: Vec<JobId> },
-    /// Answer the job's client. The core has forgotten the job, or will once its worker lets go of it.
+    /// Answer the job's client. The core has forgotten the job, or will do so when the worker has
+    /// finished with it.
     Answer { job: JobId, outcome: Outcome },
-    /// The job is over and nobody waits for it: drop what is kept for it.
+    /// The job is over and no client waits for it: drop its request.
     Forget(JobId),
     /// Tell the worker that nobody waits for this job any more.
     Cancel { worker: WorkerId, job: JobId },
@@ -132,7 +134,8 @@ impl Effects {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 
-    /// Adds a job to the last assignment if that is the same worker's: both leave in one system call.
+    /// Adds a job to the last [`Effect::Send`] if that is for the same worker, so that one system
+    /// call sends both jobs.
     pub(super) fn send(&mut self, worker: WorkerId, job: JobId) {
         if let Some(Effect::Send { worker: last, jobs }) = self.list.last_mut() {
             if *last == worker {

@@ -1,14 +1,16 @@
 //! A job: one request on its way to `run()`, as the dispatcher's core knows it.
 //!
-//! Owns the states of a job and the numbers that decisions need. The request itself (head, body, who waits for the answer)
-//! stays with the transport side (`dispatch/mod.rs`) under the same [`JobId`]. Plain data, used in the front's event loop.
+//! Owns the states of a job and the numbers that decisions need. `dispatch/mod.rs` keeps the
+//! request itself (head, body, who waits for the answer) under the same [`JobId`]. Plain data, used
+//! in the front's event loop.
 
 use std::time::{Duration, Instant};
 
 /// Bytes of shared memory that a worker reads in one second, even on a slow machine.
 const SLOW_READER: f64 = (64 << 20) as f64;
 
-/// Names a job; never reused by one front. Ids are given in the order of submission, so the smaller id is the older job.
+/// Names a job; never reused by one front. A later job gets a larger id, so the smaller id is the
+/// older job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub u64);
 
@@ -42,19 +44,19 @@ pub(super) enum Stage {
     /// Claimed: `run()` is called, or has returned and the reply is on its way.
     Started {
         worker: WorkerId,
-        /// The earliest moment at which it can have started.
+        /// The earliest time at which `run()` can have been called.
         since: Instant,
     },
-    /// Its reply has begun and goes on part by part.
+    /// The worker has sent the head of a streamed reply; the parts follow.
     Streaming { worker: WorkerId, awaits: Awaits },
     /// Its worker's connection was lost. The answer waits until `until` for the supervisor to say what happened.
     Orphaned {
-        /// How the supervisor calls the worker.
+        /// The worker's name for the supervisor.
         name: u32,
         /// Process id of the worker.
         pid: u32,
         until: Instant,
-        /// What is said if the supervisor says nothing.
+        /// The cause that the client is told if the supervisor reports none until then.
         otherwise: String,
     },
 }
@@ -62,7 +64,7 @@ pub(super) enum Stage {
 /// Who has to act before a stream goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Awaits {
-    /// The script has to yield the next part, since then.
+    /// The script has to yield the next part. It has had to since this time.
     Script { since: Instant },
     /// The client has to read.
     Client,
@@ -73,7 +75,8 @@ pub(super) enum Awaits {
 pub(super) enum Client {
     /// A client that has heard nothing yet.
     Waits,
-    /// A client that has given the job up. Its answer is still wanted, for the log, but no other worker gets the job.
+    /// A client that has given the job up. The log still needs the outcome, but the job is not
+    /// requeued.
     HasGivenUp,
     /// A client that receives a stream.
     Receives,
@@ -87,9 +90,9 @@ pub(super) struct Job {
     pub(super) stage: Stage,
     pub(super) client: Client,
     pub(super) size: BodySize,
-    /// Workers that were lost when this was the next job that they would have started.
+    /// How many workers were lost when this was the next job that they would have started.
     pub(super) losses: u32,
-    /// Times that it was taken back from a worker that did not start it in time.
+    /// How many times the front took the job back from a worker that did not start it in time.
     pub(super) delays: u32,
 }
 
@@ -113,9 +116,10 @@ impl Job {
         matches!(self.client, Client::Waits | Client::HasGivenUp)
     }
 
-    /// How long a worker may read the body from shared memory before it claims the job. A body in the frame shows its
-    /// progress on the socket instead. Each time this was not enough the time grows fourfold, because a slow machine
-    /// would never serve the request otherwise.
+    /// How long a worker may read the body from shared memory before it claims the job. (The
+    /// progress of a body in the frame is visible on the socket.) Each time a worker did not claim
+    /// the job in time, the next worker gets four times as long, because otherwise a slow machine
+    /// would never serve the request.
     pub(super) fn reading_time(&self) -> Duration {
         Duration::from_secs_f64(self.size.shared as f64 / SLOW_READER) * 4_u32.saturating_pow(self.delays.min(8))
     }

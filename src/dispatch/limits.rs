@@ -1,4 +1,5 @@
-//! The limits of a worker: how long a job may take, after how many jobs or how much memory it is replaced.
+//! The limits of a worker: how long a job may take, and after how many jobs or at how much memory
+//! the worker is recycled.
 //!
 //! Numbers from the settings and pure decisions; asked by the front's event loop for every worker, ten times a second.
 
@@ -6,8 +7,9 @@ use std::time::Duration;
 
 use crate::settings::Settings;
 
-/// `SCORING_TIMEOUT_MS` interrupts Python code in the worker itself. A call that is stuck in native code has this much
-/// more time before its client is answered here and its worker killed. The supervisor counts with it as well.
+/// `SCORING_TIMEOUT_MS` interrupts Python code in the worker itself. A call that is stuck in native
+/// code cannot be interrupted. It gets this much more time before the front answers its client and
+/// asks the supervisor to kill the worker. The supervisor uses the same time (`roster.py`).
 pub const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
 
 /// The settings that decide about workers; see `settings_table.py`.
@@ -21,7 +23,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Picks them out of all settings.
+    /// Takes the limits from the settings.
     pub fn of(settings: &Settings) -> Self {
         Self {
             max_queue: settings.max_queue,
@@ -38,17 +40,20 @@ impl Limits {
         Self { max_queue, scoring_timeout: Duration::ZERO, worker_timeout: limit, max_requests, max_worker_rss: 0 }
     }
 
-    /// Requests that the next worker may serve: the setting give or take a tenth, so that not all go at once.
+    /// How many requests the next worker may serve: the setting plus or minus up to a tenth, so
+    /// that not all workers are recycled at once.
     pub(super) fn requests_of_next(&self, worker_number: u64) -> u64 {
         let tenth = self.max_requests / 10;
         if tenth == 0 {
             return self.max_requests;
         }
-        // Spread evenly instead of at random: neighbours must differ, whatever the numbers.
+        // Spread evenly, not at random, because workers that started one after the other must
+        // always differ.
         self.max_requests - tenth + worker_number.wrapping_mul(7919) % (2 * tenth + 1)
     }
 
-    /// What to tell the client of a job that has been running for so long, if that is too long.
+    /// The message for the client of a job that has run for `running`; `None` if that is within the
+    /// limits.
     pub(super) fn overdue(&self, running: Duration, streaming: bool) -> Option<String> {
         let scoring = (!self.scoring_timeout.is_zero() && !streaming).then_some(self.scoring_timeout + INTERRUPT_GRACE);
         let worker = (!self.worker_timeout.is_zero()).then_some(self.worker_timeout);

@@ -1,10 +1,12 @@
 //! From a request to the worker that answers it, and back.
 //!
-//! Decides nothing: `core.rs` does. This file turns what happens to clients, workers and the supervisor into the core's
-//! events, keeps what the core does not need to know (requests, bodies, who waits for an answer, connections to workers),
-//! and performs the core's effects. `session.rs` reads from one worker, `transport/` is how frames travel.
+//! This file makes no decisions; `core.rs` does. It makes events of what clients, workers and the
+//! supervisor do, keeps what the core does not need (requests, bodies, who waits for an answer,
+//! connections to workers), and performs the core's effects. `session.rs` reads from one worker.
+//! `transport/` carries the frames.
 //!
-//! Owned by the front's event loop thread: `Rc` and `RefCell`, no locks, and no borrow is held across an await.
+//! Only the front's event loop thread uses it: `Rc` and `RefCell` instead of locks. No borrow may
+//! be held across an await.
 
 mod core;
 mod debugger;
@@ -123,9 +125,9 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Waits for the outcome.
+    /// Waits for the answer.
     pub async fn answer(&mut self) -> Answer {
-        // The sender is dropped unanswered only if the dispatcher itself goes away.
+        // The sender is dropped without an answer only when the dispatcher itself is dropped.
         self.answer_if_started().await.unwrap_or(Answer::Stopped)
     }
 
@@ -134,14 +136,14 @@ impl Pending {
         self.is_open
     }
 
-    /// Cancels the job, unless a worker has started it or can start it now. If that worker gives it back, it is cancelled
-    /// then.
+    /// Cancels the job, unless a worker has started it or can start it now. If that worker gives
+    /// the job back, the core cancels it then.
     pub fn give_up(&self) {
         let Interest { job, dispatcher } = &*self.interest;
         dispatcher.handle(Event::GivenUp(*job));
     }
 
-    /// Waits for the outcome of a job that was given up; `None` if it was cancelled.
+    /// Waits for the answer to a job that was given up; `None` if the job was cancelled.
     pub async fn answer_if_started(&mut self) -> Option<Answer> {
         let answer = (&mut self.answer).await;
         self.is_open = false;
@@ -156,7 +158,8 @@ impl Pending {
 
 /// Who gets a job's answer.
 enum Client {
-    /// Nothing has been answered yet. The `Interest` becomes the stream's if the answer is one.
+    /// The client has no answer yet. If the answer is a stream, the stream takes over the
+    /// `Interest`.
     Waits(oneshot::Sender<Answer>, Weak<Interest>),
     /// A streamed answer has begun.
     Receives(OpenStream),
@@ -177,7 +180,7 @@ struct Peer {
     link: Link,
 }
 
-/// A reply that a worker has just sent; belongs to the event about it.
+/// A reply that a worker has just sent. It goes with the event that reports it.
 #[derive(Default)]
 enum Reply {
     #[default]
@@ -296,17 +299,20 @@ impl Dispatcher {
         self.script.send_modify(|_| ());
     }
 
-    /// Lets the workers go. The front's last act: the supervisor would replace a worker that ends before the front does,
-    /// and TERM alone may not end a worker whose script has a handler for it.
+    /// Tells all workers to exit. The front does this last, because the supervisor would replace a
+    /// worker that ends before the front does. TERM alone may not end a worker whose script handles
+    /// that signal.
     pub fn release_workers(&self) {
         for peer in self.state.borrow().peers.values() {
             peer.link.send(frame::encode_bare(Kind::Retire), Bytes::new());
         }
     }
 
-    // ---- The supervisor's word. It calls a worker by its process id, or by its number if it is a thread.
+    // ---- What the supervisor reports. Its `name` for a worker is the process id, or the number of
+    // a thread.
 
-    /// Sends no more jobs to this worker and lets it exit when it has answered what it has.
+    /// Sends no more jobs to this worker. The worker exits when it has answered the jobs that it
+    /// has.
     pub fn retire(&self, name: u32) {
         self.handle(Event::Retire { name });
     }
@@ -321,7 +327,7 @@ impl Dispatcher {
         self.handle(Event::Stopped { name });
     }
 
-    /// This worker's process goes on after it was stopped.
+    /// This worker's process continues after it was stopped.
     pub fn process_continued(&self, name: u32) {
         self.handle(Event::Continued { name });
     }
@@ -382,7 +388,7 @@ impl Dispatcher {
         id
     }
 
-    /// The worker's script wants to be called in another way from now on.
+    /// The worker has said hello again, because its script needs other input from now on.
     fn renew(&self, worker: WorkerId, hello: Hello) {
         let hello = Rc::new(hello);
         if let Some(peer) = self.state.borrow_mut().peers.get_mut(&worker) {
@@ -391,7 +397,8 @@ impl Dispatcher {
         self.script.send_replace(Some(hello));
     }
 
-    /// The worker's connection has ended. `problem` is what it sent last if that could not be read.
+    /// The worker's connection has ended. `problem` says why the front could not read what it sent
+    /// last.
     fn lose(&self, worker: WorkerId, problem: Option<String>) {
         self.state.borrow_mut().peers.remove(&worker);
         self.handle(Event::Lost { worker, problem });
@@ -411,7 +418,8 @@ impl Dispatcher {
         self.handle_reply(event, Reply::None);
     }
 
-    /// Gives the event to the core and performs the effects. `reply` is what the event is about, if a worker has replied.
+    /// Gives the event to the core and performs the effects. `reply` is the worker's reply, if the
+    /// event reports one.
     fn handle_reply(&self, event: Event<Option<Claims>>, mut reply: Reply) {
         let mut state = self.state.borrow_mut();
         let mut effects = std::mem::take(&mut state.effects);
@@ -447,7 +455,8 @@ impl Dispatcher {
 impl State {
     fn perform(&mut self, effect: Effect, supervisor: &Supervisor) {
         match effect {
-            // `handle_reply` does these two: it has the reply, and may handle another event.
+            // `handle_reply` performs these two, because it has the reply and can handle another
+            // event.
             Effect::Answer { .. } | Effect::LookForDebugger(_) => {}
             Effect::Send { worker, jobs } => self.send(worker, &jobs),
             Effect::Forget(job) => drop(self.requests.remove(&job)),
@@ -477,7 +486,8 @@ impl State {
             match request.encode(&peer.hello) {
                 Ok((head, body)) => peer.link.enqueue(head, body),
                 Err(error) => {
-                    // Both ends count the jobs of a connection, so none may be left out. The worker connects anew.
+                    // Both ends count the jobs of a connection, so the front must not skip one.
+                    // Close the connection; the worker connects again.
                     log::error!(target: LOG, "Cannot read the body of a request to send it to a worker: {error}");
                     return peer.link.close();
                 }
@@ -486,7 +496,7 @@ impl State {
         peer.link.flush();
     }
 
-    /// Returns the answer if nobody takes it.
+    /// Answers the job's client. Returns the answer if no client takes it.
     fn answer(&mut self, id: JobId, outcome: Outcome, reply: Reply) -> Option<Answer> {
         let request = self.requests.get_mut(&id)?;
         let client = std::mem::replace(&mut request.client, Client::Answered);
@@ -507,7 +517,7 @@ impl State {
             // The core says `Replied` and `Streams` only about the reply that the event has brought.
             (Outcome::Stopped | Outcome::Replied | Outcome::Streams, _) => Answer::Stopped,
         };
-        // After these two the worker still has the job.
+        // The worker still has the job after a stream's head or an overdue answer.
         if !matches!(answer, Answer::Stream { .. } | Answer::Overdue { .. }) {
             self.requests.remove(&id);
         }
@@ -527,7 +537,8 @@ impl Request {
     /// The frame of the job for this worker: head and body.
     fn encode(&self, hello: &Hello) -> io::Result<(Bytes, Bytes)> {
         let (at, body) = match &self.body {
-            // Without the counter the worker may start a job that others have, and whose body is gone.
+            // Without the claim counter a worker could start a revoked job, whose shared body may
+            // be freed already.
             #[cfg(target_os = "linux")]
             Body::Shared(extent) if hello.shares_bodies && hello.shares_claims => {
                 (BodyAt::Shared(extent.place()), Bytes::new())

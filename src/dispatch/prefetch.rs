@@ -17,7 +17,7 @@ pub struct Window {
 }
 
 impl Default for Window {
-    /// A new worker is taken for slow until it has shown otherwise.
+    /// A new worker counts as slow until its first job shows that it is fast.
     fn default() -> Self {
         Self { recent_ms: SLOW_MS }
     }
@@ -29,13 +29,14 @@ impl Window {
         self.recent_ms = if busy_ms >= SLOW_MS || !busy_ms.is_finite() {
             SLOW_MS
         } else {
-            // From a slow phase the average restarts at the first fast job, so that recovery takes one job, not many.
+            // After a slow job the average restarts with the first fast job, so that one fast job
+            // is enough to open the window.
             let previous = if self.recent_ms >= SLOW_MS { busy_ms } else { self.recent_ms };
             previous + NEWEST * (busy_ms - previous)
         };
     }
 
-    /// True if its jobs are over in less time than it takes to wake up somebody else.
+    /// True if the worker's jobs end in less time than another thread needs to wake up.
     pub fn is_fully_open(&self) -> bool {
         self.size() == MAX
     }

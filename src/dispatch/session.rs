@@ -1,7 +1,8 @@
-//! One connected worker: taking it in, what each of its frames means, and streams on their way to clients.
+//! One connected worker: its hello, what each of its frames means, and the streams that it sends to
+//! clients.
 //!
-//! Runs in the front's event loop, one task per connected worker. How frames travel is `transport/`; what follows from
-//! them is decided in `core.rs`.
+//! Runs in the front's event loop, one task per connected worker. `transport/` carries the frames;
+//! `core.rs` decides what follows from them.
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
@@ -18,7 +19,7 @@ use crate::frame::{self, Frame, Hello, Kind, ReplyHead};
 
 /// A peer that does not say hello within this time is not one of our workers.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes of a stream that wait for a slow client before its worker has to wait too.
+/// How many bytes of a stream the front holds for a slow client before the worker has to wait.
 const STREAM_BUFFER: u32 = 1 << 20;
 
 /// Reads frames from one worker until it is gone.
@@ -28,7 +29,7 @@ pub(super) async fn serve_worker(mut frames: Frames, dispatcher: Dispatcher) {
             Ok(hello) => hello,
             Err(reason) => return log::error!(target: LOG, "Refused a worker: {reason}"),
         },
-        // It died or hung before it was ready; the supervisor reports its end.
+        // The worker died or hung before it was ready. The supervisor reports its exit.
         _ => return,
     };
     let (name, pid) = (hello.worker, hello.pid);
@@ -38,7 +39,7 @@ pub(super) async fn serve_worker(mut frames: Frames, dispatcher: Dispatcher) {
     let session = Session { dispatcher: &dispatcher, worker, pid };
     let problem = tokio::select! {
         ended = session.read_frames(&mut frames) => ended.err(),
-        // A worker that reads a large body is not stuck.
+        // A worker that still reads a large body does not hang, so tell the core.
         ended = link.write_backlog(|| dispatcher.handle(Event::BodyRead(worker))) => {
             log::debug!(target: LOG, "Cannot write to worker {name}: {ended:?}");
             None
@@ -61,11 +62,12 @@ fn accepted_hello(frame: &Frame) -> Result<Hello, String> {
     Ok(hello)
 }
 
-/// A part of a stream on its way to the client, and the room it takes until the client has it. An error is the reason why
-/// the stream broke off, and the last part.
+/// A part of a stream, and the permits that it holds until the client has read it. An error says
+/// why the stream broke off; no part follows it.
 pub type Part = (Result<Bytes, String>, Option<OwnedSemaphorePermit>);
 
-/// The client's end of a stream. Dropping it, after the [`Pending`](super::Pending), tells the worker that nobody reads the stream any more.
+/// The client's end of a stream. When it and the [`Pending`](super::Pending) are dropped, the core
+/// tells the worker that nobody reads the stream any more.
 #[derive(Debug)]
 pub struct Parts {
     /// The parts in order.
@@ -94,13 +96,14 @@ impl OpenStream {
         self.send((Err(reason), None));
     }
 
-    /// A client that has left has dropped its end, and the core knows.
+    /// Ignores a failure: the client has left, and the core learns that when the client's end is
+    /// dropped.
     fn send(&self, part: Part) {
         let _ = self.parts.send(part);
     }
 }
 
-/// What one worker's reading task knows of it.
+/// What the task that reads from one worker knows about the worker.
 struct Session<'a> {
     dispatcher: &'a Dispatcher,
     worker: WorkerId,
@@ -149,7 +152,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Hands a part to the client. Too much unread holds up this worker's connection alone, and with it its generator.
+    /// Sends a part to the client. While the client has too much unread, this waits, so the front
+    /// stops reading from this worker and the script's generator has to wait.
     async fn forward(&self, job: JobId, part: Bytes) {
         let Some(stream) = self.dispatcher.stream_of(job) else { return };
         let size = u32::try_from(part.len()).unwrap_or(STREAM_BUFFER).min(STREAM_BUFFER);

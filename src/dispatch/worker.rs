@@ -14,22 +14,27 @@ use super::{
 };
 use crate::claims::Claims;
 
-/// Nothing is prefetched by a worker that has had no free slot for this long, and what it has prefetched is taken back:
-/// the running job may take very much longer (measured in docs/decisions/2026-11-22-in-flight-window.md).
+/// When a worker has had no free slot for this long, it gets no more prefetched jobs, and the front
+/// takes back those that it has, because the running job may take very much longer (measured in
+/// docs/decisions/2026-11-22-in-flight-window.md).
 pub(super) const PREFETCH_BEHIND: Duration = Duration::from_millis(2);
-/// A worker that has not claimed a job this long after it could have started it is stopped or hangs.
+/// A worker that does not claim a job within this time, although it could start it, is stopped or
+/// hangs.
 pub(super) const UNRESPONSIVE_AFTER: Duration = Duration::from_millis(500);
 /// Body bytes that may be on their way to one worker while it is busy. They fit into the socket's send buffer, so a
 /// worker whose socket is full gets no further job.
 const PREFETCH_BYTES: usize = 512 << 10;
 
-/// The counter that decides who owns a job that was sent (`claims.rs`). One end is the worker's.
+/// The counter that decides who owns a job that was sent (`claims.rs`). The front and the worker
+/// share it.
 pub trait ClaimCounter {
-    /// True if the worker has its end. Without it every job that was sent counts as claimed.
+    /// True if the worker shares the counter. Without that, every job that was sent counts as
+    /// claimed.
     fn is_shared(&self) -> bool;
     /// Number of the next job that the worker may start; all below it were claimed or revoked.
     fn next(&self) -> u64;
-    /// Takes back every job below `next` that was not claimed. Returns the number of the first of them.
+    /// Revokes every job below `next` that was not claimed. Returns the number of the first revoked
+    /// one.
     fn revoke(&self, next: u64) -> u64;
 }
 
@@ -59,7 +64,7 @@ pub(super) enum Condition {
     Doomed,
 }
 
-/// Whether a worker claims what it could start.
+/// Whether a worker claims the jobs that it could start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pulse {
     Responsive,
@@ -103,9 +108,9 @@ pub(super) struct Worker<C> {
     /// Body bytes in the frames of those jobs.
     pub(super) in_flight_bytes: usize,
     pub(super) window: Window,
-    /// When a slot last became free, or was filled while others were free.
+    /// When one of its slots last became free, or last got a job while another slot was free.
     pub(super) turnover: Instant,
-    /// When it last read something of a body that was too large for the socket's buffer.
+    /// When it last read a part of a body that was too large for the socket's buffer.
     pub(super) last_read: Option<Instant>,
     pub(super) condition: Condition,
     /// When it would last have been killed if no debugger had held it. Its limits count anew from then on.
@@ -114,7 +119,7 @@ pub(super) struct Worker<C> {
     pub(super) served: u64,
     /// Jobs after which it is replaced; zero means never.
     pub(super) serves_at_most: u64,
-    /// The supervisor has been asked to replace it, which is done once.
+    /// The front has asked the supervisor to replace it. It asks once.
     pub(super) replacement_asked: bool,
 }
 
@@ -140,7 +145,7 @@ impl<C: ClaimCounter> Worker<C> {
         }
     }
 
-    /// True if it takes requests: what health tells.
+    /// True if it takes jobs. The health route counts these workers.
     pub(super) fn is_ready(&self) -> bool {
         self.condition == Condition::Serving(Pulse::Responsive)
     }
@@ -166,14 +171,15 @@ impl<C: ClaimCounter> Worker<C> {
         !matches!(self.condition, Condition::Serving(_))
     }
 
-    /// It gets no more jobs.
+    /// Sets that it gets no more jobs.
     pub(super) fn retire(&mut self) {
         if let Condition::Serving(pulse) = self.condition {
             self.condition = Condition::Retiring(pulse);
         }
     }
 
-    /// It has sent a frame that shows its loop at work. True if it had been unresponsive.
+    /// Notes that it has sent a frame, so its loop runs. Returns true if it was unresponsive
+    /// before.
     pub(super) fn shows_life(&mut self) -> bool {
         let was_unresponsive = matches!(self.pulse(), Some(Pulse::Unresponsive { .. }));
         if was_unresponsive {
@@ -199,10 +205,11 @@ impl<C: ClaimCounter> Worker<C> {
             && now.saturating_duration_since(self.turnover) < PREFETCH_BEHIND
     }
 
-    /// How far away the start of a job is that it would be given now. Only good for comparing workers.
+    /// How busy this worker is, relative to its capacity. The worker with the smallest number gets
+    /// the next job.
     pub(super) fn distance(&self) -> usize {
-        // Worker threads take turns in one interpreter. While one of them works through jobs that end sooner than another
-        // thread wakes up, that other thread would only compete with it for the GIL.
+        // Worker threads share one interpreter. If one thread's jobs end sooner than another thread
+        // wakes up, a job for the other thread would only make both compete for the GIL.
         let keeps_the_gil = self.shares_interpreter && !self.in_flight.is_empty() && self.window.is_fully_open();
         if keeps_the_gil {
             0

@@ -1,8 +1,8 @@
 //! The connection between the front and one worker, whichever kind of worker it is: a process (`socket.rs`) or a thread
 //! of this process (`thread.rs`).
 //!
-//! Runs in the front's event loop: [`accept`] waits for workers, a [`Link`] sends to one, [`Frames`] reads from it. What
-//! the frames mean is `session.rs`.
+//! Runs in the front's event loop: [`accept`] waits for workers, a [`Link`] sends to one,
+//! [`Frames`] reads from it. `session.rs` interprets the frames.
 
 #[cfg(unix)]
 mod socket;
@@ -36,14 +36,15 @@ use crate::{
 
 /// Where workers come from.
 pub enum Entrance {
-    /// Processes send their connections here, and get what they need to read shared bodies.
+    /// Worker processes send their connections through this socket. The front sends each the
+    /// descriptors for claims and shared bodies.
     #[cfg(unix)]
     Socket(tokio::net::UnixDatagram, Store),
     /// Threads of this process.
     Hub(mpsc::UnboundedReceiver<FrontEnd>),
 }
 
-/// Takes workers into the pool for as long as any can come.
+/// Accepts workers until the entrance is closed.
 pub async fn accept(mut entrance: Entrance, dispatcher: Dispatcher) {
     while let Some(frames) = entrance.next(dispatcher.max_body_len).await {
         tokio::task::spawn_local(serve_worker(frames, dispatcher.clone()));
@@ -60,7 +61,8 @@ impl Entrance {
                 loop {
                     let stream =
                         socket.async_io(Interest::READABLE, || unix_socket::receive_descriptor(&*socket)).await;
-                    // Without a descriptor for it the connection is closed, and the worker sends another.
+                    // If the front has no free descriptor, it closes the connection, and the worker
+                    // sends another one.
                     let stream = stream.and_then(|stream| stream.ok_or_else(|| Errno::EMFILE.into()));
                     match stream.and_then(|stream| SocketFrames::new(stream.into(), max_body_len, bodies)) {
                         Ok(frames) => return Some(Frames::Socket(frames)),
@@ -90,14 +92,15 @@ impl Link {
         matches!(self, Self::Local(_))
     }
 
-    /// Sends one frame: its encoded head, and its body. Never blocks; errors show at the reading side, as the loss of the
-    /// worker.
+    /// Sends one frame: its encoded head, and its body. Never blocks. If sending fails, the reading
+    /// side reports the worker as lost.
     pub(in crate::dispatch) fn send(&self, head: Bytes, body: Bytes) {
         self.enqueue(head, body);
         self.flush();
     }
 
-    /// The same, but a socket may keep the frame until [`Link::flush`], so that several leave in one system call.
+    /// Like [`Link::send`], but a socket may keep the frame until [`Link::flush`], so that one
+    /// system call sends several frames.
     pub(in crate::dispatch) fn enqueue(&self, head: Bytes, body: Bytes) {
         match self {
             #[cfg(unix)]
@@ -106,7 +109,7 @@ impl Link {
         }
     }
 
-    /// Sends what was enqueued, as far as the socket takes it now.
+    /// Sends enqueued frames for as long as the socket has room.
     pub(in crate::dispatch) fn flush(&self) {
         match self {
             #[cfg(unix)]
@@ -124,8 +127,9 @@ impl Link {
         }
     }
 
-    /// Sends what was too much for the socket, for as long as the worker is connected; `progress` is called each time the
-    /// worker has read some of it. Ends with an error when the worker is gone.
+    /// Sends what the socket had no room for, for as long as the worker is connected. Calls
+    /// `progress` each time the worker has read some of it. Ends with an error when the worker is
+    /// gone.
     #[cfg_attr(not(unix), allow(unused_variables))]
     pub(in crate::dispatch) async fn write_backlog(&self, progress: impl Fn()) -> Result<(), String> {
         match self {
@@ -152,8 +156,8 @@ impl Frames {
         }
     }
 
-    /// The counter that says who owns the jobs of this connection. Without it the worker gets one job at a time, which
-    /// is slower and no less right.
+    /// The counter that says who owns the jobs of this connection. Without it the worker gets one
+    /// job at a time, which is slower but still correct.
     #[cfg_attr(not(unix), allow(unused_variables))]
     pub(in crate::dispatch) fn take_claims(&mut self, hello: &Hello) -> Option<Claims> {
         match self {

@@ -1,7 +1,8 @@
-//! A worker in a process of its own, as the front is connected to it: reading its frames, writing jobs to it.
+//! The front's connection to a worker process: reads the worker's frames and writes jobs.
 //!
-//! Runs in the front's event loop. Jobs are written by whoever assigns them, with one vectored write for all that belong to
-//! one batch of replies; only what the socket does not take waits for the writer task. `mod.rs` is the same for every kind of worker.
+//! Runs in the front's event loop. The code that assigns jobs also writes them, with one vectored
+//! write for all jobs that follow from one batch of replies. The writer task sends only what the
+//! socket had no room for. `mod.rs` has the interface for both worker classes.
 
 use std::{
     cell::{Cell, RefCell},
@@ -30,18 +31,21 @@ use crate::{
 
 /// Parts of frames that one system call writes.
 const MAX_PARTS: usize = 64;
-/// What the kernel keeps for a worker that is not reading: fewer wake-ups on both sides while a large body crosses.
+/// Size of the socket's send buffer. A large one means fewer wake-ups on both sides while a large
+/// body is sent.
 const SEND_BUFFER: usize = 1 << 20;
-/// Read buffer growth. A frame from this size on leaves a new buffer behind.
+/// How much the read buffer grows at once. A frame of this size or more does not share the read
+/// buffer's memory (`detach`).
 const READ_SIZE: usize = 64 * 1024;
 
 /// The sending side of a worker's socket.
 pub(in crate::dispatch) struct SocketLink {
     stream: Rc<UnixStream>,
     outbox: RefCell<VecDeque<Bytes>>,
-    /// More is likely to be sent at once: what is in the outbox goes out with it, in one system call.
+    /// The next reply has arrived already and may send the worker another job: keep the outbox, so
+    /// that one system call sends both.
     corked: Cell<bool>,
-    /// The socket takes nothing at the moment; the writer task goes on when it does.
+    /// The socket has no room at the moment. The writer task continues when it has.
     full: Cell<bool>,
     filled_up: Notify,
     closed: Cell<bool>,
@@ -66,8 +70,8 @@ impl SocketLink {
         self.outbox.borrow_mut().extend([head, body].into_iter().filter(|part| !part.is_empty()));
     }
 
-    /// Writes what was enqueued, unless more is likely to follow at once. Never blocks; errors show at the reading side, as
-    /// the loss of the worker.
+    /// Writes what was enqueued, unless the link is corked. Never blocks. If writing fails, the
+    /// reading side reports the worker as lost.
     pub(super) fn flush(&self) {
         if !self.corked.get() {
             self.write_now();
@@ -80,15 +84,17 @@ impl SocketLink {
         self.close.notify_one();
     }
 
-    /// Writes what [`SocketLink::flush`] could not, for as long as the worker is connected; `progress` is called each time the
-    /// worker has read some of it. Ends with an error when the worker is gone.
+    /// Writes what [`SocketLink::flush`] could not, for as long as the worker is connected. Calls
+    /// `progress` each time the worker has read some of it. Ends with an error when the worker is
+    /// gone.
     pub(super) async fn write_backlog(&self, progress: impl Fn()) -> io::Result<()> {
         loop {
             self.filled_up.notified().await;
             if !self.full.get() {
                 continue;
             }
-            // Watched only now: whenever a worker reads, the socket has room, and that would wake the front for nothing.
+            // Watch the socket only now: it gets room whenever the worker reads, which would wake
+            // the front for nothing.
             let socket = unix_socket::watch(self.stream.clone(), Interest::WRITABLE).inspect_err(
                 |error| log::error!(target: "azmlinfsrv.front", "Cannot wait for a worker to read: {error}"),
             )?;
@@ -116,7 +122,8 @@ impl SocketLink {
                     self.full.set(true);
                     self.filled_up.notify_one();
                 }
-                // Broken. The reading task notices as well, and it is the one that handles the loss, after what can be read.
+                // The connection is broken. The reading task notices too, and reports the loss
+                // after it has read all frames.
                 Err(_) => outbox.clear(),
             }
         }
@@ -145,13 +152,15 @@ pub(in crate::dispatch) struct SocketFrames {
 }
 
 impl SocketFrames {
-    /// Welcomes a worker that has connected: sends it the counter of started jobs and the file of shared bodies.
+    /// Takes in a worker that has connected: sends it the claim counter and the file of shared
+    /// bodies.
     #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
     pub(super) fn new(stream: UnixStream, max_body_len: u64, bodies: &Store) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        // A system that refuses the size goes on with its own.
+        // Ignore a failure: the system's own buffer size works too.
         let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
-        // The event loop tells descriptors apart, and each side is watched for what it waits for.
+        // The event loop registers a descriptor once, and the reading and the writing side wait for
+        // different events, so each has its own descriptor.
         let link = Rc::new(SocketLink::new(stream.try_clone()?));
         let (claims, counter) = Claims::share()
             .inspect_err(|error| {
@@ -163,7 +172,7 @@ impl SocketFrames {
         let bodies = bodies.arena().map(Arena::file);
         #[cfg(not(target_os = "linux"))]
         let bodies = None;
-        // A worker that is gone already is noticed when it is read from.
+        // Ignore a failure: if the worker is gone already, the next read notices.
         let _ = unix_socket::send_descriptor(&stream, counter.as_ref().map(AsFd::as_fd))
             .and_then(|()| unix_socket::send_descriptor(&stream, bodies));
         Ok(Self {
@@ -193,7 +202,9 @@ impl SocketFrames {
     pub(super) async fn next(&mut self) -> Result<Option<Frame>, String> {
         loop {
             if let Some(frame) = self.decoder.decode(&mut self.buffer).map_err(|error| error.to_string())? {
-                // Each reply may send the worker its next job. Other frames may be waited for.
+                // Each reply may lead to the worker's next job, so the link may keep jobs until the
+                // next reply is handled. Other frames must not delay jobs, because somebody may
+                // wait for them.
                 self.link.corked.set(frame.kind == Kind::Reply && self.buffer.len() > frame::PREFIX_LEN);
                 return Ok(Some(self.detach(frame)));
             }
@@ -225,7 +236,7 @@ impl SocketFrames {
 }
 
 impl SocketFrames {
-    /// Ends the sharing of memory between a large frame and what stays.
+    /// Copies what would keep a large frame's memory in use for too long.
     ///
     /// Head, body and the rest of the read buffer are parts of one allocation. The read buffer would own all of it for as
     /// long as the worker is connected, and a header field for as long as its response is in use.
@@ -240,7 +251,7 @@ impl SocketFrames {
     }
 }
 
-/// Waits for bytes and appends them. Zero mean the end.
+/// Waits for bytes and appends them. Zero bytes mean the end.
 async fn receive(stream: &AsyncFd<Rc<UnixStream>>, buffer: &mut BytesMut) -> io::Result<usize> {
     loop {
         let mut ready = stream.readable().await?;
@@ -249,7 +260,8 @@ async fn receive(stream: &AsyncFd<Rc<UnixStream>>, buffer: &mut BytesMut) -> io:
         match &read {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-            // That was all there was: the next read waits without asking the kernel, while a client waits for the reply.
+            // The socket is empty now. Clearing the readiness saves the next read a system call,
+            // which would delay the reply to a client.
             Ok(read @ 1..) if *read < room => {
                 ready.clear_ready();
                 return Ok(*read);

@@ -1,6 +1,7 @@
-//! A worker in a thread of this process, as the front is connected to it (`hub.rs`): no bytes, no system calls.
+//! The front's connection to a worker thread of this process (`hub.rs`): no encoding of frames into
+//! bytes and no system calls.
 //!
-//! Runs in the front's event loop. `mod.rs` is the same for every kind of worker.
+//! Runs in the front's event loop. `mod.rs` has the interface for both worker classes.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -31,7 +32,8 @@ impl LocalLink {
         }
     }
 
-    /// Other than a process, an abandoned thread may still be alive: what it has not taken yet it never gets.
+    /// Closes the channel too, because an abandoned thread may still be alive, unlike a process. It
+    /// never gets the jobs that it has not received yet.
     pub(super) fn close(&self) {
         self.sender.close();
         self.closed.set(true);
@@ -42,7 +44,7 @@ impl LocalLink {
 /// The reading side.
 pub(in crate::dispatch) struct LocalFrames {
     pub(super) link: Rc<LocalLink>,
-    /// Until the pool takes them.
+    /// `None` once the session has taken them.
     pub(super) claims: Option<Claims>,
     replies: mpsc::Receiver<Frame>,
 }
