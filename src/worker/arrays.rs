@@ -1,8 +1,9 @@
 //! Arguments that are numpy arrays by schema, read from the JSON body without a Python object for each number.
 //!
-//! Only what is certainly the array that inference-schema would make of the list is handed over in its place; whatever
-//! else a body holds goes the general way as a whole, for its values and its error texts. Which parameters can be read
-//! like this is known to `arrays.py`, the numbers to `numbers.rs`. Runs on the worker's thread.
+//! This file replaces a list by an array only if inference-schema would certainly make the same
+//! array. Otherwise Python parses the whole body, because its values and error texts are the rule.
+//! `arrays.py` says which parameters are arrays; `numbers.rs` reads the numbers. Runs on the
+//! worker's thread.
 
 use pyo3::{
     buffer::{Element, PyBuffer},
@@ -14,10 +15,11 @@ use pyo3::{
 use super::script::Script;
 use crate::numbers::{Array, Number, Reader};
 
-/// Smaller bodies are read in less time than it takes to ask about the schema.
+/// Smallest body that is read this way. Asking about the schema takes longer than parsing a smaller
+/// one.
 const WORTH_IT: usize = 16 * 1024;
 
-/// What stands for an array in the document that remains.
+/// Replaces an array in the document that Python parses.
 const PLACEHOLDER: &[u8] = b"0";
 
 /// `arrays.ArrayInput`: a parameter, and the arrays it takes.
@@ -30,8 +32,9 @@ struct ArrayInput<'py> {
     shape: Option<Vec<usize>>,
 }
 
-/// The members of the JSON object in `body` with an array for each parameter that takes one. `parse` reads the document
-/// that remains without them. `None` if a value is not plain numbers, nothing is an array, or the body is small.
+/// The members of the JSON object in `body`, with an array for each parameter that takes one.
+/// `parse` reads the document without the arrays. `None` if a value is not plain numbers, nothing
+/// is an array, or the body is small.
 pub(super) fn members<'py>(
     py: Python<'py>,
     script: &Script<'py>,

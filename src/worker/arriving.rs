@@ -1,6 +1,8 @@
-//! A large job on its way from the front: its body is received into the `bytes` object that the script gets.
+//! A large job whose body is still arriving from the front. The body is received into the `bytes`
+//! object that the script gets.
 //!
-//! Any other buffer would be copied into that object once more. Used on the worker's main thread by `socket.rs`.
+//! A body in any other buffer would have to be copied into that object. Used on the worker's main
+//! thread by `socket.rs`.
 
 #![allow(unsafe_code)]
 
@@ -15,14 +17,15 @@ use crate::frame::{Frame, Kind};
 /// A job whose body has not come in full.
 pub(super) struct Arriving {
     head: Bytes,
-    /// Nobody else knows of it before it is full.
+    /// The Python object of the body. No other code has a reference to it before the body is
+    /// complete.
     object: Py<PyBytes>,
     length: usize,
     filled: usize,
 }
 
 impl Arriving {
-    /// `first` is what has come of the `length` bytes of its body.
+    /// `first` is the part of the body that has arrived; `length` is the size of the whole body.
     pub(super) fn new(py: Python<'_>, head: Bytes, length: usize, first: &[u8]) -> PyResult<Self> {
         let size = ffi::Py_ssize_t::try_from(length)?;
         // SAFETY: without a source the object's bytes are left as they are; it is a new reference, or null with an error.
@@ -49,7 +52,7 @@ impl Arriving {
 
     /// # Safety
     ///
-    /// So many bytes of the room must have been written.
+    /// The caller must have written the first `written` bytes of [`Arriving::room`].
     pub(super) unsafe fn advance(&mut self, written: usize) {
         self.filled += written;
     }

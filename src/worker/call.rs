@@ -64,7 +64,7 @@ type Answer<'py> = (u16, Option<String>, Vec<(String, String)>, Bound<'py, PyAny
 struct Call<'a> {
     job: &'a Job,
     body: &'a Bytes,
-    /// The body in Python, if it is there already.
+    /// The body as a Python object, if it was received into one.
     object: Option<&'a Py<PyBytes>>,
 }
 
@@ -103,7 +103,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         self.script
     }
 
-    /// Runs the job. `object` is the body in Python, if it is there already.
+    /// Runs the job. `object` is the body as a Python object, if it was received into one.
     pub(super) fn answer(&self, py: Python<'py>, job: &Job, body: &Bytes, object: Option<&Py<PyBytes>>) -> Reply {
         let call = Call { job, body, object };
         let arguments = match input::arguments(py, self.script, job, body) {
@@ -123,9 +123,9 @@ impl<'a, 'py> Caller<'a, 'py> {
         }
     }
 
-    /// Logs the lines about a request through the logger that the script has changed. `elapsed` is the time since the worker
-    /// had the job, `length` the bytes of the body, `None` for a stream. Whatever a handler of the script raises concerns the
-    /// script alone.
+    /// Logs the lines about a request through the logger that the script has changed. `elapsed` is
+    /// the time since the worker had the job, `length` the bytes of the body, `None` for a stream.
+    /// An exception of the script's log handler does not change the reply.
     pub(super) fn log_request(
         &self,
         py: Python<'py>,
@@ -146,14 +146,15 @@ impl<'a, 'py> Caller<'a, 'py> {
         }
     }
 
-    /// Logs a fault that no client can be told about.
+    /// Logs a fault that no reply can report.
     pub(super) fn log_internal(&self, py: Python<'py>, error: PyErr) {
         if let Err(failed) = self.script.object.call_method1(intern!(py, "internal_failed"), (exception(py, &error),)) {
             failed.write_unraisable(py, None);
         }
     }
 
-    /// Ends a generator early or late: its `finally` blocks run (contract section 11).
+    /// Closes the generator, finished or not, so that its `finally` blocks run (contract section
+    /// 11).
     pub(super) fn close_stream(&self, py: Python<'py>, stream: &Bound<'py, PyAny>) {
         match stream.getattr_opt(intern!(py, "close")) {
             Ok(None) => {}
@@ -166,8 +167,8 @@ impl<'a, 'py> Caller<'a, 'py> {
         }
     }
 
-    /// `run()` may have forked without exec, and returned in the child too. The child must not go on with this worker's
-    /// work: it ends here, like a script that is over.
+    /// `run()` may have forked without exec, and then it returns in the child too. The child must
+    /// not continue this worker's work, so it exits here as a script does at its end.
     fn end_forked_child(&self, py: Python<'py>, error: Option<&PyErr>) {
         if std::process::id() == self.pid {
             return;
@@ -178,7 +179,8 @@ impl<'a, 'py> Caller<'a, 'py> {
         }
     }
 
-    /// The next part of a stream, `None` at its end. Whatever the generator raises is an error of this stream only.
+    /// The next part of a stream, `None` at its end. An exception of the generator ends only this
+    /// stream.
     pub(super) fn next_part(&self, stream: &Bound<'py, PyAny>) -> PyResult<Option<Bytes>> {
         let py = stream.py();
         let part = stream.call_method0(intern!(py, "__next__"));
@@ -212,8 +214,8 @@ impl<'a, 'py> Caller<'a, 'py> {
         self.script.run.call((), arguments.as_ref()).map(Returned::Result)
     }
 
-    /// True if the request goes through the Flask application. Only if the job carries what that needs: a script whose
-    /// `run()` is the first to import Flask is called in this way from the next job on.
+    /// True if the request goes through the Flask application. That needs a job with the whole
+    /// request. A script that first imports Flask in `run()` gets such jobs only after that call.
     fn by_way_of_flask(&self, py: Python<'py>, job: &Job) -> bool {
         job.whole_request && self.script.needs_context(py)
     }
@@ -244,7 +246,8 @@ impl<'a, 'py> Caller<'a, 'py> {
         self.script.object.call_method1(intern!(py, "call_with_request"), request)
     }
 
-    /// The reply to a request that `run()` cannot be called for. Instrumentation of Flask gets to see it.
+    /// The reply to a request for which `run()` cannot be called. It goes through the Flask
+    /// application too, so that instrumentation of Flask sees it.
     fn not_run(&self, py: Python<'py>, call: &Call<'_>, problem: InputError) -> Reply {
         if let InputError::Refused(_, message) = &problem {
             self.log_refusal(py, message);
@@ -264,12 +267,12 @@ impl<'a, 'py> Caller<'a, 'py> {
         reply.unwrap_or_else(|error| self.internal_error(py, error))
     }
 
-    /// The server cannot pass on what the script made.
+    /// The reply if the server cannot send what the script returned.
     pub(super) fn server_error(&self, message: &str) -> Reply {
         error_reply(500, message)
     }
 
-    /// The client's fault, which its reply explains; the log does at level DEBUG.
+    /// Logs a fault of the client at level DEBUG. The reply explains it to the client.
     fn log_refusal(&self, py: Python<'py>, message: &str) {
         if let Err(failed) = self.script.object.call_method1(intern!(py, "input_refused"), (message,)) {
             failed.write_unraisable(py, None);

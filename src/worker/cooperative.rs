@@ -1,16 +1,18 @@
-//! Waiting for a job while greenlets and asyncio tasks of the script run, for scripts that use such a scheduler.
+//! Waits for a job and lets the script's greenlets and asyncio tasks run meanwhile.
 //!
-//! Runs on the main thread of a worker process. `cooperative.py` is the other half: it knows the schedulers.
+//! Runs on the main thread of a worker process. `cooperative.py` is the other half: it calls the
+//! schedulers.
 
 use std::{os::fd::RawFd, time::Duration};
 
 use pyo3::{intern, prelude::*, types::PyDict};
 
-/// A cooperative wait ends after this time. A scheduler may go on waiting when a signal comes, and a worker that is told to
-/// end must notice that well within the half second after which it is killed.
+/// Longest cooperative wait. A scheduler may not stop waiting when a signal arrives. A worker that
+/// is told to end must notice the signal well within half a second, because it is killed after
+/// that.
 const LONGEST: Duration = Duration::from_millis(100);
 
-/// The script's schedulers, as far as the worker has to let them run.
+/// Access to the script's schedulers.
 pub(super) struct Cooperative {
     /// `sys.modules`.
     modules: Py<PyDict>,
@@ -38,7 +40,8 @@ impl Cooperative {
         Ok(false)
     }
 
-    /// Lets the scheduler run until there is something to read, or a moment has passed. False if there is none to run.
+    /// Lets the scheduler run until `descriptor` is readable, or [`LONGEST`] has passed. False if
+    /// no scheduler is in use.
     pub(super) fn wait(&self, py: Python<'_>, descriptor: RawFd) -> PyResult<bool> {
         self.waiter.bind(py).call_method1(intern!(py, "wait"), (descriptor, LONGEST.as_secs_f64()))?.is_truthy()
     }

@@ -1,8 +1,10 @@
-//! The scoring time-out of `run()`: who interrupts it, and that it never strikes anything else (contract section 8).
+//! The scoring time-out of `run()`: what interrupts the call, and how it is kept from interrupting
+//! anything else (contract section 8).
 //!
-//! In a worker process a timer signal does it (`deadline.py`). Signals reach the main thread only, so for worker threads
-//! one watcher thread of this file throws `TimeoutError` into them, by the GIL and `PyThreadState_SetAsyncExc`. What it
-//! throws arrives when the thread next runs Python code: `time.sleep` and native code end first.
+//! In a worker process a timer signal interrupts it (`deadline.py`). Signals reach the main thread
+//! only, so for worker threads the watcher thread of this file takes the GIL and raises
+//! `TimeoutError` in them with `PyThreadState_SetAsyncExc`. The thread sees the exception when it
+//! next runs Python code, that is, after a `time.sleep` or native code has returned.
 
 #![allow(unsafe_code)]
 
@@ -14,15 +16,15 @@ use std::{
 
 use pyo3::{exceptions::PyTimeoutError, ffi, prelude::*};
 
-/// The interval of a timer whose second strike is never to come.
+/// The interval of a timer that must fire only once.
 #[cfg(any(unix, test))]
 const NEVER: Duration = Duration::from_secs(100_000_000);
 
-/// When a call is looked at.
+/// The times at which a call is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// Before the front would kill the worker (`WORKER_TIMEOUT`): is there a debugger, of which the front has to know?
-    /// Only if that comes before the limit.
+    /// Shortly before `WORKER_TIMEOUT`, when the front would have the worker killed: check for a
+    /// debugger, so that the front learns of it. `None` if the scoring time-out comes first.
     check: Option<Duration>,
     /// The scoring time-out: the call is interrupted.
     limit: Option<Duration>,
@@ -42,7 +44,8 @@ impl Limits {
         self.check.is_none() && self.limit.is_none()
     }
 
-    /// The time to the first look and, if that is only a check, from there to the limit.
+    /// The time to the first look and, if that look is only a check for a debugger, the time from
+    /// there to the limit.
     #[cfg(any(unix, test))]
     fn first_and_then(self) -> (Duration, Duration) {
         match (self.check, self.limit) {
@@ -80,14 +83,15 @@ impl Deadline {
         }
     }
 
-    /// Ends the time of a call that has just returned. After this nothing strikes any more; an error means that the
-    /// limit struck too late for the call to notice.
+    /// Ends the time of a call that has just returned. After this the limit cannot interrupt
+    /// anything. An error means that the limit was reached too late for the call to notice.
     pub(super) fn disarm(&self, py: Python<'_>) -> PyResult<()> {
         match self {
             #[cfg(unix)]
             Self::Signal(set_timer) => {
                 let disarmed = set_timer.call1(py, (0, 0));
-                // After the last Python instruction of run() nothing looked at signals any more.
+                // The signal may have arrived after the last Python instruction of run(), and then
+                // Python has not handled it yet.
                 let struck_late = py.check_signals();
                 disarmed.and(struck_late)
             }
@@ -129,7 +133,8 @@ struct Slot {
     thread: c_ulong,
     /// When its call is looked at next; `None` between calls.
     limit: Option<Instant>,
-    /// If that is only to look for a debugger: when the call has taken too long; `None` if it never has.
+    /// `Some` if that look is only for a debugger. The inner value is the time at which the call
+    /// will have taken too long; `None` means never.
     then: Option<Option<Instant>>,
     /// A debugger held its call.
     debugged: bool,
@@ -138,7 +143,7 @@ struct Slot {
 }
 
 impl Shared {
-    /// The numbers are never half changed, so a poisoned lock is as good as any.
+    /// A panic cannot leave the numbers half changed, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,7 +156,7 @@ impl State {
 }
 
 impl Watcher {
-    /// Takes the calling thread under watch, for as long as the result lives.
+    /// Watches the calling thread for as long as the result lives.
     pub(super) fn watch_this_thread(&self, py: Python<'_>) -> PyResult<Watched> {
         let thread: c_ulong = py.import("threading")?.getattr("get_ident")?.call0()?.extract()?;
         let mut state = self.shared.lock();
@@ -192,13 +197,14 @@ impl Watched {
         Ok(())
     }
 
-    /// With the GIL, so the watcher cannot be about to strike.
+    /// The caller holds the GIL, so the watcher cannot raise an exception at the same time.
     fn disarm(&self, py: Python<'_>) {
         let mut state = self.watcher.shared.lock();
         let Some(slot) = state.slot(self.key) else { return };
         slot.limit = None;
         if std::mem::take(&mut slot.struck) {
-            // The call may have returned before it arrived: then it must not strike what comes next.
+            // The call may have returned before the exception was raised in it. Take the exception
+            // back, because it must not reach what runs next.
             throw(slot.thread, std::ptr::null_mut());
         }
         let was_debugged = std::mem::take(&mut slot.debugged);
@@ -245,7 +251,8 @@ fn strike(py: Python<'_>, shared: &Shared) {
     let due: Vec<_> =
         shared.lock().threads.iter().filter(is_due).map(|slot| (slot.key, slot.thread, slot.limit)).collect();
     for (key, thread, limit) in due {
-        // Without the lock: Python code may give up the GIL, and who gets it may want the lock.
+        // Do not hold the lock here: Python code may give up the GIL, and the thread that gets it
+        // may wait for the lock.
         let is_debugged = ask_debug(py, "holds_thread", (thread,));
         let mut state = shared.lock();
         // Another limit means that the call has returned meanwhile.

@@ -1,8 +1,9 @@
-//! How a worker process connects to the front, to the next one as well.
+//! How a worker process connects to the front, and to the front's successor if the front dies.
 //!
-//! A connection is a pair of sockets that the worker makes; it sends one of them to the front, through a socket that the
-//! supervisor made before any process was forked: the entrance (`worker_socket.py`). So no path names it, no folder is
-//! needed, and nobody but descendants of the supervisor can connect. Runs on the process's main thread.
+//! A connection is a pair of sockets that the worker makes; it sends one of them to the front,
+//! through a socket that the supervisor made before any process was forked: the entrance
+//! (`worker_socket.py`). So the entrance needs no path and no folder, and only descendants of the
+//! supervisor can connect. Runs on the process's main thread.
 
 use std::{
     io::{self, Write as _},
@@ -20,18 +21,18 @@ use super::front::encoded;
 use crate::shared_bodies::SharedFile;
 use crate::{claims::Claims, fd::ExposedFd, frame::Hello, shortage, unix_socket};
 
-/// A read that waits returns after this time (milliseconds), to notice a signal that came just before it and a supervisor
-/// that is gone.
+/// A waiting read returns after this time (milliseconds), so that the worker notices a signal that
+/// arrived just before the read, or that the supervisor has died.
 pub(super) const READ_TIMEOUT: u16 = 1000;
-/// How long connecting may fail. The supervisor keeps the entrance open, so this means that it has vanished, or that
-/// descriptors or memory are short for long.
+/// How long connecting may fail. The supervisor keeps the entrance open, so a longer failure means
+/// that the supervisor has died, or that the system lacks descriptors or memory.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(20);
 const CLOSED: &str = "the script has closed a file descriptor that it did not open: \
     the one through which this worker connects to the front. It must close only what it has opened.";
 
-/// What there is for each front.
+/// A connection to one front.
 pub(super) struct Connection {
     pub(super) stream: UnixStream,
     /// Who owns the jobs that the front has sent.
@@ -44,8 +45,9 @@ pub(super) struct Connection {
 /// The socket that takes new connections to the front. All workers share it.
 pub(super) struct Entrance {
     socket: ExposedFd,
-    /// A duplicate, opened before the script was loaded and closed while a connection is made, which takes two descriptors
-    /// for a moment: so a script may use up all but one.
+    /// A duplicate of the socket, opened before the script is loaded. It is closed while the worker
+    /// connects, which takes two descriptors for a moment. So the script may use up all but one
+    /// descriptor.
     spare: Option<ExposedFd>,
 }
 
@@ -55,8 +57,9 @@ impl Entrance {
         Self { socket: ExposedFd::new(socket), spare: Some(ExposedFd::new(spare)) }
     }
 
-    /// Connects to whichever front receives at the entrance, and says hello. `None` once there is no reason to go on. An
-    /// error means that the script has closed the entrance, or that connecting has failed for too long.
+    /// Connects to whichever front receives at the entrance, and says hello. `None` if the worker
+    /// must not continue ([`Life`]). An error means that the script has closed the entrance, or
+    /// that connecting has failed for too long.
     pub(super) fn connect(&mut self, py: Python<'_>, hello: &mut Hello, life: &Life) -> PyResult<Option<Connection>> {
         let mut deadline = Instant::now() + PATIENCE;
         loop {
@@ -99,15 +102,16 @@ impl Entrance {
         Ok(Some(ours))
     }
 
-    /// Waits until the front of this connection takes the worker in, however busy that is, and sends it the counter of
-    /// started jobs and the file of shared bodies. `None` if the front has gone, or there is no reason to wait.
+    /// Waits, without a limit, until the front has sent the claim counter and the file of shared
+    /// bodies on this connection. `None` if the front has gone, or the worker must not continue.
     fn await_welcome(&mut self, py: Python<'_>, stream: UnixStream, life: &Life) -> PyResult<Option<Connection>> {
         if stream.set_read_timeout(Some(Duration::from_millis(READ_TIMEOUT.into()))).is_err() {
             return Ok(None);
         }
         let Some(counter) = await_descriptor(py, &stream, life)? else { return Ok(None) };
         let claims = counter.and_then(|counter| Claims::open(&counter.into()).ok());
-        // The counter needs its descriptor no more. The file of bodies keeps one, so it comes last.
+        // The mapped counter does not need its descriptor any more, so there is one for the spare.
+        // The file of bodies keeps its descriptor, so it comes last.
         self.spare = self.socket.get().and_then(|socket| socket.try_clone().ok()).map(ExposedFd::new);
         let Some(bodies) = await_descriptor(py, &stream, life)? else { return Ok(None) };
         #[cfg(not(target_os = "linux"))]
@@ -121,8 +125,8 @@ impl Entrance {
     }
 }
 
-/// `None` if the front has gone, or there is no reason to wait; `Some(None)` if it has no such file, or this process no
-/// descriptor for it.
+/// Waits for one descriptor. `None` if the front has gone, or the worker must not continue.
+/// `Some(None)` if the front has no such file, or this process has no free descriptor.
 fn await_descriptor(py: Python<'_>, stream: &UnixStream, life: &Life) -> PyResult<Option<Option<OwnedFd>>> {
     loop {
         match py.detach(|| unix_socket::receive_descriptor(stream)) {
@@ -133,12 +137,12 @@ fn await_descriptor(py: Python<'_>, stream: &UnixStream, life: &Life) -> PyResul
     }
 }
 
-/// True if nothing has come in time, or a signal has.
+/// True if the read timed out or a signal interrupted it.
 pub(super) fn is_pause(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
-/// Whether there is a reason to look for a front.
+/// Whether the worker must continue to look for a front.
 pub(super) struct Life {
     supervisor: nix::unistd::Pid,
     /// Tells whether a signal has asked this process to finish; `ask()` does the same.
@@ -151,7 +155,7 @@ impl Life {
         Self { supervisor: nix::unistd::getppid(), retiring: retiring.clone().unbind() }
     }
 
-    /// False once the supervisor is gone, or this process is to finish.
+    /// False once the supervisor has died, or this process has been asked to finish.
     fn goes_on(&self, py: Python<'_>) -> PyResult<bool> {
         self.check_signals(py);
         Ok(!self.is_orphaned() && !self.retiring.bind(py).call0()?.is_truthy()?)
@@ -164,8 +168,9 @@ impl Life {
         }
     }
 
-    /// Deals with what a signal handler, greenlet or task of the script has raised while the worker waited. `SystemExit`
-    /// asks the process to end, like a TERM; the loop survives everything else, which is only shown.
+    /// Handles an exception that a signal handler, greenlet or task of the script has raised while
+    /// the worker waited. `SystemExit` asks the process to end, as TERM does. Any other exception
+    /// is only shown, and the loop continues.
     pub(super) fn take_note_of(&self, py: Python<'_>, error: PyErr) {
         if !error.is_instance_of::<pyo3::exceptions::PySystemExit>(py) {
             return error.write_unraisable(py, None);

@@ -1,5 +1,5 @@
-//! The front as a worker sees it, whichever way the two are connected: by a socket (`socket.rs`) or, within one process,
-//! by a queue (`local.rs`).
+//! A worker's interface to the front, for both kinds of connection: a socket (`socket.rs`) or,
+//! within one process, a queue (`local.rs`).
 //!
 //! Used on the thread that calls the script. Every wait gives up the GIL.
 
@@ -8,7 +8,7 @@ use pyo3::{prelude::*, types::PyBytes};
 
 use crate::frame::{self, Frame, Hello, Kind};
 
-/// A frame, with the object that its body was received into if that is one of Python's.
+/// A frame, with the Python object of its body if the body was received into one.
 pub(super) struct Arrived {
     pub(super) frame: Frame,
     pub(super) object: Option<Py<PyBytes>>,
@@ -26,7 +26,7 @@ pub(super) enum Received {
     Frame(Arrived),
     /// Nothing; the process may have been asked to finish.
     Nothing,
-    /// There is no front any more, nor will there be.
+    /// The front has gone, and no other front will follow.
     FrontGone,
 }
 
@@ -44,7 +44,8 @@ pub(super) trait Front {
     /// What the front is told about the worker and its script.
     fn hello(&mut self) -> &mut Hello;
 
-    /// To be called once for every job, before it is started: false if the front has taken it back.
+    /// The worker must call this once for every job before it starts the job. False if the front
+    /// has revoked it.
     fn claim_next(&mut self) -> bool;
 
     /// Tells this front, and every later one, that jobs must carry the whole request from now on.
@@ -55,7 +56,8 @@ pub(super) trait Front {
         Ok(())
     }
 
-    /// Gives back every job that has not been answered; the front hands them to others.
+    /// Tells the front that this worker starts no more jobs. The front requeues the jobs that have
+    /// not been started.
     fn say_goodbye(&self, py: Python<'_>) {
         self.send(py, frame::encode_bare(Kind::Goodbye), Bytes::new());
     }

@@ -1,7 +1,8 @@
 //! From a job to what `run()` is called with.
 //!
-//! Text bodies and `request_headers` are made here; everything that needs Python's exact behaviour (error texts, GET
-//! queries, schemas) is asked of `inputs.py` through the script object. Runs on the worker's main thread.
+//! This file makes text bodies and `request_headers`. It calls `inputs.py` through the script
+//! object for everything that needs Python's exact behaviour (error texts, GET queries, schemas).
+//! Runs on the worker's main thread.
 
 use bytes::Bytes;
 use jiter::{PythonParse, StringCacheMode};

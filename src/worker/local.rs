@@ -1,6 +1,6 @@
 //! A worker thread's connection to the front of its own process (`hub.rs`).
 //!
-//! Runs on the worker's thread, which never is the main thread: nothing here looks at signals.
+//! Runs on the worker's thread. That is never the main thread, so nothing here handles signals.
 
 use bytes::Bytes;
 use pyo3::prelude::*;
@@ -11,8 +11,8 @@ use crate::{
     hub::{Hub, Taken, WorkerEnd},
 };
 
-/// After so many frames without a wait the GIL is offered to other threads: `run()` need not be Python code, which would
-/// do so by itself.
+/// After this many frames without a wait the worker gives up the GIL once. Python code would do so
+/// by itself, but `run()` may be native code.
 const GIL_OFFERED_EVERY: u32 = 32;
 
 /// Connection to the front.

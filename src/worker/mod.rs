@@ -50,10 +50,12 @@ pub(crate) enum Place<'a> {
     Hub(&'a Hub, &'a Watcher),
 }
 
-/// Serves jobs until the front lets this worker go, the supervisor is gone, or `retiring` says so.
+/// Serves jobs until the front retires this worker, the supervisor has died, or `retiring` returns
+/// true.
 ///
-/// `worker` is how the supervisor calls this worker, `script` the loaded and initialised script, `swagger` its documents
-/// by version, `retiring` a callable that tells whether the worker has been asked to finish. Returns when it is done.
+/// `worker` is the supervisor's name for this worker, `script` the loaded and initialised script,
+/// `swagger` its documents by version, `retiring` a callable that tells whether the worker has been
+/// asked to finish. Returns when it is done.
 pub(crate) fn work(
     py: Python<'_>,
     settings: &Settings,
@@ -114,20 +116,21 @@ fn serve<'py>(
                     continue;
                 }
                 let answered = answer(py, caller, &job)?;
-                // Before the reply: whoever has read it may count on the next request being called in the new way.
+                // Send this before the reply: a client that has read the reply may expect that its
+                // next request is called in the new way.
                 if !front.hello().wants_request && caller.script().wants_request(py) {
                     front.ask_for_requests(py)?;
                 }
                 deliver(py, caller, front, answered)?;
             }
-            // Its stream has ended meanwhile, or its job has been answered.
+            // The cancel came too late: the stream has ended, or the job has been answered.
             Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Cancel => {}
             Received::Frame(Arrived { frame, .. }) if frame.kind == Kind::Retire => break,
             Received::Frame(Arrived { frame, .. }) => {
                 let text = format!("the front sent an unexpected {:?}", frame.kind);
                 return Err(pyo3::exceptions::PyRuntimeError::new_err(text));
             }
-            // A signal arrived or nothing did for a while: look at `retiring` again.
+            // A signal arrived, or the read timed out: ask `retiring` again.
             Received::Nothing => {}
             Received::FrontGone => return Ok(()),
         }
@@ -144,7 +147,7 @@ struct Answered {
     outcome: Outcome,
 }
 
-/// Runs one job. An error is one of the connection's protocol, never of the script.
+/// Runs one job. An error is a fault of the protocol with the front, never of the script.
 fn answer<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, arrived: &Arrived) -> PyResult<Answered> {
     let received = Instant::now();
     let Arrived { frame, object } = arrived;

@@ -11,7 +11,8 @@ use pyo3::{
 
 use crate::pyjson;
 
-/// Nesting that is left to Python, which has its own limit and its own words for it.
+/// Deepest nesting that this file writes. Python handles deeper results, because it has its own
+/// limit and error text.
 const MAX_DEPTH: u32 = 100;
 
 /// The value is not one that the fast path writes.

@@ -1,4 +1,4 @@
-//! The loaded script as the worker loop sees it: what is read once from `script.Script` of the Python half.
+//! The loaded script as the worker loop sees it: attributes of Python's `script.Script`, read once.
 //!
 //! Runs on the worker's thread.
 

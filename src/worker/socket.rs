@@ -1,4 +1,5 @@
-//! A worker process's end of the socket to the front: it waits to read and to write with the GIL given up.
+//! A worker process's end of the socket to the front. It gives up the GIL while it waits to read or
+//! to write.
 //!
 //! Runs on the process's main thread. If the front dies, the supervisor starts another one. The worker connects to it
 //! (`entrance.rs`) and says hello again; the process, and with it the loaded model, stays.
@@ -36,13 +37,14 @@ const READ_SIZE: usize = 64 * 1024;
 
 /// Connection to the front.
 pub(super) struct FrontSocket {
-    /// `None` while a new one is made: the lost one's descriptors may be the last that there are.
+    /// `None` while the worker connects again. The lost connection is dropped first, because its
+    /// descriptors may be the last ones that the process can have.
     connection: Option<Connection>,
     entrance: Entrance,
     hello: Hello,
-    /// Jobs received on this connection that have had their turn.
+    /// How many jobs of this connection the worker has come to, claimed or skipped.
     received: u64,
-    /// Those that have been decoded.
+    /// How many jobs of this connection have been decoded.
     decoded: u64,
     decoder: Decoder,
     buffer: BytesMut,
@@ -99,15 +101,18 @@ impl Front for FrontSocket {
         self.claims().is_none_or(|claims| claims.claim(number))
     }
 
-    /// Python signal handlers run while it waits; what they raise goes to the script's log only.
+    /// Python signal handlers run while it waits. An exception of a handler is only shown (see
+    /// [`Life::take_note_of`]).
     fn receive(&mut self, py: Python<'_>) -> PyResult<Received> {
         loop {
-            // What else has come on a lost connection must not be run for nobody.
+            // Jobs that have arrived on a lost connection must not run, because no client waits for
+            // them.
             match self.failed.take() {
                 None => {}
                 Some(Errno::EPIPE | Errno::ECONNRESET) if self.reconnect(py)? => {}
                 Some(Errno::EPIPE | Errno::ECONNRESET) => return Ok(Received::FrontGone),
-                // The script has closed the socket. Its number may belong to another file by now.
+                // The script has closed the socket. Its descriptor number may belong to another
+                // file by now.
                 Some(error) => return Err(io::Error::from(error).into()),
             }
             if let Some(arrived) = self.next_arrived(py)? {
@@ -220,7 +225,8 @@ impl FrontSocket {
     fn fetch(&mut self, py: Python<'_>, mut head: Bytes) -> PyResult<Arrived> {
         let place = Place::split_from(&mut head).map_err(protocol_error)?;
         if self.claims().is_some_and(|claims| claims.is_revoked(self.decoded)) {
-            // It will be skipped, so it needs no body; what is there belongs to others.
+            // The worker will skip this revoked job, so it needs no body. The memory may hold
+            // another job's body by now.
             return Ok(Frame { kind: Kind::Job, head, body: Bytes::new() }.into());
         }
         let Some(Connection { shared: Some(shared), .. }) = &mut self.connection else {
@@ -247,7 +253,8 @@ impl FrontSocket {
             match self.cooperative.wait(py, stream) {
                 Ok(true) => return Ok(py.detach(|| self.read(false))),
                 Ok(false) => {}
-                // The native wait that follows keeps a scheduler that always fails from making this a busy loop.
+                // Continue with the native wait, so that a scheduler that always fails does not
+                // make this a busy loop.
                 Err(error) => self.life.take_note_of(py, error),
             }
         }
@@ -260,7 +267,7 @@ impl FrontSocket {
         let Some(Connection { stream, .. }) = &self.connection else { return Ok(0) };
         let flags = if wait { 0 } else { nix::libc::MSG_DONTWAIT };
         if let Some(arriving) = &mut self.arriving {
-            // All of it, unless a second passes or a signal comes.
+            // Waits for all of the body, unless a second passes or a signal arrives.
             let read = SockRef::from(stream).recv_with_flags(arriving.room(), flags | nix::libc::MSG_WAITALL)?;
             // SAFETY: so many bytes of the room have just been written.
             unsafe { arriving.advance(read) };
