@@ -108,7 +108,7 @@ pub(super) struct Worker<C> {
     /// Body bytes in the frames of those jobs.
     pub(super) in_flight_bytes: usize,
     pub(super) window: Window,
-    /// When one of its slots last became free, or last got a job while another slot was free.
+    /// When one of its slots last became free, or a free slot last got a job.
     pub(super) turnover: Instant,
     /// When it last read a part of a body that was too large for the socket's buffer.
     pub(super) last_read: Option<Instant>,

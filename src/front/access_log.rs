@@ -1,9 +1,11 @@
-//! What the log says about a request: its line, and what `gunicorn.access` gets (contract section 13).
+//! What the log says about a request: its line, and its record for the logger `gunicorn.access`
+//! (contract section 13).
 //!
-//! Every request has a line, health checks excepted; `access_line.rs` is its text. A worker whose script has changed the
-//! logger writes those of the requests that it serves (`worker/call.rs`). The access record is for
-//! users whose logging.json names that logger, and costs nothing otherwise: it has every request, with what gunicorn's
-//! record had. `log_config.log_access` makes the text of it. Runs in the front's event loop.
+//! Every request except a health check has a line; `access_line.rs` makes its text. If the script
+//! has changed the logger, the worker writes the lines of the requests that it serves
+//! (`worker/call.rs`). Access records are made only if the user's logging.json names
+//! `gunicorn.access`. Then every request has one, with the fields of gunicorn's record;
+//! `log_config.log_access` makes its text. Runs in the front's event loop.
 
 use std::{
     pin::Pin,
@@ -34,12 +36,12 @@ pub fn write(line: &Line<'_>, pid: Option<u32>) {
     write_about(Level::Info, &line.to_string(), pid);
 }
 
-/// Warns of a request that was named by the deprecated header.
+/// Warns that a request used the deprecated id header.
 pub fn warn_of_deprecated_id() {
     write_about(Level::Warn, DEPRECATED_ID, None);
 }
 
-/// Writes something else about a request.
+/// Writes a text about a request at this level.
 pub fn write_about(level: Level, text: &str, pid: Option<u32>) {
     match pid {
         Some(pid) => log::log!(target: TARGET, level, worker_pid = pid; "{text}"),
@@ -47,10 +49,10 @@ pub fn write_about(level: Level, text: &str, pid: Option<u32>) {
     }
 }
 
-/// The worker that served a request, among the request's extensions.
+/// The worker that served a request, stored in the request's extensions.
 struct ServedBy(u32);
 
-/// Notes the worker that served a request for its access record, if anybody wants that.
+/// Notes the worker that served a request, if access records are wanted.
 pub fn note_worker(request: &HttpRequest, pid: Option<u32>) {
     if let Some(pid) = pid.filter(|_| access_is_logged()) {
         request.extensions_mut().insert(ServedBy(pid));
@@ -61,8 +63,8 @@ fn access_is_logged() -> bool {
     log::log_enabled!(target: ACCESS_LOGGER, Level::Info)
 }
 
-/// The access record of one request. It is logged when it is dropped, which is when the reply has been handed over or
-/// given up.
+/// The access record of one request. Dropping it logs it. That happens when the whole reply has
+/// been given to the parser, or was given up.
 pub struct Access {
     request: HttpRequest,
     started: Instant,
@@ -73,7 +75,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Begins the record of a request, if anybody wants it.
+    /// Begins the record of a request, if access records are wanted.
     pub fn begin(request: &HttpRequest) -> Option<Self> {
         access_is_logged().then(|| Self { request: request.clone(), started: Instant::now(), status: None, sent: 0 })
     }
@@ -96,7 +98,7 @@ impl Drop for Access {
         };
         let uri = request.uri().to_string();
         let client = request.peer_addr().map_or_else(|| "-".to_owned(), |peer| peer.ip().to_string());
-        // A HEAD gets the head alone, whatever body was made for it.
+        // The reply to a HEAD is sent without its body.
         let sent = if *request.method() == Method::HEAD { 0 } else { self.sent };
         let pid = request.extensions().get::<ServedBy>().map_or_else(std::process::id, |served_by| served_by.0);
         let microseconds = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -120,7 +122,7 @@ impl Drop for Access {
     }
 }
 
-/// A body that counts what is sent of it for its access record.
+/// A body that counts its sent bytes for the access record.
 struct Followed {
     body: BoxBody,
     access: Access,

@@ -25,9 +25,10 @@ use super::{
 };
 use crate::body::{Body, Store};
 
-/// How long a body waits for others to give way to it. Above the time after which they do.
+/// How long a body waits for the memory of other uploads. Longer than the time after which those
+/// give way.
 const ROOM_PATIENCE: Duration = Duration::from_secs(2);
-/// How often a body that waits for memory looks for it.
+/// How often a body that waits for memory asks for it.
 const ROOM_CHECK: Duration = Duration::from_millis(50);
 
 /// What a body may cost.
@@ -38,7 +39,7 @@ pub struct Limits {
     pub rate: LeastRate,
 }
 
-/// What the payload brings: bytes, why there are none, or its end.
+/// What the payload yields: bytes, an error, or its end.
 type NextPart = Option<Result<Bytes, PayloadError>>;
 
 /// Collects the body, in `store` if it is large. Its bytes are taken from `share` as they arrive.
@@ -56,7 +57,7 @@ pub async fn read(
     let progress = Progress::begin(limits.rate, Instant::now());
     let mut parts = Parts { payload, limits, share, progress, length: 0 };
     let Some(first) = parts.next().await? else { return Ok(Bytes::new().into()) };
-    // Small bodies arrive in one piece: no copy.
+    // A small body arrives in one piece and is not copied.
     let Some(second) = parts.next().await? else { return Ok(first.into()) };
     let mut body = store.begin(declared.and_then(|length| usize::try_from(length).ok()));
     body.push(&first).map_err(|_| RequestError::Internal)?;
@@ -100,7 +101,7 @@ impl Parts<'_> {
         Ok(Some(part))
     }
 
-    /// What has come already. Most bodies have come whole by the time their head has been read.
+    /// What has arrived already. Most bodies have arrived completely when the head has been read.
     async fn poll(&mut self) -> Poll<NextPart> {
         poll_fn(|cx| Poll::Ready(Pin::new(&mut self.payload).poll_next(cx))).await
     }
@@ -111,14 +112,15 @@ impl Parts<'_> {
         let (deadline, late) = self.progress.deadline();
         tokio::select! {
             biased;
-            // First: its memory has been given to another body.
+            // Check this first: the body's memory has been given to another body.
             () = self.share.gave_way() => Err(RequestError::BodyGaveWay),
             part = poll_fn(|cx| Pin::new(&mut self.payload).poll_next(cx)) => Ok(part),
             () = tokio::time::sleep_until(deadline.into()) => Err(self.limits.rate.refusal(late)),
         }
     }
 
-    /// Takes memory for a part, from uploads that do not get on if there is no other.
+    /// Takes memory for a part. If there is none left, takes it from uploads that are behind their
+    /// least rate.
     async fn make_room(&mut self, bytes: usize) -> Result<(), RequestError> {
         let deadline = Instant::now() + ROOM_PATIENCE;
         loop {

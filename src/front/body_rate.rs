@@ -4,10 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-/// A body may fall behind its least rate by `--client_timeout`, and by this long at least.
+/// The grace is `--client_timeout`, but at least this long.
 const LEAST_GRACE: Duration = Duration::from_secs(10);
 
-/// What a body has to keep to.
+/// The limits that a body has to keep.
 #[derive(Debug, Clone, Copy)]
 pub struct LeastRate {
     /// Bytes per second (`--min_body_rate`); zero means that only pauses are limited.
@@ -17,7 +17,8 @@ pub struct LeastRate {
 }
 
 impl LeastRate {
-    /// How far a body may fall behind. Not less than a pause may take: the two limits must not contradict each other.
+    /// How far a body may fall behind. Never less than the longest pause, because otherwise the two
+    /// limits would contradict each other.
     pub fn grace(&self) -> Duration {
         self.pause.max(LEAST_GRACE)
     }
@@ -28,23 +29,24 @@ impl LeastRate {
 pub enum Late {
     /// Nothing came for `--client_timeout`.
     Paused,
-    /// It came at less than `--min_body_rate` until its grace was used up.
+    /// It arrived at less than `--min_body_rate` until its grace was used up.
     Slow,
 }
 
-/// How a body gets on.
+/// How far a body has arrived in time.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
     rate: LeastRate,
-    /// When the last bytes came.
+    /// When the last bytes arrived.
     last: Instant,
-    /// When the grace is used up if no more bytes come. Bytes move it, never to later than a whole grace from now: what a
-    /// client has sent fast does not allow it to send the rest slowly for long.
+    /// When the grace will be used up if no more bytes arrive. Arriving bytes move this time, but
+    /// never beyond a whole grace from now, so that a client that has sent a part fast cannot send
+    /// the rest slowly for long.
     due: Instant,
 }
 
 impl Progress {
-    /// Of a body whose first bytes are awaited from `now` on.
+    /// The progress of a body whose first bytes are awaited from `now` on.
     pub fn begin(rate: LeastRate, now: Instant) -> Self {
         Self { rate, last: now, due: now + rate.grace() }
     }

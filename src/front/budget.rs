@@ -1,8 +1,9 @@
 //! The bound on bytes of bodies that the front holds at once (`--max_buffered`), and which upload gives way at the bound.
 //!
-//! Counts and their shares; runs in the front's event loop. Uploads never take all memory from others: the last quarter is
-//! kept for small ones, and one that falls behind its least rate gives way as soon as another needs its memory. What finds
-//! no room all the same is refused: an upload that waits for room keeps what it has, and could block all others.
+//! Only counts bytes; runs in the front's event loop. Uploads cannot take all memory: the last
+//! quarter is kept for small ones, and an upload that is behind its least rate gives way when
+//! another one needs its memory. An upload that still finds no room is refused, because an upload
+//! that waited would keep its memory and could block all others.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,9 +17,9 @@ use super::body_rate::Progress;
 
 /// An upload that is behind its least rate by more than this gives way.
 const GIVES_WAY_AFTER: Duration = Duration::from_secs(1);
-/// Unfinished uploads together may take all but this part of the limit.
+/// Unfinished uploads together may take all but one part in this many of the limit.
 const KEPT_PART: usize = 4;
-/// Uploads up to this part of the limit may take what is kept as well.
+/// Uploads of up to one part in this many of the limit may take the kept part too.
 const SMALL_PART: usize = 16;
 
 /// All bodies together.
@@ -26,18 +27,18 @@ const SMALL_PART: usize = 16;
 pub struct Budget {
     limit: usize,
     used: Cell<usize>,
-    /// The most that was used since it was last asked for.
+    /// The most bytes in use since the last [`Budget::take_peak`].
     peak: Cell<usize>,
-    /// Those whose next bytes have been waited for.
+    /// The unfinished uploads whose client has had to be waited for.
     uploads: RefCell<Vec<Rc<Upload>>>,
 }
 
-/// There is no room.
+/// Why there is no room.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Exhausted {
-    /// Other uploads hold enough, and give way if they do not get on.
+    /// Other uploads hold enough memory, and give way if they fall behind their least rate.
     ForNow,
-    /// Others hold it for as long as they need.
+    /// Other requests hold the memory and do not give way.
     Entirely,
 }
 
@@ -46,7 +47,7 @@ pub enum Exhausted {
 struct Upload {
     bytes: Cell<usize>,
     progress: Cell<Progress>,
-    /// Its client is not to blame: it waits for memory.
+    /// The upload waits for memory, so its client is not to blame for a delay.
     waits_for_room: Cell<bool>,
     gave_way: Notify,
 }
@@ -77,13 +78,14 @@ impl Budget {
         self.used.set(self.used.get() - bytes);
     }
 
-    /// True if so many bytes more leave room for anybody. The usual case, decided without a look at the others.
+    /// True if there is room for this many bytes without the kept part. This is the usual case, and
+    /// needs no look at the other uploads.
     fn has_plenty(&self, bytes: usize) -> bool {
         self.used.get() + bytes <= self.limit - self.limit / KEPT_PART
     }
 
-    /// Bytes that others would have to give up for an upload that has `held` to take `bytes` more. `others` is what other
-    /// uploads have.
+    /// How many bytes other uploads would have to give up, so that an upload that has `held` bytes
+    /// can take `bytes` more. `others` is what the other uploads have.
     fn missing(&self, held: usize, bytes: usize, others: usize) -> usize {
         let over_all = (self.used.get() + bytes).saturating_sub(self.limit);
         let is_small = held + bytes <= self.limit / SMALL_PART;
@@ -94,7 +96,8 @@ impl Budget {
         over_all.max(over_part)
     }
 
-    /// Has uploads of others give way, if they have to. An error if they hold too little, or are getting on.
+    /// Makes other uploads give way, if necessary. An error if they hold too little, or are not far
+    /// enough behind their least rate.
     fn make_room(&self, share: &Share, bytes: usize, now: Instant) -> Result<(), Exhausted> {
         let mut uploads = self.uploads.borrow_mut();
         let is_other = |upload: &Rc<Upload>| !share.upload.as_ref().is_some_and(|own| Rc::ptr_eq(own, upload));
@@ -131,7 +134,8 @@ struct Holder {
     behind: Duration,
 }
 
-/// Who gives way so that `missing` bytes become free: all that are behind by the time returned, or more.
+/// Which uploads give way so that `missing` bytes become free: all that are behind by the returned
+/// time or more.
 fn giving_way(missing: usize, mut others: Vec<Holder>) -> Result<Duration, Exhausted> {
     if others.iter().map(|other| other.bytes).sum::<usize>() < missing {
         return Err(Exhausted::Entirely);
@@ -150,14 +154,14 @@ fn giving_way(missing: usize, mut others: Vec<Holder>) -> Result<Duration, Exhau
 #[derive(Debug)]
 pub struct Share {
     budget: Rc<Budget>,
-    /// Without those of `upload`.
+    /// Bytes taken, without those of `upload`.
     bytes: usize,
     /// The body that is still arriving, once its next bytes had to be waited for.
     upload: Option<Rc<Upload>>,
 }
 
 impl Share {
-    /// Takes more bytes for a body that is arriving, if they are there or others give way.
+    /// Takes more bytes for a body that is arriving, if there is room or other uploads give way.
     pub fn grow(&mut self, bytes: usize, now: Instant) -> Result<(), Exhausted> {
         let room = if self.budget.has_plenty(bytes) { Ok(()) } else { self.budget.make_room(self, bytes, now) };
         if let Some(upload) = &self.upload {
@@ -166,7 +170,7 @@ impl Share {
         room.map(|()| self.charge(bytes))
     }
 
-    /// Takes more bytes in any case: they are in memory already (a worker's reply).
+    /// Takes more bytes without a check, because they are in memory already (a worker's reply).
     pub fn charge(&mut self, bytes: usize) {
         match &self.upload {
             Some(upload) => upload.bytes.set(upload.bytes.get() + bytes),
@@ -175,7 +179,8 @@ impl Share {
         self.budget.add(bytes);
     }
 
-    /// The next bytes of the body have to be waited for: from now on it may have to give way.
+    /// Notes that the upload waits for its client's next bytes. From now on it may have to give
+    /// way.
     pub fn wait_for_client(&mut self, progress: Progress) {
         if let Some(upload) = &self.upload {
             return upload.progress.set(progress);
@@ -190,7 +195,7 @@ impl Share {
         self.upload = Some(upload);
     }
 
-    /// Resolves when the body had to give way; its bytes are not counted any more.
+    /// Resolves when the body has had to give way. Its bytes are not counted any more.
     pub async fn gave_way(&self) {
         match &self.upload {
             Some(upload) => upload.gave_way.notified().await,
@@ -198,7 +203,7 @@ impl Share {
         }
     }
 
-    /// The body is complete: it keeps its memory.
+    /// Notes that the body is complete. It never has to give way after this.
     pub fn finish_upload(&mut self) {
         if let Some(upload) = self.upload.take() {
             self.budget.uploads.borrow_mut().retain(|other| !Rc::ptr_eq(other, &upload));

@@ -79,7 +79,7 @@ impl Cors {
         additions
     }
 
-    /// A request without an origin is told the first plain origin in the order of the alphabet, as 1.5.1 does.
+    /// A request without an Origin header gets the alphabetically first plain origin, as in 1.5.1.
     fn without_origin(&self, additions: &mut Vec<Addition>) -> bool {
         if self.any {
             additions.push((ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")));
@@ -112,7 +112,8 @@ impl Cors {
     }
 }
 
-/// All values of a field as one, as the published server sees them. A browser sends each field of contract section 12 once.
+/// All values of a field joined into one, as the published server sees them. A browser sends each
+/// field of contract section 12 once.
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     field(headers, name.as_str()).and_then(|value| HeaderValue::from_maybe_shared(value).ok())
 }

@@ -1,13 +1,14 @@
 //! Every reply that the front makes instead of a script: status, message and which headers go with it, in one table.
 //!
-//! Runs in the front's event loop. Worker replies, errors of the script included, do not pass here.
+//! Runs in the front's event loop. Replies of workers, including errors of the script, are not made
+//! here.
 
 use actix_web::http::StatusCode;
 
 /// Why a request is not answered by the script.
 #[derive(Debug, thiserror::Error, Clone, PartialEq)]
 pub enum RequestError {
-    /// Contract section 5.
+    /// A path without a route (contract section 5).
     #[error(
         "The requested URL was not found on the server. If you entered the URL manually please check your spelling \
          and try again."
@@ -25,10 +26,10 @@ pub enum RequestError {
     /// HEAD on `/score` of a script that is not raw (contract section 5).
     #[error("Method not allowed")]
     ScoreMethod,
-    /// Contract section 9.
+    /// A request id of more than 100 characters (contract section 9).
     #[error("x-request-id must not exceed 100 characters")]
     RequestIdTooLong,
-    /// Contract section 9.
+    /// A client request id of more than 100 characters (contract section 9).
     #[error("x-ms-request-id and x-ms-client-request-id must not exceed 100 characters")]
     ClientRequestIdTooLong,
     /// `Expect` with anything but `100-continue` (RFC 9110 section 10.1.1).

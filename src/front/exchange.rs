@@ -1,7 +1,7 @@
 //! One request to `/score` or `/swagger.json`, from its head to its log line.
 //!
-//! Owns the order: read the body, queue the job, wait for its answer, make the reply, log. Every request is logged, also
-//! one whose client leaves: [`Unanswered`] is what makes sure of that. Runs in the front's event loop.
+//! Owns the order: read the body, queue the job, wait for its answer, make the reply, log. Every
+//! request is logged, even if its client leaves ([`Unanswered`]). Runs in the front's event loop.
 
 use std::{future::Future, rc::Rc, time::Instant};
 
@@ -45,7 +45,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Of a request whose head has been read.
+    /// Begins the exchange of a request whose head has been read.
     pub fn new(front: Rc<Front>, request: HttpRequest, context: ReplyContext, path: &'static str) -> Self {
         Self { front, request, context, path, started: Instant::now() }
     }
@@ -83,7 +83,7 @@ impl Exchange {
         }
     }
 
-    /// Answers a request to `/swagger.json`, when a worker has brought the documents.
+    /// Answers a request to `/swagger.json`, as soon as a worker has sent the documents.
     pub async fn swagger(self) -> HttpResponse {
         let mut unanswered = Unanswered::new(&self);
         let script = self.script().await;
@@ -111,7 +111,7 @@ impl Exchange {
         }
         let method = self.request.method();
         if matches!(*method, Method::OPTIONS | Method::HEAD) && !self.script().await?.raw {
-            // The two methods that only a raw script sees; answered here without a worker.
+            // Only raw scripts see OPTIONS and HEAD. For other scripts the front answers them.
             return if *method == Method::OPTIONS {
                 Ok(Answer::Whole { pid: None, head: self.options_head(), body: Bytes::new() })
             } else {
@@ -135,8 +135,9 @@ impl Exchange {
         self.wait(unanswered.pending.insert(pending)).await
     }
 
-    /// If the client disconnects, or its patience ends, while the job is queued, the job is cancelled. A job that a worker
-    /// has may be running and is awaited, unless the worker gives it back.
+    /// If the client disconnects, or its patience ends, while the job is queued, the job is
+    /// cancelled. If a worker has the job, the job may be running. Then the front waits for its
+    /// answer, unless the worker gives the job back.
     async fn wait(&self, pending: &mut Pending) -> Result<Answer, Failure> {
         let id = pending.id();
         let is_waiting = || self.front.dispatcher.is_waiting(id);
@@ -148,8 +149,8 @@ impl Exchange {
         pending.answer_if_started().await.ok_or(given_up.into())
     }
 
-    /// Waits for as long as the client does, and `--queue_timeout` allows. `is_waiting` says whether no worker is at
-    /// the outcome yet.
+    /// Waits for `outcome` until the client leaves or `--queue_timeout` has passed. The limits
+    /// count only while `is_waiting` says that no worker can have started the job.
     async fn patiently<T>(
         &self,
         outcome: impl Future<Output = T>,
@@ -166,7 +167,7 @@ impl Exchange {
         }
     }
 
-    /// RFC 9110 section 10.1.1; `100-continue` itself is met by the parser.
+    /// Refuses an unknown `Expect` (RFC 9110 section 10.1.1). The parser answers `100-continue`.
     fn check_expectation(&self) -> Result<(), RequestError> {
         let expectation = self.request.headers().get(EXPECT).filter(|value| !value.is_empty());
         match expectation {
@@ -202,7 +203,7 @@ impl Exchange {
             deprecated_id: self.context.ids.deprecated,
             ..Job::default()
         };
-        // Before the first worker has said what its script needs, everything is kept.
+        // Keep the whole request until the first worker has said what its script needs.
         if self.front.dispatcher.script().is_none_or(|script| script.wants_request) {
             job.target = match self.context.connection.target() {
                 Some(sent) => sent.into(),
@@ -239,7 +240,7 @@ struct Summary {
     method: Method,
     target: String,
     started: Instant,
-    /// Its line comes with the warning about a deprecated header.
+    /// The log warns that the request used the deprecated id header.
     warns: bool,
 }
 
@@ -269,7 +270,7 @@ impl Summary {
     }
 }
 
-/// Who has made a reply.
+/// Which process made a reply.
 struct Served {
     /// Process id of the worker; `None` if the front answered by itself.
     pid: Option<u32>,
@@ -337,7 +338,7 @@ impl Drop for Unanswered<'_> {
             return summary.log_outcome(Err(RequestError::ClientLeft.into()));
         };
         pending.give_up();
-        // The worker may be at it; its outcome is what the log has to say.
+        // A worker may have started the job. If so, the log must show its outcome.
         tokio::task::spawn_local(async move {
             let answer = pending.answer_if_started().await;
             summary.log_outcome(answer.ok_or(RequestError::ClientLeft.into()));
@@ -347,8 +348,8 @@ impl Drop for Unanswered<'_> {
 
 /// The header fields in the order the client sent them, names in lower case.
 ///
-/// actix-http's map forgets the order between names. Each value, however, is a slice of the one buffer that held the
-/// head, so the addresses of the values are in the order sent.
+/// actix-http's map does not keep the order of names. Each value, however, is a slice of the one
+/// buffer that held the head, so the addresses of the values are in the order sent.
 fn fields_as_sent(request: &HttpRequest) -> Vec<Field> {
     let mut fields: Vec<_> = request.headers().iter().collect();
     fields.sort_by_key(|(_, value)| value.as_bytes().as_ptr());

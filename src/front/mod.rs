@@ -1,7 +1,9 @@
-//! The front: accepts clients, answers health, queues requests for the workers, ends in good order.
+//! The front: accepts clients, answers health, queues requests for the workers, and shuts down in
+//! order.
 //!
-//! Everything here runs on one thread, the event loop of [`serve`], which never takes the GIL. It is the only one of its
-//! process, where no user code ever runs, except with `--worker_class thread`. Owns the listeners' accept loops and the order of shutting down; requests are `routes.rs`.
+//! Everything here runs on one thread, the event loop of [`serve`], which never takes the GIL. No
+//! user code runs in the front's process, except with `--worker_class thread`. Owns the listeners'
+//! accept loops and the order of shutting down; `routes.rs` handles requests.
 
 mod access_log;
 mod body;
@@ -53,9 +55,10 @@ use crate::{
     shortage::{Repeated, ACCEPT_PAUSE},
 };
 
-/// How often deadlines of clients and workers are looked at. They end so much later than set at most.
+/// How often the front checks the deadlines of clients and workers. A deadline takes effect at most
+/// this much later than set.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
-// docs/reliability.md promises it for `--keep_alive`.
+// docs/reliability.md promises this precision for `--keep_alive`.
 const _: () = assert!(WATCH_EVERY.as_millis() < 250);
 /// After an early reply to a body that is still being sent, the rest is read and dropped for this long, so that the
 /// client sees the reply and not a reset.
@@ -78,7 +81,7 @@ pub enum Workers {
     /// Processes: they send their connections to this socket (`worker_socket.py`).
     #[cfg(unix)]
     Socket(std::os::unix::net::UnixDatagram),
-    /// Threads of this process: at the hub whose entrance this is.
+    /// Threads of this process connect through the hub; this is the hub's entrance.
     Hub(mpsc::UnboundedReceiver<FrontEnd>),
 }
 
@@ -114,7 +117,7 @@ impl Front {
         }))
     }
 
-    /// True once the server only finishes what it has.
+    /// True once the server is shutting down and only finishes the requests that it has.
     fn is_draining(&self) -> bool {
         self.draining.get()
     }
@@ -135,8 +138,8 @@ impl Front {
         }
     }
 
-    /// Ends what takes too long: clients that do not send or read, workers that do not return. Gives memory back, if no
-    /// script shares this process (`owns_process`).
+    /// Ends clients that do not send or read in time and jobs that do not return in time. Returns
+    /// free memory to the system, unless a script shares this process (`owns_process`).
     async fn watch(self: Rc<Self>, owns_process: bool) {
         let mut ticks = tokio::time::interval(WATCH_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -161,7 +164,7 @@ impl Front {
         }
     }
 
-    /// Resolves when nobody is left whose requests were accepted before the end was announced.
+    /// Resolves when no connection is left that had a request before the shutdown began.
     async fn all_closed(&self) {
         while self.connections.borrow().values().any(|open| !open.connection.is_late()) {
             self.connection_closed.notified().await;
@@ -172,7 +175,7 @@ impl Front {
 /// A connection in the front's list.
 struct Open {
     connection: Rc<Connection>,
-    /// Serves it; `None` only until it has been spawned.
+    /// The task that serves it; `None` only until the task has been spawned.
     task: Option<tokio::task::AbortHandle>,
 }
 
@@ -221,7 +224,8 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     }
     let mut lines = BytesMut::new();
     let drained = take_orders(&front, &supervisor, &mut lines, false).await?;
-    // New connections are still accepted: they hear that the server is stopping instead of waiting for a reset.
+    // The front still accepts connections, so that new clients get a reply that says that the
+    // server is stopping, not a reset.
     front.end_connections();
     if drained {
         let finish = async {
@@ -238,7 +242,8 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     front.dispatcher.stop();
     let _ = tokio::time::timeout(STOP_PATIENCE, front.all_closed()).await;
     if drained {
-        // First, so that the supervisor does not replace a worker that is gone before this process is.
+        // Tell the supervisor first, so that it does not replace a worker that exits before this
+        // process does.
         supervisor.say_released();
     }
     front.dispatcher.release_workers();
@@ -300,7 +305,8 @@ async fn accept_clients(front: Rc<Front>, listener: TcpListener) {
             }
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {
-                // Out of descriptors or memory: others may be given back soon, the backlog waits.
+                // The process lacks descriptors or memory. Others may be released soon; until then
+                // new connections wait in the backlog.
                 failures.log("Cannot accept a connection, which waits until others are closed", &error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -313,7 +319,8 @@ where
     S: Service<(ClientSocket<TcpStream>, Option<SocketAddr>), Response = ()>,
     S::Error: std::fmt::Debug,
 {
-    // Small replies must not wait for an acknowledgement; a socket that refuses the option is broken anyway.
+    // Small replies must not wait for an acknowledgement. Ignore a failure: a socket that refuses
+    // the option is broken anyway.
     let _ = stream.set_nodelay(true);
     let socket = ClientSocket::new(stream, peer, registered.connection.clone());
     if let Err(error) = service.call((socket, Some(peer))).await {
@@ -321,7 +328,7 @@ where
     }
 }
 
-/// Errors of the connection being accepted, not of accepting.
+/// True for an error of the accepted connection, false for an error of accepting.
 fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),

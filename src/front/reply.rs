@@ -1,4 +1,5 @@
-//! From an outcome to the HTTP response: status, the headers of contract sections 5, 7, 8 and 9, body.
+//! Makes the HTTP response from an outcome: status, the headers of contract sections 5, 7, 8 and 9,
+//! body.
 //!
 //! Runs in the front's event loop. Knows nothing of routes or workers beyond what a [`ReplyHead`] says.
 
@@ -49,7 +50,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 /// Header fields that describe the connection, not the reply: a script's are dropped (contract section 7).
 const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-authenticate", "te", "transfer-encoding", "upgrade"];
 
-/// Bodies above this many bytes are written in pieces of it.
+/// Larger bodies are written in pieces of this many bytes.
 const PIECE: usize = 128 * 1024;
 
 /// What every reply to one request needs.
@@ -62,7 +63,7 @@ pub struct ReplyContext {
     pub server_version: Bytes,
     /// Cross-origin headers for this request.
     pub cors: Vec<Addition>,
-    /// The request is a HEAD: a stream has no length to tell, and nothing else.
+    /// The request is a HEAD: a stream's reply has no length and no body.
     pub head_only: bool,
     /// The request is HTTP/1.0: a stream ends with the connection instead of a last chunk.
     pub http_1_0: bool,
@@ -118,8 +119,8 @@ impl ReplyContext {
         response.body(pyjson::message_body(&error.to_string()))
     }
 
-    /// A complete reply of a worker. `share` is the memory it takes, given back when it has been written; `open` keeps the
-    /// request counted as open until then.
+    /// A complete reply of a worker. `share` is the memory that it takes, which is released when
+    /// the reply has been written. `open` keeps the request open until then.
     pub fn whole(
         &self,
         head: ReplyHead,
@@ -134,8 +135,8 @@ impl ReplyContext {
         Ok(response.body(LargeBody { rest: body, _share: share, _open: open }))
     }
 
-    /// A streamed reply of a worker. Its parts take memory from `budget`; `open` keeps the request counted as open until the
-    /// stream ends.
+    /// A streamed reply of a worker. Its parts take memory from `budget`. `open` keeps the request
+    /// open until the stream ends.
     pub fn stream(
         &self,
         head: ReplyHead,
@@ -189,8 +190,8 @@ impl ReplyContext {
         for (name, value) in &head.fields {
             let unsendable = || UnsendableReply::Field(String::from_utf8_lossy(name).into_owned());
             let name = HeaderName::from_bytes(name).map_err(|_| unsendable())?;
-            // A copy: the server keeps the heads of responses for later ones, and with them what the worker's bytes were
-            // read into.
+            // Copy the value, because actix-http keeps response heads for reuse. A slice would keep
+            // the whole buffer that the worker's frame was read into.
             let value = HeaderValue::from_bytes(value).map_err(|_| unsendable())?;
             let kept = !HOP_BY_HOP.contains(&name.as_str()) && name != CONTENT_LENGTH && own_fields(&name);
             if kept {
@@ -229,7 +230,8 @@ impl ReplyContext {
         if let Some(trace) = &self.ids.trace {
             append_bytes(response, TRACE_ID, trace);
         }
-        // A script that sets the origin itself has decided about the others too (contract section 12).
+        // If the script sets the allowed origin itself, the front adds no cross-origin headers
+        // (contract section 12).
         if !own_cors {
             for addition in &self.cors {
                 response.append_header(addition.clone());
@@ -238,12 +240,13 @@ impl ReplyContext {
     }
 }
 
-/// Contract section 7: every status from 500 on, codes without a meaning included.
+/// True for every status of 500 or more, including unassigned codes (contract section 7).
 fn is_failure(status: StatusCode) -> bool {
     status.as_u16() >= 500
 }
 
-/// A value that HTTP cannot carry is left out: these come from a client's own header or an environment variable.
+/// Adds the field unless HTTP cannot carry its value, which comes from a client's header or an
+/// environment variable.
 fn append_bytes(response: &mut HttpResponseBuilder, name: HeaderName, value: &Bytes) {
     if let Ok(value) = HeaderValue::from_bytes(value) {
         response.append_header((name, value));
@@ -255,8 +258,8 @@ fn declared_length(head: &ReplyHead) -> Option<u64> {
     std::str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
-/// A large body, handed over piece by piece: the parser copies what it gets, and a slow client must not make it hold a
-/// second copy of everything.
+/// A large body, given to the parser piece by piece. The parser copies what it gets, and a slow
+/// client must not make it hold a second copy of the whole body.
 struct LargeBody {
     rest: Bytes,
     _share: Share,
@@ -282,15 +285,15 @@ impl MessageBody for LargeBody {
 /// The parts of a stream as the body of a response.
 struct StreamBody {
     parts: Parts,
-    /// What the parser has not got yet of the current part.
+    /// The rest of the current part that the parser has not got yet.
     part: Bytes,
     size: BodySize,
-    /// Held for the current part, towards its worker.
+    /// The permits of the current part in its worker's stream buffer.
     room: Option<OwnedSemaphorePermit>,
     /// The memory of the current part.
     share: Option<Share>,
     budget: Rc<Budget>,
-    /// Why the stream broke off, until what came before it has been written.
+    /// Why the stream broke off. Kept until the earlier parts have been written.
     failure: Option<String>,
     connection: Rc<Connection>,
     _open: OpenRequest,
@@ -313,7 +316,8 @@ impl MessageBody for StreamBody {
             return Poll::Ready(self.failure.take().map(|reason| Err(reason.into())));
         }
         while self.part.is_empty() {
-            // The parser asks for more when it has room, so the part before takes none here any more.
+            // The parser has taken the part before, because it asks for more. Release that part's
+            // memory.
             (self.room, self.share) = (None, None);
             match std::task::ready!(self.parts.receiver.poll_recv(cx)) {
                 Some((Err(reason), _)) => {

@@ -1,7 +1,8 @@
 //! The routes: which method does what on `/`, `/score`, `/swagger.json`, `/livez` and `/readyz`; JSON 404 and 405.
 //!
-//! Runs in the front's event loop. Health is answered here from what the front knows, so it never waits (contract section
-//! 5). `/score` and `/swagger.json` need a script: their requests are `exchange.rs`.
+//! Runs in the front's event loop. The front answers health from what it knows, so health never
+//! waits for a worker (contract section 5). `/score` and `/swagger.json` need a script;
+//! `exchange.rs` handles their requests.
 
 use std::{borrow::Cow, rc::Rc, time::Instant};
 
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::access_line::Line;
 
-/// Methods of the routes that only tell something.
+/// Methods of the routes that only report something.
 const READ_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// What a path leads to.
@@ -113,7 +114,8 @@ async fn answer(front: Rc<Front>, request: HttpRequest, payload: actix_web::dev:
     if !route.accepts(request.method()) {
         return refuse_unrouted(&context, &request, &RequestError::RouteMethod);
     }
-    // That of a scoring request comes with its line, because a worker may have to write both.
+    // A scoring request's warning is written with its line, because a worker may have to write
+    // both.
     if context.ids.deprecated && (route != Route::Score || id_error.is_some()) {
         access_log::warn_of_deprecated_id();
     }
@@ -141,8 +143,8 @@ async fn answer(front: Rc<Front>, request: HttpRequest, payload: actix_web::dev:
 /// The published server closes every connection after its reply, so a probe may read to the end of the stream without asking
 /// for that end (contract section 5). Only `/score` keeps connections open unasked, because scoring clients gain from it.
 ///
-/// The front declines an offered upgrade by answering over HTTP/1.1, and closes the connection: the client must not take
-/// what follows for the other protocol.
+/// The front declines an offered upgrade by answering over HTTP/1.1, and closes the connection,
+/// because the client must not read what follows as the other protocol.
 fn keeps_connection(route: Option<Route>, headers: &HeaderMap) -> bool {
     !headers.contains_key(UPGRADE) && (route == Some(Route::Score) || asks_to_keep_alive(headers))
 }
@@ -172,7 +174,7 @@ pub(super) fn sized(response: &HttpResponse) -> Option<u64> {
     }
 }
 
-/// Truth about the workers, told without asking them.
+/// The health reply, from the workers' known condition; it does not ask them.
 fn health(front: &Front, context: &ReplyContext, good: &'static str, drain_counts: bool) -> HttpResponse {
     if drain_counts && front.is_draining() {
         context.error(&RequestError::Draining)

@@ -1,7 +1,7 @@
 //! Reads the chunked coding of a request body and writes its canonical form (RFC 9112 section 7.1).
 //!
-//! The canonical form has neither extensions nor trailers nor leading zeros, so there is one way to read it. Pure; runs
-//! in the front's event loop.
+//! The canonical form has no extensions, trailers or leading zeros, so every parser reads it in the
+//! same way. Pure; runs in the front's event loop.
 
 use bytes::BytesMut;
 
@@ -34,7 +34,7 @@ enum State {
     Extension(u64),
     /// After the CR that ends the line with the size.
     SizeLf(u64),
-    /// So many bytes of data are still to come.
+    /// This many bytes of data are still to come.
     Data(u64),
     DataCr,
     DataLf,
@@ -68,7 +68,7 @@ impl Chunked {
         }
     }
 
-    /// So many bytes of data have been passed on.
+    /// Notes that `length` bytes of data have been passed on.
     pub fn pass_data(&mut self, length: u64) {
         if let State::Data(left) = self.state {
             let left = left.saturating_sub(length);
@@ -76,8 +76,8 @@ impl Chunked {
         }
     }
 
-    /// Reads what is around the data, up to the next data or the end, and writes its canonical form to `out`. Returns
-    /// how many bytes it has read.
+    /// Reads the chunk lines and trailers, up to the next data or the end of the body, and writes
+    /// their canonical form to `out`. Returns how many bytes it has read.
     pub fn read(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<usize, Refusal> {
         for (index, &byte) in bytes.iter().enumerate() {
             if matches!(self.state, State::Data(_) | State::Complete) {
@@ -155,7 +155,8 @@ fn is_token(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// The canonical form of a body, and how much of `bytes` it was; however it is cut in two.
+    /// The canonical form of a body, and how many of `bytes` it took. Tries every way to cut
+    /// `bytes` in two.
     fn canonical(bytes: &[u8]) -> Result<(String, usize), String> {
         let mut found: Vec<_> = (0..=bytes.len()).map(|cut| read_in_two(bytes, cut)).collect();
         let last = found.pop().expect("at least one");

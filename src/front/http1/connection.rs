@@ -1,7 +1,7 @@
 //! The state of one client connection, shared by its socket ([`super::ClientSocket`]) and its requests through `Rc`.
 //!
-//! Owns what happens next on the connection and whether the client is still there. The time limits are in `phase.rs`.
-//! Runs in the front's event loop.
+//! Owns the connection's phase, and whether the client is still there. `phase.rs` has the time
+//! limits. Runs in the front's event loop.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,29 +18,32 @@ use super::{
     phase::{After, BodyUse, Patience, Phase, Request, Verdict},
 };
 
-/// How often a client that has closed its sending side is looked at while its request is queued.
+/// How often the socket checks for a reset while the request of a client that has closed its
+/// sending side is queued.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// The first look is earlier: within one machine the answer to a probe comes at once.
+/// The first check comes earlier, because within one machine the answer to a probe comes at once.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
-/// How often such a client is sent a probe.
+/// How often the socket sends such a client a probe.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Whether the server still takes requests on this connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Serving,
-    /// The server is finishing: the reply to the open request is the last one.
+    /// The server is shutting down: the reply to the open request is the last one.
     Ending,
-    /// The server was finishing already when the connection was accepted, or before its request head had come. That
-    /// request is answered, since its client could not know, but not scored.
+    /// The server was shutting down already when it accepted the connection, or before the request
+    /// head had arrived. The server answers the request, because the client could not know, but
+    /// does not score it.
     Late,
 }
 
-/// Whether the client is there.
+/// Whether the client is still connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Client {
     Present,
-    /// It has closed its sending side. It may still read, or be gone: the two look alike until something is written.
+    /// It has closed its sending side. It may still read, or be gone. The server can tell only
+    /// after it has written something.
     HalfClosed,
     Gone,
 }
@@ -48,9 +51,9 @@ enum Client {
 /// What the socket should do about a client that has closed its sending side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    /// Send an interim response; the system of a client that is gone answers it with a reset.
+    /// Send an interim response. If the client is gone, its system answers with a reset.
     Probe,
-    /// See whether a reset has come.
+    /// Check whether a reset has arrived.
     Look,
 }
 
@@ -61,7 +64,7 @@ pub struct Connection {
     client: Cell<Client>,
     client_changed: Notify,
     check: Cell<Option<Check>>,
-    /// Since when the client has not taken any bytes that wait for it.
+    /// Since when the client has not read any of the bytes that wait for it.
     stalled_since: Cell<Option<Instant>>,
     /// Wakes the task that reads from the connection.
     reader: RefCell<Option<Waker>>,
@@ -72,7 +75,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that was just accepted: its first request head is due. `late` if the server is finishing already.
+    /// A connection that was just accepted: its first request head is due. `late` is true if the
+    /// server is shutting down already.
     pub fn new(late: bool) -> Rc<Self> {
         Rc::new(Self {
             phase: Cell::new(Phase::Head { since: Instant::now() }),
@@ -87,8 +91,8 @@ impl Connection {
         })
     }
 
-    /// Looks for a client that takes too long. The connection ends idleness and late heads by itself; true means that
-    /// it has to be cut.
+    /// Checks whether the client takes too long. The connection itself ends idle times and refuses
+    /// late heads. True means that the caller must abort the connection.
     pub fn must_be_cut(&self, now: Instant, patience: &Patience) -> bool {
         let stalled = |since| now.saturating_duration_since(since) > patience.client;
         if self.stalled_since.get().is_some_and(stalled) {
@@ -111,14 +115,14 @@ impl Connection {
         self.phase.get()
     }
 
-    /// A part of a head has come.
+    /// Notes that a part of a head has arrived.
     pub(super) fn begin_head(&self) {
         if matches!(self.phase.get(), Phase::Idle { .. } | Phase::IdleOverdue) {
             self.phase.set(Phase::Head { since: Instant::now() });
         }
     }
 
-    /// The parser gets a request.
+    /// Notes that the parser gets a request.
     pub(super) fn open(&self, head: &mut Head, has_body: bool) {
         self.phase.set(Phase::Open(Request {
             is_http_1_1: head.is_http_1_1,
@@ -130,18 +134,19 @@ impl Connection {
         }
     }
 
-    /// The socket has refused what came.
+    /// Notes that the socket has refused what the client sent.
     pub(super) fn refuse_head(&self) {
         self.phase.set(Phase::Refused);
     }
 
-    /// The body of the open request is refused; its handler makes the reply.
+    /// Notes why the body of the open request is refused. The request's handler makes the reply.
     pub(super) fn refuse_body(&self, fault: String) {
         *self.body_fault.borrow_mut() = Some(fault);
         self.close_after_reply();
     }
 
-    /// The parser has written everything. True if reading has to go on by itself.
+    /// Notes that the parser has written everything. True if the socket must continue to read
+    /// without being asked.
     pub(super) fn note_flushed(&self) -> bool {
         let Phase::Answered(after) = self.phase.get() else { return false };
         let since = Instant::now();
@@ -153,7 +158,7 @@ impl Connection {
         self.phase.get() == Phase::IdleOverdue
     }
 
-    /// Nothing more is written.
+    /// Notes that this side writes nothing more.
     pub(super) fn close(&self) {
         if !matches!(self.phase.get(), Phase::Closing { .. }) {
             self.phase.set(Phase::Closing { since: Instant::now() });
@@ -175,12 +180,13 @@ impl Connection {
         self.client_changed.notify_waiters();
     }
 
-    /// What to do about a client that has closed its sending side; asked for once.
+    /// What the socket should do about a client that has closed its sending side. Each check is
+    /// returned once.
     pub(super) fn take_check(&self) -> Option<Check> {
         self.check.take()
     }
 
-    /// Keeps the time since when a client has not taken what is written.
+    /// Notes since when the client has not read what is written.
     pub(super) fn note_progress(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match polled {
             Poll::Pending if self.stalled_since.get().is_none() => self.stalled_since.set(Some(Instant::now())),
@@ -205,18 +211,19 @@ impl Connection {
 
     // ---- For requests and their replies
 
-    /// The request that the parser has just got counts as open for as long as the guard lives.
+    /// Opens the request that the parser has just got. It counts as open for as long as the
+    /// returned guard lives.
     pub fn begin_request(self: &Rc<Self>) -> OpenRequest {
         OpenRequest(self.clone())
     }
 
-    /// True if the server was finishing already before its request had come: it gets the truth about health, and no
-    /// scoring.
+    /// True if the server was shutting down before the connection's request had arrived. Such a
+    /// request gets a true answer about health, and is not scored.
     pub fn is_late(&self) -> bool {
         self.standing.get() == Standing::Late
     }
 
-    /// What is wrong with the body of the open request, if that was the reason why it ended.
+    /// What is wrong with the body of the open request, if it ended for that reason.
     pub fn take_body_fault(&self) -> Option<String> {
         self.body_fault.take()
     }
@@ -226,16 +233,18 @@ impl Connection {
         self.target.borrow().clone()
     }
 
-    /// All of the open request's body has been read. Without this call the reply ends the connection, as nobody knows
-    /// where the body ends.
+    /// Notes that the open request's body has been read completely. Otherwise the connection is
+    /// closed after the reply, because the unread rest of the body would be in the way of the next
+    /// request.
     pub fn note_body_read(&self) {
         if let Phase::Open(request) = self.phase.get() {
             self.phase.set(Phase::Open(Request { body: BodyUse::Done, ..request }));
         }
     }
 
-    /// Resolves when the client has left. One that has only closed its sending side is still answered: while its
-    /// request `is_waiting` for a worker the socket finds out whether it is there.
+    /// Resolves when the client has left. A client that has only closed its sending side still gets
+    /// its reply. While its request `is_waiting` for a worker, the socket probes whether the client
+    /// is still there.
     pub async fn client_left(&self, is_waiting: impl Fn() -> bool) {
         let (mut probed, mut pause) = (None::<Instant>, FIRST_LOOK);
         loop {
@@ -253,7 +262,8 @@ impl Connection {
                         self.check.set(Some(if due { Check::Probe } else { Check::Look }));
                         self.wake_reader();
                     }
-                    // The socket may see at once that the client is gone.
+                    // The socket may notice at once that the client is gone, before the pause has
+                    // passed.
                     let _ = tokio::time::timeout(pause, self.client_changed.notified()).await;
                     pause = LOOK_EVERY;
                 }
@@ -261,14 +271,16 @@ impl Connection {
         }
     }
 
-    /// HTTP/1.0 has no interim responses to probe with, and proxies that speak it close when their own client has left:
-    /// there a client that has closed its sending side counts as gone.
+    /// False for HTTP/1.0, which has no interim responses to probe with. A client of HTTP/1.0 that
+    /// has closed its sending side counts as gone, because proxies that speak HTTP/1.0 close it
+    /// when their own client has left.
     fn can_be_probed(&self) -> bool {
         matches!(self.phase.get(), Phase::Open(request) if request.is_http_1_1)
     }
 
-    /// Ends the connection as soon as no request is open: at once if it is idle, else after the reply. One that owes
-    /// its first request, or has sent a part of one, is late: the client could not know, and has to hear why.
+    /// Ends the connection as soon as no request is open: at once if it is idle, else after the
+    /// reply. A connection whose first request has not arrived, or has arrived in part, becomes
+    /// late: its client could not know, so the request is answered.
     pub fn end(&self) {
         match self.phase.get() {
             Phase::Head { .. } | Phase::HeadOverdue => self.standing.set(Standing::Late),
@@ -284,7 +296,8 @@ impl Connection {
         }
     }
 
-    /// Closes the connection after the reply to the open request, but not before the client could read it.
+    /// Closes the connection after the reply to the open request, in a way that lets the client
+    /// read the reply.
     pub fn close_after_reply(&self) {
         if let Phase::Open(request) = self.phase.get() {
             self.phase.set(Phase::Open(Request { after: After::Close, ..request }));

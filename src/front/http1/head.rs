@@ -1,7 +1,8 @@
 //! Reads the head of a request: where it ends, what body follows, and whether it is HTTP at all (RFC 9112, 2 to 6).
 //!
-//! This file alone decides that. It refuses everything that actix-http's parser would refuse, and more, so that the
-//! parser never gets a head about which the two could disagree. Pure functions; runs in the front's event loop.
+//! Only this file decides these questions. It refuses everything that actix-http's parser would
+//! refuse, and more, so that the parser never gets a head that it could read differently. Pure
+//! functions; runs in the front's event loop.
 
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -19,7 +20,7 @@ pub const MAX_FIELDS: usize = 96;
 /// What the head says about the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyLength {
-    /// So many bytes follow, possibly none.
+    /// This many bytes follow, possibly none.
     Known(u64),
     /// The body is in the chunked coding.
     Chunked,
@@ -36,7 +37,7 @@ pub struct Head {
     pub is_http_1_1: bool,
     /// Another request may follow on the connection.
     pub persists: bool,
-    /// The client sends the body when it is told to (`Expect: 100-continue`).
+    /// The client waits for `100 Continue` before it sends the body (`Expect: 100-continue`).
     pub awaits_continue: bool,
     /// The bytes for the parser, if they differ from those that were sent.
     pub rewritten: Option<Vec<u8>>,
@@ -56,7 +57,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
     }
 }
 
-/// What the fields say that matter for the connection.
+/// What the header fields say about the connection and the body.
 #[derive(Default)]
 struct Fields<'a> {
     host: Option<&'a [u8]>,
@@ -83,7 +84,7 @@ impl<'a> Fields<'a> {
         let mut fields = Self::default();
         for header in headers {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-            // By length first: this runs for every field of every request.
+            // Compare lengths first, because this runs for every field of every request.
             match header.name.len() {
                 4 if is("host") => {
                     fields.host = Some(header.value);
@@ -123,7 +124,7 @@ fn mentions_continue(value: &[u8]) -> bool {
     value.windows(CONTINUE.len()).any(|part| part.eq_ignore_ascii_case(CONTINUE))
 }
 
-/// Checks a head that has the right form.
+/// Checks a head that httparse has accepted.
 fn check(bytes: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refusal> {
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
         return Err(Refusal::bad("the request line is malformed."));
@@ -162,12 +163,14 @@ fn check(bytes: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refu
     })
 }
 
-/// RFC 9112 section 2.2 allows to accept it. A proxy in front may not, and then sees other lines than this server does.
+/// True if a line ends without CR. RFC 9112 section 2.2 allows to accept such lines. But a proxy in
+/// front may not accept them, and then it sees other lines than this server does.
 fn has_bare_line_feed(bytes: &[u8]) -> bool {
     bytes.first() == Some(&b'\n') || bytes.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r')
 }
 
-/// RFC 9112 section 6.3, without its exceptions for bodies that could be repaired.
+/// The length of the body by RFC 9112 section 6.3. Refuses faulty lengths that the section allows a
+/// server to repair.
 fn body_length(fields: &Fields<'_>, is_http_1_1: bool) -> Result<BodyLength, Refusal> {
     if let Some(coding) = fields.coding {
         if !is_http_1_1 {
@@ -199,7 +202,7 @@ fn unknown_coding(codings: &[u8]) -> Option<&[u8]> {
     codings.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).find(|coding| !known(coding))
 }
 
-/// RFC 9112 section 3.2.
+/// Checks the Host fields by RFC 9112 section 3.2.
 fn check_hosts(fields: &Fields<'_>, is_http_1_1: bool) -> Result<(), Refusal> {
     match (fields.hosts, fields.host) {
         (0, _) if is_http_1_1 => Err(Refusal::bad("HTTP/1.1 needs a Host header.")),
@@ -254,7 +257,7 @@ fn rewrite(bytes: &[u8], start: usize, host: Option<(&str, Option<&[u8]>)>, lack
     out
 }
 
-/// Where `part`, which was borrowed from `whole`, is in it.
+/// The range of `part` in `whole`, from which it was borrowed.
 fn range_in(whole: &[u8], part: &[u8]) -> Range<usize> {
     let start = part.as_ptr() as usize - whole.as_ptr() as usize;
     start..start + part.len()

@@ -2,7 +2,8 @@
 //!
 //! Pure functions; runs in the front's event loop.
 
-/// `uri-host [ ":" port ]` of RFC 9110 section 7.2, with the host as RFC 3986 section 3.2.2 has it, and not empty.
+/// `uri-host [ ":" port ]` of RFC 9110 section 7.2, with the host of RFC 3986 section 3.2.2, which
+/// must not be empty.
 pub fn is_host(value: &[u8]) -> bool {
     let (host, port) = match value.iter().rposition(|&byte| byte == b':') {
         // The last colon may be one of an IPv6 address.

@@ -1,11 +1,12 @@
-//! HTTP/1 connections: everything that knows actix-http's inside.
+//! HTTP/1 connections: all code that depends on how actix-http works inside.
 //!
 //! Owns the bytes between a client's socket and actix-http's parser, and the state of each connection. Requests and
 //! replies belong to the rest of `front`. Runs in the front's event loop.
 //!
-//! [`ClientSocket`] (`socket.rs`) is what the parser reads from. `head.rs`, `host.rs` and `chunked.rs` say what a
-//! request is, `request_boundary.rs` puts them together, and `parse_error.rs` refuses what is none. [`Connection`] is
-//! the state of a connection, `phase.rs` what it goes through.
+//! [`ClientSocket`] (`socket.rs`) is what the parser reads from. `head.rs`, `host.rs` and
+//! `chunked.rs` say what a request is, `request_boundary.rs` combines them, and `parse_error.rs`
+//! has the replies to bytes that are not a request. [`Connection`] is the state of a connection;
+//! `phase.rs` has its phases.
 
 mod chunked;
 mod connection;

@@ -1,4 +1,4 @@
-//! Refusals of what is not HTTP: status, message and the JSON reply.
+//! Refusals of bytes that are not valid HTTP: status, message and the JSON reply.
 //!
 //! Pure functions; runs in the front's event loop, only when a connection ends with such an error.
 
@@ -7,10 +7,10 @@ use crate::pyjson;
 
 /// How a TLS client begins (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: &[u8] = b"\x16\x03";
-/// Longest part of what a client sent that is repeated in a message.
+/// How many bytes of what a client sent a message repeats at most.
 const MAX_QUOTED: usize = 40;
 
-/// Why bytes are not taken for a request, or for its body.
+/// Why bytes are refused as a request, or as its body.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Status of the reply.

@@ -1,6 +1,6 @@
 //! Where a connection is in its exchange of requests and replies, and how long it may stay there.
 //!
-//! Pure; runs in the front's event loop. `connection.rs` goes from one phase to the next.
+//! Pure; runs in the front's event loop. `connection.rs` changes from one phase to the next.
 
 use std::time::{Duration, Instant};
 
@@ -21,21 +21,23 @@ pub struct Patience {
 /// Where the connection is in its exchange of requests and replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The first request, or the rest of a request head, is awaited since then.
+    /// The first request, or the rest of a request head, has not arrived. The server has waited for
+    /// it since this time.
     Head { since: Instant },
-    /// The head did not come in time; the socket has to refuse it.
+    /// The head did not arrive in time; the socket has to refuse it.
     HeadOverdue,
     /// The parser has a request that is not answered yet.
     Open(Request),
     /// The reply is with the parser, which has not written all of it.
     Answered(After),
-    /// Everything is written since then, and nothing of the next request has come.
+    /// Everything was written at this time, and nothing of the next request has arrived.
     Idle { since: Instant },
-    /// The same, and the socket has to close the connection unless the next request has come meanwhile.
+    /// Idle for longer than `--keep_alive`: the socket has to close the connection, unless the next
+    /// request has arrived meanwhile.
     IdleOverdue,
-    /// What came is refused by the socket itself.
+    /// The socket itself refuses what the client sent.
     Refused,
-    /// The last reply is written since then; what the client still sends is dropped.
+    /// The last reply was written at this time. The server drops what the client still sends.
     Closing { since: Instant },
 }
 
@@ -80,7 +82,7 @@ pub enum Verdict {
 }
 
 impl Phase {
-    /// Looks whether the client takes too long.
+    /// Checks whether the client takes too long.
     pub fn judge(self, now: Instant, patience: &Patience) -> Verdict {
         let waited = |since| now.saturating_duration_since(since);
         match self {

@@ -1,7 +1,7 @@
 //! Where one request ends and the next begins, in the bytes that a client sends (RFC 9112 sections 6 and 7.1).
 //!
-//! Pure bookkeeping for `socket.rs`: heads are read by `head.rs`, chunked bodies by `chunked.rs`. What this file
-//! accepts is passed on to the parser, and nothing else is.
+//! Pure bookkeeping for `socket.rs`. `head.rs` reads heads, and `chunked.rs` reads chunked bodies.
+//! The parser gets only what this file accepts.
 
 use bytes::BytesMut;
 
@@ -21,12 +21,12 @@ pub struct RequestBoundary {
 enum State {
     /// In the head.
     Head {
-        /// How many of its bytes had come when it was read last and was incomplete.
+        /// How many of its bytes had arrived when it was last read and found incomplete.
         read: usize,
         /// How many of its bytes were searched for its end.
         searched: usize,
     },
-    /// So many bytes of the body are still to come.
+    /// This many bytes of the body are still to come.
     Body(u64),
     Chunked(Chunked),
     Complete,
@@ -43,7 +43,7 @@ impl Default for State {
 pub enum Next {
     /// A head.
     Head,
-    /// So many bytes of body, which pass as they are.
+    /// This many bytes of body, which the parser gets unchanged.
     Data(u64),
     /// The lines around the data of a chunked body.
     ChunkLine,
@@ -68,11 +68,13 @@ impl RequestBoundary {
         self.state = State::default();
     }
 
-    /// Reads the head at the beginning of `bytes`, which are all that have come of it; `None` while it is incomplete.
+    /// Reads the head at the beginning of `bytes`, which must have all of the head that has
+    /// arrived. `None` while the head is incomplete.
     pub fn read_head(&mut self, bytes: &[u8]) -> Result<Option<Head>, Refusal> {
         let State::Head { read, searched } = self.state else { return Ok(None) };
-        // A head that comes byte by byte is not read again for each byte: only when its end may have come, or when
-        // twice as much has come, so that faults are found before the client ends the head.
+        // A head that arrives byte by byte is not read again for each byte. It is read when its end
+        // may have arrived, or when twice as much has arrived, so that faults are found before the
+        // client ends the head.
         let may_end = bytes[searched.saturating_sub(2)..].windows(2).any(|pair| pair == b"\n\r" || pair == b"\n\n");
         if read > 0 && !may_end && bytes.len() < 2 * read && bytes.len() <= head::MAX_HEAD {
             self.state = State::Head { read, searched: bytes.len() };
@@ -90,7 +92,7 @@ impl RequestBoundary {
         Ok(found)
     }
 
-    /// So many bytes of [`Next::Data`] have been passed on.
+    /// Notes that `length` bytes of [`Next::Data`] have been passed on.
     pub fn pass_data(&mut self, length: u64) {
         match &mut self.state {
             State::Body(left) => {

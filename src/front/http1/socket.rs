@@ -1,9 +1,10 @@
 //! The client's socket as actix-http sees it.
 //!
-//! The parser gets only what this file has read before and passes on in one form, one request at a time: actix-http
-//! applies what it read last (version, method, `Connection`) to the answers that it still owes, so pipelined requests
-//! must not reach it together. What is no request is refused here, in JSON. This file also notices clients that leave
-//! while their request waits, and closes connections so that the last reply arrives. Runs in the front's event loop.
+//! The parser gets only what this file has read before and passes on in one form, one request at a
+//! time: actix-http applies what it read last (version, method, `Connection`) to the answers that
+//! it still owes, so pipelined requests must not reach it together. This file refuses what is not a
+//! request with a JSON reply. This file also notices clients that leave while their request waits,
+//! and closes connections in a way that lets the last reply arrive. Runs in the front's event loop.
 
 use std::{
     io,
@@ -28,7 +29,7 @@ use super::{
     request_boundary::{Next, RequestBoundary},
 };
 
-/// Bytes of later requests that are kept while one is answered; what is beyond waits in the kernel.
+/// How many bytes of later requests are read while one is answered. The rest waits in the kernel.
 const MAX_HELD: usize = 64 * 1024;
 /// What the parser writes for `Expect: 100-continue` before a request is answered.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -37,7 +38,8 @@ const PROBE: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
 
 /// A client's stream of bytes.
 pub trait ClientStream: AsyncRead + AsyncWrite + Unpin {
-    /// True if the client is known to have reset the connection. Reading does not tell after the end of the stream.
+    /// True if the client is known to have reset the connection. Reading cannot tell this after the
+    /// end of the stream.
     fn is_reset(&self) -> bool;
 }
 
@@ -53,11 +55,11 @@ pub struct ClientSocket<S> {
     peer: SocketAddr,
     connection: Rc<Connection>,
     boundary: RequestBoundary,
-    /// What the client has sent and this file has not read.
+    /// Bytes that the client has sent and `boundary` has not read.
     incoming: BytesMut,
-    /// What this file has made for the parser, which has not taken it yet.
+    /// Bytes in the accepted form that the parser has not taken yet.
     accepted: BytesMut,
-    /// What this file has made for the client, which has not taken it yet: a refusal or a probe.
+    /// A refusal or a probe that the client's socket has not taken yet.
     outgoing: Bytes,
     input: Input,
     output: Output,
@@ -71,18 +73,18 @@ enum Input {
     Open,
     /// The client has closed its sending side.
     Ended,
-    /// The parser gets no more: what came is refused.
+    /// The parser gets nothing more, because what the client sent is refused.
     Refused,
 }
 
 /// The direction to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Output {
-    /// All that the parser wanted to write has been taken over by the system.
+    /// The system has taken everything that the parser wanted to write.
     AtRest,
     /// The last write took only a part, or nothing.
     Midway,
-    /// This side has been closed. `lingers`: the client may be sending still.
+    /// This side has been closed. `lingers`: the client may still be sending.
     Closed { lingers: bool },
 }
 
@@ -115,7 +117,7 @@ impl<S: ClientStream> ClientSocket<S> {
 
     // ---- From the client
 
-    /// Hands the parser what it may have of the current request.
+    /// Gives the parser the bytes of the current request that have been accepted.
     fn poll_pass(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         if self.boundary.next() == Next::Nothing && !matches!(self.connection.phase(), Phase::Open(_)) {
@@ -148,7 +150,8 @@ impl<S: ClientStream> ClientSocket<S> {
         }
     }
 
-    /// Reads into the parser's buffer, and leaves there what may pass as it is: all of most requests.
+    /// Reads into the parser's buffer, and leaves there what the parser may get unchanged. That is
+    /// all of most requests.
     fn poll_direct(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
@@ -198,7 +201,7 @@ impl<S: ClientStream> ClientSocket<S> {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Moves to the parser's buffer what `incoming` has of the current request.
+    /// Moves the bytes of the current request from `incoming` to the parser's buffer.
     fn pass_incoming(&mut self, buf: &mut ReadBuf<'_>) -> Result<(), Refusal> {
         loop {
             let length = self.accepted.len().min(buf.remaining());
@@ -239,27 +242,28 @@ impl<S: ClientStream> ClientSocket<S> {
         }
     }
 
-    /// The parser gets this request.
+    /// Notes that the parser gets this request.
     fn begin(&mut self, head: &mut Head) {
         self.awaits_continue = head.awaits_continue;
         self.connection.open(head, self.boundary.next() != Next::Nothing);
     }
 
-    /// Refuses what came. The parser is told that the stream has ended. Then it fails the body of an open request,
-    /// whose handler replies; or it closes the connection, and the reply is written before that.
+    /// Refuses what the client sent, and tells the parser that the stream has ended. If a request
+    /// is open, the parser then reports an error in its body, and the request's handler replies.
+    /// Otherwise the parser closes the connection, and this file writes the reply before that.
     fn refuse(&mut self, refusal: Refusal) {
         self.input = Input::Refused;
         if matches!(self.connection.phase(), Phase::Open(_)) {
             return self.connection.refuse_body(refusal.message);
         }
         self.connection.refuse_head();
-        // It has no line in the log of requests, so the fault is logged (contract section 18).
+        // No request line in the log shows this fault, so log it here (contract section 18).
         let ip = self.peer.ip();
         log::warn!(target: "azmlinfsrv.front", "Invalid request from ip={ip}: {}", refusal.message);
         self.outgoing = refusal.reply().into();
     }
 
-    /// Reads on while the parser may not have more, to notice a client that leaves.
+    /// Continues to read while the parser must not get more, to notice a client that leaves.
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.connection.wait_for_reading(cx);
         while self.input == Input::Open && self.incoming.len() < MAX_HELD {
@@ -274,7 +278,8 @@ impl<S: ClientStream> ClientSocket<S> {
         Poll::Pending
     }
 
-    /// Finds out whether a client is there that has closed its sending side and waits for a reply.
+    /// Finds out whether a client that has closed its sending side is still there to read the
+    /// reply.
     fn check_client(&mut self, cx: &mut Context<'_>, check: Check) {
         if check == Check::Probe && self.output == Output::AtRest && self.outgoing.is_empty() {
             self.outgoing = Bytes::from_static(PROBE);
@@ -288,7 +293,7 @@ impl<S: ClientStream> ClientSocket<S> {
 
     // ---- To the client
 
-    /// Writes what this file has to say.
+    /// Writes the refusal or probe in `outgoing`.
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outgoing.is_empty() {
             let polled = Pin::new(&mut self.stream).poll_write(cx, &self.outgoing);
@@ -301,7 +306,7 @@ impl<S: ClientStream> ClientSocket<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Says that nothing more comes, then reads and drops what the client still sends.
+    /// Closes the sending side, then reads and drops what the client still sends.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !matches!(self.output, Output::Closed { .. }) {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
@@ -317,7 +322,7 @@ impl<S: ClientStream> ClientSocket<S> {
             if polled.is_pending() && self.output == (Output::Closed { lingers: false }) {
                 return Poll::Ready(Ok(()));
             }
-            // A reset ends it as well.
+            // A reset ends the waiting too.
             if !matches!(ready!(polled), Ok(1..)) {
                 return Poll::Ready(Ok(()));
             }
@@ -353,11 +358,12 @@ impl<S: ClientStream> AsyncRead for ClientSocket<S> {
 impl<S: ClientStream> AsyncWrite for ClientSocket<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        // A refusal waits until the parser has written what is before it.
+        // A refusal must wait until the parser has written the earlier replies.
         if this.connection.phase() != Phase::Refused {
             ready!(this.poll_outgoing(cx))?;
         }
-        // The final reply is there already: nobody has to be told to continue (RFC 9110 section 10.1.1).
+        // The final reply follows in the same buffer, so drop the `100 Continue` (RFC 9110 section
+        // 10.1.1).
         if std::mem::take(&mut this.awaits_continue) && buf.len() > CONTINUE.len() && buf.starts_with(CONTINUE) {
             return Poll::Ready(Ok(CONTINUE.len()));
         }
