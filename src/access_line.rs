@@ -1,7 +1,8 @@
 //! The text of the log line that every request gets, health checks excepted (contract section 13).
 //!
-//! The front writes the lines. A worker whose script has changed the logger writes those of the requests that it serves, so
-//! that the script's filters and handlers act on them. Pure formatting.
+//! The front writes the lines. If the script has changed the logger, the worker writes the lines of
+//! the requests that it serves, so that the script's filters and handlers apply to them. Pure
+//! formatting.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -18,7 +19,7 @@ pub struct Line<'a> {
     pub target: &'a str,
     /// Status of the reply.
     pub status: u16,
-    /// Since the request head was read.
+    /// Time since the request head was read.
     pub elapsed: Duration,
     /// Body bytes of the reply; `None` for a stream.
     pub length: Option<u64>,

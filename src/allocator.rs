@@ -1,48 +1,55 @@
-//! How the front's process keeps and gives back the memory of bodies, of requests and of replies.
+//! When the front's process keeps the memory of request and reply bodies, and when it returns the
+//! memory to the system.
 //!
-//! glibc maps every large block anew, and each of its pages costs a fault: for a body of 10 MB that is more time than
-//! everything else the front does with it. So freed blocks are kept while bodies come, and go back to the system when few
-//! have come for a while. Called in the front's event loop. Elsewhere than in glibc nothing is changed.
+//! By default glibc maps every large block anew, and each of its pages costs a page fault. For a
+//! body of 10 MB these take more time than all other work of the front. So the front keeps freed
+//! blocks while bodies arrive, and returns them to the system when few have arrived for a while.
+//! Called in the front's event loop. With other C libraries these functions do nothing.
 
 #![allow(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
-/// Blocks above this size are mapped each for itself and unmapped when they are freed; glibc allows no more.
+/// glibc's mmap threshold (`M_MMAP_THRESHOLD`): each block above this size has its own mapping,
+/// which ends when the block is freed. This is the largest value that glibc allows.
 #[cfg(all(target_os = "linux", target_env = "gnu", feature = "python"))]
 const MAPPED_FROM: i32 = 32 << 20;
-/// glibc's trim threshold: up to this much free memory stays at the end of the heap until [`Keeper`] gives it back.
+/// glibc's trim threshold (`M_TRIM_THRESHOLD`): up to this much free memory stays at the top of the
+/// heap until [`Keeper`] has it returned to the system.
 #[cfg(all(target_os = "linux", target_env = "gnu", feature = "python"))]
 const KEPT_FREE: i32 = 64 << 20;
 
-/// The front is at rest when the bodies of [`KEPT_FOR`] take less than this together. So much free memory is not worth a
-/// system call.
+/// The front is at rest while the bodies of [`KEPT_FOR`] take less than this together. Returning so
+/// little memory is not worth a system call.
 const LITTLE: usize = 1 << 20;
-/// How long the front must be at rest before free memory goes back to the system.
+/// How long the front must be at rest before it returns free memory to the system.
 const KEPT_FOR: Duration = Duration::from_secs(1);
 
-/// Fixes the thresholds. Only for a process that is all ours: a script may count on what its allocator does.
+/// Sets the thresholds. Call this only in a process without the script, because a script may depend
+/// on how its allocator behaves.
 #[cfg(feature = "python")]
 pub fn keep_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (parameter, value) in [(nix::libc::M_MMAP_THRESHOLD, MAPPED_FROM), (nix::libc::M_TRIM_THRESHOLD, KEPT_FREE)] {
-        // SAFETY: sets a number. It fails only for values out of range, and then everything stays as it was.
+        // SAFETY: `mallopt` sets a number. It fails only for values out of range, and then changes
+        // nothing.
         let _ = unsafe { nix::libc::mallopt(parameter, value) };
     }
 }
 
-/// Decides when kept memory goes back.
+/// Decides when kept memory is returned to the system.
 #[derive(Debug, Default)]
 pub struct Keeper {
     /// Bytes since the front was last busy.
     recent: usize,
-    /// When the front was last busy; `None` once its memory has gone back.
+    /// When the front was last busy; `None` once its memory has been returned.
     busy_at: Option<Instant>,
 }
 
 impl Keeper {
-    /// True if free memory is to go back to the system now. `bytes` is what bodies have taken since the last call. Small
-    /// bodies add up: many of them leave as much free memory as a large one.
+    /// True if the caller should return free memory to the system now. `bytes` is what bodies have
+    /// taken since the last call. Small bodies add up: many of them leave as much free memory as a
+    /// large one.
     pub fn note(&mut self, now: Instant, bytes: usize) -> bool {
         self.recent = self.recent.saturating_add(bytes);
         if self.recent >= LITTLE {
@@ -53,7 +60,7 @@ impl Keeper {
     }
 }
 
-/// Gives free memory back to the system.
+/// Returns free memory to the system.
 pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: only touches memory that is free, under the allocator's own locks.

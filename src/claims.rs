@@ -1,4 +1,5 @@
-//! Who owns a job that was sent to a worker ahead of time: one counter in memory that the front and the worker share.
+//! Who owns a job that was sent to a worker: one counter in memory that the front and the worker
+//! share.
 //!
 //! Jobs of one connection are numbered from zero in the order they are sent; both ends count for themselves. The counter
 //! is the number of the next job that may start. A worker claims a job by raising the counter by one just before it
@@ -22,9 +23,9 @@ pub struct Claims {
 
 #[derive(Debug)]
 enum Counter {
-    /// Of two threads.
+    /// Shared by two threads.
     Threads(Arc<AtomicU64>),
-    /// Of two processes.
+    /// Shared by two processes.
     #[cfg(unix)]
     Processes(mapped::Counter),
 }
@@ -57,12 +58,12 @@ impl Claims {
         }
     }
 
-    /// Worker: may job `number` start? False means that the front has taken it back.
+    /// For the worker: claims job `number`. False means that the front has revoked it.
     pub fn claim(&self, number: u64) -> bool {
         self.counter().compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Worker: has the front taken job `number` back, which this end has not claimed?
+    /// For the worker: true if the front has revoked job `number`, which this end has not claimed.
     pub fn is_revoked(&self, number: u64) -> bool {
         self.next() > number
     }
@@ -72,11 +73,13 @@ impl Claims {
         self.counter().load(Ordering::Acquire)
     }
 
-    /// Front: takes back every job below `next` that was not claimed. Returns the number of the first of them; all below
-    /// it were claimed. `next` is the number of the next job to be sent.
+    /// For the front: revokes every job below `next` that was not claimed. Returns the number of
+    /// the first revoked one; all below it were claimed. `next` is the number of the next job to be
+    /// sent.
     pub fn revoke(&self, next: u64) -> u64 {
         let claimed = self.counter().fetch_max(next, Ordering::AcqRel);
-        // The script shares its process with the other end and may have written anything: then all count as started.
+        // The script shares the worker's process, so it may have written any number. After such a
+        // number, all jobs count as started.
         claimed.min(next)
     }
 }

@@ -29,7 +29,7 @@ pub enum Order {
     Exited(u32, String),
     /// `stopped PID`: the process does nothing until it is continued (SIGSTOP).
     Stopped(u32),
-    /// `continued PID`: it goes on (SIGCONT).
+    /// `continued PID`: the process continues (SIGCONT).
     Continued(u32),
     /// `retire PID`: send this worker no more jobs and let it exit.
     Retire(u32),
@@ -61,15 +61,16 @@ impl Order {
 /// Why the front has a worker replaced. Written as `KIND TEXT`; the text is for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recycle {
-    /// It has served so many requests, which is as many as it may.
+    /// It has served this many requests, which is its limit (`--max_requests`).
     Served(u64),
-    /// It ends by itself when it has answered what it has: a signal to the worker alone has told it to.
+    /// It exits by itself when it has answered its jobs, because somebody has sent a signal to this
+    /// worker alone.
     Leaving,
-    /// It is larger than it may be.
+    /// Its resident memory is above the limit (`--max_worker_rss`).
     Large {
         /// Its resident memory.
         mib: u64,
-        /// What it may have.
+        /// The limit.
         limit: u64,
     },
 }
@@ -141,8 +142,8 @@ impl Supervisor {
         self.say(&Report::Kill(pid, reason.to_owned()));
     }
 
-    /// Reports are few and short, and the supervisor reads them at once: a full socket means that it hangs or is gone,
-    /// and then there is nobody to tell.
+    /// Sends a report, and drops it if the socket is full. Reports are few and short, and the
+    /// supervisor reads them at once, so a full socket means that the supervisor hangs or has died.
     fn say(&self, report: &Report) {
         let line = format!("{report}\n");
         match self.stream.try_write(line.as_bytes()) {
@@ -152,7 +153,8 @@ impl Supervisor {
         }
     }
 
-    /// Waits for the next order; `None` when the supervisor is gone. Lines that are none are logged and skipped.
+    /// Waits for the next order; `None` when the supervisor is gone. Lines that are not an order
+    /// are logged and skipped.
     pub async fn next_order(&self, buffer: &mut BytesMut) -> io::Result<Option<Order>> {
         loop {
             while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
@@ -171,7 +173,7 @@ impl Supervisor {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // A supervisor that was killed with words of ours unread.
+                // The supervisor was killed before it had read all messages of the front.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
                 Err(error) => return Err(error),
             }

@@ -43,8 +43,8 @@ pub fn take_over(raw: Raw) -> io::Result<Owned> {
     Ok(owned)
 }
 
-/// Which file or socket a descriptor means. A script may close descriptors that it did not open; the next file that it
-/// opens gets the same number.
+/// Which file or socket a descriptor refers to. A script may close a descriptor that it did not
+/// open, and the next file that it opens may get the same number.
 #[cfg(unix)]
 #[cfg_attr(not(any(target_os = "linux", feature = "python")), allow(dead_code))]
 #[derive(Debug, PartialEq, Eq)]
@@ -53,15 +53,16 @@ pub struct Identity(nix::libc::dev_t, nix::libc::ino_t);
 #[cfg(unix)]
 #[cfg_attr(not(any(target_os = "linux", feature = "python")), allow(dead_code))]
 impl Identity {
-    /// What the descriptor means now.
+    /// What the descriptor refers to now.
     pub fn of(descriptor: impl AsFd) -> io::Result<Self> {
         let status = nix::sys::stat::fstat(descriptor)?;
         Ok(Self(status.st_dev, status.st_ino))
     }
 }
 
-/// A descriptor that stays open while the script runs, which may close it and open a file with the same number. Dropping
-/// it closes what it meant when it was made, and no file of the script.
+/// A descriptor that stays open while the script runs. The script may close it and open a file with
+/// the same number. Dropping this closes the descriptor only if it still refers to the same file,
+/// so it never closes a file of the script.
 #[cfg(all(unix, feature = "python"))]
 pub struct ExposedFd {
     descriptor: std::mem::ManuallyDrop<Owned>,
@@ -71,7 +72,7 @@ pub struct ExposedFd {
 
 #[cfg(all(unix, feature = "python"))]
 impl ExposedFd {
-    /// The descriptor as it is now.
+    /// Notes what the descriptor refers to now.
     pub fn new(descriptor: Owned) -> Self {
         Self { identity: Identity::of(&descriptor).ok(), descriptor: std::mem::ManuallyDrop::new(descriptor) }
     }

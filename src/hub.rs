@@ -1,7 +1,7 @@
 //! Where the front and the workers of one process meet (`--worker_class thread`): a connection is a queue each way.
 //!
-//! Owns the queues. What travels are the frames of `frame.rs`, as if a socket had brought them. The front's ends live in its
-//! event loop, each worker's end in that worker's thread; nothing here knows of Python.
+//! Owns the queues. They carry the frames of `frame.rs`, as a socket would. The front's ends live
+//! in its event loop, each worker's end in that worker's thread; nothing here knows of Python.
 
 use std::{
     collections::VecDeque,
@@ -12,13 +12,14 @@ use tokio::sync::mpsc;
 
 use crate::{claims::Claims, frame::Frame};
 
-/// Frames of a worker that the front has not taken yet. Above the largest in-flight window, so only a stream fills it.
+/// Frames of a worker that the front has not taken yet. Larger than the largest in-flight window,
+/// so only a stream can fill it.
 const UNREAD: usize = 64;
 
-/// Made before the front and its workers; all of them hold it.
+/// The meeting point, made before the front and its workers; all of them hold it.
 pub struct Hub {
     arrivals: mpsc::UnboundedSender<FrontEnd>,
-    /// Until the front takes it.
+    /// `None` once the front has taken it.
     entrance: Mutex<Option<mpsc::UnboundedReceiver<FrontEnd>>>,
 }
 
@@ -65,7 +66,8 @@ impl FrontSender {
     pub fn send(&self, frame: Frame) {
         let mut waiting = self.inbox.lock();
         waiting.frames.push_back(frame);
-        // Once: until it runs, more of what comes would find it asleep.
+        // Wake the worker only once: until it runs, it would still look asleep to each further
+        // frame.
         let wake = std::mem::take(&mut waiting.worker_sleeps);
         drop(waiting);
         if wake {
@@ -96,7 +98,7 @@ pub enum Taken {
     Frame(Frame),
     /// There is none at the moment.
     Nothing,
-    /// There will never be one again.
+    /// The connection is closed; no more frames will arrive.
     Closed,
 }
 
@@ -135,7 +137,8 @@ impl WorkerEnd {
         waiting.closed || waiting.frames.iter().any(wanted)
     }
 
-    /// Sends a frame if the front has room for it now; gives it back if not. A front that is gone takes everything.
+    /// Sends a frame if the front has room for it now; gives it back if not. If the front is gone,
+    /// the frame is dropped.
     pub fn try_send(&self, frame: Frame) -> Option<Frame> {
         match self.replies.try_send(frame) {
             Err(mpsc::error::TrySendError::Full(frame)) => Some(frame),
@@ -145,7 +148,7 @@ impl WorkerEnd {
 
     /// Sends a frame, sleeping until the front has room for it.
     pub fn send(&self, frame: Frame) {
-        // An error means that the front does not want it any more.
+        // Ignore an error: the front is gone and no longer wants the frame.
         let _ = self.replies.blocking_send(frame);
     }
 }
@@ -161,12 +164,14 @@ struct Inbox {
 struct Waiting {
     frames: VecDeque<Frame>,
     closed: bool,
-    /// And nobody has woken it yet: only then is a wake-up, which is a system call, worth its time.
+    /// The worker sleeps, and nobody has woken it yet. Only then does it need a wake-up, which is a
+    /// system call.
     worker_sleeps: bool,
 }
 
 impl Inbox {
-    /// Nothing that is done under the lock can leave the queue half changed, so a poisoned one is as good as any.
+    /// Nothing that is done under the lock can leave the queue half changed, so a poisoned lock is
+    /// safe to use.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Log records as lines on standard output, and what happens if they cannot be written there.
+//! Writes log records as lines to standard output, and reports records that could not be written.
 //!
 //! Used by the thread that takes records out of the queue (`logging.rs`).
 
@@ -11,8 +11,9 @@ use log::Level;
 
 use crate::{logging::OwnedRecord, shortage};
 
-/// Writes lines to `output`. What a full disk does not take is lost, told to `errors` at once, and to `output` when it takes
-/// lines again. `stdio.py` has the same for the supervisor and the workers.
+/// Writes lines to `output`. Records that cannot be written, for example to a full disk, are lost.
+/// It reports the loss to `errors` at once, and to `output` when that takes lines again. `stdio.py`
+/// does the same for the supervisor and the workers.
 pub(crate) struct Lines<W, E> {
     output: W,
     errors: E,
@@ -32,14 +33,14 @@ impl<W: Write, E: Write> Lines<W, E> {
     pub(crate) fn emit(&mut self, records: &[OwnedRecord]) {
         match self.write(records) {
             Ok(()) => self.lost = 0,
-            // A reader that has gone away wants no more lines.
+            // The reader of the pipe has gone, so nobody wants the lines.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Err(error) => {
                 self.reason = error.to_string();
                 if self.lost == 0 {
                     let remedy = shortage::remedy(&error);
                     let text = format!("azmlinfsrv: the log cannot be written to standard output: {error}. {remedy}");
-                    // There is nobody else to tell.
+                    // Ignore a failure, because there is nowhere else to report it.
                     let _ = writeln!(self.errors, "{}", text.trim_end());
                 }
                 self.lost += records.len();

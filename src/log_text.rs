@@ -1,20 +1,23 @@
-//! Text of the log that clients may have had a hand in: one line, readable on a terminal, and of limited length.
+//! Makes log text that may have parts from clients safe: one line, without control characters, of
+//! limited length.
 //!
-//! A client chooses its target, its headers and thereby parts of error messages. Escape sequences among them would reach
-//! whoever looks at the log in a terminal, and newlines would forge records. Every record of the front passes here, once,
-//! before it is queued (`logging.rs`) or sent to a worker (`dispatch/request_log.rs`). What a script logs or prints does
-//! not: its records may have several lines. The server's own records in workers have no text of clients. Pure functions.
+//! A client chooses its target, its headers and thereby parts of error messages. Escape sequences
+//! in them would act on the terminal of a person who reads the log, and newlines would forge
+//! records. Every record of the front passes here once before it is queued (`logging.rs`). What a
+//! script logs or prints does not pass here, because its records may have several lines. Pure
+//! functions.
 
 use std::fmt::Write as _;
 
 /// Longest text in bytes. A request line of 4,094 bytes, the longest that the published server accepted, fits in.
 const MAX_LEN: usize = 8192;
-/// What is kept of a longer text. The end of a request line has status and length, so it is the middle that goes.
+/// How much of a longer text is kept. The middle is left out, because the end of a request line has
+/// its status and length.
 const KEPT_HEAD: usize = 6144;
 const KEPT_TAIL: usize = 1024;
 
-/// The text in which every character that a terminal or a reader of lines may take for a command is written as `\x1b` or
-/// `\u202e`, and of which the middle is left out if it is too long.
+/// The text, with every character that a terminal or a log reader may act on written as an escape
+/// such as `\x1b` or `\u202e`. If the text is too long, its middle is left out.
 pub fn plain_line(text: String) -> String {
     if text.len() <= MAX_LEN && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return text;

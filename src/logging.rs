@@ -1,10 +1,12 @@
 //! Log records of the front, off the request path: `log` puts them into a bounded queue, one thread takes them out.
 //!
-//! Two ways out. With the package's own logging config the line format is known, and batches are written to standard
-//! output without Python. With a user's logging.json every record goes to Python `logging` through pyo3-log, so that the
-//! file governs it like any other; if the file names `gunicorn.access`, its records go to a Python function that makes
-//! them (`log_config.log_access`). A queue that overflows drops records rather than hold up requests, and says how many.
-//! The text of every record is made one plain line here, because clients choose parts of it (`log_text.rs`).
+//! Records go to one of two places. With the package's own logging config the line format is known,
+//! and the thread writes batches to standard output without Python. With a user's logging.json
+//! every record goes to Python `logging` through pyo3-log, so that the file applies to it. If that
+//! file names `gunicorn.access`, a Python function makes its records (`log_config.log_access`). A
+//! full queue drops records, so that requests never wait for the log, and the log says how many
+//! were dropped. The text of every record is made one plain line here, because clients choose parts
+//! of it (`log_text.rs`).
 
 use std::{
     io::{self, Stderr, Stdout},
@@ -18,31 +20,33 @@ use pyo3::{prelude::*, types::PyDict};
 
 use crate::{front::ACCESS_LOGGER, log_lines::Lines, log_text::plain_line};
 
-/// Records that may wait; at about 200 bytes each.
+/// How many records may wait. One takes about 200 bytes.
 const CAPACITY: usize = 16 * 1024;
 /// Records are gathered for this long before a batch is written: one wake-up and one write for all of them.
 const GATHER: Duration = Duration::from_millis(5);
-/// So many times the thread looks for a batch by itself before it sleeps until it is woken. Waking it costs the front a
-/// system call of about 20 µs, before the client has its answer.
+/// How many times the thread looks for records by itself before it sleeps until it is woken. Waking
+/// it costs the front a system call of about 20 µs, which delays the client's reply.
 const LOOKS: u32 = 10;
-/// At the end, records get this long to be written: a full pipe that nobody reads must not keep the process alive.
+/// How long the process waits at its end for records to be written. A full pipe that nobody reads
+/// must not keep the process alive.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Attribute of a record that names the worker a request was served by; `log_config.py` turns it into the pid shown.
+/// Attribute of a record with the pid of the worker that served the request. `log_config.py` shows
+/// it as the record's pid.
 const WORKER_PID: &str = "worker_pid";
 
-/// A record that waits.
+/// A record in the queue.
 pub(crate) struct OwnedRecord {
     pub(crate) time: SystemTime,
     pub(crate) level: Level,
     pub(crate) target: String,
     pub(crate) message: String,
     pub(crate) worker_pid: Option<u64>,
-    /// What an access record consists of instead of a message, by name; see `front/access_log.rs`.
+    /// The fields of an access record, which has no message; see `front/access_log.rs`.
     pub(crate) access: Option<Fields>,
 }
 
 impl OwnedRecord {
-    /// One of now.
+    /// A record with the present time.
     pub(crate) fn new(level: Level, target: &str, message: String, worker_pid: Option<u64>) -> Self {
         Self { time: SystemTime::now(), level, target: target.to_owned(), message, worker_pid, access: None }
     }
@@ -76,7 +80,7 @@ struct Queue {
 }
 
 impl Queue {
-    /// A panic of the other side cannot leave the vector half changed, so a poisoned lock is as good as any.
+    /// A panic cannot leave the vector half changed, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,7 +104,8 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Everything that has come, waiting until there is something; `None` once ended and empty.
+    /// Takes all queued records; waits if there are none. `None` once the queue has ended and is
+    /// empty.
     fn take(&self) -> Option<(Vec<OwnedRecord>, u64)> {
         let mut waiting = self.lock();
         let mut looks = 0;
@@ -125,7 +130,7 @@ impl Queue {
 
 struct QueueLogger {
     queue: Arc<Queue>,
-    /// The least severe level of our own loggers that is wanted.
+    /// The least severe level of the server's own loggers that is logged.
     level: LevelFilter,
     /// Access records are wanted.
     access: bool,
@@ -189,7 +194,8 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    /// Emits what is queued and ends the thread, unless nobody reads what it writes. Must be called without the GIL.
+    /// Emits the queued records and ends the thread. Gives up after [`PATIENCE`] if nobody reads
+    /// the output. Must be called without the GIL.
     pub(crate) fn finish(self) {
         self.queue.end();
         let deadline = Instant::now() + PATIENCE;
@@ -199,7 +205,7 @@ impl Drain {
     }
 }
 
-/// Where records are to go, as `serve` is told.
+/// Where `serve` is told to send records.
 pub(crate) enum Destination {
     /// Standard output, in the package's own format.
     Stdout,
@@ -207,7 +213,8 @@ pub(crate) enum Destination {
     Python(Option<Py<PyAny>>),
 }
 
-/// Installs the logger for this process. `level` is the least severe level of our own loggers that is wanted.
+/// Installs the logger for this process. `level` is the least severe level of the server's own
+/// loggers that is logged.
 pub(crate) fn install(py: Python<'_>, level: LevelFilter, destination: Destination) -> PyResult<Drain> {
     let wants_access = matches!(destination, Destination::Python(Some(_)));
     let mut sink = match destination {
@@ -246,7 +253,8 @@ fn hand_over(py: Python<'_>, logger: &pyo3_log::Logger, record: &OwnedRecord) {
             .key_values(fields)
             .build(),
     );
-    // pyo3-log leaves an error of a Python handler pending. It concerns the handler, not us: show and clear it.
+    // pyo3-log leaves an error of a Python handler pending. Show and clear it, because it is the
+    // handler's fault and must not reach later calls.
     if let Some(error) = PyErr::take(py) {
         error.write_unraisable(py, None);
     }

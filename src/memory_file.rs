@@ -1,9 +1,10 @@
 //! Files in memory, without a name, that two processes map.
 //!
-//! Owns what keeps a mapping of such a file safe: an access to mapped memory that the file does not have ends the process
-//! with SIGBUS. So the memory is written before it is mapped, no folder and no disk is involved, and the size is sealed:
-//! a script can open the file again through `/proc/<pid>/fd` or `/proc/<pid>/map_files`, but cannot make it shorter.
-//! Used by the front, which makes the job counters (`claims.rs`) and the memory of large bodies (`shared_bodies.rs`).
+//! Makes a mapping of such a file safe: an access to mapped memory beyond the file's memory ends
+//! the process with SIGBUS. So the memory is written before it is mapped, no folder and no disk is
+//! involved, and the size is sealed: a script can open the file again through `/proc/<pid>/fd` or
+//! `/proc/<pid>/map_files`, but cannot make it shorter. Used by the front, which makes the job
+//! counters (`claims.rs`) and the memory of large bodies (`shared_bodies.rs`).
 //!
 //! Linux has `memfd_create` for this. Other Unix systems have `shm_open`, whose name is removed at once; their kernels
 //! back it with anonymous memory, and macOS accepts one `ftruncate` only, so it cannot be made shorter either.
@@ -31,13 +32,15 @@ mod linux {
     /// `length` zero bytes. The size can never change.
     pub fn fixed(name: &CStr, length: usize) -> io::Result<File> {
         let file = create(name)?;
-        // Written, not only made longer: if there is no memory, this is an error, and a later access would be a signal.
+        // Write the zeros instead of only setting the length: if there is no memory, this returns
+        // an error, where a later access would raise SIGBUS.
         file.write_all_at(&vec![0; length], 0)?;
         seal(&file, SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)?;
         Ok(file)
     }
 
-    /// Empty, and never shorter than it once was. Whoever makes it longer has to allocate what is mapped.
+    /// An empty file that can grow but never shrink. A process that makes it longer must allocate
+    /// the memory that is mapped.
     pub fn growing(name: &CStr) -> io::Result<File> {
         let file = create(name)?;
         seal(&file, SealFlag::F_SEAL_SHRINK)?;
@@ -46,7 +49,8 @@ mod linux {
 
     fn create(name: &CStr) -> io::Result<File> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        // Systems with vm.memfd_noexec=2 want the flag (memfd_create(2)); those before Linux 6.3 do not know it.
+        // Systems with vm.memfd_noexec=2 require the flag (memfd_create(2)). Linux before 6.3 does
+        // not know it.
         let no_exec = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
         match memfd_create(name, flags | no_exec) {
             Err(Errno::EINVAL) => Ok(memfd_create(name, flags)?.into()),

@@ -30,15 +30,16 @@ mod _core {
     #[pymodule_export]
     use super::Hub;
 
-    /// Seconds that native code in `run()` has beyond `SCORING_TIMEOUT_MS`.
+    /// How many seconds native code in `run()` may take beyond `SCORING_TIMEOUT_MS`.
     #[pymodule_export]
     const INTERRUPT_GRACE: f64 = limits::INTERRUPT_GRACE.as_secs_f64();
 
-    /// Serves clients until the supervisor says stop; the whole life of a front. The sockets are taken over.
+    /// Serves clients until the supervisor says `drain` or `stop`. Returns when the front is
+    /// finished. Takes over the sockets.
     ///
-    /// `workers` is the socket that worker processes send their connections to, or the hub for threads of this process.
-    /// `supervisor` is the line to it.
-    /// `log` is the least severe level that is wanted, whether records go to Python's `logging`, and in that case the
+    /// `workers` is the socket that worker processes send their connections to, or the hub for
+    /// threads of this process. `supervisor` is the socket to the supervisor. `log` is the least
+    /// severe level that is wanted, whether records go to Python's `logging`, and in that case the
     /// function that takes the fields of access records, if they are wanted.
     #[pyfunction]
     #[pyo3(signature = (settings, *, clients, workers, supervisor, log))]
@@ -74,11 +75,11 @@ mod _core {
         Ok(served?)
     }
 
-    /// Serves jobs for a front until it lets this worker go; the rest of a worker's life.
+    /// Serves jobs until the front retires this worker. Returns when the worker is finished.
     ///
-    /// `front` is the worker's end of the socket that takes connections to the front, with a duplicate that reserves a
-    /// descriptor, both taken over; or the hub if the front is in this process. `worker` is how the supervisor calls this
-    /// worker.
+    /// `front` is the worker's end of the socket that takes connections to the front, with a
+    /// duplicate that reserves a descriptor, both taken over; or the hub if the front is in this
+    /// process. `worker` is the supervisor's name for this worker.
     #[pyfunction]
     #[pyo3(signature = (settings, *, front, worker, script, swagger, retiring))]
     fn work(
@@ -131,7 +132,7 @@ mod _core {
     }
 }
 
-/// Where `serve` lets workers in.
+/// Where workers connect to `serve`.
 fn entrance(workers: &Bound<'_, PyAny>) -> PyResult<front::Workers> {
     if let Ok(hub) = workers.cast::<Hub>() {
         let arrivals = hub.get().hub.entrance();

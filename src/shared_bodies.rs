@@ -1,15 +1,17 @@
 //! Large request bodies in memory that the front shares with its worker processes.
 //!
-//! A body that crosses a socket is copied into the kernel and out of it. One that is here is copied once, by the worker,
-//! into the object that the script gets. The front owns the memory and decides what is where; a worker can only read.
-//! `dispatch/transport/socket.rs` hands the file to each worker that connects, a job says where its body is (`frame::Place`).
+//! A body that is sent through a socket is copied into the kernel and out of it. A body in shared
+//! memory is copied once, by the worker, into the object that the script gets. The front owns the
+//! memory and decides where each body is; a worker can only read. `dispatch/transport/socket.rs`
+//! hands the file to each worker that connects, a job says where its body is (`frame::Place`).
 //!
-//! The room of a body may hold another one as soon as its [`Extent`] is dropped. That is when its job has been answered,
-//! lost, or taken back: a worker reads a body before it claims the job, so it has read the bodies of all jobs that it
-//! ever starts (`claims.rs`). What it reads for a job that was taken back may be anything, and is thrown away.
+//! The room of a body may hold another one as soon as its [`Extent`] is dropped. The front drops it
+//! when the job has been answered, lost, or cancelled after a revoke. A worker reads a body before
+//! it claims the job, so it has read the bodies of all jobs that it starts (`claims.rs`). For a
+//! revoked job it may read another body's bytes, and it drops them.
 //!
-//! [`Arena`] is used in the front's event loop, [`SharedFile`] on a worker's main thread. Linux only; elsewhere, and
-//! whenever something fails here, bodies take the socket.
+//! [`Arena`] is used in the front's event loop, [`SharedFile`] on a worker's main thread. Linux
+//! only; elsewhere, and whenever something fails here, bodies are sent through the socket.
 
 #![allow(unsafe_code)]
 
@@ -40,13 +42,16 @@ use crate::{fd::Identity, frame::Place, memory_file};
 
 /// Rooms begin at multiples of this: no system has larger pages for such files.
 const ALIGNMENT: usize = 2 << 20;
-/// So much of a room is mapped, at both ends; what is beyond is written and read by system calls, which takes half as long
-/// again. Bounds the address space that an upload takes by being announced, and what counts as a worker's memory.
+/// How many bytes of a room the front and the worker map. They write and read the rest by system
+/// calls, which takes half as long again. The limit bounds the address space that a body takes when
+/// its length is announced, and the memory that counts as the worker's.
 const MAPPED: usize = 16 << 20;
-/// Memory is taken in steps of a quarter of what has come already, within these limits: a client that has announced a
-/// large body and stops after its beginning must not cost much more than that.
+/// Smallest and largest step in which a body gets memory. A step is a quarter of what has arrived,
+/// because a client that announces a large body and stops early must not take much more memory than
+/// it has sent.
 const STEPS: (usize, usize) = (16 << 10, 1 << 20);
-/// Free rooms keep so much memory, for as long as large bodies come: taking it anew costs more than the copy.
+/// How much memory free rooms keep while large bodies arrive, because allocating it again takes
+/// longer than the copy.
 const KEPT_FREE: usize = 64 << 20;
 
 /// The memory, as the front has it.
@@ -56,20 +61,21 @@ pub struct Arena(Rc<Inner>);
 #[derive(Debug)]
 struct Inner {
     file: File,
-    /// The same, opened for reading: what workers get.
+    /// The same file, opened read-only, for the workers.
     readable: File,
-    /// Bytes from the start of one room to that of the next. They cost nothing until they are written.
+    /// Bytes from the start of one room to that of the next. Bytes that were never written take no
+    /// memory.
     stride: usize,
     rooms: RefCell<Rooms>,
 }
 
 #[derive(Debug, Default)]
 struct Rooms {
-    /// Used before and free, with what they keep.
+    /// Free rooms that keep their memory.
     warm: Vec<Room>,
-    /// Used before and free, without memory.
+    /// Offsets of free rooms without memory.
     cold: Vec<u64>,
-    /// Rooms that were ever used.
+    /// How many rooms have ever been used.
     count: u64,
 }
 
@@ -77,9 +83,9 @@ struct Rooms {
 #[derive(Debug)]
 struct Room {
     offset: u64,
-    /// Its beginning.
+    /// The mapping of its beginning.
     mapping: Mapping,
-    /// Bytes from its start that have memory.
+    /// How many bytes from its start have memory.
     resident: usize,
 }
 
@@ -100,7 +106,7 @@ impl Arena {
         Ok(Self(Rc::new(Inner { file, readable, stride, rooms: RefCell::default() })))
     }
 
-    /// For a worker, to read from it.
+    /// A worker opens the file read-only through this descriptor.
     pub fn file(&self) -> BorrowedFd<'_> {
         self.0.readable.as_fd()
     }
@@ -114,7 +120,7 @@ impl Arena {
         Ok(Filling { extent: Extent { arena: self.clone(), room: Some(room), length }, filled: 0 })
     }
 
-    /// Gives all memory back that no body takes.
+    /// Returns the memory of all free rooms to the system.
     pub fn give_back(&self) {
         let warm = std::mem::take(&mut self.0.rooms.borrow_mut().warm);
         for room in warm {
@@ -124,7 +130,7 @@ impl Arena {
 }
 
 impl Inner {
-    /// A free room with so many bytes mapped.
+    /// A free room of which the first `mapped` bytes are mapped.
     fn take_room(&self, mapped: usize) -> io::Result<Room> {
         let warm = self.rooms.borrow_mut().warm.pop();
         if let Some(room) = warm {
@@ -159,8 +165,8 @@ impl Inner {
         }
     }
 
-    /// Takes the memory from a free room. All of it: a worker that still reads for a job that was taken back may have got
-    /// some there.
+    /// Returns the memory of a free room to the system. It covers the whole room, because a worker
+    /// that still reads for a revoked job may have caused memory to be allocated anywhere in it.
     fn cool(&self, room: Room) {
         if let (Ok(offset), Ok(length)) = (off_t::try_from(room.offset), off_t::try_from(self.stride)) {
             let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
@@ -169,8 +175,8 @@ impl Inner {
         self.rooms.borrow_mut().cold.push(room.offset);
     }
 
-    /// Gives the room memory up to `needed` bytes at least. Writing to a mapped page without memory would be a signal if
-    /// there is none left, where this is an error.
+    /// Gives the room memory for at least `needed` bytes. If there is none left, this returns an
+    /// error, where writing to a mapped page without memory would raise SIGBUS.
     fn warm_up(&self, room: &mut Room, needed: usize) -> io::Result<()> {
         while room.resident < needed {
             let step = (room.resident / 4).clamp(STEPS.0, STEPS.1).min(self.stride - room.resident);
@@ -194,7 +200,7 @@ pub struct Filling {
 }
 
 impl Filling {
-    /// Adds a part. On an error nothing of it has been added.
+    /// Adds a part of the body. After an error no byte of the part has been added.
     pub fn push(&mut self, part: &[u8]) -> io::Result<()> {
         let end = self.filled + part.len();
         let Some(room) = &mut self.extent.room else { return Err(io::ErrorKind::NotFound.into()) };
@@ -214,23 +220,23 @@ impl Filling {
         Ok(())
     }
 
-    /// What has been added so far, in memory of the caller's own.
+    /// A copy of what has been added so far.
     pub fn to_vec(&self) -> io::Result<Vec<u8>> {
         self.extent.first(self.filled)
     }
 
-    /// The body, which ends here.
+    /// Ends the body.
     pub fn finish(mut self) -> Extent {
         self.extent.length = self.filled;
         self.extent
     }
 }
 
-/// A body. Dropping it makes room for others.
+/// A complete body. Dropping it frees its room for other bodies.
 #[derive(Debug)]
 pub struct Extent {
     arena: Arena,
-    /// Only gone while it is being dropped.
+    /// `None` only while the extent is being dropped.
     room: Option<Room>,
     length: usize,
 }
@@ -241,7 +247,7 @@ impl Extent {
         self.length
     }
 
-    /// Its bytes, in memory of the caller's own.
+    /// A copy of its bytes.
     pub fn to_vec(&self) -> io::Result<Vec<u8>> {
         self.first(self.length)
     }
@@ -257,7 +263,7 @@ impl Extent {
         Ok(bytes)
     }
 
-    /// Where a worker finds it.
+    /// Where a worker finds the body.
     pub fn place(&self) -> Place {
         let offset = self.room.as_ref().map_or(0, |room| room.offset);
         Place { offset, length: self.length as u64 }
@@ -283,17 +289,17 @@ pub struct SharedFile {
 }
 
 impl SharedFile {
-    /// What [`Arena::file`] is in the front.
+    /// Takes the descriptor that the front sent from [`Arena::file`].
     pub fn new(file: OwnedFd) -> io::Result<Self> {
         Ok(Self { identity: Identity::of(&file)?, last: None, file: file.into() })
     }
 
-    /// Keeps no part of it in this process's memory until the next [`SharedFile::read`].
+    /// Unmaps the file until the next [`SharedFile::read`].
     pub fn rest(&mut self) {
         self.last = None;
     }
 
-    /// Copies the body there into `target`, which must be as long.
+    /// Copies the body at `place` into `target`, which must have the same length.
     pub fn read(&mut self, place: Place, target: &mut [MaybeUninit<u8>]) -> io::Result<()> {
         let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
         if Identity::of(&self.file)? != self.identity {
@@ -316,7 +322,8 @@ impl SharedFile {
         self.file.read_exact_at(beyond, place.offset + mapped as u64)
     }
 
-    /// The beginning of a body; `None` if this process has no addresses left for it, which a script may limit.
+    /// Maps the beginning of a body; `None` if this process has no address space left for it. A
+    /// script may limit that.
     fn map(&mut self, place: Place) -> Option<&Mapping> {
         let length = min(usize::try_from(place.length).ok()?, MAPPED);
         let fits = |(offset, mapping): &mut (u64, Mapping)| *offset == place.offset && mapping.length.get() >= length;

@@ -1,22 +1,23 @@
-//! What is said when the system runs out of something: descriptors, memory, disk.
+//! Messages for when the system runs out of descriptors, memory or disk.
 //!
-//! Owns the texts and how often they are said; the callers decide what happens next. `shortage.py` has the same for the
-//! supervisor.
+//! Owns the texts and how often they are logged; the callers decide what happens next.
+//! `shortage.py` does the same for the supervisor.
 
 use std::{
     io,
     time::{Duration, Instant},
 };
 
-/// Pause after a connection could not be accepted: descriptors and memory may be given back meanwhile.
+/// Pause after a connection could not be accepted. Descriptors and memory may be released
+/// meanwhile.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// An error that goes on is logged again after this time.
+/// An error that continues is logged again after this time.
 const SAY_EVERY: Duration = Duration::from_secs(60);
-/// For a process whose error is not known.
+/// The remedy where only a worker knows the error, so the front has no error code.
 #[cfg(unix)]
 pub const OPEN_FILES_OR_MEMORY: &str = "Raise its limit of open files (ulimit -n) or of memory.";
 
-/// What to do about an error of the system; empty if there is nothing better to say than its own text.
+/// What to do about an error of the system; empty if the error's own text says enough.
 pub fn remedy(error: &io::Error) -> &'static str {
     #[cfg(unix)]
     {
@@ -46,7 +47,7 @@ pub struct Repeated {
 }
 
 impl Repeated {
-    /// `consequence` says what cannot be done and what follows.
+    /// Logs the error, if a line is due. `consequence` says what cannot be done and what follows.
     pub fn log(&mut self, consequence: &str, error: &io::Error) {
         if let Some(before) = self.is_due(Instant::now()) {
             let again = if before > 0 { format!(" ({before} times since the last such line)") } else { String::new() };

@@ -25,15 +25,16 @@ use tokio::io::{unix::AsyncFd, Interest};
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 const NO_SIGNAL: MsgFlags = MsgFlags::MSG_NOSIGNAL;
-// Here the worker's socket was told so when it was made (`SO_NOSIGPIPE`, by the standard library). In the front, where no
-// script runs, Python has the signal ignored.
+// On these systems the standard library sets `SO_NOSIGPIPE` on the worker's socket. In the front,
+// where no script runs, Python ignores the signal.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const NO_SIGNAL: MsgFlags = MsgFlags::empty();
 
-/// What accompanies a descriptor, because the kernel attaches descriptors to bytes only. It says nothing.
+/// The byte that a descriptor is sent with, because the kernel attaches descriptors only to bytes.
+/// It has no meaning.
 const COMPANION: &[u8] = b"\n";
 
-/// Sends one descriptor, or the news that there is none. Does not wait.
+/// Sends one descriptor, or only the byte if there is none. Does not wait.
 pub fn send_descriptor(socket: impl AsFd, descriptor: Option<BorrowedFd<'_>>) -> nix::Result<()> {
     let descriptors: Vec<_> = descriptor.iter().map(BorrowedFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&descriptors)];
@@ -42,8 +43,8 @@ pub fn send_descriptor(socket: impl AsFd, descriptor: Option<BorrowedFd<'_>>) ->
     sendmsg::<()>(socket.as_fd().as_raw_fd(), &[IoSlice::new(COMPANION)], attached, flags, None).map(drop)
 }
 
-/// Receives what [`send_descriptor`] has sent, and waits for it as long as the socket is set to. `None` if nothing was
-/// attached, or if this process may not open another file.
+/// Receives what [`send_descriptor`] has sent. Waits for as long as the socket's read timeout
+/// allows. `None` if no descriptor was attached, or if this process may not open another file.
 pub fn receive_descriptor(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
     let mut byte = [0; COMPANION.len()];
     let mut parts = [io::IoSliceMut::new(&mut byte)];
@@ -56,7 +57,8 @@ pub fn receive_descriptor(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
     if message.bytes == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    // The kernel leaves out what a process with too many open files cannot take, and says so. nix refuses such a message.
+    // If this process has too many open files, the kernel leaves the descriptor out and marks the
+    // message, and nix then returns an error.
     let Ok(attached) = message.cmsgs() else { return Ok(None) };
     let received: Vec<OwnedFd> = attached
         .flat_map(|message| match message {
@@ -74,13 +76,15 @@ pub fn receive_descriptor(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
     Ok(received.into_iter().next())
 }
 
-/// A part of the parts. A peer that is gone is an error and never SIGPIPE, whatever a script has made of that signal.
+/// Sends as much of `parts` as the socket takes. A peer that is gone is an error and never raises
+/// SIGPIPE, however a script handles that signal.
 pub fn send(stream: &UnixStream, parts: &[IoSlice<'_>], wait: bool) -> nix::Result<usize> {
     let flags = if wait { NO_SIGNAL } else { NO_SIGNAL | MsgFlags::MSG_DONTWAIT };
     sendmsg::<()>(stream.as_raw_fd(), parts, &[], flags, None)
 }
 
-/// Appends what is there, up to the room that the buffer has, without waiting. Zero bytes mean the end.
+/// Appends the bytes that have arrived, up to the buffer's spare capacity, without waiting. Zero
+/// bytes mean the end.
 pub fn receive(stream: &UnixStream, buffer: &mut BytesMut) -> io::Result<usize> {
     // SAFETY: receiving writes to the slice and never reads from it or makes it uninitialised.
     let room = unsafe { buffer.chunk_mut().as_uninit_slice_mut() };
@@ -92,8 +96,8 @@ pub fn receive(stream: &UnixStream, buffer: &mut BytesMut) -> io::Result<usize> 
 
 /// Waits until there is something to receive, an error or the end included; `WouldBlock` after `timeout`.
 ///
-/// A blocking receive would do, but the kernel wakes it as well whenever the peer reads, and charges the peer with some
-/// 15 µs for that.
+/// A blocking receive would work, but the kernel wakes it whenever the peer reads too, which costs
+/// the peer some 15 µs.
 #[cfg(feature = "python")]
 pub fn wait_readable(stream: &UnixStream, timeout: PollTimeout) -> io::Result<()> {
     match poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], timeout)? {
@@ -102,7 +106,7 @@ pub fn wait_readable(stream: &UnixStream, timeout: PollTimeout) -> io::Result<()
     }
 }
 
-/// Has the event loop watch it for `interest` alone. It must not be watched already.
+/// Registers the stream with the event loop for `interest` only. It must not be registered already.
 pub fn watch(stream: Rc<UnixStream>, interest: Interest) -> io::Result<AsyncFd<Rc<UnixStream>>> {
     // SAFETY: what owns the descriptor goes along, and does not change it.
     unsafe { AsyncFd::register_with_interest(stream, interest) }.map_err(io::Error::from)
