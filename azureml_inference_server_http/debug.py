@@ -54,6 +54,13 @@ def connect(settings: Settings) -> None:
     _say(f"** Connected to the debugger on port {settings.debug_port}.")
 
 
+def follows_forks(settings: Settings) -> bool:
+    """Whether debugpy is to debug the processes that this one forks. It knows them by their parent, so a worker must be
+    forked by a process that it knows, and no process may be between the two. For the supervisor, which runs no script.
+    """
+    return bool(settings.debug_port) or "debugpy" in sys.modules
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Callable
 from . import (
     _core,
     control,
+    debug,
     ending,
     events,
     forks,
@@ -94,10 +95,13 @@ def _kind(settings: Settings) -> Kind:
     """How workers are started. The template's workers must become children of this process."""
     if not settings.worker_preload:
         return PROCESSES
-    if _core.adopt_orphans():
-        return PRELOADED_PROCESSES
-    _logger.warning("WORKER_PRELOAD has no effect on this system: each worker loads the script itself.")
-    return PROCESSES
+    if debug.follows_forks(settings):
+        _logger.warning("WORKER_PRELOAD has no effect under a debugger: each worker loads the script itself.")
+        return PROCESSES
+    if not _core.adopt_orphans():
+        _logger.warning("WORKER_PRELOAD has no effect on this system: each worker loads the script itself.")
+        return PROCESSES
+    return PRELOADED_PROCESSES
 
 
 class Processes:

@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 from functools import partial
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 from . import _core, control, ending, events, forks, shortage, signal_handlers, stdio, supervising, titles, worker
 from .events import Role
@@ -155,9 +155,6 @@ def _serve(
     # The script may have set other handlers, and blocked signals, which workers would inherit.
     signal_handlers.install(handlers)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    # A debugger that is connected has replaced the function, to connect to children as well. So has gevent, which does
-    # more than is wanted here.
-    fork = os.fork if settings.debug_port else forks.plain_fork
     try:
         line.sendall(b"loaded\n")
     except OSError as error:
@@ -169,7 +166,7 @@ def _serve(
             if log is not None:
                 log.flush()
             try:
-                is_worker = _fork_worker(line, int(order.removeprefix("fork ")), fork)
+                is_worker = _fork_worker(line, int(order.removeprefix("fork ")))
             except _NotForked as error:
                 line.sendall(f"failed {error}\n".encode())
                 continue
@@ -184,7 +181,7 @@ def _serve(
     return worker.EXIT_OK
 
 
-def _fork_worker(line: socket.socket, number: int, fork: Callable[[], int]) -> bool:
+def _fork_worker(line: socket.socket, number: int) -> bool:
     """Fork a worker as a child of the supervisor and tell its pid. Returns True in the worker.
 
     Raises OSError or _NotForked.
@@ -199,7 +196,7 @@ def _fork_worker(line: socket.socket, number: int, fork: Callable[[], int]) -> b
         if between == 0:
             # Already here, so that nobody sees a worker that is called like the template.
             titles.set_worker(number)
-            _fork_again(answer, fork)
+            _fork_again(answer)
             # Whoever reads from a pipe sees its end only when no writer is left.
             answer.close_writer()
             go.close_writer()
@@ -220,10 +217,10 @@ def _fork_worker(line: socket.socket, number: int, fork: Callable[[], int]) -> b
     return False
 
 
-def _fork_again(answer: _Pipe, fork: Callable[[], int]) -> None:
+def _fork_again(answer: _Pipe) -> None:
     """Fork the worker, write its pid or why there is none, and exit. Returns in the worker alone."""
     try:
-        pid = fork()
+        pid = forks.plain_fork()
         if pid == 0:
             return
         answer.write(str(pid).encode())

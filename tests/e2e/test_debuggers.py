@@ -106,11 +106,16 @@ def free_port() -> int:
     return port.number
 
 
-def test_breakpoints_of_a_launch_under_debugpy_stop_run(start):
+# A template would be between the debugger and the workers, so there is none.
+PRELOAD = pytest.mark.parametrize("preload", ["false", "true"])
+
+
+@PRELOAD
+def test_breakpoints_of_a_launch_under_debugpy_stop_run(start, preload):
     port = free_port()
     under_debugger = (sys.executable, *QUIETLY, "-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--wait-for-client")
     command = (*under_debugger, "-m", "azureml_inference_server_http.amlserver")
-    server = start(SCRIPT.name, ready=False, command=command)
+    server = start(SCRIPT.name, ready=False, command=command, WORKER_PRELOAD=preload)
     with ExitStack() as stack:
         launched = stack.enter_context(connected(port, "debugpy"))
         launched.attach({"justMyCode": False, "subProcess": True})
@@ -127,7 +132,8 @@ def test_breakpoints_of_a_launch_under_debugpy_stop_run(start):
         assert reply.result().json() == worker
 
 
-def test_a_worker_connects_to_a_debugger_that_waits_for_it(start):
+@PRELOAD
+def test_a_worker_connects_to_a_debugger_that_waits_for_it(start, preload):
     port, waiting = free_port(), free_port()
     adapter = subprocess.Popen([sys.executable, "-m", "debugpy.adapter", "--host", "127.0.0.1", "--port", str(port)])
     try:
@@ -136,7 +142,7 @@ def test_a_worker_connects_to_a_debugger_that_waits_for_it(start):
             editor.send("attach", listen={"host": "127.0.0.1", "port": waiting}, justMyCode=False)
             editor.wait_for("event", "debugpyWaitingForServer")
             limit = {"SCORING_TIMEOUT_MS": "500", "AZUREML_DEBUG_PORT": str(waiting)}
-            server = start(SCRIPT.name, ready=False, **limit)
+            server = start(SCRIPT.name, ready=False, WORKER_PRELOAD=preload, **limit)
             editor.wait_for("event", "initialized")
             editor.send("setBreakpoints", source={"path": str(SCRIPT)}, breakpoints=[{"line": LINE}])
             editor.send("configurationDone")
@@ -146,6 +152,8 @@ def test_a_worker_connects_to_a_debugger_that_waits_for_it(start):
             spared = lambda: server.wait_for_record("It is not killed, because", level="W")  # noqa: E731
             assert editor.stop_and_go_on(spared) == LINE
             assert [reply.result().json()] == server.workers()
+            said = [record for record in server.records(level="W") if "WORKER_PRELOAD has no effect" in record.message]
+            assert len(said) == (preload == "true")
     finally:
         adapter.terminate()
         adapter.wait(PATIENCE)
