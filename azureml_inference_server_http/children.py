@@ -131,7 +131,9 @@ class Children:
             self._replacing.arrived(event.pid)
         if self.starts_nothing:
             return [Kill(event.pid, KILL)]
-        return [] if event.template is None else self._replacing.next()
+        # TTOU may have come after this worker had been asked for.
+        actions = self._retire(self._roster.too_many(self.worker_count), now) if event.role is Role.WORKER else []
+        return actions if event.template is None else [*actions, *self._replacing.next()]
 
     def _spawn_failed(self, event: SpawnFailed, now: float) -> list[Action]:
         """Try again in a while: what serves goes on serving. ``event.reason`` is a sentence."""
@@ -324,6 +326,8 @@ class Children:
                 continue
             worker.retiring = True
             worker.recycle_at = None
+            # It needs no successor any more.
+            self._replacing.forget(pid)
             if worker.ready:
                 actions.append(TellFront(control.Retire(pid)))
             else:

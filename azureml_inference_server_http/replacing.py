@@ -123,7 +123,7 @@ class Replacing:
         self._waiting.insert(0, pid)
 
     def forget(self, pid: int) -> None:
-        """This worker is gone."""
+        """This worker is gone, or goes."""
         self._waiting = [waiting for waiting in self._waiting if waiting != pid]
 
     def end(self) -> None:

@@ -115,8 +115,15 @@ class Roster:
     def missing(self, wanted: int) -> int:
         """How many have to be asked for so that ``wanted`` stay when all replacing is done."""
         staying = sum(not worker.retiring for worker in self.workers.values())
-        surplus = sum(worker.replaces is not None for worker in self.workers.values())
+        surplus = sum(worker.replaces is not None and not worker.retiring for worker in self.workers.values())
         return max(0, wanted - (staying - surplus) - sum(replaced is None for _, replaced in self._asked))
+
+    def too_many(self, wanted: int) -> list[int]:
+        """The newest workers beyond ``wanted``. A successor and the worker that it replaces count as one, and neither
+        of them is among these: one of the two will stay."""
+        replaced = self.being_replaced()
+        own = [pid for pid, worker in self.workers.items() if not worker.retiring and worker.replaces is None]
+        return sorted(own, key=lambda pid: pid not in replaced)[wanted:]
 
     def wakeups(self) -> Iterator[float | None]:
         """When something is due for a worker."""

@@ -121,8 +121,7 @@ class Supervisor(Children):
             return self._fill_up()
         if number == TTOU and self.worker_count > 1:
             self.worker_count -= 1
-            staying = [pid for pid, worker in self.workers.items() if not worker.retiring]
-            return self._retire(staying[self.worker_count :], now)
+            return self._retire(self._roster.too_many(self.worker_count), now)
         return []
 
     def _hung_up(self, event: HungUp, now: float) -> list[Action]:

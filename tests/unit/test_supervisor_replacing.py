@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from random import Random
 
 import pytest
 from supervisor_world import World, logs, without_logs
@@ -15,6 +16,7 @@ from azureml_inference_server_http.events import (
     RecycleWanted,
     Role,
     Signalled,
+    Spawned,
     SpawnFailed,
     SpawnWorker,
     TellFront,
@@ -272,6 +274,78 @@ def test_ttou_while_workers_are_replaced_ends_with_the_right_number(two):
                 two.ready(pid)
     assert len(two.workers) == 1
     assert two.state.workers[two.workers[0]].ready
+
+
+def settle(world):
+    """Everything that has begun happens: workers that retire end, those that start get ready, what is due is done."""
+    for _ in range(50):
+        for pid, worker in list(world.state.workers.items()):
+            if worker.retiring:
+                world.exit(pid)
+            elif not worker.ready:
+                world.ready(pid)
+        if world.state.next_wakeup() is not None:
+            world.wake_up()
+
+
+def test_ttin_while_a_surplus_successor_ends_adds_one_worker(two):
+    two.signal(signal.SIGHUP)
+    two.signal(signal.SIGTTOU)
+    two.signal(signal.SIGTTIN)
+    settle(two)
+    assert len(two.workers) == 2
+
+
+def test_a_worker_that_ttou_retires_gets_no_successor():
+    world = World(worker_count=3)
+    world.ready(*world.workers)
+    first, second, third = world.workers
+    world.signal(signal.SIGHUP)
+    assert world.signal(signal.SIGTTOU) == [TellFront(control.Retire(third))]
+    # It takes its time.
+    while not all(worker.ready for worker in world.state.workers.values()):
+        world.ready(*(pid for pid, worker in world.state.workers.items() if not worker.ready))
+    settle(world)
+    assert len(world.workers) == 2
+    assert not {first, second, third} & set(world.workers)
+
+
+def test_a_worker_that_is_no_longer_wanted_when_it_has_been_started_ends(two):
+    first, second = two.workers
+    # Its start takes its time.
+    assert two.state.handle(Signalled(signal.SIGTTIN), two.now) == [SpawnWorker()]
+    assert two.signal(signal.SIGTTOU) == []
+    two.workers.append(third := 99)
+    assert two.tell(Spawned(third, Role.WORKER, None)) == [Kill(third, signal.SIGTERM)]
+    two.exit(third, -signal.SIGTERM)
+    assert two.workers == [first, second]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_whatever_happens_while_workers_are_replaced_their_number_is_right_and_none_is_old(seed):
+    random = Random(seed)
+    world = World(worker_count=random.randrange(1, 4))
+    world.ready(*world.workers)
+    for _ in range(random.randrange(30)):
+        choice = random.choice(["HUP", "TTIN", "TTOU", "TTOU", "ready", "ready", "exit", "kill"])
+        workers = world.state.workers
+        retiring = [pid for pid, worker in workers.items() if worker.retiring]
+        starting = [pid for pid, worker in workers.items() if not worker.ready and not worker.retiring]
+        serving = [pid for pid, worker in workers.items() if worker.ready]
+        if choice == "ready" and starting:
+            world.ready(random.choice(starting))
+        elif choice == "exit" and retiring:
+            world.exit(random.choice(retiring))
+        elif choice == "kill" and len(serving) > 1:
+            world.exit(random.choice(serving), KILLED)
+        elif choice in ("HUP", "TTIN", "TTOU"):
+            world.signal(signal.Signals[f"SIG{choice}"])
+    newest = world.last_pid
+    world.signal(signal.SIGHUP)
+    successors = {pid for pid, worker in world.state.workers.items() if worker.replaces is not None}
+    settle(world)
+    assert len(world.workers) == world.state.worker_count
+    assert all(pid > newest or pid in successors for pid in world.workers)
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGWINCH])
