@@ -69,7 +69,7 @@ def _gevent() -> Wait | None:
 
 
 def _eventlet() -> Wait | None:
-    """The same of eventlet."""
+    """eventlet's own select(), if this thread has a hub."""
     hubs = sys.modules.get("eventlet.hubs")
     if hubs is None or getattr(hubs._threadlocal, "hub", None) is None:
         return None

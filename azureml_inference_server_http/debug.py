@@ -24,7 +24,8 @@ _logger = logging.getLogger("azmlinfsrv")
 
 
 class DebuggerError(Exception):
-    """The debugger that was asked for cannot be reached. The worker exits with 3: without it nobody would be served."""
+    """The worker cannot connect to the debugger of AZUREML_DEBUG_PORT. It exits with 3, because it
+    serves no request without that debugger."""
 
 
 def connect(settings: Settings) -> None:
@@ -71,7 +72,7 @@ def holds(frame: FrameType | None) -> bool:
 
 
 def holds_thread(thread: int) -> bool:
-    """The same for what this thread runs, by its number. Shows the front that no limit applies if so."""
+    """Whether a debugger holds the thread with this number. If so, tells the front that no limit applies."""
     if not holds(sys._current_frames().get(thread)):
         return False
     titles.set_name(titles.DEBUGGED)
@@ -80,12 +81,12 @@ def holds_thread(thread: int) -> bool:
 
 
 def released() -> None:
-    """The call that ``holds_thread`` found has returned."""
+    """Note that the call that ``holds_thread`` found has returned."""
     titles.set_name(titles.COMMAND)
 
 
 def _is_traced() -> bool:
-    """gdb, strace and the like, as the kernel tells it on Linux."""
+    """Debuggers such as gdb and strace, which the Linux kernel reports."""
     try:
         with open("/proc/self/status") as status:
             tracer = next((line for line in status if line.startswith("TracerPid:")), "")

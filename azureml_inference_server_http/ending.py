@@ -1,8 +1,8 @@
-"""The end of a process that ran the user's script: what the script still has to do gets its time, and not more.
+"""The end of a process that ran the user's script: runs the script's exit code within a time limit.
 
-In this order: the script's handler for SIGTERM, threads that are not daemons, handlers of ``atexit``. What has not been
-done when the time is over is named in the log. Runs in workers, in templates (WORKER_PRELOAD) and in the server with
-worker threads, at the very end and on the main thread.
+The order is: the script's handler for SIGTERM, threads that are not daemons, handlers of ``atexit``.
+The log names what is not finished when the time is over. Runs in workers, in templates
+(WORKER_PRELOAD) and in the server with worker threads, at the very end and on the main thread.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from . import signal_handlers
 
 # Seconds for the threads of a script that could not be started.
 FAILED_START = 3.0
-# Seconds that a process has for its end when the server stops at once (INT, QUIT).
+# Seconds that a process has to finish when the server stops at once (INT, QUIT).
 HURRY = 0.25
-# Seconds for handlers of atexit that have not been called when the time is over, and for the log.
+# Seconds that handlers of atexit which have not been called get after the time is over, and seconds
+# for the log.
 LAST_MOMENT = 1.0
 
 _logger = logging.getLogger("azmlinfsrv")
@@ -41,7 +42,7 @@ class _Stage(enum.Enum):
 
 
 class Ending:
-    """The time that this process has for its end, and a thread that watches it."""
+    """The time limit for the end of this process, and the thread that enforces it."""
 
     def __init__(self, code: int, seconds: float | None, hurry: Collection[int]) -> None:
         """The process will exit with ``code`` after ``seconds`` at most, or at once if that is None. One of the signals
@@ -52,13 +53,15 @@ class Ending:
         self._is_hurried = seconds is None
         self._seconds = HURRY if seconds is None else max(seconds, HURRY)
         self._stage = _Stage.THREADS
-        # Numbers of signals, written by Python whatever the main thread does. None if there is no descriptor left.
+        # Python writes signal numbers to this socket pair, even while the main thread is busy. None
+        # if there is no descriptor left.
         self._signals: tuple[socket.socket, socket.socket] | None = None
 
     def begin(self) -> None:
         """Start the time. Call this before anything of the script is waited for."""
         self._watch_signals()
-        # The handler that was registered last is called first.
+        # Python calls the handler that was registered last first, so this notes that exit handlers
+        # have begun.
         atexit.register(self._enter, _Stage.EXIT_HANDLERS)
         self._let_kernel_end(self._seconds)
         watch = threading.Thread(target=self._watch, name="azmlinfsrv-ending", daemon=True)
@@ -68,20 +71,23 @@ class Ending:
             _logger.warning("Nothing limits the end of process %d but a signal: %s", os.getpid(), error)
 
     def call_term_handler(self, handler: Callable[..., Any]) -> None:
-        """Call the handler for SIGTERM that the script has set. Whatever it raises, the process ends as it was to."""
+        """Call the script's handler for SIGTERM. Its exceptions do not change how the process ends."""
         self._enter(_Stage.TERM_HANDLER)
         try:
             handler(signal.SIGTERM, sys._getframe())
         except SystemExit:
-            # It wants the process to end, which it does.
+            # The handler wants the process to end, and the process does end.
             pass
         except BaseException:
             _logger.exception("The script's handler for SIGTERM failed")
         self._enter(_Stage.THREADS)
 
     def finish(self) -> NoReturn:
-        """Do what Python does at its end, as far as the script sees it, and leave out the rest: threads that were left
-        behind may crash it. Not needed where the main module returns."""
+        """Do the part of Python's exit that the script can see, and then end the process.
+
+        The rest is left out, because threads that still run may crash it. Not needed where the main
+        module returns.
+        """
         for step in (_wait_for_threads, atexit._run_exitfuncs):
             try:
                 step()
@@ -107,11 +113,11 @@ class Ending:
             os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
     def _let_kernel_end(self, seconds: float) -> None:
-        """Have the kernel end this process a while after these seconds, even if native code keeps the GIL."""
+        """Make the kernel end this process a few seconds later than this, even if native code holds the GIL."""
         if not hasattr(signal, "setitimer"):
             return
         with contextlib.suppress(ValueError):
-            # Not on the main thread, where it has been done already.
+            # ValueError: this is not the main thread, which has set the handler already.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         signal.setitimer(signal.ITIMER_REAL, seconds + 3 * LAST_MOMENT)
@@ -132,7 +138,7 @@ class Ending:
         at_once(self._code)
 
     def _wait(self) -> bool:
-        """Until the time is over. True if a signal says so."""
+        """Wait until the time is over. True if the server stops at once."""
         until = self._began + self._seconds
         while (rest := until - time.monotonic()) > 0:
             if self._signals is None:
@@ -144,7 +150,7 @@ class Ending:
             except socket.timeout:
                 break
             except OSError:
-                # The script has closed it.
+                # The script has closed the socket.
                 self._signals = None
                 continue
             if not numbers:
@@ -169,7 +175,7 @@ def _wait_for_threads() -> None:
 
 
 def at_once(code: int) -> NoReturn:
-    """End this process without what Python does at its end, log records and buffers excepted."""
+    """End this process without Python's exit, but write log records and buffers first."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -23,7 +23,7 @@ def find(port: int) -> str | None:
     holders = (
         {pid: parent for pid, parent in _processes() if not sockets.isdisjoint(_open_files(pid))} if sockets else {}
     )
-    # A server hands its listener down to its children. Whoever has to be stopped is above them.
+    # The children of a server inherit its listener. The process to stop is their parent.
     top = [pid for pid, parent in holders.items() if parent not in holders]
     if not top:
         return None
@@ -47,13 +47,13 @@ def _processes() -> Iterator[tuple[int, int]]:
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc"):
             if name.isdigit():
-                # It may have ended meanwhile.
+                # The process may have ended meanwhile.
                 with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
                     yield int(name), int(file.read().rpartition(")")[2].split()[1])
 
 
 def _open_files(pid: int) -> set[str]:
-    """What the descriptors of a process stand for, as far as this user may know it."""
+    """What the descriptors of a process refer to, as far as this user may read that."""
     found = set()
     with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
         for entry in entries:

@@ -12,12 +12,13 @@ from .preloading import Templates
 from .roster import Roster, is_due
 from .worker_kinds import Kind
 
-# Seconds until a worker is replaced that is too large again, or whose successor could not start.
+# Seconds until a worker is replaced if it is too large as its predecessor was, or if its successor
+# could not start.
 RECYCLE_PAUSE = 60.0
 
 
 class Replacing:
-    """The workers that wait for their successor to be started."""
+    """The workers whose successor has not been started yet."""
 
     def __init__(self, roster: Roster, templates: Templates, kind: Kind) -> None:
         self._roster = roster
@@ -46,7 +47,8 @@ class Replacing:
         return [Log("info", "The script is loaded. Replacing the workers one by one."), *self._replace_all()]
 
     def _replace_all(self) -> list[Action]:
-        # Neither those whose successor is being started already, nor the successors: they are new enough.
+        # Leave out the workers whose successor is being started already, and the successors, which
+        # are new enough.
         replaced = self._roster.being_replaced()
         self._waiting = [
             pid
@@ -106,7 +108,10 @@ class Replacing:
         return self.next()
 
     def failed(self, what: str, now: float) -> list[Action]:
-        """Whoever sent HUP sees it in the log; what the front asks for, it asks for once, so it is tried again."""
+        """End a HUP, and try the front's requests again later, because a successor could not start.
+
+        The sender of HUP can read the log and repeat it. The front asks only once.
+        """
         serving = sum(worker.ready and not worker.retiring for worker in self._roster.workers.values())
         stay = "1 worker stays" if serving == 1 else f"{serving} workers stay"
         self._reloading = False
@@ -123,10 +128,10 @@ class Replacing:
         self._waiting.insert(0, pid)
 
     def forget(self, pid: int) -> None:
-        """This worker is gone, or goes."""
+        """Forget this worker, which has exited or is retiring."""
         self._waiting = [waiting for waiting in self._waiting if waiting != pid]
 
     def end(self) -> None:
-        """The server stops: nothing is replaced any more."""
+        """Replace nothing any more, because the server stops."""
         self._waiting.clear()
         self._has_ended = True

@@ -1,4 +1,4 @@
-"""What is said when the system runs out of something: descriptors, memory, processes, disk.
+"""Messages for when the system runs out of descriptors, memory, processes or disk.
 
 ``src/shortage.rs`` has the same for the front and the workers' connections. Any process may use it.
 """

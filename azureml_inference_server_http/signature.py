@@ -1,4 +1,4 @@
-"""How the server calls run(): which of the three modes, with which arguments, and which signatures are refused.
+"""How the server calls run(): in which mode, with which arguments, and which signatures it refuses.
 
 Owns the rules about run()'s parameters and decorators (contract sections 4, 10, 11 and 15). Imports neither Flask nor
 inference-schema: only a script that has imported them can have used their decorators. Runs in worker processes, while
@@ -111,7 +111,7 @@ def _is_schema_decorated(run: Any) -> bool:
 
 
 def log(call: Call) -> None:
-    """Log it, in the words of the published server."""
+    """Log the refusal with the text of the published server."""
     if call.mode == "raw":
         _script_logger.info("run() is decorated with @rawhttp. Server will invoke it with the flask request object.")
     elif call.mode == "schema":

@@ -1,4 +1,4 @@
-"""The controlling terminal: whether SIGHUP says that it is gone, or is somebody's order to replace the workers.
+"""The controlling terminal: whether a SIGHUP means that it is lost, or orders to replace the workers.
 
 Both arrive as the same signal; even the sender does not tell them apart, as a shell that loses its terminal sends it to
 its jobs. What tells is the terminal: it is lost within the same moment. Runs in the supervisor, and in the server with
@@ -23,15 +23,15 @@ class Terminal:
     """The terminal that the command was started from, if there was one."""
 
     def __init__(self) -> None:
-        # As nohup leaves it: the server is to outlive the terminal.
+        # nohup makes SIGHUP ignored: the server must outlive the terminal.
         self.is_ignored = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         # For ``poll`` without any event, which then reports the loss alone. None without a terminal, or after it.
         self.descriptor: int | None = None
         self._lost_at: float | None = None
-        # ``watch`` may be about to note what another thread notes.
+        # ``watch`` and another thread may note the loss at the same time.
         self._lock = threading.Lock()
         if hasattr(select, "poll"):
-            # There is none in services, in containers without a terminal and after setsid.
+            # Services, containers without a terminal and processes after setsid have none.
             with contextlib.suppress(OSError):
                 self.descriptor = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -60,7 +60,7 @@ class Terminal:
         return self._lost_at is not None and time.monotonic() - self._lost_at < MOMENT
 
     def close(self) -> None:
-        """Let go of it. Children must do so."""
+        """Close the descriptor of the terminal. Children must call this."""
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None

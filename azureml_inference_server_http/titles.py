@@ -24,7 +24,7 @@ _ARGUMENTS_BEGIN, _ARGUMENTS_END = 45, 46
 
 
 def worker(number: int) -> str:
-    """The short name of the worker that was started as the so manyth."""
+    """The short name of a worker; ``number`` counts the workers in the order of their start."""
     return f"azml:worker-{number}"
 
 
@@ -48,7 +48,7 @@ def get_name() -> str:
 
 
 def set_role(role: str) -> None:
-    """Let the command line begin with this role: ``azmlinfsrv: worker 1 --entry_script score.py``."""
+    """Make the command line begin with this role: ``azmlinfsrv: worker 1 --entry_script score.py``."""
     title = " ".join([f"{COMMAND}: {role}", *sys.argv[1:]])
     with contextlib.suppress(OSError), open("/proc/self/stat") as file:
         fields = file.read().rpartition(")")[2].split()

@@ -3,9 +3,10 @@
 //!
 //! A client chooses its target, its headers and thereby parts of error messages. Escape sequences
 //! in them would act on the terminal of a person who reads the log, and newlines would forge
-//! records. Every record of the front passes here once before it is queued (`logging.rs`). What a
-//! script logs or prints does not pass here, because its records may have several lines. Pure
-//! functions.
+//! records. Every record of the front passes here once before it is queued (`logging.rs`), and so
+//! does every request line that a worker logs (`worker/call.rs`). The server's other records in
+//! workers have no text of clients. What a script logs or prints does not pass here, because its
+//! records may have several lines. Pure functions.
 
 use std::fmt::Write as _;
 
