@@ -70,7 +70,8 @@ macro_rules! integer {
 
 integer!(i64 i32 u8);
 
-/// A place in a text that is read from left to right. After `None` it is of no use.
+/// Reads a text from left to right. After a method has returned `None`, the reader must not be used
+/// any more.
 #[derive(Debug)]
 pub struct Reader<'a> {
     text: &'a [u8],

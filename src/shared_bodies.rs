@@ -353,7 +353,8 @@ impl Mapping {
         let length = NonZeroUsize::new(length).ok_or(io::ErrorKind::InvalidInput)?;
         let offset = off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut flags = MapFlags::MAP_SHARED;
-        // What is only read has been written already: all of it at once, without a fault for each page.
+        // A read-only mapping is of memory that has been written already. Map all pages at once,
+        // which saves a page fault for each.
         flags.set(MapFlags::MAP_POPULATE, !access.contains(ProtFlags::PROT_WRITE));
         // SAFETY: a new mapping at an address that the kernel chooses.
         let start = unsafe { mmap(None, length, access, flags, file, offset) }?;

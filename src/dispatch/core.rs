@@ -8,7 +8,7 @@
 //! loop.
 //!
 //! Invariants:
-//! - A job is in one stage (`job.rs`): in the queue, or with one worker.
+//! - A job is in exactly one stage (`job.rs`), and at most one worker has it.
 //! - A worker claims a job before it starts it (`claims.rs`). The front can revoke an unclaimed job
 //!   at any time. So a job never runs twice, and a revoked or answered job never starts.
 //! - A job has exactly one outcome: one [`Effect::Answer`] or, when its client left first, one [`Effect::Forget`].
@@ -407,7 +407,7 @@ impl<C: ClaimCounter> Core<C> {
         });
     }
 
-    // ---- The supervisor's word
+    // ---- What the supervisor reports
 
     fn named(&mut self, name: u32) -> Option<(WorkerId, &mut Worker<C>)> {
         self.workers.iter_mut().find(|(_, worker)| worker.name == name).map(|(id, worker)| (*id, worker))

@@ -1,8 +1,10 @@
-//! Deterministic simulation of the dispatcher's core: seeded histories in virtual time, invariants after every event.
+//! Deterministic simulation of the dispatcher's core: runs seeded histories in virtual time, and
+//! checks invariants after every event.
 //!
-//! A [`World`] has clients that come, leave and read slowly, and workers that are fast, slow, hang, stop, go on, say
-//! goodbye, die before or while they run a job, with one slot or many. It performs the core's effects as the transports
-//! would, with random delays. One seed is one history, the same on every machine.
+//! A [`World`] has clients that come, leave and read slowly, and workers with one slot or many that
+//! are fast or slow, hang, stop, continue, say goodbye, and die before or while they run a job. It
+//! performs the core's effects as the transports would, with random delays. One seed is one
+//! history, the same on every machine.
 //!
 //! `cargo test` runs [`SHORT`] histories. `make simulate` runs millions of events (`SIMULATE_EVENTS`, `SIMULATE_SEED`).
 //! [`MUTATIONS`] breaks each rule of the core on purpose and names a seed whose history notices.
@@ -33,11 +35,12 @@ const LIMIT: Duration = Duration::from_millis(3000);
 const SLACK: Duration = Duration::from_millis(201);
 /// Jobs that may wait.
 const MAX_QUEUE: usize = 40;
-/// A job that kills every worker may do so to this many. More than the core's limit, because a death is not counted when
-/// the job had been taken back from the worker before its end was noticed.
+/// How many workers one job may kill before the front must answer it. More than the core's limit,
+/// because a death is not counted when the job had been taken back from the worker before its end
+/// was noticed.
 const MAX_VICTIMS: u32 = 8;
 
-/// SplitMix64: a seed must mean the same history for ever, which no library promises.
+/// SplitMix64: a seed must always give the same history, which no library promises.
 struct Random(u64);
 
 impl Random {
@@ -115,15 +118,15 @@ enum Happening {
     WakeUp,
 }
 
-/// What the world knows of a job.
+/// What the simulation knows of a job.
 #[derive(Debug)]
 struct Request {
     size: BodySize,
-    /// It kills every worker that receives it, before it is claimed.
+    /// The job kills every worker that receives it, before the worker claims it.
     deadly: bool,
     victims: u32,
     left_at: Option<Instant>,
-    /// The front has given it up, and awaits its answer if it runs.
+    /// The front has given the job up, and waits for its answer only if the job runs.
     has_given_up: bool,
     streams: bool,
     over: bool,
@@ -138,7 +141,7 @@ struct Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Health {
     Well,
-    /// Nothing happens in it: stopped by a signal, or stuck in native code.
+    /// The worker does nothing: a signal has stopped it, or it is stuck in native code.
     Frozen,
     Dead,
 }
@@ -148,23 +151,24 @@ struct Peer {
     capacity: usize,
     claims: Counter,
     health: Health,
-    /// Jobs that it has received and not looked at; `None` is the order to retire.
+    /// Jobs that it has received and not handled yet; `None` is the order to retire.
     inbox: VecDeque<Option<JobId>>,
     /// Number of the job at the head of the inbox.
     next_number: u64,
     running: Vec<JobId>,
     cancelled: Vec<JobId>,
     retires: bool,
-    /// No limit may end it.
+    /// A debugger holds it, so no limit may end it.
     is_debugged: bool,
-    /// When a debugger last saved it: its limits count anew.
+    /// When it was last not killed because of a debugger. Its limits start again at this time.
     spared_at: Option<Instant>,
     connected: bool,
-    /// When the front last saw it read a part of a large body: from then on it may take its time anew.
+    /// When the front last saw it read a part of a large body. Its time to claim the job starts
+    /// again then.
     last_read: Option<Instant>,
-    /// When the last of what was sent to it arrives.
+    /// When the last frame that was sent to it arrives.
     last_arrival: Instant,
-    /// What came while it was frozen.
+    /// Frames that arrived while it was frozen.
     held_back: Vec<Happening>,
 }
 
@@ -288,7 +292,8 @@ impl World {
                     self.core.audit()?;
                 }
             }
-            // After a stop nobody waits for what still runs: the processes are ended.
+            // After a stop no client waits for the jobs that still run, and the supervisor ends
+            // their processes.
             let is_quiet = self.plan.stops || self.peers.values().all(|peer| peer.running.is_empty());
             if self.ending && self.open == 0 && is_quiet {
                 break;
@@ -345,7 +350,7 @@ impl World {
         }
     }
 
-    /// Gives an event to the core and performs what it says.
+    /// Gives an event to the core and performs the effects.
     fn tell(&mut self, event: Event<Counter>) -> Verdict {
         self.events += 1;
         if !self.trace.is_empty() {
@@ -407,7 +412,7 @@ impl World {
         Ok(())
     }
 
-    /// What is sent to a worker arrives in the order sent.
+    /// Frames arrive at a worker in the order sent.
     fn send(&mut self, worker: WorkerId, happening: Happening) {
         let delay = self.random.micros(3, 60);
         let Some(peer) = self.peers.get_mut(&worker) else { return };
@@ -490,7 +495,7 @@ impl World {
         }
         match outcome {
             Outcome::Streams => request.streams = true,
-            // Its worker still has it, and gets killed.
+            // The worker still has the job, and is being killed.
             Outcome::Overdue { .. } => request.overdue = true,
             _ => return self.end(job),
         }
@@ -554,7 +559,7 @@ impl World {
         }
     }
 
-    /// What happens in a worker waits while it is frozen, and never happens once it is dead.
+    /// Delays a worker's events while it is frozen, and drops them once it is dead.
     fn happen_in_worker(&mut self, id: WorkerId, happening: Happening) -> Verdict {
         let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
         if peer.health == Health::Dead {
@@ -562,7 +567,7 @@ impl World {
         }
         let is_frozen = peer.health == Health::Frozen;
         match happening {
-            // The socket takes what is sent, whatever the worker does.
+            // The socket takes frames even while the worker does nothing.
             Happening::JobsArrive(_, jobs) => peer.inbox.extend(jobs.iter().copied().map(Some)),
             Happening::RetireArrives(_) => peer.inbox.push_back(None),
             Happening::CancelArrives(_, job) => peer.cancelled.push(job),
@@ -677,7 +682,7 @@ impl World {
             request.parts_left = 1;
             return self.job_ends(id, job);
         }
-        // A client that reads slowly: nobody owes anything meanwhile.
+        // The client reads slowly, and the worker owes nothing meanwhile.
         request.owed_since = None;
         self.tell(Event::StreamAwaits { worker: id, job, client: true })?;
         let delay = if self.random.once_in(30) { Duration::from_secs(5) } else { self.random.micros(1, 20_000) };
@@ -744,14 +749,14 @@ impl World {
                 self.die(id);
                 Ok(())
             }
-            // Stopped by a signal: the supervisor tells the front.
+            // A signal stops the worker, and the supervisor tells the front.
             1 | 2 => {
                 if self.freeze(id) {
                     self.tell(Event::Stopped { name })?;
                 }
                 Ok(())
             }
-            // Stuck in native code that holds the GIL: nobody tells.
+            // The worker is stuck in native code that holds the GIL, and nobody tells the front.
             3 => {
                 self.freeze(id);
                 Ok(())

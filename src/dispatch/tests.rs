@@ -1,4 +1,5 @@
-//! The rules of the dispatcher's core, one short story each, in virtual time. `simulation.rs` looks for what nobody thought of.
+//! The rules of the dispatcher's core, one short scenario each, in virtual time. `simulation.rs`
+//! looks for cases that nobody thought of.
 
 use std::{
     cell::Cell,
@@ -401,7 +402,7 @@ fn a_full_queue_refuses_but_takes_back_what_it_has_admitted() {
     assert_eq!(story.core.queued() as u64, LIMITS_QUEUE + 1);
 }
 
-/// Jobs that may wait in these stories.
+/// How many jobs may wait in these scenarios.
 const LIMITS_QUEUE: u64 = 2;
 
 #[test]

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{phase::Phase, socket::ClientStream, After, ClientSocket, Connection};
 
-/// A client that sends `pieces`, one for each time it is asked, and then closes its sending side.
+/// A client that sends one of `pieces` for each read, and then closes its sending side.
 #[derive(Default)]
 struct Client {
     pieces: VecDeque<Vec<u8>>,
@@ -71,7 +71,7 @@ impl ClientStream for Client {
     }
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Outcome {
     /// The handler got it, with this body.
@@ -252,7 +252,7 @@ fn request(dice: &mut Dice) -> (Vec<u8>, Outcome, bool) {
     };
     if dice.one_in(12) {
         let (field, status) = BAD_FIELDS[dice.below(BAD_FIELDS.len())];
-        // Alone, as it would be another fault together with the fields above.
+        // Alone, because together with the fields above it would be another fault.
         fields = vec!["Host: a".to_owned(), field.to_owned()];
         let version = if is_1_0 && !field.starts_with("Transfer") { "1.0" } else { "1.1" };
         let head = format!("{method} /score HTTP/{version}\r\n{}\r\n\r\n", fields.join("\r\n"));
@@ -272,7 +272,7 @@ fn request(dice: &mut Dice) -> (Vec<u8>, Outcome, bool) {
     (sent, outcome, persists && !is_bad)
 }
 
-/// `body` in chunks, some of them oddly written; and whether they are broken.
+/// `body` in chunks, some of them in an unusual form, and whether the coding is broken.
 fn chunks(dice: &mut Dice, body: &[u8]) -> (Vec<u8>, bool) {
     let mut coded = Vec::new();
     let mut rest = body;
@@ -306,7 +306,7 @@ fn chunks(dice: &mut Dice, body: &[u8]) -> (Vec<u8>, bool) {
     (coded, false)
 }
 
-/// Some requests on one connection; what comes of those that are not behind the end of it.
+/// Some requests on one connection, and the outcomes of those before the connection ends.
 fn connection(dice: &mut Dice) -> (Vec<u8>, Vec<Outcome>) {
     let (mut sent, mut expected, mut goes_on) = (Vec::new(), Vec::new(), true);
     for _ in 0..1 + dice.below(4) {
