@@ -23,10 +23,10 @@ use super::{
     front::{Arrived, Front, Received},
 };
 #[cfg(target_os = "linux")]
-use crate::frame::{FrameError, Place};
+use crate::frame::{Frame, FrameError, Place};
 use crate::{
     claims::Claims,
-    frame::{self, Decoder, Frame, Hello, Kind},
+    frame::{self, Decoder, Hello, Kind},
     unix_socket,
 };
 
