@@ -18,6 +18,7 @@ OURS = "ours"
 OURS_THREADS = "ours-threads"
 REFERENCE = "published"
 CEILING = "actix"
+CEILING_ONE_THREAD = "actix-1"
 # Not a server: the simulated queue that the mixed scenario is compared with.
 IDEAL = "ideal"
 
@@ -153,7 +154,7 @@ _TABLE = (
         note="reads the body, answers with fixed bytes, after 5 ms of work where scripts do that: no Python, no log; a "
         "thread for each core",
     ),
-    Candidate("actix-1", "actix-web alone, 1 thread", (*_ACTIX, "1"), note="the same with one thread"),
+    Candidate(CEILING_ONE_THREAD, "actix-web alone, 1 thread", (*_ACTIX, "1"), note="the same with one thread"),
 )
 
 CANDIDATES = {candidate.key: candidate for candidate in _TABLE}

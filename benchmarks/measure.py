@@ -71,6 +71,19 @@ def connections(bench: Bench) -> Values:
     return values
 
 
+def cpu_time(bench: Bench) -> Values:
+    """Microseconds of processor time per request, over all processes of the server, at 64 kept-alive connections."""
+    with bench.serve() as server:
+        # The first load does not count: connections are made, and code runs for the first time.
+        load.wrk(server.port, bench.request, MANY, min(1.0, bench.seconds))
+        load.first_answer(server.port, bench.request)
+        before = server.cpu_time()
+        seen = load.wrk(server.port, bench.request, MANY, bench.seconds)
+        after = server.cpu_time()
+    user, system = ((late - early) / seen.requests * 1e6 for early, late in zip(before, after))
+    return {"user_us": user, "system_us": system, "total_us": user + system}
+
+
 def new_connections(bench: Bench) -> Values:
     """Requests per second when each comes on a connection of its own."""
     with bench.serve() as server:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from . import measure, payloads
-from .candidates import CEILING, OURS, OURS_THREADS, PLAIN, QUEUEING, REFERENCE, WHOLE
+from .candidates import CEILING, CEILING_ONE_THREAD, OURS, OURS_THREADS, PLAIN, QUEUEING, REFERENCE, WHOLE
 from .measure import Bench, Values
 from .payloads import Payload
 
@@ -56,12 +56,28 @@ _TABLE = (
         "trivial.py",
         payloads.SMALL,
         measure.connections,
-        (*PLAIN, CEILING, "actix-1"),
+        (*PLAIN, CEILING, CEILING_ONE_THREAD),
         (
             *(Column(f"c{count}.rps", f"requests/s, {count} conn.") for count in measure.CONNECTIONS),
             Column("c1.p50_ms", "median ms, 1 conn.", ".3f"),
             Column("c64.p50_ms", "median ms, 64 conn.", ".2f"),
             Column("c64.p99_ms", "99th pct. ms, 64 conn.", ".2f"),
+        ),
+    ),
+    Scenario(
+        "cpu-time",
+        "Processor time of a request",
+        "User and system time of all processes of the server, divided by the requests that they answered, at "
+        f"{measure.MANY} connections with a `run()` that does nothing. On a machine with other work, it varies less "
+        "than requests per second do. The bare server has one thread.",
+        "trivial.py",
+        payloads.SMALL,
+        measure.cpu_time,
+        (OURS, OURS_THREADS, REFERENCE, "published-granian", "granian-rsgi", CEILING_ONE_THREAD),
+        (
+            Column("user_us", "user, µs", ".1f"),
+            Column("system_us", "system, µs", ".1f"),
+            Column("total_us", "both, µs", ".1f"),
         ),
     ),
     Scenario(

@@ -27,6 +27,10 @@ LOGS = FOLDER / "logs"
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.001
+# User and system time in /proc/PID/stat (fields 14 and 15 in proc(5)), counted from the field after the session.
+_USER, _SYSTEM = 7, 8
+# Their unit: ticks of the kernel per second.
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class ServerFailed(Exception):
@@ -122,6 +126,11 @@ class Server:
                     total[name] += int(found[1]) / 1024 if found else 0
         return total
 
+    def cpu_time(self) -> CpuTime:
+        """Processor time that all its processes have used so far."""
+        read = [process for process in map(_read_process, self.processes()) if process]
+        return CpuTime(sum(process.user for process in read) / TICKS, sum(process.system for process in read) / TICKS)
+
     def story(self) -> str:
         """The last lines that it printed."""
         lines = self._log.read_text("utf-8", "replace").strip().splitlines()
@@ -161,11 +170,21 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class CpuTime(NamedTuple):
+    """Seconds of processor time: in the programs themselves, and in the kernel on their behalf."""
+
+    user: float
+    system: float
+
+
 class _Process(NamedTuple):
     """What the system says about a process."""
 
     parent: int
     session: int
+    # Processor time in ticks.
+    user: int
+    system: int
 
 
 def _wait_for_the_end(processes: Sequence[int]) -> None:
@@ -181,5 +200,5 @@ def _read_process(pid: int) -> _Process | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name, in parentheses, may hold anything; what follows it are single words.
-    state, parent, _, session = text.rpartition(")")[2].split()[:4]
-    return None if state in "ZX" else _Process(int(parent), int(session))
+    state, parent, _, session, *others = text.rpartition(")")[2].split()
+    return None if state in "ZX" else _Process(int(parent), int(session), int(others[_USER]), int(others[_SYSTEM]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 
-from .candidates import CEILING, OURS, OURS_THREADS, REFERENCE
+from .candidates import CEILING, CEILING_ONE_THREAD, OURS, OURS_THREADS, REFERENCE
 from .results import Results, Spread
 from .scenarios import INSTALL
 
@@ -76,6 +76,14 @@ TARGETS = (
         "threads",
         "`run()` that does nothing, 64 connections, `--worker_class thread`: requests/s",
         (_against("trivial", "c64.rps", AT_LEAST, 0.7, CEILING, OURS_THREADS),),
+    ),
+    Target(
+        "cpu-time",
+        "processor time of a request, 64 connections, against the bare server on one thread",
+        (
+            _against("cpu-time", "total_us", AT_MOST, 2.0, CEILING_ONE_THREAD),
+            _against("cpu-time", "total_us", AT_MOST, 1.7, CEILING_ONE_THREAD, OURS_THREADS),
+        ),
     ),
     Target(
         "latency",

@@ -56,6 +56,19 @@ def test_all_its_processes_are_measured_and_ended(tmp_path: Path) -> None:
     assert [pid for pid in processes if server._read_process(pid)] == []
 
 
+def test_the_processor_time_of_all_its_processes_is_counted(tmp_path: Path) -> None:
+    busy = "any(time.process_time() >= 0.2 for _ in iter(int, 1))"
+    running = serve(f"import time; {busy}" + SERVER.replace("print('up'", f"{busy}; print('up'"), tmp_path)
+    try:
+        used = running.cpu_time()
+        # The server and its child each used 0.2 s before the server was healthy.
+        assert used.user + used.system >= 0.38
+        assert used.user >= 0
+        assert used.system >= 0
+    finally:
+        running.stop()
+
+
 def test_one_that_ends_at_its_start_is_told_with_its_words(tmp_path: Path) -> None:
     with pytest.raises(ServerFailed, match="ended at its start: no such option"):
         serve("raise SystemExit('no such option')", tmp_path)
