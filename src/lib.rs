@@ -24,6 +24,7 @@ pub mod front;
 pub mod log_text;
 #[cfg(target_os = "linux")]
 pub mod shared_bodies;
+pub mod telemetry;
 
 mod allocator;
 #[cfg(any(unix, feature = "python"))]

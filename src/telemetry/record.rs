@@ -1,0 +1,348 @@
+//! The facts about one request, collected in one place for every reader (log, metrics, exporters).
+//!
+//! Only the front's event loop thread makes, fills and reads records, so nothing here needs a lock.
+//! `recorder.rs` makes a record when a request head has been read and finishes it at the last byte
+//! of the reply, whatever becomes of the request. A reader sees a record at three times, and each
+//! field says from which of them on it has its value:
+//!
+//! 1. **begun**: the request head has been read;
+//! 2. **answered**: the status and the outcome are known, and nothing of the reply has been written;
+//! 3. **finished**: the last byte of the reply has been written to the client's socket, or no more
+//!    will be.
+//!
+//! Fields hold what the server has at hand. They are formatted only when a reader wants that.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Uri, Version};
+
+use super::trace_context::{Span, TraceParent};
+
+/// One request: what it was, what became of it, and when.
+#[derive(Debug)]
+pub struct RequestRecord {
+    /// What the client sent. `None` if it was not a request: the HTTP parser refused it.
+    /// Known from the beginning.
+    pub head: Option<Head>,
+    /// Where the request's path leads; `None` if nowhere. Known when the request is answered.
+    pub route: Option<Route>,
+    /// The ids in the reply's headers. Known from the beginning.
+    pub ids: Ids,
+    /// The span of the caller, from a valid `traceparent`. Known from the beginning.
+    pub parent: Option<TraceParent>,
+    /// The value of `tracestate`, if `parent` is known. Known from the beginning.
+    pub trace_state: Option<HeaderValue>,
+    /// The span of this request. A reader sets it in [`Reader::begun`](super::recorder::Reader::begun)
+    /// if it exports spans; else it is `None`.
+    pub span: Option<Span>,
+    /// Address of the connection's other end. Known from the beginning.
+    pub peer: Option<SocketAddr>,
+    /// When the head had been read, by the clock on the wall. Known from the beginning.
+    pub began_at: SystemTime,
+    /// When the head had been read. The front's event loop sets this and all later times, so that they can be subtracted.
+    /// Known from the beginning.
+    pub began: Instant,
+    /// Bytes of the request body that have been read, without the chunked coding. Known when the request is answered.
+    pub bytes_in: u64,
+    /// When the job was queued, sent, started and ended. Known when the request is answered, except for the end of a stream,
+    /// which is known when the request is finished. Nothing is set if the request did not become a job.
+    pub job: JobTimes,
+    /// The worker that had the job when the outcome was decided. Known when the request is answered.
+    pub worker: Option<Worker>,
+    /// How `run()` ended; `None` if it was not called, or if nobody knows. For a stream it says how the call of `run()`
+    /// ended, not the stream. Known when the request is answered.
+    pub run: Option<Run>,
+    /// What the server did about the request. Known when the request is answered.
+    pub outcome: Outcome,
+    /// Whether the client has got the whole reply. A client can leave after the request has been answered, so this is known
+    /// when the request is finished.
+    pub delivery: Delivery,
+    /// Status of the reply, also if the client had left before it was made. `None` if there is no reply, because the client
+    /// left first: [`Outcome::Abandoned`]. Known when the request is answered.
+    pub status: Option<u16>,
+    /// Length of the reply's body; `None` for a stream, and if there is no reply. Known when the request is answered.
+    pub reply_length: Option<u64>,
+    /// Deepest frame of the script's files and class of its error, `score.py:12 ZeroDivisionError`; empty unless `run()`
+    /// failed. Known when the request is answered.
+    pub error_location: Bytes,
+    /// The worker has written the request's log line by itself. Known when the request is answered.
+    pub is_logged: bool,
+    /// When the request was answered.
+    pub answered: Option<Instant>,
+    /// Bytes of the reply's body that were written; 0 for a HEAD. Known when the request is finished.
+    pub bytes_out: u64,
+    /// When the request was finished.
+    pub finished: Option<Instant>,
+}
+
+/// What the client sent as its request head.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// Request method.
+    pub method: Method,
+    /// Request target. Its path and query are as the client sent them.
+    pub uri: Uri,
+    /// `HTTP/1.1` or `HTTP/1.0`.
+    pub version: Version,
+    /// Field `Host`.
+    pub host: Option<HeaderValue>,
+    /// Field `User-Agent`.
+    pub user_agent: Option<HeaderValue>,
+    /// Field `Referer`.
+    pub referer: Option<HeaderValue>,
+    /// Field `Authorization`. It is here for the user's name in lines of `gunicorn.access`; no reader may show the rest.
+    pub authorization: Option<HeaderValue>,
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// `/`: is there a worker that takes requests?
+    Health,
+    /// `/livez`: is the front alive?
+    Live,
+    /// `/readyz`: ready, and not draining?
+    Ready,
+    /// `/score`: the script.
+    Score,
+    /// `/swagger.json`: the script's description.
+    Swagger,
+}
+
+impl Route {
+    /// The path of the route, however the client spelled it.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Health => "/",
+            Self::Live => "/livez",
+            Self::Ready => "/readyz",
+            Self::Score => "/score",
+            Self::Swagger => "/swagger.json",
+        }
+    }
+}
+
+/// The ids of a request, as its reply shows them (contract section 9).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ids {
+    /// `x-request-id`. `None` if the client sent it empty or too long.
+    pub request: Option<Bytes>,
+    /// `x-ms-client-request-id`, if the client sent it or the deprecated `x-ms-request-id`.
+    pub client_request: Option<Bytes>,
+    /// The client used the deprecated `x-ms-request-id`.
+    pub uses_deprecated: bool,
+}
+
+/// When a job passed from one stage to the next. The dispatcher notes these times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JobTimes {
+    /// The front had read the whole body and put the job into the queue.
+    pub queued: Option<Instant>,
+    /// The front sent the job to the worker that had it last.
+    pub sent: Option<Instant>,
+    /// The worker started to work on the job: it converts the input, calls `run()` and converts the output.
+    pub started: Option<Instant>,
+    /// The worker's reply arrived, or the last part of its stream, or the news that there is no reply.
+    pub ended: Option<Instant>,
+    /// Time inside `run()`, as the worker measured it. `None` if `run()` was not called or its worker was lost.
+    pub run: Option<Duration>,
+}
+
+/// Names a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Worker {
+    /// Process id; that of the front if the worker is a thread of it.
+    pub pid: u32,
+}
+
+/// How a call of `run()` ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Run {
+    /// It returned.
+    Ok,
+    /// It raised an exception, or its result could not be rendered.
+    Error,
+    /// It exceeded a time limit.
+    Timeout,
+}
+
+/// What the server did about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The script's reply, or what the front answers for it: health, swagger, OPTIONS.
+    Answered,
+    /// `run()` raised an exception.
+    ScriptError,
+    /// `run()` exceeded a time limit.
+    Timeout,
+    /// The worker was lost while it had the request.
+    WorkerLost,
+    /// The request was refused before `run()`.
+    Refused(Refusal),
+    /// The client left before there was a reply, and `run()` was not called. If `run()` was called, its outcome counts.
+    Abandoned,
+}
+
+/// Whether a client has got the whole reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Delivery {
+    /// All of it was written to the client's socket.
+    Complete,
+    /// The connection ended earlier: the client left, or did not read in time, or the server stopped. At
+    /// [`Stage::Replying`] the client may have got a part of the reply, at the other stages nothing was written.
+    ClientLeft(Stage),
+    /// The script's stream failed, or its worker was lost, so that the server cut the connection in the middle of the reply.
+    BrokenOff,
+}
+
+/// Where a request was when its connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// The request body had not arrived completely.
+    Arriving,
+    /// The job was queued, or waited for the script to be loaded.
+    Queued,
+    /// A worker had the job and had not replied.
+    Running,
+    /// The reply was being written.
+    Replying,
+}
+
+/// Why a request was refused. [`Refusal::name`] is short and fit for a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// What came was not valid HTTP.
+    NotHttp,
+    /// The request head did not arrive in time (`--client_timeout`).
+    HeadTimeout,
+    /// The request line or the header was too long.
+    HeadTooLarge,
+    /// A transfer coding that the server does not know.
+    UnknownCoding,
+    /// A request target that is no path.
+    Target,
+    /// An offer to speak WebSocket.
+    WebSocket,
+    /// A path without a route.
+    NotFound,
+    /// A method that the route does not know.
+    Method,
+    /// A request id of more than 100 characters.
+    IdTooLong,
+    /// `Expect` with anything but `100-continue`.
+    Expectation,
+    /// The request body was larger than `--max_request_size`.
+    BodyTooLarge,
+    /// The request body came too slowly (`--client_timeout`, `--min_body_rate`).
+    BodyTooSlow,
+    /// The request body ended early, or its chunked coding is broken.
+    BodyInvalid,
+    /// Other requests used all the memory that `--max_buffered` allows.
+    Memory,
+    /// The input did not fit the script, or its result could not be rendered: the worker's own refusal.
+    Unusable,
+    /// `--max_queue` requests waited already.
+    QueueFull,
+    /// The request waited for `--queue_timeout`.
+    QueueTimeout,
+    /// There was no worker that takes requests (health).
+    NotReady,
+    /// The server was finishing its last requests.
+    Draining,
+    /// The server was stopped before the request was finished.
+    Stopped,
+    /// A swagger version that the script does not have.
+    SwaggerVersion,
+    /// A fault of the server.
+    Internal,
+}
+
+impl Refusal {
+    /// Its name in labels and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotHttp => "not_http",
+            Self::HeadTimeout => "head_timeout",
+            Self::HeadTooLarge => "head_too_large",
+            Self::UnknownCoding => "unknown_coding",
+            Self::Target => "target",
+            Self::WebSocket => "websocket",
+            Self::NotFound => "not_found",
+            Self::Method => "method",
+            Self::IdTooLong => "id_too_long",
+            Self::Expectation => "expectation",
+            Self::BodyTooLarge => "too_large",
+            Self::BodyTooSlow => "body_too_slow",
+            Self::BodyInvalid => "body_invalid",
+            Self::Memory => "memory",
+            Self::Unusable => "unusable",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::NotReady => "not_ready",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::SwaggerVersion => "swagger_version",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl RequestRecord {
+    /// A record that has just begun. If nothing more is noted, its request was abandoned.
+    pub fn begin(head: Option<Head>, peer: Option<SocketAddr>) -> Self {
+        Self {
+            head,
+            route: None,
+            ids: Ids::default(),
+            parent: None,
+            trace_state: None,
+            span: None,
+            peer,
+            began_at: SystemTime::now(),
+            began: Instant::now(),
+            bytes_in: 0,
+            job: JobTimes::default(),
+            worker: None,
+            run: None,
+            outcome: Outcome::Abandoned,
+            delivery: Delivery::Complete,
+            status: None,
+            reply_length: None,
+            error_location: Bytes::new(),
+            is_logged: false,
+            answered: None,
+            bytes_out: 0,
+            finished: None,
+        }
+    }
+
+    /// Path and query for people: the route's own path, however the client spelled it, and the query as sent. If the
+    /// request has no route, what the client sent. Empty if that was not a request.
+    pub fn target(&self) -> std::borrow::Cow<'_, str> {
+        let Some(head) = &self.head else { return "".into() };
+        match (self.route, head.uri.query().unwrap_or_default()) {
+            (Some(route), "") => route.path().into(),
+            (Some(route), query) => format!("{}?{query}", route.path()).into(),
+            (None, _) => head.uri.path_and_query().map_or("", |target| target.as_str()).into(),
+        }
+    }
+
+    /// Where the request was when its client left, if it left before there was a reply.
+    pub fn abandoned(&self) -> Option<Stage> {
+        match (self.delivery, self.outcome) {
+            (Delivery::ClientLeft(stage), _) if stage != Stage::Replying => Some(stage),
+            // The client had only closed its sending side, so it was told.
+            (_, Outcome::Abandoned) => Some(Stage::Queued),
+            _ => None,
+        }
+    }
+
+    /// Time from the head to the answer: what the log shows.
+    pub fn elapsed(&self) -> Duration {
+        self.answered.unwrap_or_else(Instant::now).saturating_duration_since(self.began)
+    }
+}
