@@ -89,7 +89,7 @@ TARGETS = (
                 1.7,
                 CEILING_ONE_THREAD,
                 OURS_THREADS,
-                label="with `--worker_class thread`, times that of the same",
+                label="with `--worker_class thread`",
             ),
         ),
     ),
