@@ -1,12 +1,12 @@
 """Types of the Rust module (``src/python_module.rs``)."""
 
 from collections.abc import Callable
-from typing import Final, final
+from typing import Any, Final, final
 
 from .script import Script
 from .settings import Settings
 
-__all__ = ["INTERRUPT_GRACE", "Hub", "adopt_orphans", "check", "die_with_parent", "serve", "work"]
+__all__ = ["INTERRUPT_GRACE", "Hub", "adopt_orphans", "arguments", "check", "die_with_parent", "serve", "work"]
 
 # Seconds that native code in run() has beyond SCORING_TIMEOUT_MS.
 INTERRUPT_GRACE: Final[float]
@@ -32,6 +32,9 @@ def work(
     swagger: dict[str, str],
     retiring: Callable[[], bool],
 ) -> None: ...
+def arguments(
+    script: Script, *, method: str, query: bytes, headers: list[tuple[str, str]], body: bytes
+) -> tuple[dict[str, Any] | None, tuple[int, str] | Exception | None]: ...
 def adopt_orphans() -> bool: ...
 def die_with_parent(parent: int) -> bool: ...
 def check(settings: Settings) -> None: ...

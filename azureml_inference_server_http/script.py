@@ -333,6 +333,11 @@ def _inspect(module: ModuleType, settings: Settings) -> Script:
     return Script(file, module.init, run, call, settings)
 
 
+def explain(error: Exception) -> str:
+    """Traceback text of an exception that stops the start, without the server's own frames."""
+    return _format(error)
+
+
 def _explain(failure: Exception, cause: BaseException) -> str:
     """Traceback text of ``cause`` followed by the line that names ``failure`` as its consequence."""
     failure.__cause__ = cause

@@ -1,4 +1,4 @@
-//! What Python sees of this crate: seven names, typed in `azureml_inference_server_http/_core.pyi`.
+//! What Python sees of this crate: eight names, typed in `azureml_inference_server_http/_core.pyi`.
 
 use std::collections::BTreeMap;
 
@@ -104,6 +104,21 @@ mod _core {
         }
         #[cfg(not(unix))]
         Err(PyRuntimeError::new_err(ONLY_THREADS))
+    }
+
+    /// What `run()` of a `script.Script` is called with for a request, and why it cannot be called, if so: what a worker
+    /// does, for tests of scripts in their own process.
+    #[pyfunction]
+    #[pyo3(signature = (script, *, method, query, headers, body))]
+    fn arguments<'py>(
+        py: Python<'py>,
+        script: &Bound<'py, PyAny>,
+        method: String,
+        query: &[u8],
+        headers: Vec<(String, String)>,
+        body: &[u8],
+    ) -> PyResult<worker::Converted<'py>> {
+        worker::arguments_for_tests(py, script, method, query, headers, body)
     }
 
     /// Raises ValueError for a setting whose syntax only the core knows, so that the launcher can refuse it at once.

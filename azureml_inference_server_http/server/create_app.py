@@ -1,9 +1,10 @@
 """Public: ``create()``, the server as a Flask application in the caller's own process, for tests of scoring scripts.
 
-Owns, once more in Python as WSGI, what ``src/front`` does to a request and ``src/worker`` to a call: routes, ids (as in
-``src/front/ids.rs``), error texts, headers (contract sections 5 to 9). All else is what workers use. Not here, as tests
-of scripts need none of it: queue, time-outs, size limits, CORS, debugger, request log. ``print`` and the handlers of
-loggers are left to the test. Never runs in a server.
+Owns, once more in Python as WSGI, what ``src/front`` does to a request: routes, ids (as in ``src/front/ids.rs``), error
+texts, headers (contract sections 5 to 9). Input and results are converted by the code that workers use;
+``tests/e2e/test_parity.py`` compares the replies with those of the server. Not here, as tests of scripts need none of
+it: queue, time-outs, size limits, CORS, debugger, request log. ``print`` and the handlers of loggers are left to the
+test. Never runs in a server.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from werkzeug.exceptions import BadRequest, MethodNotAllowed, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wsgi import ClosingIterator
 
-from .. import inputs, outputs, settings, swagger
+from .. import _core, outputs, settings, swagger
 from .. import script as user_script
 from ..config_file import ConfigFileError
 from ..flask_context import INTERNAL_ERROR, FlaskContext, Problem
-from .user_script import ScriptLoadError
+from .user_script import CannotServe, ScriptLoadError
 
 _HEALTH = {"/": b"Healthy", "/livez": b"Alive", "/readyz": b"Ready"}
 _READ_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -44,7 +45,8 @@ def create() -> Flask:
     """Load the script that the environment names, run its init(), and return an application that answers as the server.
 
     The app root is AML_APP_ROOT, else the current folder. Each call loads anew; @rawhttp and inference_schema remember
-    earlier scripts. Raises SystemExit(3), the reason logged and as its cause, when the server would not start.
+    earlier scripts. Raises CannotServe, which is a SystemExit with code 3, the reason logged and as its cause, when the
+    server would not start.
     """
     try:
         resolved = settings.load(settings.RawSettings({}, os.environ, os.getcwd()))
@@ -53,7 +55,7 @@ def create() -> Flask:
         return _Front(script, resolved, swagger.build(script, resolved)).app
     except (ConfigFileError, settings.SettingsError, swagger.SwaggerError, ScriptLoadError) as error:
         _logger.critical("The server cannot start: %s", error)
-        raise SystemExit(3) from error
+        raise CannotServe(user_script.explain(error)) from error
 
 
 class _Reply(NamedTuple):
@@ -122,13 +124,16 @@ class _Front:
         if self._script.mode != "raw" and request.method in ("HEAD", "OPTIONS"):
             refused = request.method == "HEAD"
             return _error(405, "Method not allowed") if refused else _Reply(200, [_TEXT, (_FAILED, "False")], b"")
-        try:
-            arguments = self._arguments(request)
-        except inputs.InputError as refusal:
-            return self._call(request, request_id, None, (refusal.status, refusal.message))
-        except Exception as exc:
-            return self._call(request, request_id, None, exc)
-        return self._call(request, request_id, arguments, None)
+        body = request.get_data(cache=False)
+        request.environ["wsgi.input"] = io.BytesIO(body)  # run() may read it again
+        arguments, problem = _core.arguments(
+            self._script,
+            method=request.method,
+            query=request.query_string,
+            headers=[(name, value.strip()) for name, value in request.headers.items()],
+            body=body,
+        )
+        return self._call(request, request_id, arguments, problem)
 
     def _call(
         self, request: Request, request_id: str, arguments: dict[str, Any] | None, problem: Problem | None
@@ -139,18 +144,6 @@ class _Front:
         except Exception as exc:  # of a stream, before its first part
             self._script.internal_failed(exc)
             return _error(500, INTERNAL_ERROR)
-
-    def _arguments(self, request: Request) -> dict[str, Any] | None:
-        script, method, query = self._script, request.method, request.query_string
-        body = request.get_data(cache=False)
-        request.environ["wsgi.input"] = io.BytesIO(body)  # run() may read it again
-        if script.mode == "raw":
-            return None
-        if script.mode == "schema":
-            arguments = script.schema_arguments(method, request.headers.get("Content-Type"), query, body)
-        else:
-            arguments = {script.input_name: script.query_input(query) if method == "GET" else _text(request, body)}
-        return {**arguments, "request_headers": dict(request.headers)} if script.pass_headers else arguments
 
 
 def _error(status: int, message: str | None) -> _Reply:
@@ -173,15 +166,6 @@ def _read_ids(sent: Headers) -> tuple[dict[str, str], str | None]:
     if max(len(legacy), len(client)) > _MAX_ID:
         problem, values = f"x-ms-request-id and x-ms-client-request-id must not exceed {_MAX_ID} characters", [request]
     return {**{name: value for name, value in zip(_IDS, values) if value}, **trace}, problem
-
-
-def _text(request: Request, body: bytes) -> str:
-    if request.mimetype == "multipart/form-data" and request.mimetype_params.get("boundary"):
-        return ""  # contract section 6: a parsed form leaves no text behind
-    try:
-        return body.decode("utf-8")
-    except UnicodeDecodeError as exc:
-        raise inputs.InputError(400, f"Input cannot be decoded as UTF-8: {exc}") from exc
 
 
 def _finish(answer: outputs.Answer) -> _Reply:

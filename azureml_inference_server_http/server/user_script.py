@@ -36,3 +36,14 @@ class UserScriptTimeout(Exception):
     def __init__(self, timeout_ms: int) -> None:
         super().__init__(f"Script failed to finish execution within the allocated time: {timeout_ms}ms")
         self.timeout_ms = timeout_ms
+
+
+class CannotServe(SystemExit):
+    """The application for tests (``create_app.create()``) cannot be made. ``explanation`` has the script's traceback.
+
+    A SystemExit with code 3, because that is what tests of scripts have always got.
+    """
+
+    def __init__(self, explanation: str) -> None:
+        super().__init__(3)
+        self.explanation = explanation

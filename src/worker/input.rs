@@ -54,6 +54,45 @@ pub(super) fn arguments<'py>(
     Ok(Some(arguments))
 }
 
+/// What [`for_tests`] found: the arguments, and why `run()` cannot be called, as `flask_context.Problem`.
+pub(crate) type Converted<'py> = (Option<Bound<'py, PyDict>>, Option<Bound<'py, PyAny>>);
+
+/// Converts a request for the application that tests of scripts call in their own process (`server/create_app.py`), so
+/// that their `run()` gets what it gets in a worker. `fields` has its headers in the order sent.
+pub(crate) fn for_tests<'py>(
+    py: Python<'py>,
+    script: &Bound<'py, PyAny>,
+    method: String,
+    query: &[u8],
+    fields: Vec<(String, String)>,
+    body: &[u8],
+) -> PyResult<Converted<'py>> {
+    let script = Script::read(script)?;
+    let bytes = |text: &str| text.chars().map(|character| character as u8).collect::<Bytes>();
+    let fields: Vec<Field> =
+        fields.iter().map(|(name, value)| (bytes(&name.to_ascii_lowercase()), bytes(value))).collect();
+    let content_type = fields.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
+    let job = Job {
+        id: 0,
+        method,
+        target: Bytes::new(),
+        query: Bytes::copy_from_slice(query),
+        content_type: content_type.unwrap_or_default(),
+        http_minor: 1,
+        whole_request: true,
+        deprecated_id: false,
+        peer: String::new(),
+        request_id: String::new(),
+        fields,
+    };
+    let problem = match arguments(py, &script, &job, &Bytes::copy_from_slice(body)) {
+        Ok(arguments) => return Ok((arguments, None)),
+        Err(InputError::Refused(status, message)) => (status, message).into_pyobject(py)?.into_any(),
+        Err(InputError::Internal(error)) => error.into_value(py).into_bound(py).into_any(),
+    };
+    Ok((None, Some(problem)))
+}
+
 fn text<'py>(
     py: Python<'py>,
     script: &Script<'py>,

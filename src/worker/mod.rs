@@ -27,13 +27,16 @@ use std::{collections::BTreeMap, time::Instant};
 use bytes::Bytes;
 use pyo3::prelude::*;
 
-pub(crate) use self::deadline::Watcher;
 use self::{
     call::{Caller, Outcome},
     deadline::Deadline,
     front::{Arrived, Front, Received},
     local::LocalFront,
     script::Script,
+};
+pub(crate) use self::{
+    deadline::Watcher,
+    input::{for_tests as arguments_for_tests, Converted},
 };
 use crate::{
     frame::{self, FrameError, Hello, Job, Kind, ReplyHead},

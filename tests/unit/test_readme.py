@@ -37,8 +37,8 @@ OTHER_VARIABLES = {
     "TEST_PROCESSES",
 }
 
-# Of granian, with which docs/performance.md compares. The expression below stops at its hyphen.
-OTHER_OPTIONS = {"--blocking"}
+# Of granian, with which docs/performance.md compares, and of pytest. The expression below stops at their hyphens.
+OTHER_OPTIONS = {"--blocking", "--continue"}
 
 
 def spans(path: Path) -> list[str]:
