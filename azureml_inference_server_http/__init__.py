@@ -1,22 +1,24 @@
 """The Azure ML inference HTTP server: serves a scoring script (``init()`` and ``run()``) over HTTP.
 
-Owns the package version and the marker that Azure ML images look for. Importing it does nothing else: the launcher, the
-front and every worker import it, and so do people's scripts, which must not pay for any of those.
+Owns the version of the package, and the name that Azure ML images look for. Importing it must stay
+cheap, because every process of the server imports it, and users' scripts do too.
 """
 
 from __future__ import annotations
 
-# Azure ML images read this before they start a debugger (AZUREML_DEBUG_PORT).
+# Azure ML images read this name before they start a debugger (AZUREML_DEBUG_PORT).
 _HAS_DEBUGPY_SUPPORT = True
 
 _DIST_INFO = ("azureml_inference_server_http-", ".dist-info")
 
 
 def _installed_version() -> str:
-    """Version of the installed distribution, ``0+unknown`` in a source tree that was never installed.
+    """Version of the installed distribution; ``0+unknown`` in a source tree that was never
+    installed.
 
-    The metadata folder beside the package carries the version in its name. Reading that takes microseconds;
-    ``importlib.metadata`` takes 20 to 70 ms, so it is asked only where that folder is missing (editable installs).
+    The version is taken from the name of the metadata folder beside the package, which takes
+    microseconds. If there is no such folder (editable installs), ``importlib.metadata`` finds the
+    version, which takes 20 to 70 ms.
     """
     import os
 

@@ -1,7 +1,9 @@
-"""Where the command begins: ``azmlinfsrv``, ``python -m azureml_inference_server_http`` and ``amlserver.py``.
+"""The entry point of ``azmlinfsrv``, of ``python -m azureml_inference_server_http`` and of
+``amlserver.py``.
 
-Owns what Ctrl-C does until the server obeys signals. That is decided before anything else is imported, as imports are
-most of the time until then. The command itself is ``cli.py``. Runs in the launcher process.
+Sets the effect of Ctrl-C until the server handles signals itself. It does so before it imports
+anything, because the imports take most of the time until then. ``cli.py`` has the command itself.
+Runs in the launcher.
 """
 
 import signal
@@ -9,7 +11,8 @@ import signal
 
 def run() -> None:
     """Serve with the options of the command line, then exit with its code."""
-    # Ctrl-C during the start ends it without a traceback. Where it was ignored already (nohup), it stays so.
+    # Ctrl-C during the start ends the process without a traceback. If SIGINT is ignored, as in a
+    # background job of a shell script, it stays ignored.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 

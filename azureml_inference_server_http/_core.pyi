@@ -8,12 +8,14 @@ from .settings import Settings
 
 __all__ = ["INTERRUPT_GRACE", "Hub", "adopt_orphans", "arguments", "check", "die_with_parent", "serve", "work"]
 
-# Seconds that native code in run() has beyond SCORING_TIMEOUT_MS.
+# Seconds after SCORING_TIMEOUT_MS until a call of run() in native code is answered and its worker
+# is killed.
 INTERRUPT_GRACE: Final[float]
 
 @final
 class Hub:
-    """Where the front and the workers of one process meet: made once, given to ``serve`` and to every ``work``."""
+    """Connects the front and the worker threads of one process. Pass the same one to ``serve`` and
+    to every ``work``."""
 
 def serve(
     settings: Settings,

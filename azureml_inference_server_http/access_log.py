@@ -1,8 +1,9 @@
 """Records of the logger ``gunicorn.access``, for users whose logging.json names it.
 
-Owns what such a record looks like: message, arguments and process id are those of gunicorn's own (contract section 13).
-Does not own which requests have one (``src/front/access_log.rs``, which calls ``log``), nor the logging.json
-(``log_config.py``). Runs in the front, in a thread that writes the log.
+Owns the form of a record: message, arguments and process id are the same as gunicorn's (contract
+section 13). The front decides which requests get a record, and calls ``log``
+(``src/front/access_log.rs``). This module does not own the logging.json (``log_config.py``). Runs
+in the front, in a thread that writes the log.
 """
 
 from __future__ import annotations
@@ -15,25 +16,27 @@ from collections.abc import Mapping
 from typing import Any
 
 NAME = "gunicorn.access"
-# gunicorn's default. A logging.json cannot change it; a formatter may use other atoms through ``record.args``.
+# gunicorn's default format. A logging.json cannot change it, but a formatter can use other fields
+# (``record.args``).
 FORMAT = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
 
 class Atoms(dict[str, Any]):
-    """What is known about a request, by gunicorn's names. Any other name stands for ``-``."""
+    """The fields of a request by gunicorn's names. Any other name gives ``-``."""
 
     def __missing__(self, name: str) -> str:
         return "-"
 
 
 def is_named(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration for ``dictConfig`` says something about this logger."""
+    """True if a configuration for ``dictConfig`` names this logger."""
     loggers = config.get("loggers")
     return isinstance(loggers, dict) and NAME in loggers
 
 
 def log(fields: Mapping[str, str]) -> None:
-    """Log one request. ``fields`` are those of ``src/front/access_log.rs``, in which control characters are escaped."""
+    """Log one request. The front makes ``fields`` (``src/front/access_log.rs``), and escapes
+    control characters."""
     logging.getLogger(NAME).info(FORMAT, atoms(fields), extra={"worker_pid": int(fields["worker_pid"])})
 
 
@@ -73,6 +76,6 @@ def _user(authorization: str) -> str:
         name = base64.b64decode(credentials.strip(), validate=True).decode("utf-8").partition(":")[0]
     except (binascii.Error, ValueError):
         return "-"
-    # The coding has hidden control characters from the front.
+    # Escaped here, because the front could not see control characters in the base64 text.
     plain = name if name.isprintable() else name.encode("unicode_escape").decode("ascii")
     return plain or "-"

@@ -1,8 +1,8 @@
-"""Log records that help a person whose script does not work: what lies beside it, what is in the model folder, and
-functions whose result cannot be sent.
+"""Log records that help a user whose script does not work.
 
-Owns these records alone; the error itself is told by ``script.py``, which calls this. Runs in worker processes, on the
-main thread, while the script is loaded and initialised.
+They name a module that lies beside the script but cannot be imported, list the model folder, and
+warn of functions whose result cannot be sent. ``script.py`` logs the error itself, and calls this.
+Runs while the script is loaded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _logger = logging.getLogger("azmlinfsrv")
 
 
 def log_neighbour(exc: BaseException, script: str) -> None:
-    """Say what to do if the import that failed is of something beside the script, which people take for importable."""
+    """Log the remedy if the script failed to import a module from its own folder, because users
+    expect that to work."""
     if not isinstance(exc, ModuleNotFoundError) or not exc.name:
         return
     folder = os.path.dirname(script)
@@ -36,7 +37,8 @@ def log_neighbour(exc: BaseException, script: str) -> None:
 
 
 def warn_of_later_results(run: Any) -> None:
-    """A call of such a function only makes an object, whose code nobody runs."""
+    """Warn if run() is async or a generator function: a call only makes an object, and the code
+    does not run."""
     if inspect.isasyncgenfunction(run):
         _logger.warning(
             "run() is an async generator function, whose result is no JSON, so every request will be answered 500. "
@@ -55,7 +57,8 @@ def warn_of_later_results(run: Any) -> None:
 
 
 def warn_of_later_init(init: Any) -> None:
-    """The same for init(): its code does not run, so the model is not loaded."""
+    """Warn if init() is async or a generator function: its code does not run, so the model is not
+    loaded."""
     if inspect.iscoroutinefunction(init):
         _logger.warning(
             "init() is async, but it is called, not awaited, so none of its code will run. Rename it, and write a "
@@ -69,7 +72,8 @@ def warn_of_later_init(init: Any) -> None:
 
 
 def log_model_folder(folder: str | None) -> None:
-    """The tree under AZUREML_MODEL_DIR, one record a line: the usual reason for a failing init() shows in it."""
+    """Log the tree of files under AZUREML_MODEL_DIR, a record for each line, because init() often
+    fails for a file that is not where the script looks."""
     if not folder or not os.path.isdir(folder):
         return
     _logger.info("Model Directory Contents:")

@@ -1,9 +1,11 @@
-"""Which parameters of a schema-decorated run() are certainly made into numpy arrays before anybody else sees them.
+"""Finds the parameters of a schema-decorated run() whose numbers can be read from the request into
+a numpy array.
 
-Their numbers can be read from the request straight into the array (``src/worker/arrays.rs``): inference-schema takes an
-array as it is, and makes an equal one of a list. Owns the proof that nothing else would see the list; where it is in
-doubt the parameter is not named, and its value takes the general way. Imports neither numpy nor inference-schema. Runs
-in worker processes, anew for every large request, as a script may change its schema at any time.
+inference-schema makes a numpy array of a list, but takes an array as it is. So Rust may make the
+array (``src/worker/arrays.rs``) if no other code would see the list. This module proves that. A
+parameter for which the proof fails gets a list as usual. Imports neither numpy nor
+inference-schema. Runs in workers, again for every large request, because a script may change its
+schema at any time.
 """
 
 from __future__ import annotations
@@ -13,29 +15,31 @@ from functools import cache
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-# Releases whose code has been read for what is claimed here.
+# Releases of inference-schema whose code has been read for this proof.
 KNOWN_RELEASES = ("1.7.1", "1.7.2", "1.8")
 # The types that src/worker/arrays.rs reads.
 TYPE_NAMES = ("float64", "float32", "int64", "int32", "uint8")
 
 
 class ArrayInput(NamedTuple):
-    """A parameter, and the arrays that its schema takes."""
+    """A parameter, with the type and shape of the arrays that its schema takes."""
 
     name: str
     dtype: Any
     type_name: str  # one of TYPE_NAMES
-    shape: tuple[int, ...] | None  # of the sample, if the schema compares it
+    shape: tuple[int, ...] | None  # the shape of the sample, if the schema requires it
 
 
 def array_inputs(run: Any) -> list[ArrayInput]:
-    """The parameters of ``run`` whose lists of numbers nobody sees."""
+    """The parameters of ``run`` whose JSON lists become numpy arrays before any other code can see
+    the lists."""
     decorators = sys.modules.get("inference_schema.schema_decorators")
     numpy_types = sys.modules.get("inference_schema.parameter_types.numpy_parameter_type")
     if decorators is None or numpy_types is None or not _is_untouched(decorators, numpy_types):
         return []
     first_to_see: dict[str, ArrayInput | None] = {}
-    # From the outside in, until somebody else's decorator or the function itself could look at the arguments.
+    # Follows the decorators from the outermost inwards. It ends at the function, or at a decorator
+    # that is not inference-schema's, because that could look at the arguments.
     while type(run) is decorators.wrapt.FunctionWrapper and run._self_enabled is None:
         wrapper = run._self_wrapper
         if not _is_of(decorators, wrapper):
@@ -52,7 +56,7 @@ def _array_input(name: str, settings: dict[str, Any], numpy_types: ModuleType) -
     parameter, numpy = settings["param_type"], numpy_types.np
     if settings["convert_to_provided_type"] is not True:
         return None
-    if settings["optional"] is not False:  # asks whether the value is true, which an array does not answer
+    if settings["optional"] is not False:  # for these, inference-schema evaluates bool(value), which fails for arrays
         return None
     if type(parameter) is not numpy_types.NumpyParameterType or "deserialize_input" in vars(parameter):
         return None
@@ -61,14 +65,15 @@ def _array_input(name: str, settings: dict[str, Any], numpy_types: ModuleType) -
     if parameter.enforce_column_type is not True or type(parameter.enforce_shape) is not bool:
         return None
     dtype = parameter.sample_input.dtype
-    # Equal types have the same byte order, so it is this machine's.
+    # A type equals the type of its name only if it has this machine's byte order.
     if dtype.name not in TYPE_NAMES or dtype != numpy.dtype(dtype.name) or dtype.metadata is not None:
         return None
     return ArrayInput(name, dtype, dtype.name, parameter.sample_input.shape if parameter.enforce_shape else None)
 
 
 def _is_untouched(decorators: ModuleType, numpy_types: ModuleType) -> bool:
-    """Whether what turns a list into an array is what a known release installed, and not a replacement."""
+    """True if the functions that make an array of a list are those of a known release, and nobody
+    has replaced them."""
     converter = vars(numpy_types.NumpyParameterType)
     return (
         _is_known_release(str(decorators.__file__))
@@ -85,7 +90,7 @@ def _is_of(module: ModuleType, function: Any) -> bool:
 
 @cache
 def _is_known_release(file: str) -> bool:
-    import importlib.metadata  # slow, and most scripts do without
+    import importlib.metadata  # imported here, because it is slow and most scripts do not need it
 
     try:
         installed = importlib.metadata.distribution("inference-schema")

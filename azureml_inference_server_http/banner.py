@@ -1,8 +1,9 @@
-"""The text at the start: what the server goes by and where it listens.
+"""The banner: the text at the start with the settings and the addresses of the server.
 
-Owns the wording and layout of contract section 2, items 2 and 3, which people and documentation search for. Its values
-are what was given: environment variables, as the script will read them, or keys of the configuration file. A default
-shows as ``None``, except in rows that the settings table marks. Runs in the launcher, once.
+Owns its wording and layout (contract section 2, items 2 and 3), because people and documentation
+search for it. It shows the values that were given: environment variables, as the script will read
+them, or keys of the configuration file. A default is shown as ``None``, except in rows that the
+settings table marks. Runs in the launcher, once.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ _ANY_ADDRESS = ("0.0.0.0", "::", "")
 
 
 def show(settings: Settings, environment: Mapping[str, str]) -> None:
-    """Write remarks and banner to stdout, at once: in a pipe they would otherwise appear after the workers' lines."""
+    """Write remarks and banner to standard output, and flush it, because in a pipe they would
+    otherwise appear after the workers' lines."""
     encoding = sys.stdout.encoding or "utf-8"
     text = "\n".join([*remarks(settings, environment), *lines(settings, environment)]) + "\n"
-    # Variables may hold bytes that are no text; a start must not fail over showing them.
+    # Encoded with "backslashreplace", because variables may contain bytes that are no text.
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
 
 
 def remarks(settings: Settings, environment: Mapping[str, str]) -> list[str]:
-    """Plain lines before the banner: no model folder, and whether the Application Insights key is one."""
+    """Lines before the banner: whether the model folder is set, and whether the Application
+    Insights key is valid."""
     found = []
     if "AZUREML_MODEL_DIR" not in environment:
         found.append("The environment variable 'AZUREML_MODEL_DIR' has not been set.")
@@ -43,7 +46,8 @@ def remarks(settings: Settings, environment: Mapping[str, str]) -> list[str]:
 
 
 def lines(settings: Settings, environment: Mapping[str, str]) -> list[str]:
-    """The banner. ``environment`` is the one that the script will get, exported variables included."""
+    """The lines of the banner. ``environment`` is the script's environment, with the exported
+    variables."""
     host = "127.0.0.1" if settings.host in _ANY_ADDRESS else settings.host
     host = f"[{host}]" if ":" in host else host
     return [

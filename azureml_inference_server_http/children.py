@@ -1,6 +1,8 @@
-"""What the supervisor decides when children start, get ready, stop and end: the part of ``supervisor.py`` about them.
+"""The supervisor's decisions when a child starts, gets ready, stops or ends. The other part is
+``supervisor.py``.
 
-Touches nothing outside itself, like all of it. Rules: docs/design.md, "Processes" and "When something fails".
+Decisions only: nothing here touches the operating system. Rules: docs/design.md, "Processes" and
+"When something fails".
 """
 
 from __future__ import annotations
@@ -34,31 +36,35 @@ EXIT_OK = 0
 # The front or the supervisor has failed.
 EXIT_FAILED = 1
 EXIT_CANNOT_START = 3
-# A worker or template that ends with one of these before it was ready says: do not try again.
+# A worker or template that exits with one of these codes before it is ready is not started again:
+# the script cannot be loaded, or its init() fails, so another attempt would fail as well.
 FATAL_EXIT_CODES = (3, 4)
-# Seconds before a start that the system refused is tried again.
+# Seconds until the supervisor tries again to start a child that the system refused to start.
 SPAWN_AGAIN = 1.0
-# Seconds that a worker has for its end when the server stops at once, or when the graceful timeout is over. After that
-# it is killed.
+# Seconds between the signal that tells a worker to exit and its SIGKILL, when the server stops at
+# once or the graceful timeout is over.
 KILL_AFTER = 0.5
-# So many times as many threads as there are workers may be left behind before the log says that this cannot go on.
+# Worker threads that may be stuck, for each thread of --worker_count. From that number on the log
+# asks for a restart.
 MANY_LEFT_BEHIND = 8
 
 
 class Phase(enum.Enum):
-    """How far the command is on its way to its end."""
+    """What the command as a whole is doing. A phase is only followed by a later one."""
 
     SERVING = enum.auto()
-    # TERM: the front finishes the requests that are queued or running.
+    # After TERM: the front finishes the requests that are queued or running.
     DRAINING = enum.auto()
-    # The requests are answered, and the front goes. Workers do what their scripts have to do at their end.
+    # Every request is answered. The front exits, and the workers run the exit code of their
+    # scripts.
     CLEANING_UP = enum.auto()
-    # INT, QUIT, a failure, or the graceful timeout is over: every process that is left is killed in a moment.
+    # After INT, QUIT, a failure, or the graceful timeout: every child that has not exited soon is
+    # killed.
     STOPPING = enum.auto()
 
 
 class Children:
-    """The state of all children, and what follows when one of them changes."""
+    """The state of all children, and the decisions when a child changes its state."""
 
     def __init__(
         self,
@@ -70,34 +76,37 @@ class Children:
     ) -> None:
         self.worker_count = worker_count
         self.graceful_timeout = graceful_timeout
-        # Whether a debugger holds this process. Asked before a worker is killed for a limit.
+        # Tells if a debugger holds the process with this pid. Called before a worker is killed for
+        # a time limit.
         self._is_debugged = is_debugged
         self._kind = kind
         self.front: int | None = None
         self._roster = Roster(longest_request, graceful_timeout)
         self.workers = self._roster.workers
         self._templates = Templates(kind.has_template)
-        # Workers that could not be killed, and may end at any time.
+        # Worker threads that did not return in time. They cannot be killed, and may still return.
         self._left_behind: set[int] = set()
         self.exit_code = EXIT_OK
         self.phase = Phase.SERVING
-        # Of workers before they were ready, and soon after.
+        # Deaths in a row of workers that were not ready yet.
         self._early_deaths = Series(*BACK_OFF)
+        # Deaths in a row of workers within STEADY seconds of being ready.
         self._quick_deaths = Series(0.0, *CRASH_BACK_OFF)
         self._fronts = Fronts()
         self._replacing = Replacing(self._roster, self._templates, kind)
         self._spawn_front_at: float | None = None
         self._spawn_workers_at: float | None = None
         self._kill_front_at: float | None = None
-        # Why the system refuses another child since the last one was started, by what it is for: logged once.
+        # The last reason why the system refused to start a child of this role. Kept until a start
+        # succeeds, so that the same reason is logged once and not every second.
         self._refusals: dict[Role, str] = {}
-        # When the graceful timeout is over.
+        # The time at which the graceful timeout is over. Set by TERM.
         self._graceful_until = 0.0
         self._finished = False
 
     @property
     def starts_nothing(self) -> bool:
-        """The end has come so far that no child is started any more."""
+        """True in the phases in which no child is started any more."""
         return self.phase in (Phase.CLEANING_UP, Phase.STOPPING)
 
     def _stop(self, code: int, now: float, patience: float = KILL_AFTER) -> list[Action]:
@@ -105,13 +114,14 @@ class Children:
         raise NotImplementedError
 
     def _clean_up(self, now: float) -> list[Action]:
-        """Go on with the end: nobody waits for an answer any more."""
+        """Tell the workers to exit, because every request is answered."""
         raise NotImplementedError
 
     # ---- Starts and ends
 
     def _fill_up(self) -> list[Action]:
-        """Ask for as many workers as are missing, or for the template that they are started from."""
+        """Ask for the workers that are missing, or, if there is no template to fork them, for a
+        template."""
         missing = self._roster.missing(self.worker_count)
         if missing and not self._templates.can_spawn:
             return self._templates.need()
@@ -131,12 +141,13 @@ class Children:
             self._replacing.arrived(event.pid)
         if self.starts_nothing:
             return [Kill(event.pid, KILL)]
-        # TTOU may have come after this worker had been asked for.
+        # TTOU may have lowered the number of workers after this one had been asked for.
         actions = self._retire(self._roster.too_many(self.worker_count), now) if event.role is Role.WORKER else []
         return actions if event.template is None else [*actions, *self._replacing.next()]
 
     def _spawn_failed(self, event: SpawnFailed, now: float) -> list[Action]:
-        """Try again in a while: what serves goes on serving. ``event.reason`` is a sentence."""
+        """Plan another attempt. The children that run are not affected. ``event.reason`` is a whole
+        sentence."""
         if event.role is Role.TEMPLATE and self._templates.refused() and self._is_serving():
             return self._replacing.failed(f"The new template process could not be started ({event.reason})", now)
         if event.role is Role.WORKER:
@@ -154,7 +165,8 @@ class Children:
         return [Log("error", f"Cannot start {what[event.role]}: {event.reason} Trying again every second.")]
 
     def _loaded(self, pid: int) -> list[Action]:
-        """A template has loaded the script. One that HUP has asked for starts successors of all workers."""
+        """Use a template that has loaded the script. If HUP has asked for it, every worker gets a
+        successor from it."""
         template = self._templates.all.get(pid)
         if template is None or template.condition is not Condition.LOADING:
             return []
@@ -186,18 +198,20 @@ class Children:
         if worker.ready_at is None:
             return actions + self._early_death(event, worker, how, now)
         if worker.condemned and not self._kind.can_kill:
-            # Its place is free, and nothing has crashed.
+            # This thread was left behind on the supervisor's decision. That is no crash, so there
+            # is no pause.
             actions += self._fill_up()
         elif not worker.retiring:
             actions += self._fill_up_after_crash(now - worker.ready_at, now)
         return [*actions, *self._replacing.next()]
 
     def _log_death(self, who: str, code: int, how: str) -> Log:
-        hint = " Perhaps it ran out of memory." if code == -KILL and self._kind.can_kill else ""
+        hint = " Perhaps the system ran out of memory." if code == -KILL and self._kind.can_kill else ""
         return Log("info" if code == 0 else "error", f"{who} {how}.{hint}")
 
     def _template_exited(self, event: Exited, template: Template, now: float) -> list[Action]:
-        """Workers that were started from it do not need it any more. The next one that is started does."""
+        """A template has ended. Its workers do not need it any more; a worker that is missing needs
+        another one."""
         if self.starts_nothing or template.condition is Condition.ENDING:
             return []
         how = describe_exit(event.code)
@@ -222,9 +236,10 @@ class Children:
         if count < MANY_LEFT_BEHIND * self.worker_count:
             return []
         text = (
-            f"{count} threads are stuck in calls of run(). They keep memory, and perhaps locks: restart the server, or"
+            f"{count} worker threads are stuck in calls of run(). They keep memory, and perhaps locks. Restart the"
+            " server, or use --worker_class process, whose workers can be killed."
         )
-        return [Log("error", f"{text} use --worker_class process, whose workers can be killed.")]
+        return [Log("error", text)]
 
     def _returned(self, pid: int) -> list[Action]:
         if pid not in self._left_behind:
@@ -233,7 +248,9 @@ class Children:
         return [Log("info", f"The call of worker thread {pid} has returned, and the thread has ended.")]
 
     def _stopped_or_continued(self, event: Stopped | Continued) -> list[Action]:
-        """Job control. The front gives its requests to others, and has it killed after as long as one may take."""
+        """Tell the front that a signal has stopped or continued a worker's process. The front gives
+        the worker's requests to others, and asks to kill it when it has been stopped for longer
+        than a request may take."""
         worker = self.workers.get(event.pid)
         if worker is None:
             return []
@@ -249,8 +266,12 @@ class Children:
         return [] if self.front is None else [TellFront(order)]
 
     def _fill_up_after_crash(self, served: float, now: float) -> list[Action]:
-        """Replace a worker that served for so many seconds: at once, as the request that it was running is what most
-        likely killed it, unless workers keep dying young. However often they do, those that live go on serving."""
+        """Replace a worker that has crashed, ``served`` seconds after it was ready.
+
+        The first one is replaced at once, because the likely cause is the request that it was
+        running. If several in a row die within STEADY seconds, the next ones wait. The supervisor
+        never gives up here, because the workers that live go on serving.
+        """
         if served >= STEADY:
             self._quick_deaths.end()
             return self._fill_up()
@@ -263,17 +284,18 @@ class Children:
         return [Log("warning", f"{text} The next one is started in {pause:g} s.")]
 
     def _early_death(self, event: Exited, worker: Worker | None, how: str, now: float) -> list[Action]:
-        """A worker died before it was ready, or a template (None) before it had loaded the script."""
+        """A worker died before it was ready, or a template (None) before it had loaded the
+        script."""
         if worker is not None and worker.replaces is not None:
             return self._replacing.failed(f"The new worker (pid:{event.pid}) {how}", now)
         serving = self._is_serving()
         if event.code in FATAL_EXIT_CODES and not serving:
-            text = "The scoring script could not be started, see above."
+            text = "The scoring script could not be started, see above. The server ends."
             return [Log("error", text), *self._stop(event.code, now)]
         pause = self._early_deaths.add()
         count = self._early_deaths.count
         if count >= MAX_EARLY_DEATHS and not serving:
-            text = f"{count} workers in a row died before they were ready, the last one {how}. Giving up."
+            text = f"{count} workers in a row died before they were ready, the last one {how}. The server ends."
             return [Log("critical", text), *self._stop(EXIT_CANNOT_START, now)]
         if self._spawn_workers_at is None:
             self._spawn_workers_at = now + pause
@@ -288,12 +310,13 @@ class Children:
             return [Log("critical", "The front failed. The server ends."), *self._stop(EXIT_FAILED, now)]
         if self.phase is Phase.DRAINING:
             return self._clean_up(now)
-        # Nobody's request survives a front, but the listeners do: connections wait in their backlog meanwhile.
+        # The requests of this front are lost. The supervisor keeps the listeners open, so new
+        # connections wait in their backlog for the next front.
         self._roster.lose_front(now)
         pause = self._fronts.end(now)
         how = describe_exit(event.code)
         if self._fronts.useless > MAX_EARLY_DEATHS:
-            text = f"{self._fronts.useless} front processes in a row died, the last one {how}. Giving up."
+            text = f"{self._fronts.useless} front processes in a row died, the last one {how}. The server ends."
             return [Log("critical", text), *self._stop(EXIT_FAILED, now)]
         self._spawn_front_at = now + pause
         return [Log("error", f"The front process (pid:{event.pid}) {how}. Starting another one.")]
@@ -303,7 +326,8 @@ class Children:
         if worker is None:
             return []
         worker.lost_at = worker.back_by = None
-        # What was told before the worker connected to this front, or to the last one, is told again.
+        # This front has not heard that the worker is stopped or retires: it may have started since,
+        # and ignores orders about workers that are not connected.
         actions: list[Action] = [TellFront(control.Stopped(pid))] if worker.stopped else []
         if worker.retiring:
             return [*actions, TellFront(control.Retire(pid))]
@@ -317,8 +341,9 @@ class Children:
         return [*actions, *self._retire([old], now), *self._replacing.next()]
 
     def _retire(self, pids: Iterable[int], now: float) -> list[Action]:
-        """Let workers go when they have answered what they have. They limit the time for their exit themselves
-        (``worker.py``), as only they know when the last answer has been given."""
+        """Tell workers to exit when they have answered the jobs that they have. A worker limits the
+        time for its exit itself (``ending.py``), because only the worker knows when it has given
+        its last answer."""
         actions: list[Action] = []
         for pid in pids:
             worker = self.workers.get(pid)
@@ -326,12 +351,13 @@ class Children:
                 continue
             worker.retiring = True
             worker.recycle_at = None
-            # It needs no successor any more.
+            # A worker that exits anyway needs no successor.
             self._replacing.forget(pid)
             if worker.ready:
                 actions.append(TellFront(control.Retire(pid)))
             else:
-                # It has nothing to finish; its init() may take any time.
+                # It has no request to finish. It is not waited for, because its init() may take any
+                # time.
                 worker.kill_at = now + KILL_AFTER
                 actions.append(Kill(pid, TERM))
         return actions

@@ -1,9 +1,10 @@
-"""The ``azmlinfsrv`` command: options and help made from the settings table, start-up order, exit codes.
+"""The ``azmlinfsrv`` command: options and help made from the settings table, start-up order, exit
+codes.
 
-Owns what is typed and what is told about it. Does not own values (``settings.py``), the banner's text (``banner.py``),
-processes or threads: ``process.run`` or ``threads.run`` takes over after the banner. Runs in the launcher. Imports
-little at the top: the time from the command to the first answer is felt on every scale-out. Rules: contract sections 1
-and 2.
+Owns the command line and the messages about it. ``settings.py`` owns the values, ``banner.py`` the
+text of the banner. After the banner, ``process.run`` or ``threads.run`` takes over. Runs in the
+launcher. It imports most modules only when it needs them, because the time from the command to the
+first answer delays every scale-out. Rules: contract sections 1 and 2.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 PROGRAM = "azmlinfsrv"
 LOGGER_NAME = "azmlinfsrv"
 
-# Exit codes of the launcher. 3 also stands for a script that cannot start (process.py).
+# Exit codes of the launcher. The supervisor also exits with 3 if the script cannot be started.
 EXIT_OK = 0
 EXIT_REFUSED = 1
 EXIT_CANNOT_START = 3
@@ -53,13 +54,15 @@ _ORIGINAL = frozenset({"help"} | {setting.name for setting in SETTINGS if settin
 
 
 def run() -> NoReturn:
-    """Serve with the options of the command line, then exit with its code. Entered through ``__main__.py``."""
+    """Serve with the options of the command line, then exit with its code. Entered through
+    ``__main__.py``."""
     stdio.open_missing()
     sys.exit(main(sys.argv[1:]))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve with these options until the server stops. Returns the exit code; what was wrong has been told by then."""
+    """Serve with these options until the server stops. Returns the exit code; errors have been
+    reported by then."""
     try:
         flags = vars(build_parser().parse_args(argv))
     except SystemExit as stop:
@@ -85,7 +88,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _start(raw: RawSettings, settings: Settings) -> int:
-    """Logging, checks, banner, environment, processes: the order of contract section 2."""
+    """Set up logging, check the settings, open the listeners, show the banner, set the environment
+    and serve, in the order of contract section 2."""
     import logging
 
     if not _configure_logging(raw, settings):
@@ -100,14 +104,16 @@ def _start(raw: RawSettings, settings: Settings) -> int:
         return EXIT_REFUSED
 
     try:
-        # Every child needs it: loaded once here, its pages are shared. It starts no thread until it is called.
+        # Loaded here, because every child needs it, and so they share its memory. It starts no
+        # thread when it is loaded.
         from . import _core  # noqa: F401
     except ImportError as error:
         return _refuse([f"{_NO_CORE} ({error})"])
     from . import banner, listeners
 
     try:
-        # Before the banner and the environment, which have the ports that were taken in place of 0.
+        # Opened before the banner, because the banner and the environment show the number that port
+        # 0 gets here.
         settings, clients = listeners.open_all(settings)
     except listeners.ListenError as error:
         return _refuse([str(error)])
@@ -126,7 +132,8 @@ def _start(raw: RawSettings, settings: Settings) -> int:
 
 
 def _missing_folders(settings: Settings) -> list[str]:
-    """One sentence for each folder that was named and is not there; the script may still make it."""
+    """A warning for each folder that a setting names and that does not exist. It is no error,
+    because the script may create the folder."""
     named = {"model_dir": settings.model_dir, "app_root": settings.app_root}
     return [
         f"The folder {folder} does not exist ({settings.origins[name].name})."
@@ -136,7 +143,7 @@ def _missing_folders(settings: Settings) -> list[str]:
 
 
 def _settings_of_gunicorn(raw: RawSettings) -> list[str]:
-    """Warnings about what reached gunicorn in 1.5.1 and has no effect here."""
+    """Warnings about gunicorn's own settings, which worked with 1.5.1 and have no effect here."""
     file = os.path.join(raw.folder, "gunicorn.conf.py")
     if not raw.environment.get("GUNICORN_CMD_ARGS") and not os.path.exists(file):
         return []
@@ -156,12 +163,12 @@ def _serve(settings: Settings, clients: list[socket.socket]) -> int:
 
 
 def _configure_logging(raw: RawSettings, settings: Settings) -> bool:
-    """Apply logging.json. False when that fails, which has been logged."""
+    """Apply logging.json. Returns False if that failed; the reason has been logged."""
     import logging
 
     from . import log_config
 
-    # A logging.json may name classes in the modules that the script can import.
+    # Set first, because a logging.json may name classes in modules that the script can import.
     import_path.extend(settings, raw.folder)
     try:
         log_config.configure(settings)
@@ -172,14 +179,16 @@ def _configure_logging(raw: RawSettings, settings: Settings) -> bool:
 
 
 def _refuse(lines: Sequence[str]) -> int:
-    """One line on stderr for each wrong value, all of them: nobody wants to find them one start at a time."""
+    """Print a line on standard error for every wrong value, so that a user can correct all of them
+    at once."""
     for line in lines:
         print(f"{PROGRAM}: error: {line}", file=sys.stderr)
     return EXIT_REFUSED
 
 
 def _refuse_file(raw: RawSettings, error: ConfigFileError) -> int:
-    """The record about an unusable configuration file, and what else is wrong without it."""
+    """Log that the configuration file cannot be used, and print the wrong values from other
+    sources."""
     import logging
 
     try:
@@ -194,7 +203,8 @@ def _refuse_file(raw: RawSettings, error: ConfigFileError) -> int:
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Finds the width itself: argparse would import shutil for it, with three compression libraries, on every start."""
+    """Sets the width itself, because argparse would import shutil and three compression libraries
+    for it on every start."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28, width=_width())
@@ -204,7 +214,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors and abbreviations as the contract has them."""
+    """A parser with the error output and the abbreviations of the contract (section 1)."""
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -216,30 +226,38 @@ class _Parser(argparse.ArgumentParser):
         return found
 
     def error(self, message: str) -> NoReturn:
-        """An empty line and the help without its usage on stdout, usage and message on stderr, exit code 1.
+        """Write the help without its usage to standard output, then usage and message to standard
+        error, and exit with 1.
 
-        In this order: the help is long, and a terminal should end with what was wrong.
+        The message comes last, because the help is long, and the message would scroll off the
+        terminal.
         """
         usage = self.format_usage()
-        with contextlib.suppress(OSError):  # a reader that has had enough must not keep the message from being told
+        with contextlib.suppress(OSError):  # the reader has closed the pipe; the message below must still be written
             sys.stdout.write(self.format_help()[len(usage) :])
             sys.stdout.flush()
         sys.stderr.write(f"{usage}{self.prog}: error: {message}\n")
         sys.exit(EXIT_REFUSED)
 
     def format_help(self) -> str:
-        # Written out here, not when the parser is built: a start that asks for no help should not pay for it.
+        # Made here and not in ``build_parser``, so that only a start that shows the help takes the
+        # time for it.
         self.description = f"Azure ML Inferencing HTTP server v{package.__version__}"
         return f"{super().format_help()}\n{_other_settings(_width())}"
 
     def _get_option_tuples(self, option_string: str) -> list[Any]:
-        """Options that a prefix may stand for. Those of the original command come first, so each abbreviation that it
-        took, or called ambiguous, keeps its meaning when options are added."""
+        """The options that an abbreviation may mean.
+
+        If an option of 1.5.1 matches, options that 1.5.1 does not have are left out. So every
+        abbreviation that 1.5.1 accepts keeps its meaning, and one that it calls ambiguous stays
+        ambiguous.
+        """
         matches = super()._get_option_tuples(option_string)
         return [match for match in matches if match[0].dest in _ORIGINAL] or matches
 
     def _suggestion(self, unknown: Sequence[str], has_script: bool) -> str:
-        """What the first option among these words, or else the first word, was probably meant to be, as a question."""
+        """A question that names the option which the first unknown word was probably meant to be,
+        or an empty text."""
         word = next((word for word in unknown if word.startswith("-")), unknown[0])
         if not word.startswith("-"):
             is_script = word.endswith(".py") and not has_script
@@ -252,7 +270,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser; its result has only the options that were given, by the names of the settings table."""
+    """Make the parser. Its result has only the options that were given, by the names of the
+    settings table."""
     parser = _Parser(
         prog=PROGRAM,
         usage="%(prog)s --entry_script FILE [options]",
@@ -264,7 +283,9 @@ def build_parser() -> argparse.ArgumentParser:
     used = {setting.group for setting in options if not setting.hidden}
     groups = {name: parser.add_argument_group(name, purpose) for name, purpose in GROUPS.items() if name in used}
     other = parser.add_argument_group("other")
-    # In this order, and not group by group, argparse lists the options when it calls an abbreviation ambiguous.
+    # Added in the order of the table and not group by group, because argparse lists options in the
+    # order of their addition when it calls an abbreviation ambiguous, and the contract has that
+    # message.
     other.add_argument("-h", "--help", action="help", help="Show this help and exit.")
     for setting in options:
         _add(groups[setting.group], setting)
@@ -273,7 +294,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _VersionAction(argparse.Action):
-    """argparse's own needs the text when the parser is built."""
+    """Prints the version. argparse's own action needs the text when the parser is made, on every
+    start."""
 
     def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> NoReturn:
         print(f"{PROGRAM} {package.__version__}")
@@ -331,7 +353,7 @@ def _other_settings(width: int) -> str:
 
 
 def _width() -> int:
-    """Columns for the help: those of the terminal, at most 110, 80 without one."""
+    """Width of the help in columns: the terminal's, but at most 110; 80 without a terminal."""
     try:
         columns = int(os.environ.get("COLUMNS", "")) or 80
     except ValueError:

@@ -1,7 +1,7 @@
-"""The configuration file: which one, reading it, and what in it has no effect.
+"""The configuration file: finds it, reads it, and names the keys in it that have no effect.
 
-Owns the search order and the faults of the file as a whole. Does not own the values in it (``settings.py``). Reads, and
-changes nothing. Runs in the launcher. Rules: contract section 3.
+Owns the search order, and the errors about the file as a whole. ``settings.py`` checks its values.
+Runs in the launcher. Rules: contract section 3.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ _SHOWN_KEYS = 20
 
 
 class ConfigFile(NamedTuple):
-    """The configuration file in force: its path and its object as JSON gives it. No path: there is none."""
+    """The configuration file that was read: its path, or None if there is none, its JSON object,
+    and warnings."""
 
     path: str | None
     values: Mapping[str, Any]
@@ -24,13 +25,15 @@ class ConfigFile(NamedTuple):
 
 
 class ConfigFileError(Exception):
-    """A file that cannot be used; the text names it, the fault and the remedy. The launcher exits with 3."""
+    """The file cannot be used. The text names the file, the fault and the remedy. The launcher
+    exits with 3."""
 
 
 def read_config_file(flags: Mapping[str, Any], environment: Mapping[str, str], folder: str) -> ConfigFile:
-    """The first file that exists and has bytes: the named one, config.json in the app root, or beside the entry script.
+    """Read the first of these files that exists and is not empty: the named file, config.json in
+    the app root, config.json beside the entry script.
 
-    Raises ConfigFileError when that file is not an object in JSON.
+    Raises ConfigFileError if that file does not contain a JSON object.
     """
     candidates = [os.path.join(_app_root(environment, folder), "config.json")]
     script = _script_path(flags, environment, folder)
@@ -50,8 +53,8 @@ def read_config_file(flags: Mapping[str, Any], environment: Mapping[str, str], f
 
 
 def _script_path(flags: Mapping[str, Any], environment: Mapping[str, str], folder: str) -> str | None:
-    """The entry script as far as it is known without the file. An option counts from the current folder, a variable
-    from the app root."""
+    """The path of the entry script, from the option (relative to the current folder) or the
+    variable (relative to the app root)."""
     if flags.get("entry_script"):
         return absolute(folder, flags["entry_script"])
     found = any_case_names(environment).get("azureml_entry_script")
@@ -94,12 +97,14 @@ def _unusable(path: str, fault: str) -> ConfigFileError:
 
 
 def any_case_names(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Variables by lower-case name, as (name, value). Of names that differ in case only, the last one counts."""
+    """Variables by lower-case name, as (name, value). If names differ only in case, the last one
+    counts."""
     return {name.lower(): (name, value) for name, value in environment.items()}
 
 
 def absolute(folder: str, path: str) -> str:
-    """A path from the command line, with links resolved: what the contract stores in the environment."""
+    """A path from the command line as the environment gets it: absolute, with links resolved
+    (contract section 3)."""
     return os.path.realpath(os.path.join(folder, path))
 
 
@@ -108,7 +113,7 @@ def _app_root(environment: Mapping[str, str], folder: str) -> str:
 
 
 def keys_without_effect(config: ConfigFile) -> list[str]:
-    """One sentence about keys that nothing reads, if there are any."""
+    """A warning that lists the keys that no setting reads, if there are any."""
     known = {setting.config_key for setting in SETTINGS if setting.config_key}
     idle = [key for key in config.values if key not in known]
     if not idle:

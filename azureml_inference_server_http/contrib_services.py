@@ -1,9 +1,9 @@
 """The old import paths ``azureml.contrib.services.aml_request`` and ``.aml_response``.
 
-Owns two import hooks. The leaf modules are always this package's ``api`` modules, also when a real ``azureml``
-package is installed; the packages above them are invented only when nothing else provides them. Nothing is imported,
-Flask least of all, before a script asks. ``install`` runs in the process that loads the script. Rules: contract
-section 4.
+Owns two import hooks. The two modules are always this package's ``api`` modules, even if a real
+``azureml`` package is installed. Their parent packages are made up only if no installed package
+provides them. Nothing is imported before a script imports it, because the modules need Flask.
+``install`` runs in the process that loads the script. Rules: contract section 4.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ _PARENTS = frozenset({"azureml", "azureml.contrib", "azureml.contrib.services"})
 
 
 class _AliasLoader(Loader):
-    """Puts the api module itself under the old name, so that both names give the same classes."""
+    """Puts the api module itself into ``sys.modules`` under the old name, so that both names give
+    the same classes."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        # The import system hands out what sys.modules holds after this call, which need not be the module it made.
+        # After this call, ``import`` returns the module that it finds in sys.modules, even if it
+        # did not create it.
         sys.modules[module.__name__] = importlib.import_module(_LEAVES[module.__name__])
 
 
 class _LeafFinder(MetaPathFinder):
-    """Asked first, so that an installed azureml-contrib-services does not win."""
+    """Finds the two modules. Placed first in ``sys.meta_path``, before an installed
+    azureml-contrib-services."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -43,14 +46,15 @@ class _LeafFinder(MetaPathFinder):
 
 
 class _ParentFinder(MetaPathFinder):
-    """Asked last: an empty package where no real one was found."""
+    """Makes empty parent packages. Placed last in ``sys.meta_path``, so that real packages are
+    found before."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname not in _PARENTS:
             return None
-        # No loader and a search path makes a namespace package.
+        # A spec without a loader but with a search path makes a namespace package.
         spec = ModuleSpec(fullname, None, is_package=True)
         spec.submodule_search_locations = []
         return spec

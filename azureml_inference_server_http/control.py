@@ -1,10 +1,11 @@
-"""What the supervisor and the front say to each other, as values and as lines of text.
+"""The messages between the supervisor and the front: their types, and their form as lines of text.
 
-Each message is one line. The supervisor sends orders (``write``), the front sends reports (``read``).
-``src/control.rs`` is the front's side and has the same verbs; ``tests/control_lines.txt`` has an example of each, which
-both sides are tested with. Used in the supervisor process, and in the server with worker threads.
+Each message is one line. The supervisor sends orders (``write``), the front sends reports
+(``read``). The Rust file of the same name is the front's side, and has the same verbs. The tests of
+both sides use ``tests/control_lines.txt``, which has an example of each message. Used in the
+supervisor process, and in the server with worker threads.
 
-A worker's pid is its number if workers are threads.
+With worker threads, the number of a worker stands for its pid.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Union
 
-# Longest line that either side may send, in bytes, its newline included. A longer text is cut.
+# Limit for a line, in bytes, with its newline. A longer text is cut.
 MAX_LINE = 4096
 
 
 def keep_apart(kinds: Iterable[type[Any]]) -> None:
-    """Let messages of these kinds be equal only to those of the same kind. As tuples, ``drain`` would be ``stop``."""
+    """Make messages of different types unequal. As plain tuples, ``Drain()`` would equal
+    ``Stop()``."""
 
     def equal(self: Any, other: Any) -> bool:
         return type(self) is type(other) and tuple(self) == tuple(other)
@@ -30,40 +32,43 @@ def keep_apart(kinds: Iterable[type[Any]]) -> None:
             setattr(kind, name, method)
 
 
-# ---- Orders: what the supervisor tells the front
+# ---- Orders: from the supervisor to the front
 
 
 class Exited(NamedTuple):
-    """``exited PID TEXT``: the worker has ended; the text says how, for the client whose request it was running."""
+    """``exited PID TEXT``: the worker has ended. The text says how, for the client whose request it
+    was running."""
 
     pid: int
     how: str
 
 
 class Stopped(NamedTuple):
-    """``stopped PID``: the worker does nothing until it is continued (SIGSTOP)."""
+    """``stopped PID``: a signal, for example SIGSTOP, has stopped the worker's process until it
+    gets SIGCONT."""
 
     pid: int
 
 
 class Continued(NamedTuple):
-    """``continued PID``: the worker goes on (SIGCONT)."""
+    """``continued PID``: SIGCONT has continued the worker's process."""
 
     pid: int
 
 
 class Retire(NamedTuple):
-    """``retire PID``: send this worker no more jobs and let it exit."""
+    """``retire PID``: send this worker no more jobs, and tell it to exit when it has answered those
+    that it has."""
 
     pid: int
 
 
 class Drain(NamedTuple):
-    """``drain``: stop accepting, finish what is queued and running, then return."""
+    """``drain``: answer the requests that are queued or running, refuse new ones, then exit."""
 
 
 class Stop(NamedTuple):
-    """``stop``: answer everything 503 now, then return."""
+    """``stop``: answer all requests with 503 now, then exit."""
 
 
 Order = Union[Exited, Stopped, Continued, Retire, Drain, Stop]
@@ -77,7 +82,7 @@ def write(order: Order) -> bytes:
     return text.encode("utf-8", "replace")[: MAX_LINE - 1] + b"\n"
 
 
-# ---- Reports: what the front tells the supervisor
+# ---- Reports: from the front to the supervisor
 
 
 class Ready(NamedTuple):
@@ -87,16 +92,18 @@ class Ready(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """``kill PID TEXT``: end this worker and replace it; the text says why, for the log."""
+    """``kill PID TEXT``: kill this worker and replace it. The text says why, for the log."""
 
     pid: int
     reason: str
 
 
 class Recycle(NamedTuple):
-    """``recycle PID KIND TEXT``: start a successor, and let this worker go when the successor is ready.
+    """``recycle PID KIND TEXT``: start a successor, and retire this worker when the successor is
+    ready.
 
-    The front asks once for each worker. ``kind`` is one of ``RECYCLE_KINDS``; the text says why, for the log.
+    The front asks once for each worker. ``kind`` is one of ``RECYCLE_KINDS``. The text says why,
+    for the log.
     """
 
     pid: int
@@ -105,20 +112,22 @@ class Recycle(NamedTuple):
 
 
 class Released(NamedTuple):
-    """``released``: every request has been answered after ``drain``, and the front lets the workers go."""
+    """``released``: after ``drain`` every request has been answered, and the front has told the
+    workers to exit."""
 
 
 Report = Union[Ready, Kill, Recycle, Released]
 REPORTS: tuple[type[Report], ...] = (Ready, Kill, Recycle, Released)
 keep_apart((*ORDERS, *REPORTS))
 
-# A worker has served as many requests as it may; a signal to it alone told it to end; it is larger than it may be.
+# Reasons to replace a worker: it has served --max_requests requests; a TERM to the worker alone has
+# told it to exit; it uses more memory than --max_worker_rss.
 SERVED, LEAVING, LARGE = "served", "leaving", "large"
 RECYCLE_KINDS = (SERVED, LEAVING, LARGE)
 
 
 def read(line: str) -> Report | None:
-    """The report in a line without its newline; None if it is none."""
+    """Read a report from a line without its newline. Returns None for any other line."""
     verb, _, rest = line.partition(" ")
     if verb == "released":
         return Released()
@@ -136,13 +145,13 @@ def read(line: str) -> Report | None:
 
 
 class Lines:
-    """Cuts what arrives on a stream into lines."""
+    """Splits received bytes into lines."""
 
     def __init__(self) -> None:
-        # What does not end in a newline yet.
+        # The beginning of a line whose newline has not arrived yet.
         self._rest = b""
 
     def add(self, received: bytes) -> list[str]:
-        """The lines that are complete now, without their newlines."""
+        """Add received bytes. Returns the lines that are complete now, without their newlines."""
         *lines, self._rest = (self._rest + received).split(b"\n")
         return [line.decode("utf-8", "replace") for line in lines]

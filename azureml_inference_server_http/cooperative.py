@@ -1,9 +1,12 @@
-"""Lets greenlets and asyncio tasks that a script left in the main thread run while its worker waits for a job.
+"""Lets greenlets and asyncio tasks that a script left in the main thread run while its worker waits
+for a job.
 
-A worker normally waits in native code, in which only other threads run. 1.5.1 waited in ``select.select()``, so that
-greenlets ran between requests where gevent or eventlet had patched that. Owns finding out which scheduler the script
-uses and waiting by means of it. Imports none of them. Used by ``src/worker/cooperative.rs`` in worker processes, on the
-main thread. Worker threads wait natively: what init() leaves behind belongs to the main thread, not to them.
+A worker usually waits in native code, and meanwhile only other threads can run. 1.5.1 waited in
+``select.select()``, so greenlets ran between requests if gevent or eventlet had patched that
+function. This module finds out which scheduler the script uses (gevent, eventlet or asyncio), and
+waits in it. It imports none of them. Used by ``src/worker/cooperative.rs`` in worker processes, on
+the main thread. Worker threads wait in native code, because the greenlets and tasks that init()
+left belong to the main thread.
 """
 
 from __future__ import annotations
@@ -12,28 +15,31 @@ import sys
 import time
 from typing import Any, Callable
 
-# Seconds that an asyncio loop has to stay idle, with unfinished tasks, before a worker runs it: init() may have started
-# a thread that is about to run the loop.
+# A worker runs an asyncio loop with unfinished tasks only when the loop has been idle for this many
+# seconds, because init() may have started a thread that is about to run the loop.
 GRACE = 1.0
 
 Wait = Callable[[int, float], object]
 
 
 class Waiter:
-    """How one worker process waits. ``inherited``: init() ran in the process that this one was forked from."""
+    """Waits for jobs in one worker process. ``inherited``: init() ran in the process from which
+    this one was forked."""
 
     def __init__(self, inherited: bool) -> None:
-        # Loops that the worker must not run: a forked child shares the selector of an inherited loop with its siblings,
-        # and one that was seen running belongs to another thread.
+        # Loops that the worker must not run. An inherited loop shares its selector with the loops
+        # of the other workers that were forked from the same process. A loop that was found running
+        # belongs to another thread.
         self._foreign: list[object] = [_current_loop()] if inherited else []
-        # The idle loop that was found last, and since when.
+        # The idle loop that was found last, and the time when it was found first.
         self._loop: object = None
         self._since = 0.0
 
     def wait(self, descriptor: int, seconds: float) -> bool:
-        """Wait until there is something to read, or ``seconds`` have passed, while the script's scheduler runs.
+        """Run the script's scheduler until the descriptor can be read, or ``seconds`` have passed.
 
-        Returns False at once if the script uses none. Raises what the scheduler lets out, such as SystemExit.
+        Returns False at once if the script uses no scheduler. Exceptions that the scheduler does
+        not catch, such as SystemExit, are raised.
         """
         wait = _gevent() or _eventlet()
         if wait is not None:
@@ -59,7 +65,7 @@ class Waiter:
 
 
 def _gevent() -> Wait | None:
-    """gevent's own select(), if this thread has a hub, i.e. something that runs greenlets."""
+    """gevent's select(), if this thread has a hub: the object that runs greenlets."""
     local = sys.modules.get("gevent._hub_local")
     if local is None or local.get_hub_if_exists() is None:
         return None
@@ -69,7 +75,7 @@ def _gevent() -> Wait | None:
 
 
 def _eventlet() -> Wait | None:
-    """eventlet's own select(), if this thread has a hub."""
+    """eventlet's select(), if this thread has a hub."""
     hubs = sys.modules.get("eventlet.hubs")
     if hubs is None or getattr(hubs._threadlocal, "hub", None) is None:
         return None
@@ -79,7 +85,8 @@ def _eventlet() -> Wait | None:
 
 
 def _current_loop() -> Any:
-    """The asyncio loop that is set for this thread, or None. asyncio's own functions would make one, or warn."""
+    """The asyncio loop that is set for this thread, or None. Reads asyncio's variable, because its
+    functions would make a loop or warn."""
     events = sys.modules.get("asyncio.events")
     policy = getattr(events, "_event_loop_policy", None)
     return getattr(getattr(policy, "_local", None), "_loop", None)

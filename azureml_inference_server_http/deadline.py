@@ -1,8 +1,10 @@
-"""The scoring time-out: a timer that interrupts run() on the main thread (contract section 8).
+"""The scoring timeout: a timer whose signal interrupts run() on the main thread (contract section
+8).
 
-Owns the signal handler; ``src/worker/call.rs`` arms and disarms around each call. Runs in worker processes. The timer
-covers run() only, and a script that sets ITIMER_REAL or SIGALRM itself takes it over, as it always could. A call that a
-debugger holds is not interrupted, and the front is shown that it must not kill the worker for it.
+Owns the signal handler. ``src/worker/call.rs`` starts the timer before each call of run() and stops
+it afterwards. A script that sets ITIMER_REAL or SIGALRM itself replaces the timer, as with 1.5.1.
+If a debugger holds the call, the timer does not interrupt it, and the name of the process shows the
+front that it must not have the worker killed. Runs in worker processes.
 """
 
 from __future__ import annotations
@@ -17,23 +19,30 @@ _logger = logging.getLogger("azmlinfsrv")
 
 
 class _Alarm:
-    """The timer of this process, of which there is only one."""
+    """The timer. A process has only one, because the system has one ITIMER_REAL for each
+    process."""
 
     def __init__(self) -> None:
-        # The name that the process had before a debugger held the call that runs.
+        # The name of the process before it was changed because a debugger holds the running call;
+        # None otherwise.
         self._name: str | None = None
 
     def arm(self, first: float, then: float) -> None:
-        """Look at the call in ``first`` seconds, or never if that is 0. If ``then`` is not 0 that look is only for
-        debuggers, and the call is interrupted so many seconds later. Raises ``signal.ItimerError`` for negative
-        values."""
+        """Start the timer, or stop it if ``first`` is 0. Raises ``signal.ItimerError`` for negative
+        values.
+
+        If ``then`` is 0, the call is interrupted after ``first`` seconds. Otherwise the timer only
+        looks for a debugger after ``first`` seconds, and interrupts the call ``then`` seconds
+        later.
+        """
         if self._name is not None:
             titles.set_name(self._name)
             self._name = None
         signal.setitimer(signal.ITIMER_REAL, first, then)
 
     def strike(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler."""
+        """Signal handler: raise TimeoutError in the call, unless a debugger holds it or this is the
+        first look."""
         rest, then = signal.getitimer(signal.ITIMER_REAL)
         if debug.holds(frame):
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -51,5 +60,6 @@ arm = _alarm.arm
 
 
 def install() -> None:
-    """Take SIGALRM. Before the script is loaded, so that a script which wants the signal for itself wins."""
+    """Install the handler of SIGALRM. Call this before the script is loaded, so that a script can
+    replace it."""
     signal.signal(signal.SIGALRM, _alarm.strike)

@@ -1,8 +1,10 @@
-"""Debuggers: connecting a worker to one that listens on AZUREML_DEBUG_PORT, and noticing any that holds a call.
+"""Debuggers: connects a worker to a debugger on AZUREML_DEBUG_PORT, and finds out if a debugger
+holds a call of run().
 
-Owns the one call into debugpy, which is imported only here and only when the port is set. That happens before the
-script is loaded, so that breakpoints at the script's top level are met. Whether a debugger holds a call of run() is
-asked only when a limit of that call is over. Runs in worker processes, and in the server with worker threads.
+debugpy is imported only here, and only if the port is set. A worker connects before it loads the
+script, so that breakpoints at the top level of the script work. The server looks for a debugger
+only when a time limit of a call is over. Runs in worker processes, and in the server with worker
+threads.
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ class DebuggerError(Exception):
 
 
 def connect(settings: Settings) -> None:
-    """Connect to the debugger and wait until it is ready; nothing happens without a debug port, or with 0.
+    """Connect to the debugger and wait until it is ready. Does nothing if the debug port is not
+    set, or is 0.
 
-    Says on stdout that this is not for production. Raises DebuggerError with the problem and the remedy.
+    Prints that this is not for production. Raises DebuggerError with the problem and the remedy.
     """
     if not settings.debug_port:
         return
@@ -56,8 +59,10 @@ def connect(settings: Settings) -> None:
 
 
 def follows_forks(settings: Settings) -> bool:
-    """Whether debugpy is to debug the processes that this one forks. It knows them by their parent, so a worker must be
-    forked by a process that it knows, and no process may be between the two. For the supervisor, which runs no script.
+    """True if debugpy will debug the processes that the supervisor forks.
+
+    debugpy identifies a process by its parent, so a process that it debugs must fork each worker
+    directly, with no other process between the two. Called in the supervisor.
     """
     return bool(settings.debug_port) or "debugpy" in sys.modules
 
@@ -67,12 +72,14 @@ def _say(line: str) -> None:
 
 
 def holds(frame: FrameType | None) -> bool:
-    """Whether a debugger has stopped this frame, steps through it, or is connected to the process."""
+    """True if a debugger has stopped this frame, steps through it, or is connected to the
+    process."""
     return _is_traced() or _has_client() or any(_is_in_bdb(each) for each in _stack(frame))
 
 
 def holds_thread(thread: int) -> bool:
-    """Whether a debugger holds the thread with this number. If so, tells the front that no limit applies."""
+    """True if a debugger holds the thread with this number. Then it also shows the front, by the
+    name of the process, that no limit applies."""
     if not holds(sys._current_frames().get(thread)):
         return False
     titles.set_name(titles.DEBUGGED)
@@ -86,7 +93,7 @@ def released() -> None:
 
 
 def _is_traced() -> bool:
-    """Debuggers such as gdb and strace, which the Linux kernel reports."""
+    """True for debuggers such as gdb and strace, which the Linux kernel reports."""
     try:
         with open("/proc/self/status") as status:
             tracer = next((line for line in status if line.startswith("TracerPid:")), "")
@@ -96,7 +103,7 @@ def _is_traced() -> bool:
 
 
 def _has_client() -> bool:
-    """Debuggers of editors: debugpy, and pydevd alone."""
+    """True if an editor is connected through debugpy, or through pydevd without debugpy."""
     debugpy = sys.modules.get("debugpy")
     if debugpy is not None and hasattr(debugpy, "is_client_connected"):
         return bool(debugpy.is_client_connected())
@@ -113,10 +120,12 @@ def _stack(frame: FrameType | None) -> list[FrameType]:
 
 
 def _is_in_bdb(frame: FrameType) -> bool:
-    """pdb and others made of the standard library's bdb: at its prompt, or stepping through the frame."""
+    """True for pdb, and other debuggers based on the standard library's bdb, if they are at their
+    prompt or step through the frame."""
     if frame.f_globals.get("__name__") in ("bdb", "pdb"):
         return True
     bdb = sys.modules.get("bdb")
     tracer = getattr(frame.f_trace, "__self__", None)
-    # A debugger that was told to continue leaves its mark on the outermost frame.
+    # After "continue" such a debugger keeps its trace function on the outermost frame
+    # (``botframe``), but does not hold the call.
     return bdb is not None and isinstance(tracer, bdb.Bdb) and frame is not getattr(tracer, "botframe", None)

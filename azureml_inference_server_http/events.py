@@ -1,10 +1,12 @@
-"""What the supervisor is told, and what it orders: the words between its decisions and those who carry them out.
+"""The supervisor's events and actions: the types of all that it is told, and of all that it orders.
 
-Owns data only. ``supervisor.py`` decides which action follows from which event. ``process.py`` makes the events and
-performs the actions for worker processes, ``threads.py`` for worker threads, ``supervising.py`` passes them on. Used in
-the supervisor process, and in the server with worker threads.
+Data only. ``supervisor.py`` decides which actions follow from an event. ``process.py`` makes the
+events and performs the actions for worker processes, ``threads.py`` for worker threads;
+``supervising.py`` passes them on. Used in the supervisor process, and in the server with worker
+threads.
 
-``pid`` is the number of a process. Threads have numbers of their own (``threads.py``).
+``pid`` is a process id. With worker threads it is a number that ``threads.py`` gives to each
+thread.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from .control import Kill as KillWanted
 from .control import Order, Ready, Released, keep_apart
 from .control import Recycle as RecycleWanted
 
-# The signals that decisions are about. Windows has few of the names, but the same decisions.
+# The signals that the supervisor decides about. The numbers stand in for names that Windows lacks,
+# because the decisions are the same there.
 TERM, INT = int(signal.SIGTERM), int(signal.SIGINT)
 HUP, QUIT, KILL, TTIN, TTOU = (
     int(getattr(signal, name, number))
@@ -26,23 +29,24 @@ HUP, QUIT, KILL, TTIN, TTOU = (
 
 
 class Role(enum.Enum):
-    """What a child is for."""
+    """The task of a child."""
 
     FRONT = "front"
-    # Loads the script once, for workers that are started from it.
+    # Loads the script once. Workers are started from it.
     TEMPLATE = "template"
     WORKER = "worker"
 
 
-# ---- Events. What the front reports is one as well: ``Ready``, ``KillWanted``, ``RecycleWanted``, ``Released``.
+# ---- Events. The reports of the front are events as well: ``Ready``, ``KillWanted``, ``RecycleWanted``, ``Released``.
 
 
 class Started(NamedTuple):
-    """The listeners are open."""
+    """The first event: the listeners are open, so children can be started."""
 
 
 class Spawned(NamedTuple):
-    """A child that an action asked for runs. ``template``: the one that a worker was started from, if any."""
+    """A child that an action asked for runs now. ``template``: the template that has started this
+    worker, if any."""
 
     pid: int
     role: Role
@@ -50,8 +54,8 @@ class Spawned(NamedTuple):
 
 
 class SpawnFailed(NamedTuple):
-    """A child that an action asked for could not be started: the system is out of processes or memory, or the template
-    that was to start it has ended."""
+    """A child that an action asked for could not be started: the system is out of processes or
+    memory, or the template that should have started it has ended."""
 
     role: Role
     reason: str
@@ -59,33 +63,35 @@ class SpawnFailed(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """This template has loaded the script: workers can be started from it."""
+    """A template has loaded the script, so workers can be started from it."""
 
     pid: int
 
 
 class Exited(NamedTuple):
-    """A child has ended. ``code``: as in ``os.waitstatus_to_exitcode``, so it is negative for a signal."""
+    """A child has ended. ``code`` is as in ``os.waitstatus_to_exitcode``: the exit code, or minus
+    the signal number."""
 
     pid: int
     code: int
 
 
 class Returned(NamedTuple):
-    """A child that was told to have exited, as it cannot be killed, has really ended. Of threads only."""
+    """A worker thread that was left behind has ended. An ``Exited`` was reported when it was left
+    behind."""
 
     pid: int
 
 
 class Stopped(NamedTuple):
-    """A child does nothing until it is continued: job control, not the end of it."""
+    """A signal (``number``, for example SIGSTOP) has paused a child until it gets SIGCONT."""
 
     pid: int
     number: int
 
 
 class Continued(NamedTuple):
-    """A child that was stopped goes on."""
+    """A child that was paused by a signal runs again."""
 
     pid: int
 
@@ -97,17 +103,18 @@ class Signalled(NamedTuple):
 
 
 class HungUp(NamedTuple):
-    """The terminal that the command was started from is gone; ``is_ignored``: the command is to outlive it (nohup)."""
+    """The terminal that the command was started from is gone. ``is_ignored``: the server continues
+    (nohup)."""
 
     is_ignored: bool
 
 
 class Failed(NamedTuple):
-    """The supervisor itself has failed, which has been logged."""
+    """The supervisor itself has failed. The traceback has been logged."""
 
 
 class Tick(NamedTuple):
-    """The time of ``Supervisor.next_wakeup`` may have come."""
+    """Time has passed. Sent at ``Supervisor.next_wakeup`` at the latest, and perhaps earlier."""
 
 
 Event = Union[
@@ -141,20 +148,21 @@ class SpawnTemplate(NamedTuple):
 
 
 class ReleaseTemplate(NamedTuple):
-    """Let a template start the workers that it was asked for before, do what the script has to do at its end, and
-    exit."""
+    """Tell a template to end: it starts the workers that it was asked for, runs the script's exit
+    code, and exits."""
 
     pid: int
 
 
 class SpawnWorker(NamedTuple):
-    """Start a worker from this template; None: from the supervisor, and the worker loads the script itself."""
+    """Start a worker from this template. If it is None, the supervisor forks the worker, which
+    loads the script."""
 
     template: int | None = None
 
 
 class Kill(NamedTuple):
-    """Send a signal to a child. A thread, which cannot be killed, is left behind for SIGKILL."""
+    """Send a signal to a child. A thread cannot be killed: for SIGKILL it is left behind."""
 
     pid: int
     number: int
@@ -174,7 +182,7 @@ class Log(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """Every child is gone: end the command with this code."""
+    """End the command with this exit code, because every child has ended."""
 
     code: int
 

@@ -1,13 +1,16 @@
-"""The Flask side of a request: what a script may read from ``flask.request``, ``g`` and ``current_app``.
+"""Calls run() through a Flask application, so that scripts and monitoring agents find Flask as they
+expect it.
 
-Owns a Flask application that no server serves: its one used view calls run(). It exists so that raw scripts get a real
-request, so that a script that imported Flask finds what it found under the published server (contract section 11), and
-so that monitoring agents, which wrap Flask, see each call as a whole: ``app(environ, start_response)`` with the status,
-headers and body that are sent, and the exceptions of run().
+Owns that application. No HTTP server serves it: the worker calls it as a WSGI server would, and its
+view calls run(). Three things need it. Raw scripts get a real Flask request. A script that uses
+``flask.request``, ``g`` or ``current_app`` finds there what the published server provides (contract
+section 11). Monitoring agents wrap Flask, and see each call as a whole: ``app(environ,
+start_response)``, the exceptions of run(), and the status, headers and body that are sent.
 
-Does not own how results become bytes (``outputs``) or which scripts need this (``script``). Imports Flask, so it is
-imported only once the script did, or has a line that will. Runs in workers, perhaps in several threads at once, and in
-tests of scripts through ``server.create_app``.
+``outputs`` makes bytes of results, and ``script`` decides which scripts are called this way. This
+module imports Flask, so it must be imported only if the script has imported Flask or contains an
+import of it. Runs in workers, perhaps in several threads at once, and in tests of scripts
+(``server.create_app``).
 """
 
 from __future__ import annotations
@@ -37,28 +40,32 @@ APPLICATION_NAME = "azureml_inference_server_http.server.create_app"
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 SCRIPT_ERROR = "An unexpected error occurred in scoring script. Check the logs for more info."
 INTERNAL_ERROR = "An unexpected internal error occurred. Check the logs for more info."
-# Key of the environ that leads the view to its _Call.
+# The key under which the environ holds the _Call, for the view.
 _CALL = "azmlinfsrv.call"
 _FAILED = "x-ms-run-function-failed"
 _JSON = ("Content-Type", "application/json")
-# Files of frames that tell readers of a log nothing.
+# Folders of Flask, Werkzeug and this server. Their frames are left out of tracebacks, because they
+# do not help a user to find a fault in the script.
 _FRAMEWORK = tuple(os.path.join(os.path.dirname(str(package.__file__)), "") for package in (flask, werkzeug)) + (
     os.path.join(_FOLDER, ""),
 )
 
-# Why run() is not called: status and message for the client, or a fault on this side.
+# The reason why run() cannot be called: status and message for the client, or an error of the
+# server itself.
 Problem = Union[tuple[int, str], Exception]
 Fields = list[tuple[str, str]]
 
 
 class _Call:
-    """One call of the application: what to call run() with, and what came of it. It travels in the environ."""
+    """One call of the application: the arguments of run(), and its result. The environ carries it
+    to the view."""
 
     def __init__(self, request_id: str, kwargs: dict[str, Any] | None, problem: Problem | None) -> None:
         self.request_id = request_id
         self.kwargs = kwargs
         self.problem = problem
-        # Until the view says otherwise: functions that are called before it may answer by a response of their own.
+        # The view changes this. It begins with RESPONSE, because a ``before_request`` function may
+        # answer with a response of its own, and then the view is not called.
         self.origin = outputs.RESPONSE
         self.seconds: float | None = None
         self.failure: BaseException | None = None
@@ -67,9 +74,10 @@ class _Call:
 
 
 class FlaskContext:
-    """Calls run() by way of one application, ``app``.
+    """Calls run() through one Flask application, ``app``.
 
-    ``answers``: the exceptions of run() that are answered as errors of the script; others pass through.
+    ``answers``: the types of exceptions from run() that get the reply for a script error. Others
+    are raised again.
     """
 
     def __init__(
@@ -87,7 +95,7 @@ class FlaskContext:
         self.app = self._build_app(answers)
 
     def call(self, request: Request, kwargs: dict[str, Any] | None, problem: Problem | None) -> outputs.Answer:
-        """Call run() for a request of the front; see ``call_in``."""
+        """Call run() for a request that the front has sent; see ``call_in``."""
         return self.call_in(self.app, build_environ(request, self._server), request.request_id, kwargs, problem)
 
     def call_in(
@@ -100,28 +108,30 @@ class FlaskContext:
     ) -> outputs.Answer:
         """Call run() with ``kwargs``, or with the Flask request of ``environ`` if they are None.
 
-        ``application`` is ``app``, or what it was before somebody stood in front of it. With a ``problem`` run() is not
-        called, but monitoring agents see the request and its reply. What run() raises is logged and answered here.
-        Raises only what code around the view raises and Flask does not handle: TimeoutError, when the time limit of
-        run() ends there, and exceptions that are no ``Exception``.
+        ``application`` is ``app``, or ``app`` wrapped by other WSGI applications. With a
+        ``problem`` run() is not called, but monitoring agents still see the request and its reply.
+        Exceptions of run() are logged, and the answer is the reply for them. Code around the view
+        may raise two kinds of exceptions that are not answered here but raised: TimeoutError, if
+        the time limit of run() ends in that code, and those that are no ``Exception``.
         """
         environ[_CALL] = call = _Call(request_id, kwargs, problem)
         try:
             answer = _receive(application, environ, call)
             if call.failure is not None:
-                # Flask's frame and the exception refer to each other: what run() had in its variables, large inputs
-                # among it, would stay until the garbage collector comes by.
+                # A frame of Flask refers to the exception, and the exception's traceback to that
+                # frame. Without this line the variables of run(), perhaps large inputs, would stay
+                # in memory until the garbage collector runs.
                 call.failure.__traceback__ = None
             return answer
         except TimeoutError:
             raise
-        except Exception as exc:  # of a WSGI middleware
+        except Exception as exc:  # raised by a WSGI application around ``app``
             self._script.internal_failed(_without_leading_frames(exc))
             return outputs.Answer(
                 500, None, [_JSON], outputs.to_json({"message": INTERNAL_ERROR}), outputs.SERVER_ERROR
             )
         finally:
-            call.failure = None  # its traceback refers back to the call
+            call.failure = None  # because the traceback refers to the call: a cycle
 
     def _build_app(self, answers: tuple[type[BaseException], ...]) -> flask.Flask:
         app = _Application(
@@ -131,12 +141,14 @@ class FlaskContext:
             instance_path=os.path.join(_FOLDER, "instance"),
             static_folder="static",
         )
-        # Every exception, those of abort() too, goes the way of an unhandled one: got_request_exception, then the
-        # handler of 500, while functions of teardown_request get it as it was raised.
+        # With these options Flask treats every exception as unhandled, those of abort() too: it
+        # sends the signal got_request_exception, calls the handler for 500, and passes the original
+        # exception to teardown_request.
         app.config.update(PROPAGATE_EXCEPTIONS=False, TRAP_HTTP_EXCEPTIONS=True)
         app.register_error_handler(500, self._answer_error)
         main = flask.Blueprint("main", APPLICATION_NAME, root_path=_FOLDER)
-        # Whoever is in front answers the first two; they are here for url_for and url_map.
+        # The front answers these two routes itself. They are here so that scripts find them in
+        # url_for and url_map.
         main.add_url_rule("/", "health_probe", _not_served)
         main.add_url_rule("/swagger.json", "get_swagger_specification", _not_served)
         methods = ["GET", "POST", "OPTIONS", "HEAD"]
@@ -145,7 +157,7 @@ class FlaskContext:
         return app
 
     def _score(self) -> flask.Response:
-        """The view: runs the script."""
+        """The view of /score: calls run()."""
         call = _current_call()
         _fill_g(flask.request.environ, call.request_id)
         if isinstance(call.problem, Exception):
@@ -172,7 +184,7 @@ class FlaskContext:
             raise
         finally:
             call.seconds = time.perf_counter() - started
-            if os.getpid() != pid:  # a child that run() forked must not go on with the server's work
+            if os.getpid() != pid:  # run() forked this process and returned in it: it must not serve requests
                 self._script.end_forked_child(call.failure)
 
     def _raw_arguments(self) -> dict[str, Any]:
@@ -182,9 +194,11 @@ class FlaskContext:
         return arguments
 
     def _answer_error(self, error: InternalServerError) -> flask.Response:
-        """Flask's handler of 500: logs the exception and makes the reply of contract section 8."""
+        """Flask's handler for 500: logs the exception and makes the reply of contract section 8."""
         call, exc = _current_call(), error.original_exception
-        if exc is None or error is call.failure:  # abort(500) by the script: Flask has yet to treat it as an exception
+        if exc is None or error is call.failure:
+            # The script has called abort(500). Raised again, so that Flask treats it as an
+            # unhandled exception.
             raise error
         call.seconds = None
         exc = _without_leading_frames(exc)
@@ -203,19 +217,23 @@ class FlaskContext:
 
 
 class _Application(flask.Flask):
-    """Flask, except that ``answers`` are exceptions like any other, and that a response which cannot be sent is noticed
-    while it still can become an error that everybody around the application sees."""
+    """A Flask application with two changes.
+
+    Exceptions of the types ``answers`` are handled even if they are no ``Exception``. A response is
+    checked and rendered before Flask ends the request, so that for a response that cannot be sent,
+    monitoring agents and applications around this one see the error.
+    """
 
     def __init__(self, answers: tuple[type[BaseException], ...], *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._answers = answers
 
-    # The arguments before the exception depend on Flask's version.
+    # Flask's version decides which arguments precede the exception.
     def full_dispatch_request(self, *arguments: Any) -> Any:
         try:
             return _WireResponse(super().full_dispatch_request(*arguments))
         except Exception:
-            raise  # to handle_exception, by Flask
+            raise  # Flask passes it to handle_exception
         except self._answers as exc:
             return self.handle_exception(*arguments, exc)
 
@@ -223,13 +241,15 @@ class _Application(flask.Flask):
         return _WireResponse(super().handle_exception(*arguments))
 
     def log_exception(self, *_: Any) -> None:
-        """The handler of 500 logs it."""
+        """Does nothing, because the handler for 500 logs the exception."""
 
 
 class _WireResponse:
-    """A response of Flask as it goes on the wire: a WSGI application that sends just this.
+    """A checked and rendered response of Flask. It is a WSGI application, as Flask requires of a
+    response.
 
-    Raises ResultError, or what the script's own objects raise, for a response that cannot be sent.
+    The constructor raises ResultError, or an exception of the script's own objects, if the response
+    cannot be sent.
     """
 
     def __init__(self, response: flask.Response) -> None:
@@ -248,7 +268,8 @@ class _WireResponse:
 
     @property
     def headers(self) -> Fields:
-        """All headers that the client gets, but those of CORS and of the connection."""
+        """All headers that the client gets, except those for CORS and those about the
+        connection."""
         own = self.own
         if self.number >= 500:
             own = [(name, value) for name, value in own if name.lower() != _FAILED]
@@ -260,7 +281,7 @@ class _WireResponse:
 
 
 class _Start:
-    """``start_response`` of PEP 3333: what the outermost application says."""
+    """``start_response`` of PEP 3333: keeps the status and headers of the outermost application."""
 
     def __init__(self) -> None:
         self.status: str | None = None
@@ -273,18 +294,21 @@ class _Start:
 
 
 def _receive(application: Callable[..., Iterable[Any]], environ: dict[str, Any], call: _Call) -> outputs.Answer:
-    """Call the application as a WSGI server does. Its answer is Flask's, or what a middleware has made of that."""
+    """Call the application as a WSGI server does, and return its answer. Applications around Flask
+    may have changed Flask's response."""
     start = _Start()
     parts = body = application(environ, start)
     closing: Callable[[], object] = getattr(body, "close", None) or _nothing
     try:
-        if start.status is None:  # a middleware that is a generator calls Flask when it is asked for the first part
+        if start.status is None:
+            # An application around Flask that is a generator calls Flask only when its first part
+            # is read.
             parts = iter(body)
             parts = itertools.chain(list(itertools.islice(parts, 1)), parts)
         sent = call.sent
         is_stream = isinstance(sent.body, outputs.Stream) if sent else not isinstance(body, (list, tuple))
         if not is_stream:
-            read = list(parts)  # before what was written is looked at: only now it is complete
+            read = list(parts)  # reading may call write(), so ``start.written`` is complete only after it
             answer = _answer(call, start, b"".join([*start.written, *read]))
         elif isinstance(parts, outputs.Stream):
             answer = _answer(call, start, parts)
@@ -317,7 +341,8 @@ def _nothing() -> None:
 
 
 def _without_added(headers: Fields, sent: _WireResponse | None) -> Fields:
-    """The headers without those that the front adds, which ``sent`` only shows to the applications around."""
+    """The headers without those that the front will add. ``sent`` contains them only so that
+    applications around Flask see them."""
     headers = list(headers)
     for field in sent.added if sent else ():
         if field in headers:
@@ -326,7 +351,7 @@ def _without_added(headers: Fields, sent: _WireResponse | None) -> Fields:
 
 
 def _added_fields(call: _Call, environ: dict[str, Any], status: int) -> Fields:
-    """What the front adds to this reply (contract sections 7 to 9)."""
+    """The headers that the front will add to this reply (contract sections 7 to 9)."""
     fields = []
     if call.origin == outputs.SCRIPT_ERROR or (call.origin == outputs.RESPONSE and status >= 500):
         fields.append((_FAILED, "True"))
@@ -350,7 +375,7 @@ def _added_fields(call: _Call, environ: dict[str, Any], status: int) -> Fields:
 def _current_call() -> _Call:
     call: _Call | None = flask.request.environ.get(_CALL)
     if call is None:
-        raise RuntimeError("The application answers the requests that the server passes to it, and no others")
+        raise RuntimeError("This application answers only requests that the server passes to it")
     return call
 
 
@@ -363,7 +388,8 @@ def _error_response(status: int, message: str) -> flask.Response:
 
 
 def _without_leading_frames(exc: BaseException) -> BaseException:
-    """The exception, whose traceback now begins with the first frame outside of the server and of Flask."""
+    """Shorten the traceback so that it begins with the first frame outside of the server and Flask.
+    Returns ``exc``."""
     trace: TracebackType | None = exc.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_FRAMEWORK):
         trace = trace.tb_next
@@ -376,7 +402,7 @@ def _not_served() -> str:
 
 def _fill_g(environ: dict[str, Any], request_id: str) -> None:
     client, legacy = client_ids(environ, request_id)
-    g: Any = flask.g._get_current_object()  # each use of the proxy costs
+    g: Any = flask.g._get_current_object()  # because each access through the proxy takes longer
     g.api_name = "/score"
     g.request_id = request_id
     g.client_request_id = client

@@ -1,6 +1,8 @@
-"""Forking a child from Python code, so that the child does not go on with what its parent was doing.
+"""Forks the children of the server, and makes sure that a child never continues with its parent's
+code.
 
-Used in the supervisor, and in the template for workers. Scripts fork by other means, which are their own business.
+Used in the supervisor, and in the template for workers. Forks of the user's script do not go
+through this module.
 """
 
 from __future__ import annotations
@@ -15,23 +17,26 @@ from typing import Callable, NoReturn
 
 from .supervising import ChildEnded
 
-# Python's own function. A script may have gevent or a debugger replace it.
+# Python's own function, kept because gevent or a debugger may replace ``os.fork``.
 plain_fork = os.fork
 
 
 def flush() -> None:
-    """Write what is buffered in the standard streams. A child would write it once more."""
+    """Flush the standard streams before a fork, because otherwise the child would write the
+    buffered text again."""
     for stream in (sys.stdout, sys.stderr):
-        # A reader that has gone away must not take the server with it.
+        # OSError: the reader has gone. That must not end the server.
         with contextlib.suppress(OSError):
             stream.flush()
 
 
 def fork(begin: Callable[[], int], handled: Collection[int]) -> int:
-    """Fork, and run ``begin`` in the child, which ends with its exit code. Returns the child's pid; raises OSError.
+    """Fork a child that calls ``begin`` and exits with its result. Returns the child's pid. Raises
+    OSError.
 
-    A signal to the newborn child must not be told to its parent, whose handlers and wake-up descriptor it has. So the
-    signals ``handled`` are blocked until the child has the default actions for them.
+    A new child has the parent's signal handlers and wake-up descriptor, so a signal to the child
+    would be reported to the parent. Therefore the signals ``handled`` are blocked until the child
+    has the default actions for them.
     """
     flush()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
@@ -49,8 +54,9 @@ def fork(begin: Callable[[], int], handled: Collection[int]) -> int:
 
 
 def end_child(begin: Callable[[], int]) -> NoReturn:
-    """Run ``begin`` in a child and raise ChildEnded, whatever ``begin`` raises: nobody may take that for a failure of
-    the parent."""
+    """Call ``begin`` in a child, and raise ChildEnded with its exit code, whatever ``begin``
+    raises. Another exception would be handled as an error of the parent, whose calls are still on
+    the stack."""
     try:
         code = begin()
     except ChildEnded:

@@ -1,7 +1,9 @@
-"""The front: Python only sets it up, then the Rust core serves (``src/front``).
+"""Starts the front: passes sockets and settings to the Rust core, which then serves
+(``src/front``).
 
-Owns nothing but the hand-over of sockets, and what signals mean in a front process, where no user code ever runs. With
-``--worker_class thread`` it is a thread, which calls ``serve`` alone.
+``run`` is the main function of the front process. With ``--worker_class thread`` the front is a
+thread, which only calls ``serve``. No user code runs in the front, except the classes that a user's
+logging.json names.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from . import _core, access_log, log_config
 if TYPE_CHECKING:
     from .settings import Settings
 
-# What the event loop opens for itself: six descriptors, and two for the memory of large bodies.
+# Descriptors that the front opens: six for the event loop, and two for the memory of large bodies.
 _OWN_DESCRIPTORS = 8
 
 
@@ -28,11 +30,13 @@ def run(
     workers: socket.socket,
     supervisor: socket.socket,
 ) -> int:
-    """The whole life of a front process. Returns the exit code."""
-    # Ctrl-C reaches the whole process group. Only the supervisor decides; it tells the front over its socket.
+    """The main function of a front process. Returns the exit code."""
+    # Ctrl-C reaches the whole process group. The front ignores such signals, because the supervisor
+    # decides what they mean, and sends orders through its socket.
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    # The front has two threads and no garbage of its own; log records are freed by counting references.
+    # The collector would only cost time: Python code in the front makes no reference cycles, only
+    # log records.
     gc.disable()
     serve(settings, clients, workers.detach(), supervisor)
     return 0
@@ -44,7 +48,8 @@ def serve(
     workers: int | _core.Hub,
     supervisor: socket.socket,
 ) -> None:
-    """Serve clients until the supervisor ends it; the sockets are closed then. Without the GIL. Raises OSError."""
+    """Serve clients without the GIL until the supervisor ends the front. Closes the sockets then.
+    Raises OSError."""
     _check_descriptors()
     logger = logging.getLogger("azmlinfsrv")
     _core.serve(
@@ -61,7 +66,8 @@ def serve(
 
 
 def _check_descriptors() -> None:
-    """The event loop panics if it cannot open what it needs; an OSError names the shortage."""
+    """Raise OSError if there are too few free descriptors, because the event loop would panic
+    without a useful message."""
     opened: list[int] = []
     try:
         for _ in range(_OWN_DESCRIPTORS):

@@ -1,8 +1,9 @@
-"""What to set here in place of gunicorn's settings, which reached through to 1.5.1 and have no effect now.
+"""Warns of settings for gunicorn, and names the settings of this server to use instead.
 
-Owns the table of gunicorn's settings and one warning for each place where they are found: the variable
-GUNICORN_CMD_ARGS and the file gunicorn.conf.py in the current folder. The file is never run. Runs in the launcher,
-which imports this module only if one of the two is there. Rules: contract section 3.
+With 1.5.1 the variable GUNICORN_CMD_ARGS and the file gunicorn.conf.py in the current folder
+worked. Here they have no effect. Owns the table of gunicorn's settings, and one warning for each of
+the two places. The file is never run. Runs in the launcher, which imports this module only if one
+of the two exists. Rules: contract section 3.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _LOGGING = "logging.json"
 
 
 class _Row(NamedTuple):
-    """One setting of gunicorn: what to set here instead, and its names on a command line and in a file."""
+    """One setting of gunicorn: the setting to use instead, its name in a file, and its names on a
+    command line."""
 
     instead: str
     name: str
@@ -78,7 +80,8 @@ _TABLE = (
 
 
 def warnings(environment: Mapping[str, str], file: str) -> list[str]:
-    """One sentence for each of the two that sets anything. ``file`` is the path of a gunicorn.conf.py."""
+    """A warning for each of the two places that sets anything. ``file`` is the path of a
+    gunicorn.conf.py."""
     found = []
     if environment.get(VARIABLE, "").strip():
         found.append(f"{VARIABLE} has no effect: gunicorn does not run here.{_advice(_by_argument(environment))}")
@@ -90,13 +93,13 @@ def warnings(environment: Mapping[str, str], file: str) -> list[str]:
 
 
 def _advice(pairs: Iterable[tuple[str, str]]) -> str:
-    """Each name once, with what to set here."""
+    """A sentence that lists each name once, with the setting to use instead."""
     listed = "; ".join(f"{name} -> {instead}" for name, instead in dict(pairs).items())
     return f" Use instead: {listed}." if listed else ""
 
 
 def _by_argument(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The arguments in the variable, each with what to set instead."""
+    """The arguments in the variable, each with the setting to use instead."""
     text = environment[VARIABLE]
     try:
         words = shlex.split(text)
@@ -111,15 +114,16 @@ def _by_argument(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _instead_of_long(argument: str) -> str:
-    """gunicorn takes every abbreviation that means one argument only."""
+    """The setting to use instead of a long argument. Like gunicorn, accepts an abbreviation that
+    fits one argument."""
     exact = [row.instead for row in _TABLE if argument in row.arguments]
     begun = [row.instead for row in _TABLE for known in row.arguments if known.startswith(argument)]
     return exact[0] if exact else begun[0] if len(begun) == 1 else _NOTHING
 
 
 def _assigned(file: str) -> list[str] | None:
-    """The names that a gunicorn.conf.py assigns or defines at its top level; None if there is no such file, or nothing
-    in it."""
+    """The names that a gunicorn.conf.py assigns or defines at its top level; None if there are none
+    or there is no file."""
     try:
         with open(file, "rb") as source:
             module = ast.parse(source.read())

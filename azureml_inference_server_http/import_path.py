@@ -1,8 +1,9 @@
-"""The folders that the server adds to ``sys.path``, for scripts and for the classes that a logging.json names.
+"""The folders that the server adds to ``sys.path``, for scripts and for the classes that a
+logging.json names.
 
-Owns the rules of contract section 4 about ``sys.path``. The launcher applies them before it reads logging.json, and the
-processes that it forks inherit the result. The application for tests of scripts (``server.create_app``) applies them
-when it loads a script.
+Owns the rules of contract section 4 about ``sys.path``. The launcher applies them before it reads
+logging.json, and the processes that it forks inherit the result. The application for tests of
+scripts (``server.create_app``) applies them when it loads a script.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .settings import Settings
 
-# Holds entry_module.py alone, which is how processes started by a script's multiprocessing find the script.
+# Contains only entry_module.py, through which processes that a script starts with multiprocessing
+# find the script.
 SPAWNED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "spawned")
 
 
 def extend(settings: Settings, current_folder: str | None = None) -> None:
-    """Add the app root and the source directory at the end, and ``current_folder`` at the front, unless they are there.
+    """Add the app root and the source directory at the end of ``sys.path``, and ``current_folder``
+    at its front.
 
-    The command passes the current folder, as gunicorn put it first for 1.5.1 when AML_APP_ROOT is another folder. The
-    script's own folder is not added. Calling this twice changes nothing.
+    Folders that are in it already are left where they are. The command passes the current folder,
+    because with 1.5.1 gunicorn put it first. The script's own folder is not added.
     """
     _append(SPAWNED)
     _append(settings.app_root)

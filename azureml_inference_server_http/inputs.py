@@ -1,7 +1,8 @@
-"""From the request to the arguments of run(), where the Rust worker loop does not do it alone.
+"""Makes the arguments of run() from a request, if Rust (``src/worker/input.rs``) cannot do that
+alone.
 
-Owns the query string rules and the checks for schema-decorated scripts. Does not decode plain text bodies (Rust does)
-and does not build raw requests (``flask_context``). Runs in worker processes. Rules: contract section 6.
+Owns the rules for query strings, and the checks for schema-decorated scripts. Rust decodes plain
+text bodies, and ``flask_context`` makes raw requests. Runs in workers. Rules: contract section 6.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 
 class InputError(Exception):
-    """A request that a schema-decorated script cannot be called for; answered with this status and message."""
+    """The request has no valid arguments for a schema-decorated run(). The reply has this status
+    and message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -27,7 +29,8 @@ _KEEP_QUOTED = "azmlinfsrv.keep_quoted"
 
 
 def _keep_quoted(error: UnicodeError) -> tuple[str, int]:
-    """Bytes that are not UTF-8 stay percent-encoded, so that the text shows what was sent."""
+    """Keep bytes that are not UTF-8 percent-encoded, so that the text shows them as the client sent
+    them."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return quote_from_bytes(error.object[error.start : error.end], safe=""), error.end
@@ -37,7 +40,8 @@ codecs.register_error(_KEEP_QUOTED, _keep_quoted)
 
 
 def query_values(query: bytes) -> dict[str, Any]:
-    """The query as a dict: keys in first-seen order, each value parsed as JSON if possible, repeated keys as a list."""
+    """The query as a dict, in the order of the first occurrences. Values are parsed as JSON if
+    possible. A repeated key gets the list of its values."""
     collected: dict[str, list[Any]] = {}
     for field in query.split(b"&"):
         if field:
@@ -47,7 +51,7 @@ def query_values(query: bytes) -> dict[str, Any]:
 
 
 def query_input(query: bytes) -> str:
-    """The query as the JSON object text an undecorated run() receives for GET."""
+    """The query as the text of a JSON object, which an undecorated run() gets for GET."""
     return json.dumps(query_values(query))
 
 
@@ -67,9 +71,10 @@ def schema_arguments(
 ) -> dict[str, Any]:
     """Keyword arguments of a schema-decorated run(), without ``request_headers``.
 
-    GET takes them from the query, every other method from a JSON body. Raises InputError for what the client did wrong;
-    ValueError or RecursionError, which the caller answers as an internal error, for JSON that Python refuses to hold
-    (text that is not UTF-8, numbers with too many digits, too deep nesting).
+    They come from the query for GET, and from a JSON body for every other method. Raises InputError
+    for an error of the client. For JSON that Python cannot read (text that is not UTF-8, numbers
+    with too many digits, too deep nesting) it raises ValueError or RecursionError, which the caller
+    answers as an internal error.
     """
     if method == "GET":
         return bind_parameters(parameters, query_values(query))
@@ -85,15 +90,18 @@ def schema_arguments(
 
 
 def is_json_type(content_type: str | None) -> bool:
-    """Whether a Content-Type header says application/json or application/*+json; case and parameters do not matter."""
+    """True if a Content-Type header is application/json or application/*+json, in any case and with
+    any parameters."""
     kind = (content_type or "").partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def bind_parameters(parameters: Sequence[inspect.Parameter], values: Any) -> dict[str, Any]:
-    """A parsed body as keyword arguments: by name, else the parameter's default. What run() does not take is ignored.
+    """Keyword arguments from a parsed body: the value of each parameter's name, or else its
+    default. Other keys of the body are ignored.
 
-    Raises InputError if the body is not an object, or for the first parameter (in signature order) without a value.
+    Raises InputError if the body is not an object, or for the first parameter (in signature order)
+    without a value.
     """
     if not isinstance(values, Mapping):
         raise InputError(400, "POST body should be a JSON dictionary.")

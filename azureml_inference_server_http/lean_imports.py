@@ -1,10 +1,12 @@
 """Submodules of the standard library that a script may use after importing only their package.
 
-``import urllib`` alone does not import ``urllib.request``. With 1.5.1 such scripts ran, because the server and its
-dependencies had imported those submodules. This server has not, as they cost start-up time: it gives the packages a
-module ``__getattr__`` that imports a submodule when a script first asks for it. Owns the list, which is what 1.5.1 had
-imported when it loaded a script (contract section 4), and the hook for packages that are imported later. Installed in
-the process that loads the script. Third-party packages are not covered: scripts name what they need of those.
+``import urllib`` alone does not import ``urllib.request``. Scripts that use it nevertheless work
+with 1.5.1, because the server and its dependencies have imported those submodules. This server does
+not import them, because that would make the start slower. Instead it gives each package a module
+``__getattr__``, which imports a submodule when a script first uses it. Owns the list of the
+submodules that 1.5.1 has imported when it loads a script (contract section 4), and the hook for
+packages that are imported later. Installed in the process that loads the script. Third-party
+packages are not covered, so scripts must import their submodules.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, SourcelessFileLoader
 from types import ModuleType
 
-# By package. Submodules that Python imports together with their package (json.decoder, os.path) need no entry.
+# Submodules by package. Python imports some together with their package (json.decoder, os.path);
+# they need no entry.
 SUBMODULES = {
     "concurrent": frozenset({"futures"}),
     "email": frozenset(
@@ -38,7 +41,8 @@ SUBMODULES = {
 
 
 def install() -> None:
-    """Cover the packages that are imported by now and those that will be. Installing twice changes nothing."""
+    """Add the ``__getattr__`` to the packages that are imported already, and to the others when
+    they are imported."""
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, _Finder())
@@ -49,7 +53,7 @@ def install() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Covers a package when Python has imported it."""
+    """Adds the ``__getattr__`` to a package after Python has imported it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -57,13 +61,14 @@ class _Finder(MetaPathFinder):
         if fullname not in SUBMODULES:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
-        # These loaders are made for one module each, so that one of them can be changed.
+        # Python makes a loader of these types for each module, so changing this one affects no
+        # other module.
         if spec is None or not isinstance(spec.loader, (SourceFileLoader, SourcelessFileLoader)):
             return None
         loader = spec.loader
 
         def exec_module(module: ModuleType) -> None:
-            del loader.exec_module  # the class's own again, for reloads
+            del loader.exec_module  # so that a reload of the module uses the class's method again
             loader.exec_module(module)
             _cover(module)
 
@@ -72,7 +77,8 @@ class _Finder(MetaPathFinder):
 
 
 def _cover(package: ModuleType) -> None:
-    """Give a package the module ``__getattr__``, unless it has one, or is not a package (a user's own email.py)."""
+    """Give a package the module ``__getattr__``, unless it has one, or is not a package (a user's
+    own email.py)."""
     submodules = SUBMODULES[package.__name__]
 
     def __getattr__(name: str) -> ModuleType:

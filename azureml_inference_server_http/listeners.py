@@ -1,8 +1,9 @@
-"""The sockets that clients connect to, and what is told when one cannot be opened.
+"""Opens the sockets that clients connect to, and makes the messages for those that cannot be
+opened.
 
-Runs in the launcher, before the banner, which shows the ports: a port in use must be an error at once, and port 0
-becomes a number here. The supervisor keeps the listeners for its whole life, so that connections wait in their backlog
-while another front starts.
+Runs in the launcher before the banner, because a port in use must be an error at once, and because
+the banner shows the ports (port 0 gets its number here). The supervisor keeps the listeners open
+for its whole life, so that connections wait in their backlog while another front starts.
 """
 
 from __future__ import annotations
@@ -21,19 +22,21 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("azmlinfsrv")
 
 BACKLOG = 2048
-# Longest part of a wrong host that a message repeats, in characters.
+# Characters of a wrong host that a message shows at most.
 _SHOWN_HOST = 80
 _REMEDY = "Give --host an address or a name of this machine, or 0.0.0.0 for all its addresses."
 
 
 class ListenError(Exception):
-    """A listener cannot be opened; the text is for the user."""
+    """A listener cannot be opened. The text tells the user why, and what to do."""
 
 
 def open_all(settings: Settings) -> tuple[Settings, list[socket.socket]]:
-    """Open the listeners: the health listener first, if there is one of its own, then the main one.
+    """Open the main listener, and the health listener if health has a port of its own. Raises
+    ListenError.
 
-    Returns the settings with the ports that were taken in place of 0, and the listeners. Raises ListenError.
+    Returns the settings, in which the opened ports replace port 0, and the listeners, the health
+    listener first.
     """
     main = _listen(settings.host, settings.port)
     port = main.getsockname()[1]
@@ -62,7 +65,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, ValueError) as error:
-        # A ValueError comes from the encoding of the name: a label above 63 characters, a NUL, bytes that are no text.
+        # ValueError: the name cannot be encoded. It has a label above 63 characters, a NUL, or
+        # bytes that are no text.
         reason = error.strerror or error if isinstance(error, OSError) else "this is not a host name"
         raise ListenError(f"--host {_shortened(host)}: {reason}. {_REMEDY}") from error
     family, kind, protocol, _, address = found[0]
@@ -71,7 +75,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ListenError(f"--host {_shortened(host)}: {shortage.explain(error, otherwise=_REMEDY)}") from error
     try:
-        # On Windows that means something else: two servers on one port.
+        # Not on Windows, where this option allows two servers on one port.
         if os.name != "nt":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -83,7 +87,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _shortened(host: str) -> str:
-    """A host for a message: readable on a terminal whatever was given."""
+    """The host as a message shows it: without control characters, and not too long."""
     shown = host if host.isprintable() else repr(host)
     return shown if len(shown) <= _SHOWN_HOST else f"{shown[:_SHOWN_HOST]}... ({len(host)} characters)"
 

@@ -1,9 +1,9 @@
 """Logging: the line format, the worker-pid filter, and applying logging.json.
 
-Owns the classes that a user's ``logging.json`` may name by dotted path (``AMLLogFormatter``, ``RootAccessFilter``),
-so those names are public. Does not own what is logged. ``configure`` runs once in the launcher before anything is
-logged; forked children inherit the result. A user's file may name classes of the user's own, which then run in every
-process of the server. Rules: contract section 13.
+Owns the classes that a user's ``logging.json`` may name by dotted path (``AMLLogFormatter``,
+``RootAccessFilter``), so those names are public. ``configure`` runs once in the launcher before the
+first log record, and forked children inherit the result. A user's file may name classes of the
+user's own, which then run in every process of the server. Rules: contract section 13.
 """
 
 from __future__ import annotations
@@ -23,34 +23,38 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 LOGGER_NAME = "azmlinfsrv"
-# On standard error. Tools that start the server wait for lines that gunicorn wrote there (contract section 2).
+# The logger of the lines that gunicorn wrote to standard error. Tools that start the server wait
+# for those lines (contract section 2).
 PROCESS_LOGGER_NAME = "gunicorn.error"
 DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "logging.json")
 _ROOT_ACCESS = "GET / HTTP/1.1"
 
 
 class LogConfigError(Exception):
-    """A logging.json that cannot be applied. The message names the file, the problem and the remedy."""
+    """A logging.json cannot be applied. The message names the file, the problem and the remedy."""
 
 
 class AMLLogFormatter(logging.Formatter):
-    """The standard formatter with its time in UTC."""
+    """The standard formatter, but with times in UTC."""
 
     converter = time.gmtime  # type: ignore[assignment]
 
 
 class RootAccessFilter(logging.Filter):
-    """Drops lines about health probes. Kept because existing logging.json files attach it to an access logger."""
+    """Drops lines about health probes. Kept because existing logging.json files attach it to an
+    access logger."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return _ROOT_ACCESS not in record.getMessage()
 
 
 class WorkerPidFilter(logging.Filter):
-    """Makes a record that carries ``worker_pid`` look as if that process had written it.
+    """Sets the pid of a record to its ``worker_pid``, if it has one.
 
-    The front writes the request line, but people attach debuggers to the pid they read there. A filter of the logger
-    runs before every handler, so formatters of a user's own logging.json see the worker's pid as well.
+    The front writes the line of a request, but people attach debuggers to the pid that they read
+    there. This is a filter of the logger and not of a handler, because a logger's filter runs
+    before every handler, so that formatters of a user's own logging.json see the worker's pid as
+    well.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -62,14 +66,15 @@ class WorkerPidFilter(logging.Filter):
 
 
 class LoggerState:
-    """How the server's logger is set up, with everything that decides what becomes of its records, at one moment."""
+    """The server's logger at one moment, with all objects that decide how its records are
+    written."""
 
     def __init__(self) -> None:
         self._parts = list(_parts_of_logger())
 
     def has_changed(self) -> bool:
-        """Whether anything is not what it was. Objects count as the same only if they are: a user's class may take any
-        two for equal."""
+        """True if any of these objects has been replaced since. They are compared by identity,
+        because a class of the user's own may define equality as it likes."""
         parts = list(_parts_of_logger())
         return len(parts) != len(self._parts) or any(new is not old for new, old in zip(parts, self._parts))
 
@@ -87,7 +92,8 @@ def _parts_of_logger() -> Iterator[object]:
 
 
 def _parts(part: object) -> Iterator[object]:
-    """An object with its attributes and filters: a script may also replace a method, or a handler's stream."""
+    """An object, its type, its attributes and its filters, because a script may also replace a
+    method, or the stream of a handler."""
     yield part
     yield type(part)
     yield from getattr(part, "__dict__", {}).values()
@@ -96,11 +102,12 @@ def _parts(part: object) -> Iterator[object]:
 
 
 def configure(settings: Settings) -> str:
-    """Apply the package's logging.json, then the user's over it if there is one, and log which one is in force.
+    """Apply the package's logging.json, then the user's file over it, if there is one.
 
-    The user's file is ``logging.json`` in the app root, else in the entry script's folder. Without one,
-    ``settings.log_level`` (AZUREML_LOG_LEVEL) becomes the level of the ``azmlinfsrv`` loggers; with one, the file alone
-    decides. Returns the path of the file in force (see ``is_default``). Raises ``LogConfigError``.
+    The user's file is ``logging.json`` in the app root, or else in the entry script's folder. It
+    alone decides about levels. Without it, ``settings.log_level`` (AZUREML_LOG_LEVEL) becomes the
+    level of the ``azmlinfsrv`` loggers. Logs and returns the path of the last file applied (see
+    ``is_default``). Raises ``LogConfigError``.
     """
     _apply(DEFAULT_CONFIG, _read(DEFAULT_CONFIG))
     path = find_user_config(settings)
@@ -117,12 +124,14 @@ def configure(settings: Settings) -> str:
 
 
 def is_default(path: str) -> bool:
-    """Whether the path that ``configure`` returned is the package's own file, i.e. the line format is known."""
+    """True if this path, which ``configure`` returned, is the package's own file. Then the line
+    format is known."""
     return path == DEFAULT_CONFIG
 
 
 def find_user_config(settings: Settings) -> str | None:
-    """The user's logging.json, or None. A folder of that name counts: applying it then fails with a clear message."""
+    """The path of the user's logging.json, or None. A folder of that name counts too, because
+    ``configure`` then fails with a clear message."""
     folders = [settings.app_root]
     if settings.entry_script:
         folders.append(os.path.dirname(os.path.join(settings.app_root, settings.entry_script)))
@@ -131,15 +140,16 @@ def find_user_config(settings: Settings) -> str | None:
 
 
 def _apply_users(path: str) -> None:
-    """Apply the user's file. If its handlers start threads, forked children apply it again, as threads do not survive a
-    fork."""
+    """Apply the user's file. If its handlers start threads, each forked child applies the file
+    again, because a forked child has none of its parent's other threads."""
     launcher, threads_before = os.getpid(), threading.active_count()
     _apply_and_guard(path)
     if threading.active_count() == threads_before or not hasattr(os, "register_at_fork"):
         return
 
     def apply_again() -> None:
-        # Not in the children of a worker: those had no such threads with 1.5.1 either.
+        # Only in children of the launcher: processes that a worker forked had no such threads with
+        # 1.5.1 either.
         if os.getppid() == launcher:
             _apply_and_guard(path)
 
@@ -149,7 +159,8 @@ def _apply_users(path: str) -> None:
 def _apply_and_guard(path: str) -> None:
     config = _read(path)
     if access_log.is_named(config):
-        # What 1.5.1 had set before it applied the file, which changes what it names and keeps the rest.
+        # 1.5.1 had set these before it applied the file. The file replaces the parts that it names
+        # and keeps the others.
         logger = logging.getLogger(access_log.NAME)
         logger.setLevel(logging.INFO)
         logger.propagate = False
@@ -165,8 +176,11 @@ def _apply_and_guard(path: str) -> None:
 
 
 class _Guarded:
-    """A method of a logger or handler that may call the user's classes. If they raise, the record is lost and the
-    traceback is on stderr: they must not end the supervisor, the front or a worker."""
+    """Wraps a method of a logger or handler that may call classes of the user's own.
+
+    If such a class raises an exception, the record is lost, and the traceback is written to
+    standard error. The exception must not end the supervisor, the front or a worker.
+    """
 
     def __init__(self, method: Callable[[logging.LogRecord], Any]) -> None:
         self._method = method
@@ -180,7 +194,8 @@ class _Guarded:
 
 
 def wants_access_lines() -> bool:
-    """Whether the user's logging.json names the logger of access lines, and lets them through."""
+    """True if the user's logging.json names the logger of access lines, and its level lets them
+    pass."""
     logger = logging.getLogger(access_log.NAME)
     is_set_up = any(isinstance(existing, WorkerPidFilter) for existing in logger.filters)
     return is_set_up and logger.isEnabledFor(logging.INFO) and logger.hasHandlers()
@@ -215,8 +230,9 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _enable_own_loggers() -> None:
-    # dictConfig disables every existing logger that the file does not name, unless the file says otherwise. For ours
-    # that would silence the server's errors because a file only wanted to format the script's own loggers.
+    # dictConfig disables every existing logger that the file does not name, unless the file says
+    # otherwise. If that disabled the server's loggers, a file that only formats the script's own
+    # loggers would hide the server's errors.
     for logger in _own_loggers():
         logger.disabled = False
 

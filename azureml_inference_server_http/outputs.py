@@ -1,9 +1,10 @@
-"""From the result of run() to status, headers and body, for every result the Rust JSON fast path does not take.
+"""Makes status, headers and body from a result of run(), if Rust (``src/worker/output.rs``) cannot
+do that itself.
 
-Owns JSON with ``json.dumps`` defaults plus the types listed in ``_to_plain``, and Flask responses including streams.
-Does not add what belongs to the request (ids, timing, Content-Length, Date) and does not log. Imports none of Flask,
-numpy and pandas: a result of their types exists only if the script imported them. Runs in worker processes. Rules:
-contract section 7.
+Owns JSON as ``json.dumps`` writes it by default, extended by the types in ``_to_plain``, and Flask
+responses including streams. The front adds the headers of the request: ids, times, Content-Length
+and Date. This module must not import Flask, numpy or pandas: a result of their types exists only if
+the script has imported them. Runs in workers. Rules: contract section 7.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any, Callable, NamedTuple
 
 _logger = logging.getLogger("azmlinfsrv")
 
-# Where a reply comes from, as the front's own headers depend on it; ``Origin`` in src/frame.rs has the same names.
+# The origin of a reply, on which the headers depend that the front adds. ``Origin`` in the Rust
+# codec of frames has the same names.
 RESULT = "result"  # a plain result as JSON
 RESPONSE = "response"  # a response object of the script, or of a function that Flask calls around it
 SCRIPT_ERROR = "script_error"  # run() raised, or took too long
@@ -28,11 +30,12 @@ SERVER_ERROR = "server_error"  # run() was not called, or its result cannot be s
 
 
 class Answer(NamedTuple):
-    """What goes on the wire, without the headers that the front adds to every reply.
+    """A reply without the headers that the front adds to every reply.
 
-    ``reason``: the reason text, only where the script chose one of its own. ``body``: all of it, or the parts of a
-    stream. ``seconds``: how long run() itself took; None where it does not matter or the caller has measured it.
-    ``location``: ``x-ms-run-error-location`` of a script error.
+    ``reason``: the reason phrase, only if the script chose its own. ``body``: the whole body, or a
+    stream of its parts. ``seconds``: the time that run() itself took; None if nobody needs it or
+    the caller has measured it. ``location``: the value of ``x-ms-run-error-location`` for a script
+    error.
     """
 
     status: int
@@ -50,30 +53,33 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 class ResultError(Exception):
-    """A result of run() that cannot be sent. The message says what is wrong with it, and where in it."""
+    """A result of run() cannot be sent. The message names the fault, and the place in the
+    result."""
 
 
 class ResultTypeError(ResultError, TypeError):
-    """A value inside the result is of a type that JSON cannot hold."""
+    """A value inside the result has a type that JSON does not have."""
 
 
 class _NoJsonForm(TypeError):
-    """Tells json that there is no way to render this value."""
+    """Tells the json module that this value cannot be rendered."""
 
 
 def render(result: Any, method: str) -> Answer:
-    """Turn any result of run() into what goes on the wire.
+    """Make the answer for any result of run().
 
-    The headers are those of the result alone. The caller adds Content-Length (never present here for a whole body; kept
-    for a stream whose script set it), execution time, version, request ids, and ``x-ms-run-function-failed`` for plain
-    results and for any status of 500 and above. Each character of a header value is one byte (latin-1). Bodies of 204
-    and 304 are empty; for HEAD the caller sends the length of the body but not the body. A stream's ``close()`` must be
-    called in any case, after the last chunk too.
+    The headers are those of the result alone. The front adds execution time, version, request ids,
+    ``x-ms-run-function-failed`` for plain results and for any status of 500 and above, and
+    Content-Length: the answer has none for a whole body, but keeps it for a stream if the script
+    has set it. Each character of a header value is one byte (latin-1). Bodies of 204 and 304 are
+    empty. For HEAD the front sends the length of the body but not the body. The caller must always
+    call a stream's ``close()``, even after its last part.
 
-    Raises whatever makes the result unusable: ResultError, or an exception of the script's own objects.
+    Raises ResultError, or an exception of the script's own objects, if the result cannot be sent.
     """
     flask = sys.modules.get("flask")
-    # While another thread imports Flask the module exists without its names, but then no result can be of its types.
+    # While another thread imports Flask, the module lacks some names. Then no result of its types
+    # exists yet.
     response_type = getattr(flask, "Response", None)
     if response_type is not None and isinstance(result, response_type):
         note_response()
@@ -85,26 +91,29 @@ def _replaceable() -> tuple[object, ...]:
     return json.dumps, json.JSONEncoder, json.JSONEncoder.default, vars(json).get("_default_encoder")
 
 
-# As imported, before the script is.
+# Python's own functions, kept when this module is imported, which is before the script is loaded.
 _dumps = json.dumps
 _REPLACEABLE = _replaceable()
 
 
 def json_is_changed() -> bool:
-    """Whether the script has replaced a part of the json module, so as to change how every result is written."""
+    """True if the script has replaced a part of the json module, to change how results are
+    written."""
     return any(now is not before for now, before in zip(_replaceable(), _REPLACEABLE))
 
 
 def to_json(value: Any) -> bytes:
-    """``json.dumps`` defaults, extended by ``_to_plain``. Raises ResultTypeError naming the value that is wrong."""
+    """Render a value as ``json.dumps`` does, extended by ``_to_plain``. Raises ResultTypeError,
+    which names the value that cannot be rendered."""
     if json_is_changed():
-        with contextlib.suppress(TypeError):  # what the script's own way cannot write, ours may
+        with contextlib.suppress(TypeError):  # if the script's json.dumps refuses the value, the code below tries it
             text = json.dumps(value)
             return text if isinstance(text, bytes) else text.encode()
     try:
         return _dumps(value, default=_to_plain).encode()
     except TypeError as exc:
-        # default= is not asked about keys, so keys of other types are replaced once they were refused.
+        # json does not pass keys of dicts to ``default``. If it has refused a key, all keys are
+        # replaced here.
         about_key = str(exc).startswith("keys must be")
         if about_key:
             with contextlib.suppress(TypeError):
@@ -112,12 +121,14 @@ def to_json(value: Any) -> bytes:
         explained = _explain_type_error(value)
         if explained is None:
             raise
-        # Frames of json and of this file tell nothing; a TypeError of the script's own objects would.
+        # The original error is kept as the cause only if an object of the script raised it. If json
+        # or this module raised it, its traceback would not help.
         raise explained from (None if about_key or isinstance(exc, _NoJsonForm) else exc)
 
 
 def _to_plain(value: Any) -> Any:
-    """One step from a value json does not know towards one it does; json asks again for what is inside."""
+    """Convert a value that json does not know to a simpler one. json calls this again for the
+    values inside."""
     for convert in (_numpy_to_plain, _pandas_to_plain, _standard_to_plain):
         plain = convert(value)
         if plain is not value:
@@ -127,7 +138,7 @@ def _to_plain(value: Any) -> Any:
 
 def _numpy_to_plain(value: Any) -> Any:
     numpy = sys.modules.get("numpy")
-    if numpy is None or not hasattr(numpy, "ndarray"):  # the latter while another thread imports it
+    if numpy is None or not hasattr(numpy, "ndarray"):  # the name is missing while another thread imports numpy
         return value
     if isinstance(value, numpy.datetime64):
         return None if numpy.isnat(value) else str(value)
@@ -138,14 +149,14 @@ def _numpy_to_plain(value: Any) -> Any:
             return list(value) if value.ndim else value[()]
         return value.tolist()
     if isinstance(value, numpy.longdouble):
-        return float(value)  # its item() is a longdouble again
+        return float(value)  # because item() returns a longdouble again
     plain = value.item() if isinstance(value, numpy.generic) else value
     return value if isinstance(plain, numpy.generic) else plain
 
 
 def _pandas_to_plain(value: Any) -> Any:
     pandas = sys.modules.get("pandas")
-    if pandas is None or not hasattr(pandas, "api"):  # the latter while another thread imports it
+    if pandas is None or not hasattr(pandas, "api"):  # the name is missing while another thread imports pandas
         return value
     if value is pandas.NaT or value is pandas.NA:
         return None
@@ -169,7 +180,8 @@ def _standard_to_plain(value: Any) -> Any:
 
 
 def _with_plain_keys(value: Any) -> Any:
-    """A copy in which dict keys that are numpy, pandas or time values are replaced by what they render as."""
+    """A copy of the value in which plain values replace the dict keys that are numpy, pandas or
+    time values."""
     if isinstance(value, dict):
         return {_plain_key(key): _with_plain_keys(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -201,7 +213,8 @@ def _explain_type_error(value: Any) -> ResultTypeError | None:
 
 
 def _find_unrenderable(value: Any, path: str) -> tuple[str, Any] | None:
-    """Path and value of the first part that JSON cannot hold, in the order json meets it."""
+    """Path and value of the first part that cannot be rendered, in the order in which json visits
+    the parts."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if not _has_plain_key(key):
@@ -235,12 +248,13 @@ def _step(key: Any) -> str:
 
 
 def note_response() -> None:
-    """Log that run() returned a Response by itself (contract section 7)."""
+    """Log that run() returned a Response object (contract section 7)."""
     _logger.info("run() output is HTTP Response")
 
 
 def _render_response(response: Any, method: str) -> Answer:
-    """A response of a run() that was not called by way of Flask: it imported Flask only now."""
+    """Make the answer from a Response if run() was not called through Flask, because it imported
+    Flask in this call."""
     status, reason = status_line(response.status)
     environ = {"REQUEST_METHOD": method, "wsgi.url_scheme": "http", "SERVER_NAME": "localhost", "SERVER_PORT": "80"}
     headers = wire_headers(response.get_wsgi_headers(environ))
@@ -252,31 +266,35 @@ def _render_response(response: Any, method: str) -> Answer:
 
 
 def response_body(response: Any, method: str) -> bytes | Stream:
-    """The body of a Flask response. Closing the response is the caller's task for bytes, the stream's for a stream."""
+    """The body of a Flask response. If it is a stream, the stream closes the response, otherwise
+    the caller must."""
     has_body = response.status_code not in (204, 304)
-    # A dict is no sequence to werkzeug, but all there as well: its keys are the body.
+    # werkzeug does not count a dict as a sequence, but it is complete too: its keys are the body.
     if not has_body or response.is_sequence or isinstance(response.response, Collection):
         return b"".join(response.iter_encoded()) if has_body else b""
     if not hasattr(response.response, "__iter__"):
         raise ResultTypeError(f"run() returned a response made from {type(response.response).__name__}, not from text")
-    if method == "HEAD":  # nobody would get the parts, so the script need not make them
+    if method == "HEAD":  # no part would be sent, so the script is not asked for any
         return Stream((), response.close)
     return Stream(response.response if response.direct_passthrough else response.iter_encoded(), response.close)
 
 
 def close(closing: Callable[[], object]) -> None:
-    """Call what closes a response. What the script's functions raise in it is logged and changes nothing else, because
-    the answer exists by then; also if the time limit of run() ends just here."""
+    """Close a response, which calls functions of the script. Their exceptions are logged and change
+    nothing else, because the answer exists already. The same holds if the time limit of run() ends
+    during this call."""
     try:
         closing()
     except (Exception, SystemExit):
-        _logger.exception("The reply is sent as it is, but a function failed that runs when the response is closed:")
+        _logger.exception("A function that is called when the response is closed failed. The reply is not affected:")
 
 
 def status_line(text: str) -> tuple[int, str | None]:
-    """Number and reason of a status such as ``"200 OK"``; the reason only where the script chose one of its own."""
+    """Split a status such as ``"200 OK"`` into number and reason phrase. The phrase is None if it
+    is the usual one."""
     number, _, reason = text.partition(" ")
-    if not number.isdecimal() or not 200 <= int(number) <= 999:  # after a 1xx the client would wait for the real answer
+    # 1xx is refused, because after it the client would wait for another response.
+    if not number.isdecimal() or not 200 <= int(number) <= 999:
         raise ResultError(f"run() returned a response with status {text!r}; it has to be 200 to 999")
     status = int(number)
     http = sys.modules["werkzeug.http"]
@@ -289,7 +307,8 @@ def status_line(text: str) -> tuple[int, str | None]:
 
 
 def wire_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The headers without hop-by-hop ones, checked so that no text of the script can break the message apart."""
+    """The headers without hop-by-hop headers. Raises ResultError for a name or value that could end
+    its line, because what follows would be read as another header or as the body."""
     kept = [(name, value) for name, value in headers if name.lower() not in _HOP_BY_HOP]
     for name, value in kept:
         if not _HEADER_NAME.fullmatch(name):
@@ -300,14 +319,17 @@ def wire_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def without_length(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The headers without Content-Length: the front counts a whole body itself."""
+    """The headers without Content-Length, because the front sets the length of a whole body
+    itself."""
     return [(name, value) for name, value in headers if name.lower() != "content-length"]
 
 
 class Stream:
-    """Parts of a streamed response as bytes, without empty ones, which would end a chunked message.
+    """The parts of a streamed response, as bytes. Empty parts are left out, because an empty chunk
+    ends the message.
 
-    ``closing`` ends the script's iterable and runs the response's ``call_on_close`` functions.
+    ``closing`` closes the script's iterable and calls the ``call_on_close`` functions of the
+    response.
     """
 
     def __init__(self, parts: Iterable[Any], closing: Callable[[], object]) -> None:
@@ -326,5 +348,6 @@ class Stream:
         raise StopIteration
 
     def close(self) -> None:
-        """Never raises what the script's functions do; see the function ``close``."""
+        """Close the response. Exceptions of the script's functions are logged; see the function
+        ``close``."""
         close(self._closing)

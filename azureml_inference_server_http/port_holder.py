@@ -1,7 +1,7 @@
-"""Which process listens on a port, for the message that it is in use.
+"""Finds the process that listens on a port, for the message that the port is in use.
 
-Reads ``/proc`` on Linux, which tells it of this user's processes, or of all to root; elsewhere nobody is found. Runs in
-the launcher, only when the port could not be opened.
+Reads ``/proc``, so it works on Linux only, and finds only processes of the same user, unless the
+user is root. Runs in the launcher, only if a port could not be opened.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from collections.abc import Iterator
 _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 # State of a listening socket in these tables.
 _LISTENING = "0A"
-# Longest command line that is shown, in characters.
+# Characters of a command line that are shown at most.
 _SHOWN = 100
 
 
 def find(port: int) -> str | None:
-    """The process that listens on this port, by its number and command: ``process 71 (python3 app.py)``."""
+    """The process that listens on this port, by its number and command: ``process 71 (python3
+    app.py)``."""
     sockets = {f"socket:[{inode}]" for inode in _listening(port)}
     holders = (
         {pid: parent for pid, parent in _processes() if not sockets.isdisjoint(_open_files(pid))} if sockets else {}
     )
-    # The children of a server inherit its listener. The process to stop is their parent.
+    # Children inherit the listener of their parent. The user must stop the parent.
     top = [pid for pid, parent in holders.items() if parent not in holders]
     if not top:
         return None
@@ -53,7 +54,7 @@ def _processes() -> Iterator[tuple[int, int]]:
 
 
 def _open_files(pid: int) -> set[str]:
-    """What the descriptors of a process refer to, as far as this user may read that."""
+    """The targets of a process's descriptors, as far as this user may read them."""
     found = set()
     with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
         for entry in entries:
@@ -63,7 +64,7 @@ def _open_files(pid: int) -> set[str]:
 
 
 def _command(pid: int) -> str:
-    """The command line of a process, in characters that a terminal may show."""
+    """The command line of a process. Characters that a terminal must not show are replaced."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
         text = file.read().rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
         shown = "".join(character if character.isprintable() else "?" for character in text)

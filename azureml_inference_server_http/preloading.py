@@ -1,8 +1,10 @@
-"""The templates that there are: which one starts workers, and whether another one is loading the script.
+"""Keeps the templates: the one that starts workers, the one that is loading the script, and those
+that are ending.
 
-A template loads the script once, and workers are started from it: a process with WORKER_PRELOAD, the main thread with
-worker threads. At most one starts workers and at most one loads; those before it may still be at their end. Decisions
-only, like ``supervisor.py``, which they are a part of.
+A template loads the script once, and workers are started from it. With WORKER_PRELOAD it is a
+process, with worker threads it is the main thread. At most one template starts workers and at most
+one loads. Earlier templates may still be running the script's exit code. Decisions only, as a part
+of ``supervisor.py``.
 """
 
 from __future__ import annotations
@@ -14,23 +16,24 @@ from .events import QUIT, Action, Kill, ReleaseTemplate, SpawnTemplate
 
 
 class Condition(enum.Enum):
-    """How far a template is in its life."""
+    """The state of a template."""
 
+    # It is loading the script.
     LOADING = enum.auto()
-    # Workers are started from it.
+    # It has loaded the script, and workers are started from it.
     CURRENT = enum.auto()
-    # It does what the script has to do at its end.
+    # It was told to end, and runs the script's exit code.
     ENDING = enum.auto()
 
 
 class Template:
-    """What is known about one template."""
+    """The supervisor's record of one template."""
 
     def __init__(self, reloads: bool) -> None:
         self.condition = Condition.LOADING
-        # HUP has asked for it: when it has loaded the script, it takes over from the one before it.
+        # True if HUP has asked for it. When it has loaded the script, all workers are replaced.
         self.reloads = reloads
-        # When it is killed if it has not ended by then.
+        # The time at which it is killed unless it has ended by then.
         self.kill_at: float | None = None
 
 
@@ -41,61 +44,72 @@ class Templates:
         # False if each worker loads the script itself.
         self._are_used = are_used
         self.all: dict[int, Template] = {}
-        # One has been asked for, and whether HUP has asked for it.
+        # A template has been asked for and does not run yet.
         self._asked = False
+        # HUP has asked for that template.
         self._asked_to_reload = False
 
     @property
     def current(self) -> int | None:
-        """The template that workers are started from; None if there is none now, or if none are used."""
+        """Pid of the template that workers are started from; None if there is none, or if templates
+        are not used."""
         return self._find(Condition.CURRENT)
 
     @property
     def can_spawn(self) -> bool:
-        """Whether workers can be started now."""
+        """True if a worker can be started now: from a template, or without one if templates are not
+        used."""
         return not self._are_used or self.current is not None
 
     @property
     def is_reloading(self) -> bool:
-        """Whether HUP has asked for a template that has not loaded the script yet."""
+        """True from HUP until the template that it asked for has loaded the script."""
         loading = self._find(Condition.LOADING)
         return self._asked_to_reload or (loading is not None and self.all[loading].reloads)
 
     def need(self) -> list[Action]:
-        """A worker has to be started, and there is no template for that."""
+        """Ask for a template, because a worker has to be started, unless one was asked for or is
+        loading."""
         if self._asked or self._find(Condition.LOADING) is not None:
             return []
         self._asked = True
         return [SpawnTemplate()]
 
     def reload(self, kill_at: float) -> list[Action]:
-        """Start a template for a script that may have changed. One that is loading may have read the old script."""
+        """Ask for a template, because the script may have changed. A template that is loading is
+        ended: it may have read the script before the change."""
         loading = self._find(Condition.LOADING)
         actions = [] if loading is None else self._end(loading, kill_at)
         self._asked = self._asked_to_reload = True
         return [*actions, SpawnTemplate()]
 
     def arrived(self, pid: int) -> None:
-        """The one that was asked for runs."""
+        """Note that the template that was asked for runs."""
         self.all[pid] = Template(self._asked_to_reload)
         self._asked = self._asked_to_reload = False
 
     def refused(self) -> bool:
-        """The one that was asked for could not be started. Returns whether HUP has asked for it."""
+        """Note that the template that was asked for could not be started. Returns True if HUP had
+        asked for it."""
         reloads = self._asked_to_reload
         self._asked = self._asked_to_reload = False
         return reloads
 
     def loaded(self, pid: int) -> list[Action]:
-        """This one has loaded the script and takes over."""
+        """Start workers from this template from now on, because it has loaded the script. Ends the
+        one before it."""
         old = self.current
         actions: list[Action] = [] if old is None else self._end(old, None)
         self.all[pid].condition = Condition.CURRENT
         return actions
 
     def end_all(self, now: float, patience: float, is_hurried: bool) -> list[Action]:
-        """The server ends. What is still loading has nothing to finish and gets ``patience`` seconds; the others have
-        as long only if they have to hurry."""
+        """End every template, because the server ends.
+
+        A template that is loading is killed after ``patience`` seconds, because it has nothing to
+        finish. The others run the script's exit code. They are killed after ``patience`` seconds
+        only if ``is_hurried``.
+        """
         actions: list[Action] = []
         for pid, template in self.all.items():
             kill_at = now + patience if is_hurried or template.condition is Condition.LOADING else None
@@ -105,11 +119,12 @@ class Templates:
         return actions
 
     def left(self, pid: int) -> Template | None:
-        """A child has ended. Returns what was known about it; None if it was no template."""
+        """Remove the record of a child that has ended, and return it; None if the child was no
+        template."""
         return self.all.pop(pid, None)
 
     def wakeups(self) -> Iterator[float | None]:
-        """When something is due for a template."""
+        """The times at which a template is killed unless it has ended."""
         for template in self.all.values():
             yield template.kill_at
 

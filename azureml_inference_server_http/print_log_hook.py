@@ -1,7 +1,8 @@
-"""Replaces ``print`` so that what a script prints to stdout becomes a log record.
+"""Replaces ``print``, so that text that a script prints to standard output becomes a log record.
 
-Owns ``builtins.print`` inside a worker. Does not touch ``sys.stdout`` or file descriptors: ``sys.stdout.write`` stays
-what it was. A worker process installs it before it loads the script. Rules: contract section 13.
+It changes ``builtins.print`` only: ``sys.stdout`` and the descriptors are left alone, so
+``sys.stdout.write`` works as usual. Installed before the script is loaded. Rules: contract section
+13.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ _inside = threading.local()
 
 
 def install() -> None:
-    """From here on ``print`` to stdout logs at INFO by ``azmlinfsrv.print``. Installing twice changes nothing."""
+    """Replace ``print``. From now on printing to standard output logs at INFO with logger
+    ``azmlinfsrv.print``."""
     builtins.print = _print
 
 
 def uninstall() -> None:
-    """Give ``print`` back."""
+    """Restore Python's ``print``."""
     builtins.print = _original_print
 
 
 def _print(*objects: Any, **keywords: Any) -> None:
-    # A handler of the user's own logging.json may print: without the mark it would call itself for ever.
+    # A log handler of the user's own logging.json may print. The flag ``_inside.logging`` prevents
+    # endless recursion.
     if not _goes_to_log(keywords) or getattr(_inside, "logging", False):
         _original_print(*objects, **keywords)
         return
@@ -43,7 +46,8 @@ def _print(*objects: Any, **keywords: Any) -> None:
 
 
 def _goes_to_log(keywords: dict[str, Any]) -> bool:
-    """Whether this call would write to stdout. One with wrong keywords goes to the real print, which says so."""
+    """True if this call of print writes to standard output. A call with wrong keywords is passed to
+    Python's print, which raises the error."""
     if not _KNOWN_KEYWORDS.issuperset(keywords):
         return False
     if not isinstance(keywords.get("sep"), (str, type(None))) or not isinstance(keywords.get("end"), (str, type(None))):
@@ -55,8 +59,8 @@ def _goes_to_log(keywords: dict[str, Any]) -> bool:
 def _is_stdout(target: Any) -> bool:
     if target is sys.__stdout__:
         return target is not None
-    # contextlib.redirect_stdout puts a buffer or another file there: that text was meant for it, not for the log. A
-    # wrapper around the real stdout still has its descriptor.
+    # contextlib.redirect_stdout puts a buffer or another file there: that text was meant for it,
+    # not for the log. A wrapper around the real stdout still has its descriptor.
     try:
         return bool(target.fileno() == 1)
     except Exception:

@@ -1,9 +1,11 @@
-"""Sockets, forks, signals and waiting: the only file that touches the operating system for the process model.
+"""The supervisor's side of the operating system for worker processes: forks, sockets, signals and
+waiting.
 
-Owns the children and their descriptors: the world becomes events for ``supervisor.Supervisor``, whose actions are
-performed here (``supervising.py`` is the loop). Runs in the launcher, which becomes the supervisor when the listeners
-are open. One thread for ever, so it may fork at any time, and no code of the user: nothing here may start a thread or
-load the script. ``_fork`` is where the front, the template and the workers begin.
+Makes the events for ``supervisor.Supervisor`` and performs its actions (``supervising.py`` has the
+loop). Owns the children and their descriptors. Runs in the launcher, which becomes the supervisor
+when the listeners are open. Nothing here may start a thread, because a fork in a process with
+threads may leave locks behind that nobody releases, or load the script, because a script may block.
+``_fork`` starts every child.
 """
 
 from __future__ import annotations
@@ -51,9 +53,11 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("azmlinfsrv")
 
-# Seconds that a worker waits for a reader of its log before it goes on without.
+# Seconds that a worker waits for room in standard output for a log line before it goes on
+# (``stdio.py``).
 LOG_PATIENCE = 1.0
-# Seconds between two looks at stopped children: not every system sends SIGCHLD when one goes on.
+# Seconds between two checks of children that a signal has stopped. They are checked, because not
+# every system sends SIGCHLD when a child is continued.
 LOOK_AGAIN = 0.5
 _HANDLED = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT),
@@ -62,11 +66,14 @@ _HANDLED = (
 
 
 def run(settings: Settings, clients: list[socket.socket]) -> int:
-    """Start the front and the workers behind these listeners, and supervise them until the server stops.
+    """Start the front and the workers behind these listeners, and supervise them until the server
+    stops.
 
-    Returns the exit code of this process: of the command in the supervisor, and in a forked child of that child.
+    Returns the exit code of the current process. This function also returns in each child that is
+    forked.
     """
-    # Before the first record: a reader that has gone is no error.
+    # Done before the first log record, because a reader of the log that has gone must not be an
+    # error.
     log = stdio.take_over_log(_logger) if log_config.find_user_config(settings) is None else None
     titles.set_name(titles.COMMAND)
     listeners.announce(settings)
@@ -92,7 +99,8 @@ def run(settings: Settings, clients: list[socket.socket]) -> int:
 
 
 def _kind(settings: Settings) -> Kind:
-    """How workers are started. The template's workers must become children of this process."""
+    """The kind of workers: forked from a template if WORKER_PRELOAD is set, and if the workers that
+    a template forks can become children of this process."""
     if not settings.worker_preload:
         return PROCESSES
     if debug.follows_forks(settings):
@@ -119,30 +127,34 @@ class Processes:
         self._wake_writer.setblocking(False)
         self._terminal = Terminal()
         self._roles: dict[int, Role] = {}
-        # Those that do nothing until they are continued.
+        # Children that a signal has stopped and nobody has continued yet.
         self._stopped: set[int] = set()
-        # The line to the front of the moment, and what it said.
+        # The socket to the current front, and the part of a line that was received from it.
         self._front: socket.socket | None = None
         self._front_lines = control.Lines()
-        # The lines to templates, by pid.
+        # The sockets to the templates, by pid.
         self._templates: dict[int, Line] = {}
-        # How children ended that were none of ours then: a template may not have told of its worker yet.
+        # Wait statuses of ended processes that are not known as children, by pid. A worker may end
+        # before its template has reported its pid.
         self._unclaimed: dict[int, int] = {}
-        # For the titles of workers.
+        # The numbers in the titles of workers.
         self._worker_numbers = itertools.count(1)
-        # What the log is written to, unless a logging.json of the user's own decides on that.
+        # The stream that log handlers write to; None if the user's own logging.json decides where
+        # they write.
         self._log = log
 
     def catch_signals(self) -> None:
         """Handle signals from here on."""
-        # Handlers do nothing: the numbers arrive through the wake-up socket, in order, when the loop has time for them.
+        # The handlers do nothing, because Python also writes each signal's number to the wake-up
+        # socket. The loop reads the numbers there, in order, when it has finished with the event
+        # before.
         signal_handlers.install(dict.fromkeys(_HANDLED, signal_handlers.do_nothing))
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
 
     # ---- What happens
 
     def wait(self, until: float | None) -> Iterator[events.Event]:
-        """Sleep until something happens or the time has come; what has happened."""
+        """Sleep until something happens or the time ``until`` has come. Yields the events."""
         if self._stopped:
             look_again = time.monotonic() + LOOK_AGAIN
             until = look_again if until is None else min(until, look_again)
@@ -155,7 +167,8 @@ class Processes:
             poll.register(self._terminal.descriptor, 0)
         if self._log is not None and self._log.is_waiting:
             poll.register(self._log.descriptor, select.POLLOUT)
-        # Rounded up, or the last millisecond would be spent in a busy loop.
+        # Rounded up, because the loop would otherwise call poll() again and again during the last
+        # millisecond.
         timeout = None if until is None else max(0, math.ceil((until - time.monotonic()) * 1000))
         ready = {descriptor for descriptor, _ in poll.poll(timeout)}
         yield from self._read_lines()
@@ -184,21 +197,24 @@ class Processes:
     def _reap(self) -> Iterator[events.Event]:
         while True:
             try:
-                # Stops and continuations for a debugger are not told here, but to the debugger.
+                # If a debugger holds a child, the kernel reports its stops to the debugger and not
+                # here.
                 pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            # What a child said before it died still counts.
+            # Reports that a child sent before it died are handled first.
             yield from self._read_lines()
             yield from self._changed(pid, status)
 
     def _changed(self, pid: int, status: int) -> Iterator[events.Event]:
-        """What follows from the kernel's word on this child."""
+        """The events for a process that has ended, or that a signal has stopped or continued.
+        ``status`` is from ``waitpid``."""
         event = reports.of_child(pid, status)
         if pid not in self._roles:
-            # An orphan of a worker, or a worker that its template has yet to tell of.
+            # This is an orphan that a script has left, or a worker whose template has not reported
+            # its pid yet.
             if isinstance(event, events.Exited) and any(line.is_awaited for line in self._templates.values()):
                 self._unclaimed[pid] = status
             return
@@ -213,12 +229,12 @@ class Processes:
         yield event
 
     def _read_lines(self) -> Iterator[events.Event]:
-        """What the front and the templates have said."""
+        """The events that the front and the templates have reported."""
         yield from self._read_front()
         for line in list(self._templates.values()):
             said = line.read() if line.socket.fileno() >= 0 else []
             if said is None:
-                # It is dying; SIGCHLD tells the rest.
+                # The template is ending. SIGCHLD follows.
                 line.socket.close()
                 continue
             for event in said:
@@ -240,21 +256,21 @@ class Processes:
         except OSError:
             received = b""
         if not received:
-            # It is dying; SIGCHLD tells the rest.
+            # The front is ending. SIGCHLD follows.
             self._front.close()
             self._front = None
             return
         for line in self._front_lines.add(received):
             report = control.read(line)
             if report is None:
-                _logger.error("The front said something that makes no sense: %r", line)
+                _logger.error("The front sent a line that the supervisor does not understand: %r", line)
             else:
                 yield report
 
     # ---- Performing
 
     def perform(self, action: events.Action) -> events.Event | None:
-        """Do it. Returns the event that this was, if it was one."""
+        """Perform an action. Returns the event that this has caused, if any."""
         if isinstance(action, events.SpawnFront):
             return self._spawn(Role.FRONT, self._spawn_front)
         if isinstance(action, events.SpawnTemplate):
@@ -265,7 +281,8 @@ class Processes:
             return self._spawn(Role.WORKER, self._spawn_worker)
         if isinstance(action, events.Kill):
             if action.pid in self._roles:
-                # Children are only reaped in this loop, so the number cannot have passed to a stranger.
+                # The pid still belongs to this child, because only ``_reap`` frees pids, and
+                # ``_roles`` lists the children that are not reaped.
                 os.kill(action.pid, action.number)
         elif isinstance(action, events.ReleaseTemplate):
             if action.pid in self._templates:
@@ -288,7 +305,8 @@ class Processes:
         try:
             self._front.sendall(control.write(order))
         except OSError as error:
-            # It is dying or stuck: its end is noticed by SIGCHLD, or forced when its time is over.
+            # The front is ending, which SIGCHLD reports, or it is stuck and is killed when its time
+            # is over.
             _logger.debug("Cannot tell the front %r: %s", order, error)
 
     def _spawn(self, role: Role, spawn: Callable[[], int]) -> events.Event:
@@ -325,7 +343,7 @@ class Processes:
         return pid
 
     def _spawn_template(self) -> int:
-        # Not imported without WORKER_PRELOAD: it would cost time at each start.
+        # Imported here, because without WORKER_PRELOAD the import would only slow down the start.
         from . import template
 
         ours, theirs = socket.socketpair()
@@ -363,14 +381,19 @@ class Processes:
         return self._fork(begin)
 
     def _close_listeners(self) -> None:
-        """What the script starts must not hold the port, even when the server has ended."""
+        """Close the listeners in a child, so that no process that the script starts can hold the
+        port."""
         for listener in (*self._clients, self._worker_socket.front_end):
             listener.close()
 
     def _fork(
         self, begin: Callable[[], int], ours: socket.socket | None = None, theirs: socket.socket | None = None
     ) -> int:
-        """Fork a child that has one end of a line, and lets go of what is the supervisor's. Raises OSError."""
+        """Fork a child, which calls ``begin``. Raises OSError.
+
+        The child closes the descriptors that belong to the supervisor, among them ``ours``. Here
+        ``theirs``, the child's end of the socket between the two, is closed.
+        """
 
         def begin_child() -> int:
             if self._log is not None:

@@ -1,7 +1,8 @@
-"""Which old worker is replaced next, and why: on HUP all of them, for their age or size those that the front names.
+"""Decides which worker is replaced next: on HUP every worker, for its age or size a worker that the
+front names.
 
-One at a time: a successor is started, and the old worker goes on until that is ready. Decisions only, like
-``supervisor.py``, which they are a part of.
+One worker at a time is replaced: its successor is started, and the old worker serves until the
+successor is ready. Decisions only, as a part of ``supervisor.py``.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from .preloading import Templates
 from .roster import Roster, is_due
 from .worker_kinds import Kind
 
-# Seconds until a worker is replaced if it is too large as its predecessor was, or if its successor
+# Seconds before a worker is replaced for its size if the worker before it was too large as well,
+# counted from the moment when it was ready. Also the seconds until the next attempt if a successor
 # could not start.
 RECYCLE_PAUSE = 60.0
+RELOADED = "The new workers serve. An old worker exits when it has finished its requests."
 
 
 class Replacing:
-    """The workers whose successor has not been started yet."""
+    """The workers that wait for their replacement: no successor has been asked for yet."""
 
     def __init__(self, roster: Roster, templates: Templates, kind: Kind) -> None:
         self._roster = roster
@@ -30,8 +33,12 @@ class Replacing:
         self._has_ended = False
 
     def reload(self, kill_at: float) -> list[Action]:
-        """HUP: replace every worker. The log says when that is done. If workers are started from a template, another
-        one loads the script first. One that is loading the script as it was before is killed at ``kill_at``."""
+        """Replace every worker, because HUP was received. The log says when that is done.
+
+        If workers are forked by a template, a new template loads the script first. A template that
+        is still loading may have read the script before it was changed, so it is ended, and killed
+        at ``kill_at`` if it has not ended.
+        """
         if not self._kind.can_reload:
             return [Log("warning", "HUP does nothing: replacing workers one by one needs --worker_class process.")]
         self._reloading = True
@@ -41,14 +48,16 @@ class Replacing:
         return [Log("info", "Replacing the workers one by one."), *self._replace_all()]
 
     def follow(self) -> list[Action]:
-        """The template that HUP has asked for has taken over: replace the workers of those before it."""
-        # Something else may have failed meanwhile.
+        """Replace the workers of earlier templates, because the template that HUP has asked for is
+        ready."""
+        # Set again, because another replacement may have failed meanwhile, which ends a reload
+        # (``failed``).
         self._reloading = True
         return [Log("info", "The script is loaded. Replacing the workers one by one."), *self._replace_all()]
 
     def _replace_all(self) -> list[Action]:
-        # Leave out the workers whose successor is being started already, and the successors, which
-        # are new enough.
+        # Leaves out the workers whose successor is starting already, and those successors, unless
+        # an older template has forked them.
         replaced = self._roster.being_replaced()
         self._waiting = [
             pid
@@ -58,22 +67,27 @@ class Replacing:
         return self.next()
 
     def _is_outdated(self, pid: int) -> bool:
-        """Whether this worker has an older script than those that are started now."""
+        """True if this worker may have an older version of the script than the workers that are
+        started now."""
         return self._kind.has_template and self._roster.workers[pid].template != self._templates.current
 
     def arrived(self, pid: int) -> None:
-        """A worker has been started. One that a template was asked for which HUP has replaced since is too old."""
+        """Replace a worker that has just been started by an old template: HUP came after the worker
+        was asked for."""
         if self._templates.can_spawn and self._is_outdated(pid):
             self._waiting.append(pid)
 
     def tell_when_done(self) -> list[Action]:
+        """Log the end of a reload: a successor of every worker serves, and the old workers have
+        been told to exit."""
         if not self._reloading or self._templates.is_reloading or self._waiting or self._roster.being_replaced():
             return []
         self._reloading = False
-        return [Log("info", "All workers have been replaced.")] if not self._has_ended else []
+        return [Log("info", RELOADED)] if not self._has_ended else []
 
     def next(self) -> list[Action]:
-        """Start the successor of the next old worker, if none is being started."""
+        """Ask for the successor of the next worker that waits, unless another successor is
+        starting."""
         if not self._waiting or self._has_ended or self._roster.being_replaced():
             return []
         if not self._templates.can_spawn:
@@ -81,7 +95,8 @@ class Replacing:
         return self._roster.ask(self._templates.current, replaces=self._waiting.pop(0))
 
     def recycle(self, event: RecycleWanted) -> list[Action]:
-        """The front wants this worker replaced."""
+        """Replace a worker, because the front asks for that: for its age, its size, or because it
+        exits."""
         worker = self._roster.workers.get(event.pid)
         if self._has_ended or worker is None or worker.retiring or worker.recycling:
             return []
@@ -92,15 +107,18 @@ class Replacing:
             if self._told_too_large:
                 return []
             self._told_too_large = True
-            text = f"{what}, and so did the one before it. If the script needs that much, set a higher limit; as it is,"
-            return [Log("warning", f"{text} a worker is replaced for it after {RECYCLE_PAUSE:g} s at the earliest.")]
+            text = (
+                f"{what}, and so did the worker before it. If the script needs that much memory, set a higher limit."
+                f" Until then a worker is replaced for its size {RECYCLE_PAUSE:g} s after it was ready, not earlier."
+            )
+            return [Log("warning", text)]
         if event.pid in self._waiting or event.pid in self._roster.being_replaced():
             return []
         self._waiting.append(event.pid)
         return [Log("info", f"{what}. It is replaced."), *self.next()]
 
     def begin_due(self, now: float) -> list[Action]:
-        """Replace the workers whose pause is over."""
+        """Let the workers whose pause is over wait for their replacement."""
         for pid, worker in self._roster.workers.items():
             if is_due(worker.recycle_at, now):
                 worker.recycle_at = None
@@ -108,30 +126,40 @@ class Replacing:
         return self.next()
 
     def failed(self, what: str, now: float) -> list[Action]:
-        """End a HUP, and try the front's requests again later, because a successor could not start.
+        """End a reload, and plan another attempt for the workers that the front named, because a
+        successor could not start.
 
-        The sender of HUP can read the log and repeat it. The front asks only once.
+        A reload is not repeated: whoever sent HUP can read the log and send it again. The front
+        asks only once.
         """
         serving = sum(worker.ready and not worker.retiring for worker in self._roster.workers.values())
-        stay = "1 worker stays" if serving == 1 else f"{serving} workers stay"
+        stay = "1 worker goes" if serving == 1 else f"{serving} workers go"
+        again = {
+            pid: worker for pid, worker in self._roster.workers.items() if worker.recycling and not worker.retiring
+        }
+        for worker in again.values():
+            worker.recycle_at = now + RECYCLE_PAUSE
+        advice = []
+        if self._reloading or not again:
+            advice.append("Correct the cause, then send HUP again.")
+        if again:
+            names = ", ".join(map(self._kind.name, again))
+            advice.append(f"The next attempt to replace {names} is in {RECYCLE_PAUSE:g} s.")
         self._reloading = False
         self._waiting.clear()
-        again = [worker for worker in self._roster.workers.values() if worker.recycling and not worker.retiring]
-        for worker in again:
-            worker.recycle_at = now + RECYCLE_PAUSE
-        then = f"Trying again in {RECYCLE_PAUSE:g} s." if again else "When that is mended, send HUP again."
-        text = f"{what} before it was ready, see above. THE OLD CODE STILL SERVES: {stay}. {then}"
-        return [Log("error", text)]
+        text = f"{what} before it was ready, see above. {stay} on serving with the code loaded before."
+        return [Log("error", " ".join((text, *advice)))]
 
     def wait_again(self, pid: int) -> None:
-        """The successor of this worker could not be started."""
+        """Put a worker back to the front of those that wait, because its successor could not be
+        started."""
         self._waiting.insert(0, pid)
 
     def forget(self, pid: int) -> None:
-        """Forget this worker, which has exited or is retiring."""
+        """Drop a worker that waits for its replacement: it has exited or is retiring."""
         self._waiting = [waiting for waiting in self._waiting if waiting != pid]
 
     def end(self) -> None:
-        """Replace nothing any more, because the server stops."""
+        """Replace no worker any more, because the server stops."""
         self._waiting.clear()
         self._has_ended = True

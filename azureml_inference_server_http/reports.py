@@ -1,6 +1,7 @@
-"""What the kernel says about processes, mostly as the events that the supervisor decides on.
+"""Translates reports of the kernel about processes: wait statuses to events, and the signs of a
+debugger.
 
-Translation only. Used in the supervisor process.
+Used in the supervisor process.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from . import events, titles
 
 
 def is_debugged(pid: int) -> bool:
-    """Whether a debugger holds this process, as ``src/dispatch/debugger.rs`` finds it as well. Linux only."""
+    """True if a debugger holds this process. The front decides by the same rule
+    (``dispatch/debugger.rs``). Linux only."""
     try:
         with open(f"/proc/{pid}/status") as file:
             status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
@@ -21,7 +23,7 @@ def is_debugged(pid: int) -> bool:
 
 
 def of_child(pid: int, status: int) -> events.Event:
-    """What ``waitpid`` says of a child."""
+    """The event for a status that ``waitpid`` has returned."""
     if os.WIFSTOPPED(status):
         return events.Stopped(pid, os.WSTOPSIG(status))
     if os.WIFCONTINUED(status):

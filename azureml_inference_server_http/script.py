@@ -1,9 +1,9 @@
-"""The user's script: find, import, inspect, initialise, and tell what went wrong in it.
+"""The user's script: finds it, imports it, checks it, calls init(), and logs its errors.
 
-Owns the rules for loading (contract section 4) and every log record about the script; a caller that gets a
-``ScriptLoadError`` has nothing left to log. Does not own how run() is called (``signature``), how arguments are built
-(``inputs``) or results rendered (``outputs``); ``Script`` only offers them to the Rust worker loop, which calls one
-object. Runs in worker processes, on the main thread.
+Owns the rules for loading (contract section 4) and every log record about the script: when it
+raises ``ScriptLoadError``, the reason has been logged. Other modules read the signature of run()
+(``signature``), make its arguments (``inputs``) and render its results (``outputs``). ``Script``
+has them as methods, because the Rust worker loop calls this one object only. Runs in workers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MODULE_NAME = "entry_module"
 DEFAULT_MODULE = "main"
-# Longest x-ms-run-error-location, in characters.
+# Limit for x-ms-run-error-location, in characters.
 MAX_LOCATION = 256
 
 _PACKAGE_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -47,14 +47,14 @@ _script_logger = logging.getLogger("azmlinfsrv.user_script")
 
 
 class Script:
-    """A loaded script, as the worker loop sees it.
+    """A loaded script. The Rust worker loop reads these attributes and calls these methods.
 
-    ``run``: the callable, taken once; rebinding the name in the script later has no effect.
-    ``mode``: "text" (body or query as text), "schema" (keyword arguments) or "raw" (the Flask request).
-    ``input_name``: keyword that receives the input in the text and raw modes.
-    ``pass_headers``: whether run() has a ``request_headers`` parameter.
-    ``file``: path of the script whose init() is called.
-    ``logs_requests``: whether the script changed the logger, so that the worker logs requests by ``log_request``.
+    ``run``: the function. It is looked up once, so a later assignment to the name in the script has
+    no effect. ``mode``: "text" (body or query as text), "schema" (keyword arguments) or "raw" (the
+    Flask request). ``input_name``: name of the argument that gets the input in the text and raw
+    modes. ``pass_headers``: True if run() has a ``request_headers`` parameter. ``file``: path of
+    the script whose init() is called. ``logs_requests``: True if the script changed the logger, so
+    that the worker logs requests with ``log_request``.
     """
 
     def __init__(self, file: str, init: Any, run: Callable[..., Any], call: signature.Call, settings: Settings) -> None:
@@ -69,22 +69,23 @@ class Script:
         self._settings = settings
         self._own_folders = _own_folders(file, settings)
         self._flask_context: FlaskContext | None = None
-        # The process in which init() ran.
+        # Id of the process in which init() runs.
         self._home = os.getpid()
 
     @property
     def needs_request(self) -> bool:
-        """Whether run() has to be called inside a Flask request context. True only once the script, or this class for
-        it, has imported Flask."""
+        """True if run() must be called through Flask: the script is raw, or Flask has been imported
+        by it or for it."""
         return self.mode == "raw" or "flask" in sys.modules
 
     @property
     def json_is_changed(self) -> bool:
-        """Whether every result has to be rendered by ``render``; see ``outputs.json_is_changed``."""
+        """True if every result must be rendered by ``render``; see ``outputs.json_is_changed``."""
         return outputs.json_is_changed()
 
     def initialize(self) -> None:
-        """Call the script's init(). Logs the steps; raises ScriptLoadError, fully logged, if it fails in any way."""
+        """Call the script's init() and log the steps. If it fails, logs the error and raises
+        ScriptLoadError."""
         _script_logger.info("Invoking user's init function")
         try:
             self._init()
@@ -96,10 +97,11 @@ class Script:
             raise ScriptLoadError("init() of the user script failed") from exc
         _script_logger.info("Users's init has completed successfully")
         if self.needs_request or self._may_import_flask():
-            self._flask()  # now, not when the first client waits
+            self._flask()  # imported now, so that the first request need not wait for it
 
     def waiter(self) -> cooperative.Waiter:
-        """How this worker process waits for jobs; see ``cooperative.Waiter``."""
+        """Make the object that waits for jobs in this worker process; see
+        ``cooperative.Waiter``."""
         return cooperative.Waiter(inherited=os.getpid() != self._home)
 
     def query_input(self, query: bytes) -> str:
@@ -111,11 +113,13 @@ class Script:
         return inputs.schema_arguments(self.parameters, method, content_type, query, body)
 
     def bind_parameters(self, values: Any) -> dict[str, Any]:
-        """The same for a body that was parsed already; see ``inputs.bind_parameters``."""
+        """Keyword arguments of a schema-decorated run(), from a parsed body; see
+        ``inputs.bind_parameters``."""
         return inputs.bind_parameters(self.parameters, values)
 
     def array_inputs(self) -> list[arrays.ArrayInput]:
-        """Parameters whose numbers can be read straight into numpy arrays; see ``arrays.array_inputs``."""
+        """Parameters whose JSON lists can be read into numpy arrays without Python lists; see
+        ``arrays``."""
         return arrays.array_inputs(self.run)
 
     def call_with_request(
@@ -130,55 +134,65 @@ class Script:
         kwargs: dict[str, Any] | None,
         problem: tuple[int, str] | Exception | None = None,
     ) -> outputs.Answer:
-        """Call run() by way of Flask, with ``kwargs`` or, if None, with the request (raw mode).
+        """Call run() through Flask with ``kwargs``, or with the Flask request if they are None (raw
+        mode).
 
-        ``problem`` says why run() cannot be called: status and message of a refusal, or a fault on this side. The other
-        arguments are the fields of ``wsgi_environ.Request``. The answer is complete: what run() raised is logged and
-        answered in it.
+        ``problem``: the reason why run() cannot be called, which is the status and message of a
+        refusal, or an error of the server. The other arguments are the fields of
+        ``wsgi_environ.Request``. If run() raises an exception, it is logged, and the answer is the
+        error reply.
         """
-        from .wsgi_environ import Request  # imports parts of Flask, so not before the script did
+        from .wsgi_environ import Request  # imported here, because it imports parts of Flask
 
         return self._flask().call(Request(method, target, http_minor, headers, body, peer, request_id), kwargs, problem)
 
     def render(self, result: Any, method: str) -> outputs.Answer:
-        """The answer for any result of run() that was not called by way of Flask; see ``outputs.render``."""
+        """Make the answer for any result of run() that was not called through Flask; see
+        ``outputs.render``."""
         return outputs.render(result, method)
 
     def input_refused(self, message: str) -> None:
-        """Log why run() is not called for what a client sent: at DEBUG, as the reply says so too."""
+        """Log why the input of a client is refused. Level DEBUG, because the client's reply has the
+        reason too."""
         _logger.debug("The input of the request is refused: %s", message)
 
     def script_failed(self, exc: BaseException) -> str:
-        """Log that run() raised ``exc``; a TimeoutError is logged as the scoring timeout (contract section 8).
+        """Log that run() raised ``exc``. A TimeoutError is logged as the scoring timeout (contract
+        section 8).
 
-        Returns ``score.py:12 ZeroDivisionError`` for the ``x-ms-run-error-location`` header, or the exception's name
-        alone when no frame of the traceback is in the user's own files.
+        Returns the value of the ``x-ms-run-error-location`` header, for example ``score.py:12
+        ZeroDivisionError``, or the name of the exception alone if no frame of the traceback is in
+        the user's own files.
         """
         _logger.debug("Run function exception caught")
         _logger.error("Encountered Exception: %s", self.error_text(exc))
         return self._location(exc)
 
     def error_text(self, exc: BaseException) -> str:
-        """The traceback of an exception of run() as it is logged; also what ``--error_details`` sends."""
+        """The traceback of an exception of run(), as it is logged, and sent with
+        ``--error_details``."""
         if isinstance(exc, TimeoutError):
             return _explain(UserScriptTimeout(self._settings.scoring_timeout_ms), exc)
         return _explain(UserScriptException(), exc)
 
     def log_request(self, level: int, text: str) -> None:
-        """Log a line about a request, for the filters and handlers that the script has given the logger."""
+        """Log a line about a request in this worker, so that the filters and handlers that the
+        script has added to the logger act on it."""
         _logger.log(level, text)
 
     def internal_failed(self, exc: BaseException) -> None:
-        """Log a fault that is not the script's exception, such as a result that cannot be rendered."""
+        """Log an error that run() did not raise, such as a result that cannot be rendered."""
         text = _format(exc)
-        if not text.startswith(_TRACEBACK):  # all frames were the server's own
+        if not text.startswith(_TRACEBACK):  # _format has left out all frames, because all are the server's own
             text = f"{_TRACEBACK}\n{text}"
         _logger.error("Encountered Exception: %s", text)
 
     def end_forked_child(self, exc: BaseException | None) -> NoReturn:
-        """End a process that run() forked and then returned in, or left with ``exc``: not by way of the server's code.
+        """End a process that run() has forked, when run() returns in it or raises ``exc`` in it.
+        Such a child must not continue with the server's code.
 
-        Exit code as Python's own at the end of a script: SystemExit's, 1 for any other exception, else 0.
+        The exit code is that of a Python script: SystemExit's code, 1 for any other exception, else
+        0.
         """
         code = 0
         if isinstance(exc, SystemExit):
@@ -193,8 +207,8 @@ class Script:
         os._exit(code & 0xFF)
 
     def _may_import_flask(self) -> bool:
-        """Whether run() may be the first to import Flask, and then wants the request: one of the user's own files that
-        are loaded by now has such a line."""
+        """True if one of the user's own files that are loaded has a line that imports Flask. Then
+        run() may import Flask, and use the request, in its first call."""
         files = map(_file, list(sys.modules.values()))
         own = {file for file in files if isinstance(file, str) and _own_name(file, self._own_folders)}
         return any(map(_imports_flask, own | {self.file}))
@@ -212,15 +226,16 @@ class Script:
             name = _own_name(frame.f_code.co_filename, self._own_folders)
             if name is not None:
                 deepest = f"{name}:{line} {type(exc).__name__}"
-        # A header: one line of plain characters, and short enough for every proxy.
+        # The value must be one line of printable ASCII, because it is sent as a header, and short
+        # enough for proxies.
         return "".join(char if " " <= char <= "~" else "?" for char in deepest[:MAX_LOCATION])
 
 
 def load(settings: Settings) -> Script:
-    """Import and inspect the user's script.
+    """Import and check the user's script.
 
-    Logs what it found, or the records that contract section 4 lists for a script that cannot be served, and raises
-    ScriptLoadError then.
+    Logs the script that it found. If the script cannot be served, logs the records of contract
+    section 4 and raises ScriptLoadError.
     """
     contrib_services.install()
     lean_imports.install()
@@ -234,9 +249,11 @@ def load(settings: Settings) -> Script:
 
 
 def load_again() -> None:
-    """Import the script in a process that its multiprocessing has started; see ``spawned/entry_module.py``.
+    """Import the script in a process that the script has started with multiprocessing; see
+    ``spawned/entry_module.py``.
 
-    That process has the environment of the worker, so the settings name the same script. Raises what the import raises.
+    That process has the worker's environment, so its settings name the same script. Exceptions of
+    the import are not caught.
     """
     from . import settings
 
@@ -251,7 +268,8 @@ def _path(settings: Settings) -> str:
 
 
 def _import_file(settings: Settings) -> ModuleType:
-    """Import the entry script under the name ``entry_module``, after the records about a file that is missing."""
+    """Import the entry script under the name ``entry_module``. If the file is missing, logs that
+    first."""
     path = _path(settings)
     if not os.path.exists(path):
         _logger.error("No such file or directory.")
@@ -271,8 +289,8 @@ def _import_file(settings: Settings) -> ModuleType:
 def _execute(path: str) -> ModuleType:
     """Run a Python file as the module ``entry_module``.
 
-    The module is in ``sys.modules``, because pickle, multiprocessing and dataclasses look up functions and classes
-    there. A failure leaves the module of an earlier script in place.
+    The module is in ``sys.modules``, because pickle, multiprocessing and dataclasses look up
+    functions and classes there. A failure leaves the module of an earlier script in place.
     """
     spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
     if os.path.isdir(path) or spec is None or spec.loader is None:
@@ -339,13 +357,15 @@ def explain(error: Exception) -> str:
 
 
 def _explain(failure: Exception, cause: BaseException) -> str:
-    """Traceback text of ``cause`` followed by the line that names ``failure`` as its consequence."""
+    """The traceback text of ``cause``, followed by ``failure`` as the exception that it has
+    caused."""
     failure.__cause__ = cause
     return _format(failure)
 
 
 def _format(exc: BaseException) -> str:
-    """Traceback text with as few of the server's own frames as possible: readers look for their own file and line."""
+    """The traceback text without the server's frames at its beginning, because users look for a
+    line of their own."""
     if exc.__cause__ is not None:
         exc.__cause__.__traceback__ = _without_server_frames(exc.__cause__.__traceback__)
     shown = _without_server_frames(exc.__traceback__)
@@ -362,7 +382,8 @@ def _without_server_frames(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _own_folders(file: str, settings: Settings) -> tuple[str, ...]:
-    """Folders that hold the user's own files, longest first, so that the shortest name of a file is found."""
+    """Folders with the user's own files. The longest is first, so that a file's name is relative to
+    the nearest one."""
     folders = {os.path.dirname(file), settings.app_root}
     if settings.source_directory:
         folders.add(os.path.join(settings.app_root, settings.source_directory))
@@ -371,7 +392,8 @@ def _own_folders(file: str, settings: Settings) -> tuple[str, ...]:
 
 
 def _file(module: object) -> object:
-    """``module.__file__`` without the module's taking notice: one that is loaded lazily would be loaded by it."""
+    """``module.__file__``, read without the module's ``__getattr__``, because that would load a
+    lazy module."""
     with contextlib.suppress(AttributeError):
         return object.__getattribute__(module, "__dict__").get("__file__")
     return None
@@ -384,7 +406,8 @@ def _imports_flask(file: str) -> bool:
 
 
 def _own_name(file: str, folders: tuple[str, ...]) -> str | None:
-    """``file`` relative to the user's folders, or None if it belongs to Python, an installed package or the server."""
+    """``file`` relative to the user's folders, or None if it belongs to Python, an installed
+    package or the server."""
     if file.startswith((_PACKAGE_FOLDER, _LIBRARY_FOLDER)) or _INSTALLED.search(file):
         return None
     for folder in folders:

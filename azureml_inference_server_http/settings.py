@@ -1,9 +1,11 @@
-"""From what was given (``RawSettings``) to what it means (frozen ``Settings``).
+"""Resolves settings: takes the given values (``RawSettings``), and returns the values in force
+(frozen ``Settings``).
 
-Owns precedence (option over environment over configuration file over default), the syntax of values, and which
-variables the script gets to read. Does not own names, defaults and ranges (``settings_table.py``), the configuration
-file (``config_file.py``) or what is printed. Nothing here changes anything outside: the environment is an argument.
-Runs in the launcher; every other process receives the result. Rules: contract section 3.
+Owns the precedence (option, then environment, then configuration file, then default), the syntax of
+values, and the variables that are exported to the script. ``settings_table.py`` owns names,
+defaults and ranges, ``config_file.py`` the configuration file. Functions here read no environment
+and print nothing: the environment is an argument. Runs in the launcher, and every other process
+gets the result. Rules: contract section 3.
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ from . import settings_table as table
 from .config_file import ConfigFile, absolute, any_case_names, keys_without_effect, read_config_file
 from .settings_table import SETTINGS, Setting
 
-# Not int() alone: that refuses " 400.0 ", which the contract takes. Digits of all scripts count, as they do in int().
+# Whole numbers with an optional ".0", because the contract accepts " 400.0 ", which int() refuses.
+# Like int(), this accepts digits of all writing systems.
 _INTEGER_TEXT = re.compile(r"\s*([+-]?\d+(?:_\d+)*)(?:\.0+)?\s*")
 _DECIMAL_TEXT = re.compile(r"\s*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _SHOWN_VALUE = 80
-# Of the variables that only this server has.
+# The prefix of variables that 1.5.1 does not have.
 _PREFIX = "AZMLINFSRV_"
 
 _Number = TypeVar("_Number", int, float)
@@ -34,7 +37,8 @@ OPTION, ENVIRONMENT, FILE, DEFAULT = "option", "environment variable", "key", "d
 
 
 class RawSettings(NamedTuple):
-    """What was given, not interpreted. ``flags`` has only options that were typed; ``folder`` is the current folder."""
+    """The given values before they are interpreted. ``flags`` has only the options that were typed;
+    ``folder`` is the current folder."""
 
     flags: Mapping[str, Any]
     environment: Mapping[str, str]
@@ -42,14 +46,15 @@ class RawSettings(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where a value comes from: ``kind`` is one of the constants above, ``name`` the option, variable or key."""
+    """The source of a value: ``kind`` is one of the constants above, ``name`` is the option,
+    variable or key."""
 
     kind: str
     name: str
 
 
 class SettingsError(Exception):
-    """Values that are refused; ``lines`` has one sentence for each. The launcher exits with 1."""
+    """Some values are refused. ``lines`` has one sentence for each. The launcher exits with 1."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
@@ -57,7 +62,8 @@ class SettingsError(Exception):
 
 
 class Settings(NamedTuple):
-    """What the server goes by. Attributes are the rows of ``settings_table.py``, which says what each means."""
+    """All settings in force. Each attribute is a row of ``settings_table.py``, which has its
+    meaning."""
 
     entry_script: str | None
     model_dir: str
@@ -100,23 +106,24 @@ class Settings(NamedTuple):
     workspace_name: str
     hostname: str
 
-    # Application Insights was asked for, whether or not the key is one.
+    # True if Application Insights was asked for, even if its key is not valid.
     app_insights_requested: bool
-    # Where each value comes from, by attribute.
+    # The source of each value, by attribute.
     origins: Mapping[str, Origin]
-    # Sentences for the log: things that have no effect although someone wrote them down.
+    # Warnings for the log about values that were given but have no effect.
     notices: tuple[str, ...]
-    # The configuration file that was read, which may have been found without being named.
+    # The configuration file that was read, named or found.
     config_file_read: str | None
 
     def __repr__(self) -> str:
-        # The key is a secret, and objects end up in logs and tracebacks.
+        # The key is hidden, because it is a secret, and this text may get into logs and tracebacks.
         shown = {**self._asdict(), "app_insights_key": self.app_insights_key and "***"}
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 def load(raw: RawSettings) -> Settings:
-    """Read the configuration file, if there is one, and resolve everything. Raises ConfigFileError, SettingsError."""
+    """Read the configuration file, if there is one, and resolve all settings. Raises
+    ConfigFileError, SettingsError."""
     return resolve(raw, read_config_file(raw.flags, raw.environment, raw.folder))
 
 
@@ -124,8 +131,8 @@ def load(raw: RawSettings) -> Settings:
 
 
 def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
-    """Settings from all sources. Raises SettingsError with every refused value; a value that another overrides is not
-    looked at."""
+    """Resolve the settings from all sources. Raises SettingsError with every refused value. A value
+    that a stronger source overrides is not checked."""
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     problems: list[str] = []
@@ -159,7 +166,8 @@ def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
 def _find(
     setting: Setting, raw: RawSettings, any_case: Mapping[str, tuple[str, str]], config: ConfigFile
 ) -> tuple[Any, Origin]:
-    """The value from the strongest source that has one, and that source. Values of options are parsed already."""
+    """The value from the strongest source that has one, and that source. An option's value has been
+    parsed before."""
 
     def is_given(value: object) -> bool:
         if value is None:
@@ -183,7 +191,7 @@ def _find(
 
 
 def _combine(values: dict[str, Any], origins: dict[str, Origin], raw: RawSettings) -> list[str]:
-    """Settle the settings that depend on each other. Returns the conflicts."""
+    """Set the values that depend on other settings. Returns a sentence for each conflict."""
     if values["app_root"] is None:
         values["app_root"] = raw.folder
     if origins["app_insights_key"].kind == OPTION:
@@ -196,7 +204,7 @@ def _combine(values: dict[str, Any], origins: dict[str, Origin], raw: RawSetting
     if values["server_version_log_response_enabled"]:
         values["server_version"] = f"azmlinfsrv/{package.__version__}"
     if values["worker_class"] == table.PROCESS and sys.platform == "win32":
-        return ["--worker_class process needs a system with fork(), which Windows is not: leave it out, or use thread"]
+        return ["--worker_class process needs fork(), which Windows does not have: leave the option out, or use thread"]
     if not values["separate_health"]:
         values["health_port"] = values["port"]
     elif values["health_port"] == values["port"] != 0:
@@ -205,7 +213,7 @@ def _combine(values: dict[str, Any], origins: dict[str, Origin], raw: RawSetting
     return []
 
 
-# What makes no sense without processes, and why.
+# Settings that have no effect with threads, and the reason.
 _FOR_PROCESSES = {
     "worker_preload": "threads always share one copy of the script",
     "max_requests": "a new thread would have the memory of the old one",
@@ -214,7 +222,8 @@ _FOR_PROCESSES = {
 
 
 def _settle_for_threads(values: dict[str, Any], origins: Mapping[str, Origin]) -> list[str]:
-    """Turn off what only a process can do. Returns a sentence about each that was asked for."""
+    """Turn off the settings that work only with processes. Returns a sentence for each that was
+    turned on."""
     notices = []
     for name, reason in _FOR_PROCESSES.items():
         if values[name]:
@@ -227,7 +236,8 @@ def _settle_for_threads(values: dict[str, Any], origins: Mapping[str, Origin]) -
 
 
 def parse_option(setting: Setting, text: str) -> Any:
-    """Value of an option, by the rules of Python's int() for numbers. Raises ValueError when it is refused."""
+    """Parse the value of an option, whole numbers as Python's int() does. Raises ValueError if it
+    is refused."""
     if setting.kind == table.INTEGER:
         return _in_range(setting, int(text))
     return _PARSERS[setting.kind](setting, text)
@@ -255,7 +265,7 @@ def _integer(setting: Setting, value: object) -> int:
 
 
 def _number(setting: Setting, value: object) -> float:
-    """A decimal number; the words that float() takes for infinity and for no number are not."""
+    """Parse a decimal number. Words such as "inf" and "nan", which float() accepts, are refused."""
     if isinstance(value, str) and _DECIMAL_TEXT.fullmatch(value):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -272,7 +282,7 @@ def _boolean(setting: Setting, value: object) -> bool:
 
 
 def _word(text: str) -> bool | None:
-    """True or False for the words that mean it, None for others."""
+    """True or False for words such as "yes" and "off", None for other words."""
     lower = text.lower()
     return True if lower in table.TRUE_WORDS else False if lower in table.FALSE_WORDS else None
 
@@ -291,7 +301,8 @@ def _non_empty(setting: Setting, value: object) -> str:
 
 
 def _log_level(setting: Setting, value: object) -> str:
-    """The nearest of the five levels, by its name. Halfway between two, the one that writes more."""
+    """The name of the nearest of the five levels. Halfway between two levels, the one that logs
+    more."""
     if isinstance(value, str):
         word = value.strip().upper()
         word = table.LEVEL_WORDS.get(word, word)
@@ -326,7 +337,7 @@ _PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
 }
 
 
-# ---- What is told to people
+# ---- Messages
 
 
 def _refusal(setting: Setting, given: object, origin: Origin, config: ConfigFile) -> str:
@@ -335,16 +346,16 @@ def _refusal(setting: Setting, given: object, origin: Origin, config: ConfigFile
 
 
 def _ignored(setting: Setting, given: object, origin: Origin, config: ConfigFile) -> str:
-    """The warning about a wrong value in whose place the default counts."""
+    """The warning about a wrong value that the default replaces."""
     shown, source = _shown(given, origin, config)
     return (
-        f"{table.label(setting)}={shown} is ignored, and the default {table.default_text(setting)} counts: it must be "
+        f"{table.label(setting)}={shown} is ignored, and the default {table.default_text(setting)} is used: it must be "
         f"{table.allowed_text(setting)} ({source})."
     )
 
 
 def _shown(given: object, origin: Origin, config: ConfigFile) -> tuple[str, str]:
-    """A value, shortened, and where it was given."""
+    """The shortened text of a value, and the text of its source."""
     import json
 
     shown = json.dumps(given) if origin.kind == FILE else repr(given)
@@ -354,7 +365,8 @@ def _shown(given: object, origin: Origin, config: ConfigFile) -> tuple[str, str]
 
 
 def _doubtful(setting: Setting, given: str, origin: Origin) -> list[str]:
-    """A word such as "True" or "1" where only one spelling counts is probably not meant as off."""
+    """A warning for a word such as "True" or "1" that counts as off: only one spelling turns this
+    setting on, and the user probably meant on."""
     on = _PARSERS[setting.kind](setting, given)
     if on or given == "" or _word(given) is False:
         return []
@@ -363,7 +375,7 @@ def _doubtful(setting: Setting, given: str, origin: Origin) -> list[str]:
 
 
 def _variables_without_effect(environment: Mapping[str, str]) -> list[str]:
-    """One sentence for each variable that has our prefix and that nothing reads."""
+    """A warning for each variable with the prefix of this server that no setting reads."""
     ours = {setting.environment for setting in SETTINGS}
     return [
         f"The environment variable {name} has no effect: there is no such setting.{_meant_by(name)}"
@@ -373,8 +385,8 @@ def _variables_without_effect(environment: Mapping[str, str]) -> list[str]:
 
 
 def _meant_by(name: str) -> str:
-    """The setting that a variable with our prefix resembles, as a question; some have another prefix, or an option
-    alone."""
+    """A question that names the setting which this variable resembles, or an empty text. The
+    setting may have another prefix, or only an option."""
     import difflib
 
     meant = {}
@@ -387,14 +399,14 @@ def _meant_by(name: str) -> str:
     return f" Did you mean {meant[close[0]]}?" if close else ""
 
 
-# ---- What the script can read
+# ---- Variables for the script
 
 
 def exported_environment(settings: Settings) -> dict[str, str]:
-    """Variables that are set for the script (contract section 3, last item). The caller writes them.
+    """The variables that the caller must set for the script (contract section 3, last item).
 
-    Values from the configuration file are not among them: a script sees in its environment what was given there or by
-    an option, and what the server has settled.
+    They have values of options and values that the server has computed. Values from the
+    configuration file are not exported.
     """
     exported = {}
     for setting in SETTINGS:

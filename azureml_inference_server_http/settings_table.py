@@ -1,8 +1,9 @@
-"""Every setting of the server, once: where it is given, what it may be, what it means.
+"""The table of all settings: names, allowed values, defaults and meaning of each. No default is
+written anywhere else.
 
-Owns data only. ``settings.py`` resolves values by it, ``cli.py`` makes the options and the help from it, ``banner.py``
-the start-up text, ``tools/generate_docs.py`` the documentation page. Defaults live nowhere else, in Python or in Rust.
-Rules: contract sections 1 to 3. Rows with a banner label stand in the order of the banner.
+Data only. ``settings.py`` resolves values with it, ``cli.py`` makes options and help from it,
+``banner.py`` the banner, ``tools/generate_docs.py`` the documentation page. Rules: contract
+sections 1 to 3. Rows with a banner label must be in the order of the banner.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import sys
 from typing import NamedTuple
 
-# How a value is read; settings.py has one parser for each.
+# Kinds of values. settings.py has a parser for each.
 TEXT = "text"
 NON_EMPTY = "non-empty text"
 PATH = "path, kept as given"
@@ -23,7 +24,7 @@ ANY_CASE_TRUE = "on only for the word true in any case"
 LOG_LEVEL = "log level"
 WORKER_CLASS = "kind of worker"
 
-# When a resolved value is written into the environment, where the script can read it.
+# Conditions under which a resolved value is exported to the environment of the script.
 NEVER = "never"
 FROM_OPTION = "when given by the option"
 ALWAYS = "always"
@@ -31,12 +32,12 @@ WITH_OWN_VERSION = "unless SERVER_VERSION_LOG_RESPONSE_ENABLED is off"
 
 TRUE_WORDS = frozenset({"true", "yes", "on", "1", "t", "y"})
 FALSE_WORDS = frozenset({"false", "no", "off", "0", "f", "n"})
-# What runs the script.
+# The classes of workers.
 PROCESS = "process"
 THREAD = "thread"
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-# Words that other loggers use for a level, by the nearest level of Python.
+# Words that other loggers use for levels, with the nearest level of Python.
 LEVEL_WORDS = {
     **{word: "DEBUG" for word in ("NOTSET", "ALL", "TRACE", "VERBOSE")},
     **{word: "INFO" for word in ("INFORMATION", "INFORMATIONAL", "NOTICE")},
@@ -45,13 +46,14 @@ LEVEL_WORDS = {
     **{word: "CRITICAL" for word in ("FATAL", "CRIT", "ALERT", "EMERGENCY", "PANIC", "OFF")},
 }
 
-# Text of these kinds is never blank, so a blank value means that nobody chose one: compose files and templates write
-# "WORKER_COUNT=" for a value they do not have.
+# For these kinds a blank value counts as not given, because compose files and templates write
+# "WORKER_COUNT=" for a value that they do not have.
 BLANK_MEANS_UNSET = frozenset({NON_EMPTY, INTEGER, NUMBER, BOOLEAN, LOG_LEVEL, WORKER_CLASS})
-# A wrong value of these kinds is a warning, and the default counts: 1.5.1 served with any text.
+# For these kinds a wrong value causes a warning, and the default is used, because 1.5.1 serves with
+# any text.
 WRONG_MEANS_DEFAULT = frozenset({LOG_LEVEL})
 
-# Upper bounds that no one needs, so that the value fits where it is used (a timer, a 64-bit length).
+# Upper limits far above any useful value, so that a value fits into a timer or a 64-bit length.
 _MANY_SECONDS = 10**9
 _MANY_MILLISECONDS = 10**15
 _MANY_BYTES = 10**15
@@ -68,39 +70,42 @@ GROUPS = {
 
 
 class Setting(NamedTuple):
-    """One row. Read by the modules named above; ``name`` is also the attribute of ``settings.Settings``."""
+    """One row of the table. ``name`` is also the name of the attribute of ``settings.Settings``."""
 
     name: str
     group: str
     kind: str
     help: str
     default: str | int | float | bool | None = None
-    # What the help says instead of the default's own text.
+    # The default in the help, if its own text would not be clear.
     default_text: str | None = None
-    # What a refused value is answered with: "it must be ...".
+    # The allowed values, for the message about a refused value: "it must be ...".
     allowed: str = "text"
     minimum: float | None = None
     maximum: int | None = None
     flag: str | None = None
     metavar: str | None = None
-    # The word in "invalid WORD value: '0'", which is part of the contract for three options.
+    # The word in the message "invalid WORD value: '0'", which the contract fixes for three options.
     flag_type: str | None = None
-    # False: an option of this server only. Abbreviations mean what they meant before it existed.
+    # False if 1.5.1 does not have the option. Such an option does not change the meaning of an
+    # abbreviation.
     original: bool = True
     hidden: bool = False
-    # The variable that is read.
+    # The environment variable with the value.
     environment: str | None = None
-    # Some variables have always been found in any case (scoring_timeout_ms=444), some never.
+    # True if the name of the variable is recognised in any case (scoring_timeout_ms=444), as with
+    # 1.5.1.
     any_case: bool = False
     config_key: str | None = None
-    # The variable that is written, when.
+    # The environment variable that the value is exported to, and the condition for that.
     exports: str | None = None
     exported: str = NEVER
     banner: str | None = None
     banner_value: str = "{}"
-    # The banner shows the value in force. For other rows it shows what was given, and None for a default.
+    # True if the banner shows the value in force. For other rows it shows the given value, and None
+    # for a default.
     banner_in_force: bool = False
-    # Exceptions, for the documentation page.
+    # Exceptions and details, for the documentation page.
     note: str | None = None
 
 

@@ -16,17 +16,19 @@ _REMEDIES = {
     errno.ENFILE: "Raise the system's limit of open files (fs.file-max).",
     errno.ENOMEM: _MEMORY,
     errno.ENOBUFS: _MEMORY,
-    # From fork(); the log and the sockets handle it where it means "not now".
+    # Here it comes from fork(). Other code handles the EAGAIN of sockets and streams, which means
+    # "try again later".
     errno.EAGAIN: PROCESSES,
     errno.ENOSPC: _DISK,
     errno.EROFS: "Write to a folder that is not read-only.",
 }
-# Not on every system.
+# Not every system has this error.
 if hasattr(errno, "EDQUOT"):
     _REMEDIES[errno.EDQUOT] = _DISK
 
 
 def explain(error: OSError, otherwise: str | None = None) -> str:
-    """What is missing, and the remedy; for other errors of the system what is wrong, and ``otherwise``."""
+    """Says what the system has too little of, and the remedy. For other errors, says the error,
+    then ``otherwise``."""
     remedy = _REMEDIES.get(error.errno or 0, otherwise)
     return " ".join(filter(None, [f"{error.strerror or error}.", remedy]))

@@ -1,7 +1,8 @@
-"""Signal handlers in Python, and giving them back in children that a script forks.
+"""Installs signal handlers, and removes them in children that a script forks.
 
-A forked child inherits handlers. Those of the supervisor or a worker would make it deaf to TERM, so that
-``multiprocessing.Process.terminate()`` in a script would do nothing. Used wherever a script runs.
+A forked child inherits handlers. With the handlers of a worker it would ignore TERM, so that
+``multiprocessing.Process.terminate()`` in a script would do nothing. Used in every process that
+runs a script, and in the supervisor.
 """
 
 from __future__ import annotations
@@ -16,19 +17,23 @@ Handler = Callable[[int, Any], None]
 
 
 def do_nothing(*_: Any) -> None:
-    """Signal handler for signals that are noticed otherwise. Not SIG_IGN, which programs that the script starts would
-    inherit."""
+    """Signal handler for signals that need no action here, or that the wake-up descriptor reports.
+    It is not SIG_IGN, because programs that the script starts would inherit that."""
 
 
 def install(handlers: Mapping[int, Handler]) -> None:
-    """Handle these signals from here on."""
+    """Set these handlers."""
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
 def keep_from_children(numbers: Collection[int], *ours: Handler) -> None:
-    """From here on a forked child starts with the default actions for those of these signals that one of our handlers
-    would get; other handlers stay. A signal to a child so young that it still has ours waits until then."""
+    """Restore the default actions in every child that this process forks from now on.
+
+    That is done for those of the signals ``numbers`` whose handler is one of ``ours``. A handler
+    that the script has set stays. The signals are blocked during the fork, so that a signal to the
+    new child waits until it has the default actions.
+    """
     masks: dict[int, set[int]] = {}
 
     def before() -> None:

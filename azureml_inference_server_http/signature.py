@@ -1,8 +1,9 @@
-"""How the server calls run(): in which mode, with which arguments, and which signatures it refuses.
+"""Decides how the server calls run(): the mode and the arguments. Refuses signatures that it cannot
+call.
 
-Owns the rules about run()'s parameters and decorators (contract sections 4, 10, 11 and 15). Imports neither Flask nor
-inference-schema: only a script that has imported them can have used their decorators. Runs in worker processes, while
-the script is loaded.
+Owns the rules about the parameters and decorators of run() (contract sections 4, 10, 11 and 15). It
+need not import Flask or inference-schema, because a script that uses their decorators has imported
+them. Runs while the script is loaded.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _script_logger = logging.getLogger("azmlinfsrv.user_script")
 
 
 class Call(NamedTuple):
-    """How run() is to be called."""
+    """The mode and the arguments with which run() is called."""
 
     mode: str  # "text", "schema" or "raw"
     parameters: tuple[inspect.Parameter, ...]  # without request_headers, in signature order
@@ -30,12 +31,13 @@ class Call(NamedTuple):
 
 
 def read(run: Any) -> Call:
-    """How this run() is to be called. Raises UserScriptError if it cannot be called by the server."""
+    """Read mode and arguments from the signature of run(). Raises UserScriptError if the server
+    cannot call it."""
     try:
         parameters = tuple(inspect.signature(run).parameters.values())
     except (TypeError, ValueError) as exc:
         raise UserScriptError("run() has to be a function, or an object with a signature that can be called.") from (
-            exc.with_traceback(None)  # its frames are inspect's
+            exc.with_traceback(None)  # because all its frames are in the inspect module
         )
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     if any(parameter.kind not in by_name for parameter in parameters):
@@ -49,13 +51,14 @@ def read(run: Any) -> Call:
     if raw and schema:
         raise UserScriptError("run() cannot be decorated with both @rawhttp and @input_schema")
     call = Call("raw" if raw else "schema" if schema else "text", arguments, len(arguments) < len(parameters))
-    if call.mode != "schema":  # there the request says which arguments are passed
+    if call.mode != "schema":  # in that mode each request decides which arguments are passed
         _check_arguments(run, call)
     return call
 
 
 def _check_arguments(run: Any, call: Call) -> None:
-    """Raise UserScriptError if every call in the text or raw mode would fail, because arguments do not fit."""
+    """Raise UserScriptError if every call in the text or raw mode would fail, because the arguments
+    do not fit the signature."""
     if not _signature_is_its_own(run):
         return
     passed = [call.parameters[0].name] + [HEADERS_PARAMETER] * call.pass_headers
@@ -78,9 +81,11 @@ def _check_arguments(run: Any, call: Call) -> None:
 
 
 def _signature_is_its_own(run: Any) -> bool:
-    """Whether Python calls ``run`` by the signature that ``inspect`` reads without following wrappers.
+    """True if a call of ``run`` must fit the signature that ``inspect`` reads from it without
+    following wrappers.
 
-    Other callables, such as the proxies of wrapt, may show the signature of what they wrap and still add arguments.
+    It need not for other callables: a proxy of wrapt shows the signature of the wrapped function,
+    but may add arguments.
     """
     if isinstance(run, functools.partial):
         return _signature_is_its_own(run.func)
@@ -95,7 +100,8 @@ def _list(names: list[str]) -> str:
 
 
 def _is_raw() -> bool:
-    """Only a script that imported the api module can have used @rawhttp, so nothing is imported to find out."""
+    """True if the script has used @rawhttp. Then it has imported the api module, so this need not
+    import it."""
     aml_request = sys.modules.get("azureml_inference_server_http.api.aml_request")
     return aml_request is not None and aml_request.raw_requested()
 
@@ -106,12 +112,12 @@ def _is_schema_decorated(run: Any) -> bool:
         return False
     try:
         return bool(schema_util.is_schema_decorated(run))
-    except ValueError:  # it looks into closures, and a cell may still be empty
+    except ValueError:  # inference-schema reads closures of run(), and one of their variables is not set yet
         return False
 
 
 def log(call: Call) -> None:
-    """Log the refusal with the text of the published server."""
+    """Log how run() will be called, with the text of 1.5.1."""
     if call.mode == "raw":
         _script_logger.info("run() is decorated with @rawhttp. Server will invoke it with the flask request object.")
     elif call.mode == "schema":

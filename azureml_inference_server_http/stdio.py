@@ -1,9 +1,11 @@
-"""Standard streams: all three open from the start, and a log that nobody has to wait for.
+"""Standard streams: opens those that are closed, and writes the log without waiting for its reader.
 
-A pipe that nobody reads fills up, and then blocks whoever writes to it. The supervisor must not wait for that, as it
-has children to replace and signals to obey, nor a worker for more than a moment. Non-blocking mode is no way out: it
-belongs to the open file, which other processes share. ``open_missing`` runs in the launcher; the supervisor makes the
-stream of the log, and its children inherit it. The front writes its records itself (``src/logging.rs``).
+A pipe that nobody reads fills up, and then blocks every process that writes to it. The supervisor
+must never wait for that, because it has children to replace and signals to obey, and a worker may
+wait only for a moment. The pipe cannot be made non-blocking, because that mode belongs to the open
+file, which other processes share. ``open_missing`` runs in the launcher. The supervisor makes the
+stream of the log, and its children inherit it. The front writes its log records itself
+(``src/logging.rs``).
 """
 
 from __future__ import annotations
@@ -20,22 +22,26 @@ from typing import Callable, TextIO
 
 from . import shortage
 
-# What a pipe takes without blocking once it polls as writable (PIPE_BUF on Linux; POSIX asks for 512).
+# Bytes that a pipe takes without blocking when poll() reports it as writable. POSIX guarantees 512.
 _PIECE = getattr(select, "PIPE_BUF", 512)
-# Lines that wait for a reader.
+# Lines that are kept while nobody reads. Beyond that the oldest are dropped.
 _MAX_LINES = 1000
 
 _NAMES = ("stdin", "stdout", "stderr")
 
 
 def open_missing() -> None:
-    """Connect what the caller has closed (``azmlinfsrv >&-``) with the null device. The next files and sockets would
-    get these numbers otherwise, and what is printed would go to them."""
+    """Open the null device for each standard stream that the caller has closed (``azmlinfsrv
+    >&-``).
+
+    Otherwise the next files and sockets would get these descriptors, and printed text would go to
+    them.
+    """
     for descriptor, name in enumerate(_NAMES):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest number that is free, which is this one.
+            # open() returns the lowest free descriptor, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
@@ -45,23 +51,29 @@ def open_missing() -> None:
 
 
 class PatientStream:
-    """Standard output for log handlers. Lines that it does not take now wait for the next ``flush``; of too many, the
-    oldest are dropped. Lines that a full disk refuses are lost. Both are reported when lines can be written again."""
+    """Standard output for log handlers, without blocking.
+
+    Lines that cannot be written now wait for the next ``flush``. If there are too many, the oldest
+    are dropped. Lines that cannot be written because of an error, such as a full disk, are lost.
+    When lines can be written again, a log record says how many are missing.
+    """
 
     def __init__(self, descriptor: int = 1, encoding: str = "utf-8") -> None:
         self.descriptor = descriptor
         self._encoding = encoding
         self._lines: collections.deque[bytes] = collections.deque()
-        # The rest of a line of which a part has been written.
+        # The unwritten rest of a line whose beginning has been written.
         self._begun = b""
         self._is_flushing = False
-        # Seconds that a flush may take if the one before it got rid of everything: a reader may just be slow.
+        # Seconds that a flush may wait for the reader. Only if no earlier line waits: then the
+        # reader may just be slow.
         self.patience = 0.0
-        # Lines that are gone because nobody read, and because writing failed with the error of this text.
+        # Lines that were dropped because nobody reads.
         self.dropped = 0
+        # Lines that were lost because writing failed, and the error.
         self._lost = 0
         self._reason = ""
-        # Logs a text about lines that are gone.
+        # Logs a text about missing lines.
         self.report: Callable[[str], None] = lambda text: None
 
     @property
@@ -70,10 +82,11 @@ class PatientStream:
 
     def write(self, text: str) -> None:
         if self.patience and sys.__stdout__ is not None:
-            # What the script has written there itself comes first, as it always did.
+            # Text that the script has printed before this line must be written before it.
             with contextlib.suppress(OSError, ValueError):
                 sys.__stdout__.flush()
-        # A part of the last line may have been written when that failed.
+        # When writing failed, a part of the last line may have been written. The new line must not
+        # continue it.
         begin = "\n" if self._lost and not self._lines else ""
         self._lines.append((begin + text).encode(self._encoding, "backslashreplace"))
         if len(self._lines) > _MAX_LINES:
@@ -81,15 +94,16 @@ class PatientStream:
             self.dropped += 1
 
     def flush(self) -> None:
-        """Write what can be written in time."""
-        # A signal handler that logs may interrupt this very loop.
+        """Write the lines that wait, as far as they can be written without waiting longer than
+        ``patience``."""
+        # A signal handler that logs may interrupt this method, and call it again.
         if self._is_flushing:
             return
         self._is_flushing = True
         try:
             self._write_lines()
         except BrokenPipeError:
-            # A reader that has gone away wants no more lines.
+            # The reader has closed the pipe, so nobody would see the lines.
             self.forget()
         except OSError as error:
             return self._lose(error)
@@ -99,7 +113,8 @@ class PatientStream:
             self._report_gone()
 
     def _lose(self, error: OSError) -> None:
-        """Drop what waits, as a regular file never polls as full. The next line is tried again."""
+        """Drop the lines that wait, because poll() never reports when a full disk has room again.
+        The next line is tried again."""
         first = self._lost == 0
         self._lost += len(self._lines) + bool(self._begun)
         self._reason = f"standard output: {error.strerror or error}"
@@ -128,7 +143,7 @@ class PatientStream:
             self._begun = self._begun[written:]
 
     def forget(self) -> None:
-        """Drop what waits: in a forked child it is not this one's to write."""
+        """Drop the lines that wait. Called in a forked child, because the parent writes them."""
         self._lines.clear()
         self._begun = b""
         self.dropped = self._lost = 0
@@ -140,7 +155,8 @@ class PatientStream:
 
 
 def take_over_log(logger: logging.Logger) -> PatientStream:
-    """Let those handlers that write to standard output write to the stream that is returned."""
+    """Replace standard output by a PatientStream in the handlers of this logger. Returns the
+    stream."""
     stream = PatientStream(encoding=sys.stdout.encoding or "utf-8")
     for handler in logger.handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
@@ -150,6 +166,7 @@ def take_over_log(logger: logging.Logger) -> PatientStream:
 
 
 def stream_of_log(logger: logging.Logger) -> TextIO | PatientStream:
-    """Where to print what is no log record but belongs between them."""
+    """The stream for lines that are no log records but must keep their place between log
+    records."""
     streams = (getattr(handler, "stream", None) for handler in logger.handlers)
     return next((stream for stream in streams if isinstance(stream, PatientStream)), sys.stdout)

@@ -1,8 +1,10 @@
-"""The supervisor's loop: what happens becomes events, the decisions become actions, and a failure ends the server.
+"""The supervisor's loop: waits for events, passes them to the state machine, and has its actions
+performed.
 
-Owns no decision (``supervisor.py``) and touches nothing of the system: whoever performs the actions does that
-(``process.py`` for worker processes, ``threads.py`` for worker threads). Runs in the supervisor process, and in the
-supervising thread of a server with worker threads.
+The decisions are in ``supervisor.py``. ``process.py`` (worker processes) or ``threads.py`` (worker
+threads) waits for the events and performs the actions. If any of this code fails, the loop ends the
+server. Runs in the supervisor process, and in the supervising thread of a server with worker
+threads.
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ from . import events
 from .children import EXIT_FAILED
 from .supervisor import Supervisor
 
-# Seconds for an end in good order after the supervisor has failed. It takes less unless the supervisor fails again.
+# Seconds to stop all children by the usual rules after the supervisor has failed. Then they are
+# killed.
 LAST_ATTEMPT = 5.0
 
 _logger = logging.getLogger("azmlinfsrv")
 
 
 class ChildEnded(BaseException):
-    """Carries the exit code of a forked child out of the code that its parent was running.
+    """Raised in a forked child when its work is done. Carries its exit code up to the main module.
 
-    The child leaves the main module like any Python program, so what the script has registered for the end happens.
+    The stack of the child still has the supervisor's calls. With this exception the child leaves
+    the main module like any Python program, so that Python runs the exit handlers of the script.
     """
 
     def __init__(self, code: int) -> None:
@@ -34,31 +38,34 @@ class ChildEnded(BaseException):
 
 
 class Performer(Protocol):
-    """Whoever watches the children and carries out the actions."""
+    """Watches the children, makes the events and performs the actions."""
 
     def wait(self, until: float | None) -> Iterator[events.Event]:
-        """Sleep until something happens, or until this time (seconds, monotonic) if it is not None; what has happened.
+        """Sleep until something happens, or until the time ``until`` (seconds, monotonic). Yields
+        the events.
 
-        Each event must be handled before the next one is looked for: only then the pids in it are still valid.
+        The caller must handle each event before it asks for the next one, because asking may reap
+        another child, whose pid the system may then use again.
         """
 
     def perform(self, action: events.Action) -> events.Event | None:
-        """Carry out any action but Log and Finish. Returns what has happened by that, if anything."""
+        """Perform any action but Log and Finish. Returns the event that this has caused, if any."""
 
     def abandon(self) -> None:
-        """End all children at once and without asking anyone."""
+        """Kill all children."""
 
 
 def run(state: Supervisor, performer: Performer) -> int:
     """Supervise until every child has ended. Returns the exit code.
 
-    Without a supervisor nobody would end or replace the children. So if this code or the performer fails, the children
-    are ended in good order; if that fails as well, they are killed.
+    If this code or the performer raises an exception, the children are stopped by the usual rules,
+    because without a supervisor nobody would stop or replace them. If that fails as well, they are
+    killed.
     """
     try:
         return _supervise(state, performer, events.Started())
     except ChildEnded:
-        # Not the supervisor any more, but a child of it that is at its end.
+        # This process is a child that the performer has forked, and is exiting.
         raise
     except BaseException:
         _logger.critical("The supervisor failed. The server ends.", exc_info=True)
@@ -71,7 +78,8 @@ def run(state: Supervisor, performer: Performer) -> int:
 
 
 def _supervise(state: Supervisor, performer: Performer, first: events.Event, deadline: float | None = None) -> int:
-    """Handle this event and all that follow, until a Finish action; its code."""
+    """Handle the event ``first`` and all later ones until a Finish action. Returns the code of that
+    action."""
     code = _handle(state, performer, first)
     while code is None:
         planned = [at for at in (state.next_wakeup(), deadline) if at is not None]
@@ -84,7 +92,8 @@ def _supervise(state: Supervisor, performer: Performer, first: events.Event, dea
 
 
 def _handle(state: Supervisor, performer: Performer, event: events.Event) -> int | None:
-    """Handle an event and what follows from it. Returns the code of a Finish action."""
+    """Handle an event, and the events that its actions cause. Returns the code of a Finish action,
+    if there was one."""
     code = None
     for action in state.handle(event, time.monotonic()):
         if isinstance(action, events.Finish):

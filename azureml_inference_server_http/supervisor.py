@@ -1,12 +1,14 @@
-"""What the supervisor decides: which child to start, signal or give up on, and when.
+"""The supervisor's decisions: which child to start, to signal or to give up, and when.
 
-A plain state machine: ``Supervisor.handle(event, now)`` returns the actions to take and touches nothing outside itself,
-so that every rule can be tested without a fork. ``process.py`` turns the world into events and performs the actions for
-worker processes, ``threads.py`` for worker threads; ``worker_kinds.py`` has what the two cannot do alike.
+A pure state machine: ``Supervisor.handle(event, now)`` returns actions and touches nothing outside
+itself, so that every rule can be tested without a fork. ``process.py`` makes the events and
+performs the actions for worker processes, ``threads.py`` for worker threads. ``worker_kinds.py``
+has the differences between the two.
 
-The parts: ``children.py`` has what follows from their starts and ends, ``roster.py`` the workers, ``preloading.py`` the
-templates, ``replacing.py`` whose turn it is to be replaced, ``back_off.py`` the pauses. Rules: docs/design.md,
-"Processes", "Stop" and "When something fails"; contract section 16 for signals and exit codes.
+The parts: ``children.py`` handles starts and ends of children, ``roster.py`` knows the workers,
+``preloading.py`` the templates, ``replacing.py`` decides which worker is replaced next,
+``back_off.py`` has the pauses after deaths. Rules: docs/design.md, "Processes", "Stop" and "When
+something fails"; contract section 16 for signals and exit codes.
 """
 
 from __future__ import annotations
@@ -46,22 +48,25 @@ from .events import (
 )
 from .roster import RECONNECT, is_due
 
-# Seconds that the front gets beyond its own time-outs before it is taken for stuck.
+# A front that has not ended this many seconds after its own time limit counts as stuck, and is
+# killed.
 FRONT_GRACE = 2.0
-# Of workers that were busy when the last front died. No front can judge them, as they are connected to none.
+# Reasons to kill a worker that was busy when the last front died. The supervisor limits its time,
+# because a front can do that only for the workers that are connected to it.
 NOT_BACK = "did not connect to the new front within the time for a request (WORKER_TIMEOUT, SCORING_TIMEOUT_MS)"
 NOT_ENDED = (
-    "was to end, and did not within the time for a request (WORKER_TIMEOUT, SCORING_TIMEOUT_MS) and --graceful_timeout"
+    "did not end within the time for a request (WORKER_TIMEOUT, SCORING_TIMEOUT_MS) and --graceful_timeout together"
 )
 
 
 class Supervisor(Children):
-    """All rules: events in, actions out."""
+    """The complete state machine: takes events and returns actions."""
 
     # ---- Entry points
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        """Take note of ``event`` at the time ``now`` (seconds, monotonic) and say what to do."""
+        """Change the state by ``event``, which happened at ``now`` (seconds, monotonic). Returns
+        the actions that the caller must perform, in this order."""
         if isinstance(event, Started):
             actions: list[Action] = [SpawnFront(), *self._fill_up()]
         elif isinstance(event, Spawned):
@@ -95,11 +100,11 @@ class Supervisor(Children):
         return [*actions, *self._replacing.tell_when_done(), *self._finish_if_done()]
 
     def time_to_clean_up(self, now: float) -> float | None:
-        """Seconds that are left for what scripts do at their end; None if the server stops at once."""
+        """Seconds that are left for the exit code of scripts; None if the server stops at once."""
         return max(0.0, self._graceful_until - now) if self.phase is Phase.CLEANING_UP else None
 
     def next_wakeup(self) -> float | None:
-        """When a Tick is due, or None."""
+        """The time at which the caller must send the next Tick; None if nothing is planned."""
         hurry_at = self._graceful_until if self.phase is Phase.CLEANING_UP else None
         own = [self._spawn_front_at, self._spawn_workers_at, self._kill_front_at, hurry_at]
         times = [*own, *self._roster.wakeups(), *self._templates.wakeups()]
@@ -125,7 +130,7 @@ class Supervisor(Children):
         return []
 
     def _hung_up(self, event: HungUp, now: float) -> list[Action]:
-        """Nobody sits at the terminal any more, but clients may wait: like TERM."""
+        """Drain as after TERM, because the terminal is lost but clients may wait for answers."""
         if event.is_ignored or self.phase is not Phase.SERVING:
             return []
         return [Log("warning", terminal.GONE), *self._drain(now)]
@@ -133,7 +138,8 @@ class Supervisor(Children):
     # ---- The end
 
     def _failed(self, now: float) -> list[Action]:
-        """The supervisor may not know any more what is so: end everything while it can."""
+        """Stop everything at once, because after an error in the supervisor its state may be
+        wrong."""
         if self.phase is Phase.STOPPING:
             self.exit_code = self.exit_code or EXIT_FAILED
         return self._stop(EXIT_FAILED, now)
@@ -151,28 +157,37 @@ class Supervisor(Children):
         return [Log("info", "Stopping: finishing the requests that are queued or running."), TellFront(control.Drain())]
 
     def _clean_up(self, now: float) -> list[Action]:
-        """Nobody waits for an answer any more. What is left of the graceful timeout is for the end of the scripts."""
+        """Tell the workers to exit, because every request is answered. Their scripts' exit code has
+        the rest of the graceful timeout."""
         self.phase = Phase.CLEANING_UP
         self._spawn_workers_at = None
         self._graceful_until = max(self._graceful_until, now + KILL_AFTER)
         for worker in self.workers.values():
             worker.back_by = None
             if not worker.ready:
-                # There is nothing to clean up; init() may take any time.
+                # It has served nothing, so its script has nothing to clean up. It is not waited
+                # for, because its init() may take any time.
                 worker.kill_at = now + KILL_AFTER
         actions: list[Action] = [Kill(pid, TERM) for pid in self.workers]
         return [*actions, *self._templates.end_all(now, KILL_AFTER, is_hurried=False)]
 
     def _hurry(self, now: float) -> list[Action]:
-        """The graceful timeout is over: let the workers say what is left undone, and end."""
+        """Stop at once, because the graceful timeout is over. Workers log first what their scripts
+        have not finished (``ending.py``)."""
         left = {"workers": list(self.workers), "template": list(self._templates.all)}
         named = ", ".join(f"{what} {', '.join(map(str, pids))}" for what, pids in left.items() if pids)
-        text = f"Not ended within --graceful_timeout {self.graceful_timeout:g}: {named}. They are stopped."
+        text = (
+            f"--graceful_timeout ({self.graceful_timeout:g} s) is over, and these still run: {named}. They are stopped."
+        )
         return [Log("warning", text), *self._stop(self.exit_code, now, self._kind.last_words)]
 
     def _stop(self, code: int, now: float, patience: float = KILL_AFTER) -> list[Action]:
-        """End everything now: the front answers who waits, the workers are killed after a moment. SIGQUIT tells them
-        that; the first signal, so that none is told to go by the front before."""
+        """End everything now: the front answers the requests that wait, and the workers are killed
+        after ``patience`` seconds.
+
+        SIGQUIT tells the workers to hurry. It is sent before the front is told to stop, because a
+        worker that the front lets go first would take the whole graceful timeout for its exit.
+        """
         if self.phase is Phase.STOPPING:
             return []
         self.phase = Phase.STOPPING
@@ -200,7 +215,7 @@ class Supervisor(Children):
         if is_due(self._kill_front_at, now):
             self._kill_front_at = None
             if self.front is not None:
-                actions += [Log("error", "The front did not end in time."), Kill(self.front, KILL)]
+                actions += [Log("error", "The front did not end in time. It is killed."), Kill(self.front, KILL)]
         has_children = bool(self.workers or self._templates.all)
         if self.phase is Phase.CLEANING_UP and has_children and now >= self._graceful_until:
             actions += self._hurry(now)

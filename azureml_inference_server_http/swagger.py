@@ -1,8 +1,9 @@
 """The OpenAPI documents that ``/swagger.json`` serves.
 
-Owns choosing between the user's own files and generated documents, and filling the templates. Does not own the route:
-the front picks a prepared document by version. Schemas come from inference_schema, which is looked up only if the
-script imported it. Runs in a worker process once, after init(). Rules: contract section 14.
+Chooses between the user's own files and generated documents, and fills the templates. The front
+then serves a document by its version. Schemas come from inference_schema, if the script has
+imported it. Runs once, after init(), in the process that has loaded the script. Rules: contract
+section 14.
 """
 
 from __future__ import annotations
@@ -22,24 +23,25 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 VERSIONS = ("2", "3", "3.1")
-# Files in the app root that replace a generated document; the first one that is not empty counts.
+# Files in the app root that replace a generated document. The first one that is not empty is used.
 USER_FILES = {"2": ("swagger.json", "swagger2.json"), "3": ("swagger3.json",), "3.1": ("swagger3.1.json",)}
 _TEMPLATES = {"2": "swagger2_template.json", "3": "swagger3_template.json", "3.1": "swagger3_template.json"}
-_SCHEMA_VERSIONS = {"2": "2.0", "3": "3.0", "3.1": "3.1"}  # as inference_schema calls them
+_SCHEMA_VERSIONS = {"2": "2.0", "3": "3.0", "3.1": "3.1"}  # the names of the versions in inference_schema
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _WORD = re.compile(r"\$SERVICE_(?:NAME|VERSION|PATH_PREFIX)\$")
 _logger = logging.getLogger("azmlinfsrv.swagger")
 
 
 class SwaggerError(Exception):
-    """A user's swagger file that cannot be served, or a schema that is not JSON. The worker exits with 3."""
+    """A user's swagger file cannot be served, or a schema cannot be written as JSON. The worker
+    exits with 3."""
 
 
 def build(script: Script, settings: Settings) -> dict[str, bytes]:
-    """The documents by version, ready to be sent, in the order of VERSIONS.
+    """Make the bytes of all documents, by version, in the order of VERSIONS. Raises SwaggerError.
 
-    A version is missing when the script's schemas cannot be written in it and the user has no file for it. Logs what
-    was prepared. Raises SwaggerError.
+    A version is left out if it cannot express the script's schemas and the user has no file for it.
+    Logs the versions that were made and those that were left out.
     """
     schemas = _Schemas(script)
     documents: dict[str, bytes] = {}
@@ -64,7 +66,8 @@ def _list(versions: Iterable[str]) -> str:
 
 
 def _user_document(version: str, folder: str) -> Any:
-    """The user's own document, or something empty: an empty document is the same as no file."""
+    """The user's own document; None or an empty value if there is none. An empty document counts as
+    none."""
     document = None
     for path in (os.path.join(folder, name) for name in USER_FILES[version]):
         if not document and os.path.exists(path):
@@ -85,7 +88,8 @@ def _read(path: str) -> Any:
 
 
 class _Schemas:
-    """Input and output schema of the script's run(), and the document versions that can hold them."""
+    """Input and output schema of the script's run(), and the document versions that can express
+    them."""
 
     def __init__(self, script: Script) -> None:
         util = sys.modules.get("inference_schema.schema_util") if script.mode == "schema" else None
@@ -118,7 +122,8 @@ def _generate(version: str, schemas: _Schemas, settings: Settings) -> Any:
 
 
 def _fill(part: Any, words: dict[str, str]) -> Any:
-    """Replace the words in every string. Done in the parsed document, so that no service name can break its JSON."""
+    """Replace the placeholders in every string. It works on the parsed document, because a service
+    name with a quote would break the JSON text."""
     if isinstance(part, dict):
         return {_fill(key, words): _fill(value, words) for key, value in part.items()}
     if isinstance(part, list):

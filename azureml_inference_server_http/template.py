@@ -1,11 +1,15 @@
-"""The template process: loads the user's script once (WORKER_PRELOAD) and forks the workers, which share its memory.
+"""The template process: loads the user's script once (WORKER_PRELOAD) and forks the workers, which
+share its memory.
 
-Why a process of its own: the supervisor must obey signals and replace children whatever the script does, so it never
-runs the script. A worker that is forked here becomes a child of the supervisor (``_fork_worker``), which signals and
-reaps it like any other. ``Line`` is the supervisor's side, ``run`` the template's whole life.
+The template is a process of its own, because the supervisor must obey signals and replace children
+whatever the script does, so the supervisor never runs the script. A worker that is forked here
+becomes a child of the supervisor (``_fork_worker``), which signals and reaps it like any other
+child. ``Line`` is the supervisor's end of the socket between the two, and ``run`` is the main
+function of the template.
 
-The supervisor sends ``fork NUMBER``, and closes its side when the template is to end. The template answers ``loaded``
-once; to each order ``forked PID`` or ``failed REASON``, in their order.
+The template sends the line ``loaded`` when it has loaded the script. The supervisor sends ``fork
+NUMBER`` for each worker, and the template answers each with ``forked PID`` or ``failed REASON``, in
+order. The supervisor closes its side when the template must end.
 """
 
 from __future__ import annotations
@@ -26,19 +30,21 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("azmlinfsrv")
 
-# What lets a newborn worker go on.
+# Sent to a forked worker when the supervisor has been told its pid: now it may serve.
 _GO = b"\n"
-# Python's own function. A script may have gevent replace it by one that needs its loop.
+# Python's own function, kept because gevent, if the script uses it, replaces it by one that needs
+# gevent's loop.
 _waitpid = os.waitpid
 
-# Why the template does not start a worker.
+# The reason of a ``SpawnFailed`` event when the template that was asked for the worker is gone.
 ENDED = "The template process has ended."
 
 # ---- In the supervisor
 
 
 class Line:
-    """The supervisor's end of the line to a template, and the workers that it was asked for."""
+    """The supervisor's end of the socket to a template. Counts the orders that the template has not
+    answered."""
 
     def __init__(self, pid: int, line: socket.socket) -> None:
         self.pid = pid
@@ -48,23 +54,25 @@ class Line:
         self._unanswered = 0
 
     def fork(self, number: int) -> None:
-        """Ask for the worker that is the so manyth of all. Raises OSError, for example if the template has ended."""
+        """Order a worker, whose title shows ``number``. Raises OSError, for example if the template
+        has ended."""
         self.socket.sendall(f"fork {number}\n".encode())
         self._unanswered += 1
 
     def release(self) -> None:
-        """Let the template end when it has done what it was asked for."""
-        # A template that is gone is noticed by its end.
+        """Tell the template to end when it has carried out the orders that it has."""
+        # OSError: the template has died. The supervisor learns that from SIGCHLD.
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the template has not answered all orders."""
+        """True if the template has not answered all orders."""
         return self._unanswered > 0
 
     def read(self) -> list[events.Event] | None:
-        """What the template has said since the last time; None if it has closed the line."""
+        """The events that the template has reported since the last call; None if it has closed its
+        end."""
         try:
             received = self.socket.recv(65536)
         except BlockingIOError:
@@ -74,7 +82,8 @@ class Line:
         return [self._event(line) for line in self._lines.add(received)] if received else None
 
     def close(self) -> list[events.Event]:
-        """The template has ended. Returns that it will not start the workers that it was asked for."""
+        """Close the socket, because the template has ended. Returns a failure for each order
+        without an answer."""
         self.socket.close()
         unanswered, self._unanswered = self._unanswered, 0
         return [events.SpawnFailed(Role.WORKER, ENDED, self.pid) for _ in range(unanswered)]
@@ -93,11 +102,11 @@ class Line:
 
 
 class _NotForked(Exception):
-    """The worker could not be forked; the text is a sentence that says why."""
+    """The worker could not be forked. The text is a whole sentence with the reason."""
 
 
 class _Hurry:
-    """Whether the server stops at once (SIGQUIT)."""
+    """Notes that SIGQUIT was received: the server stops at once."""
 
     def __init__(self) -> None:
         self.is_wanted = False
@@ -110,7 +119,8 @@ class _Hurry:
 def run(
     settings: Settings, line: socket.socket, front: socket.socket, supervisor: int, log: stdio.PatientStream | None
 ) -> int:
-    """The whole life of a template. ``front`` is where its workers connect. Returns the exit code."""
+    """The main function of a template process. Its workers connect through ``front``. Returns the
+    exit code."""
     if not _core.die_with_parent(supervisor):
         return worker.EXIT_OK
     hurry = _Hurry()
@@ -118,7 +128,7 @@ def run(
     try:
         code = _serve(settings, line, front, supervisor, log, hurry)
     except supervising.ChildEnded:
-        # Not the template any more, but a worker at its end.
+        # This process is a worker that was forked below, and is exiting.
         raise
     except BaseException:
         _begin_end(settings, code, hurry)
@@ -128,7 +138,8 @@ def run(
 
 
 def _begin_end(settings: Settings, code: int, hurry: _Hurry) -> None:
-    """Limit the time for what the script has to do at its end, up to where Python itself goes on with it."""
+    """Start the time limit for the script's exit code, which Python runs when the main module
+    returns."""
     seconds = settings.graceful_timeout if code == worker.EXIT_OK else ending.FAILED_START
     ending.Ending(code, None if hurry.is_wanted else seconds, {signal.SIGQUIT}).begin()
 
@@ -141,7 +152,8 @@ def _serve(
     log: stdio.PatientStream | None,
     hurry: _Hurry,
 ) -> int:
-    # The supervisor decides what signals to the process group mean, and closes the line.
+    # A signal to the whole process group reaches the template too. It is ignored here, because the
+    # supervisor decides what the signal means, and closes the socket when the template must end.
     handlers: dict[int, signal_handlers.Handler] = {
         signal.SIGQUIT: hurry.want,
         **dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), signal_handlers.do_nothing),
@@ -152,7 +164,8 @@ def _serve(
     prepared = worker.prepare(settings)
     if prepared is None:
         return worker.EXIT_CANNOT_START
-    # The script may have set other handlers, and blocked signals, which workers would inherit.
+    # Set again, because workers would inherit the handlers and blocked signals that the script has
+    # set.
     signal_handlers.install(handlers)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
@@ -182,22 +195,24 @@ def _serve(
 
 
 def _fork_worker(line: socket.socket, number: int) -> bool:
-    """Fork a worker as a child of the supervisor and tell its pid. Returns True in the worker.
+    """Fork a worker as a child of the supervisor, and report its pid. Returns True in the worker,
+    False here.
 
     Raises OSError or _NotForked.
 
-    A process between the template and the worker ends at once, and the kernel gives the worker to the supervisor, which
-    has asked for that (``_core.adopt_orphans``). The worker waits until the supervisor has been told its pid, so that
-    no worker serves that the supervisor does not know; if the template dies before, the worker ends.
+    The template forks a process that forks the worker and exits at once. The kernel then makes the
+    worker a child of the supervisor, which has asked for its orphans (``_core.adopt_orphans``). The
+    worker waits until the supervisor has been told its pid, because the supervisor must know every
+    worker that serves. If the template dies before that, the worker exits.
     """
     forks.flush()
     with _Pipe() as answer, _Pipe() as go:
         between = forks.plain_fork()
         if between == 0:
-            # Already here, so that nobody sees a worker that is called like the template.
+            # Set before the worker is forked, so that it never shows the template's title.
             titles.set_worker(number)
             _fork_again(answer)
-            # Whoever reads from a pipe sees its end only when no writer is left.
+            # Reading from a pipe returns its end only when all its writers are closed.
             answer.close_writer()
             go.close_writer()
             if go.read() != _GO:
@@ -205,20 +220,23 @@ def _fork_worker(line: socket.socket, number: int) -> bool:
             return True
         answer.close_writer()
         text = answer.read().decode()
-        # Only when it is gone has the worker its new parent. If the script ignores SIGCHLD, the kernel has reaped it.
+        # Wait for the process between, because the worker gets its new parent when that process
+        # ends. ChildProcessError: the script ignores SIGCHLD, so the kernel has reaped the process
+        # already.
         with contextlib.suppress(ChildProcessError):
             _waitpid(between, 0)
         if not text.isdigit():
             raise _NotForked(text or "The process between the template and the worker has died.")
         line.sendall(f"forked {text}\n".encode())
-        # If the worker has died, the supervisor notices that.
+        # BrokenPipeError: the worker has died. The supervisor learns that from SIGCHLD.
         with contextlib.suppress(BrokenPipeError):
             go.write(_GO)
     return False
 
 
 def _fork_again(answer: _Pipe) -> None:
-    """Fork the worker, write its pid or why there is none, and exit. Returns in the worker alone."""
+    """Fork the worker, write its pid or the reason for a failure to ``answer``, and exit. Returns
+    only in the worker."""
     try:
         pid = forks.plain_fork()
         if pid == 0:
@@ -226,12 +244,13 @@ def _fork_again(answer: _Pipe) -> None:
         answer.write(str(pid).encode())
     except OSError as error:
         answer.write(shortage.explain(error).encode())
-    # Without what the script has registered for the end of its processes: this is none of them.
+    # Skips the script's exit handlers, because they are for the template and the workers only.
     os._exit(worker.EXIT_OK)
 
 
 class _Pipe:
-    """A pipe whose ends are closed once in each process. Not a socket pair, because gevent replaces sockets."""
+    """A pipe that closes each of its ends once. It is no socket pair, because gevent may have
+    replaced sockets."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()

@@ -1,8 +1,9 @@
-"""The controlling terminal: whether a SIGHUP means that it is lost, or orders to replace the workers.
+"""The controlling terminal: decides if a SIGHUP means that the terminal is lost, or is an order to
+replace the workers.
 
-Both arrive as the same signal; even the sender does not tell them apart, as a shell that loses its terminal sends it to
-its jobs. What tells is the terminal: it is lost within the same moment. Runs in the supervisor, and in the server with
-worker threads.
+The signal and its sender do not show the difference, because a shell that loses its terminal sends
+SIGHUP to its jobs. So the state of the terminal decides: if it was lost a moment before the signal,
+the signal is about the terminal. Runs in the supervisor, and in the server with worker threads.
 """
 
 from __future__ import annotations
@@ -14,29 +15,34 @@ import signal
 import threading
 import time
 
-# Seconds between the loss of the terminal and SIGHUP for it. Later ones are orders.
+# A SIGHUP within this many seconds of the loss of the terminal is about the terminal. A later one
+# is an order.
 MOMENT = 3.0
-GONE = "The terminal is gone, and the server ends. To keep it after that, start it with nohup or setsid."
+GONE = "The terminal is gone, so the server ends. To keep a server without its terminal, start it with nohup or setsid."
 
 
 class Terminal:
     """The terminal that the command was started from, if there was one."""
 
     def __init__(self) -> None:
-        # nohup makes SIGHUP ignored: the server must outlive the terminal.
+        # nohup starts programs with SIGHUP ignored. Then the server must continue without the
+        # terminal.
         self.is_ignored = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        # For ``poll`` without any event, which then reports the loss alone. None without a terminal, or after it.
+        # Open file of the terminal; None if there is no terminal, or if it was lost. ``poll`` is
+        # called with no events, because then it reports only the loss.
         self.descriptor: int | None = None
         self._lost_at: float | None = None
-        # ``watch`` and another thread may note the loss at the same time.
+        # Needed because ``watch`` and another thread may note the loss at the same time.
         self._lock = threading.Lock()
         if hasattr(select, "poll"):
-            # Services, containers without a terminal and processes after setsid have none.
+            # OSError: there is no terminal. Services, many containers and processes after setsid
+            # have none.
             with contextlib.suppress(OSError):
                 self.descriptor = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def look(self) -> None:
-        """Note the loss. Call this when ``poll`` has reported the descriptor, or SIGHUP has come."""
+        """Check if the terminal is lost, and note it. Call this when ``poll`` reports the
+        descriptor, or on SIGHUP."""
         with self._lock:
             if self.descriptor is None:
                 return
@@ -47,7 +53,7 @@ class Terminal:
                 self._lost_at = time.monotonic()
 
     def watch(self) -> None:
-        """Wait until the terminal is lost, and note it. For a thread of its own."""
+        """Wait until the terminal is lost, and note it. Blocks, so it needs a thread of its own."""
         if self.descriptor is not None:
             poll = select.poll()
             poll.register(self.descriptor, 0)
@@ -55,7 +61,7 @@ class Terminal:
             self.look()
 
     def has_hung_up(self) -> bool:
-        """Whether a SIGHUP that has just come is about the terminal."""
+        """True if a SIGHUP that has just been received is about the terminal."""
         self.look()
         return self._lost_at is not None and time.monotonic() - self._lost_at < MOMENT
 

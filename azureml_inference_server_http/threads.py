@@ -1,10 +1,12 @@
-"""The server as threads of one process, ``--worker_class thread``: who runs where, and how a thread is ended.
+"""The server as threads of one process (``--worker_class thread``): starts the threads, and ends or
+replaces them.
 
-The main thread loads the script and then waits, so that ``init()`` and signal handlers of the script are where they
-always were. The front serves in a thread without the GIL, each worker calls ``run()`` in one of its own, and one more
-supervises them, so that signals are obeyed while the script loads. The decisions are those of ``supervisor.py``, as for
-processes (``process.py``); the main thread is the template of the workers. A thread cannot be killed: one that does not
-return in time is left behind, and another takes its place.
+The main thread loads the script and then waits, because ``init()`` and the script's signal handlers
+must run on it. The front serves in a thread without the GIL. Each worker calls ``run()`` in a
+thread of its own. The supervising thread obeys signals, even while the script loads. It decides by
+the rules of ``supervisor.py``, as for processes (``process.py``), and the main thread counts as the
+template of the workers. A thread cannot be killed: a worker that does not return in time is left
+behind, and another one takes its place.
 """
 
 from __future__ import annotations
@@ -52,11 +54,13 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("azmlinfsrv")
 
-# Seconds that a log record waits for a reader before it is left to the next one.
+# Seconds that a thread waits for room in standard output for a log line. A line for which there is
+# no room is written together with the next one (``stdio.py``).
 LOG_PATIENCE = 1.0
-# Threads have numbers in the place of pids. Those of workers begin with 1.
+# The numbers that stand for threads where events have pids. Workers are numbered from 1.
 FRONT, MAIN = -1, 0
-# The code of a thread that is left behind, as of a process that was killed.
+# The exit code that the supervisor is told for a thread that was left behind: the code of a killed
+# process.
 LEFT_BEHIND = -events.KILL
 
 _SIGNALS = [
@@ -64,13 +68,13 @@ _SIGNALS = [
     for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGBREAK", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGWINCH")
     if hasattr(signal, name)
 ]
-# Those that end the server at once; Windows sends SIGBREAK.
+# Signals that end the server at once. SIGBREAK is for Windows, where Ctrl-Break sends it.
 _AT_ONCE = {number for number in _SIGNALS if signal.Signals(number).name in ("SIGINT", "SIGQUIT", "SIGBREAK")}
 
 
 def run(settings: Settings, clients: list[socket.socket]) -> NoReturn:
-    """Load the script and serve on these listeners until the server stops; ends the process with its exit code."""
-    # A reader of the log may be slow or gone: no thread may wait for that for long.
+    """Load the script and serve on these listeners until the server stops. Then end the process."""
+    # The reader of the log may be slow or gone, and no thread may wait long for it.
     if sys.platform != "win32" and log_config.find_user_config(settings) is None:
         stdio.take_over_log(_logger).patience = LOG_PATIENCE
     titles.set_name(titles.COMMAND)
@@ -83,7 +87,7 @@ def run(settings: Settings, clients: list[socket.socket]) -> NoReturn:
         _logger.critical("The server cannot start: %s", shortage.explain(error))
         ending.at_once(EXIT_FAILED)
     except RuntimeError as error:
-        # From threading, which has no error number.
+        # threading raises this if a thread cannot be started. It has no error number.
         _logger.critical("The server cannot start: %s", _explain(error))
         ending.at_once(EXIT_FAILED)
     worker.log_boot()
@@ -92,14 +96,14 @@ def run(settings: Settings, clients: list[socket.socket]) -> NoReturn:
         prepared = worker.prepare(settings)
         server.wait_for_end(prepared)
     except BaseException as error:
-        reason = shortage.explain(error) if isinstance(error, OSError) else "an error that nobody expected."
+        reason = shortage.explain(error) if isinstance(error, OSError) else "the traceback is below."
         _logger.critical("The main thread failed: %s The server ends.", reason, exc_info=True)
         ending.at_once(EXIT_FAILED)
     server.end(prepared)
 
 
 class Server:
-    """The threads of the server, and what they tell each other."""
+    """The main thread and the supervising thread: their methods, and the state that both use."""
 
     def __init__(self, settings: Settings, clients: list[socket.socket]) -> None:
         self._settings = settings
@@ -112,17 +116,21 @@ class Server:
         )
         self._threads = Threads(settings, clients)
         self._exit_code = EXIT_OK
-        # Seconds for the end of the script; None if the server stops at once.
+        # Seconds for the script's exit code; None if the server stops at once. Set by the
+        # supervising thread.
         self._seconds: float | None = None
+        # Set when the supervisor has finished.
         self._has_ended = threading.Event()
-        # The main thread has come to the end of the script, which limits itself.
+        # True when the main thread has begun to run the script's exit code, whose time
+        # ``ending.py`` limits.
         self._main_ends = False
 
     # ---- The main thread
 
     def catch_signals(self) -> None:
-        """Obey signals from here on, whatever the main thread does."""
-        # Handlers do nothing: the numbers arrive through the wake-up socket.
+        """Handle signals from here on, whatever the main thread does."""
+        # The handlers do nothing, because Python also writes each signal's number to the wake-up
+        # socket, which the supervising thread reads.
         signal_handlers.install(dict.fromkeys(_SIGNALS, signal_handlers.do_nothing))
         self._threads.catch_wakeups()
         if sys.platform != "win32":
@@ -133,16 +141,19 @@ class Server:
             faulthandler.enable(sys.__stderr__)
 
     def start(self) -> None:
-        """Start the thread that supervises, which starts the front. That lets requests wait."""
+        """Start the supervising thread. It starts the front, so requests can wait while the script
+        loads."""
         self._threads.watch_terminal()
         threading.Thread(target=self._supervise, name="azmlinfsrv-supervisor", daemon=True).start()
 
     def wait_for_end(self, prepared: worker.Prepared | None) -> None:
-        """Have this script served until the server has stopped."""
+        """Let the workers serve this script, and wait until the server has stopped."""
         while True:
-            # Handlers for signals that the script has set run in here, and may raise anything at any time.
+            # Signal handlers of the script run on this thread, and may raise any exception at any
+            # line below.
             try:
-                # init() may have used an event loop, which takes the wake-up socket away.
+                # Set again, because an event loop in init() may have replaced the wake-up socket by
+                # its own.
                 self._threads.catch_wakeups()
                 self._threads.script_loaded(prepared)
                 self._has_ended.wait()
@@ -152,7 +163,7 @@ class Server:
                 return
 
     def end(self, prepared: worker.Prepared | None) -> NoReturn:
-        """What the script has to do at its end, and the end of the process."""
+        """Run the script's exit code within its time, then end the process."""
         self._main_ends = True
         end = ending.Ending(self._exit_code, self._seconds, _AT_ONCE)
         end.begin()
@@ -167,15 +178,20 @@ class Server:
         self._seconds = self._state.time_to_clean_up(time.monotonic())
         _logger.info("Stopped.")
         self._has_ended.set()
-        # The main thread goes on with ``end``, unless it is still in init() or in a signal handler of the script.
+        # The main thread continues with ``end``. If it cannot, because it is still in init() or in
+        # a signal handler of the script, this thread ends the process.
         time.sleep(KILL_AFTER + (self._seconds or 0.0) if self._threads.is_loaded else KILL_AFTER)
         if not self._main_ends:
             ending.at_once(self._exit_code)
 
 
 class Threads:
-    """The front and the workers, and how they are started and let go. All but the methods named "for every thread" and
-    "for the main thread" belong to the supervising thread."""
+    """The threads of the front and the workers: makes events from them, and performs the
+    supervisor's actions.
+
+    The supervising thread calls all methods except those under "For every thread" and "For the main
+    thread".
+    """
 
     def __init__(self, settings: Settings, clients: list[socket.socket]) -> None:
         self._settings = settings
@@ -183,34 +199,35 @@ class Threads:
         self._hub = _core.Hub()
         self._line, self._line_of_front = socket.socketpair()
         self._lines = control.Lines()
-        # The number of a signal, or a zero for an event in the queue.
+        # Carries one byte for each signal, with its number, and a zero for each event in ``_told``.
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_writer.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
         self._selector.register(self._line, selectors.EVENT_READ)
         self._terminal = Terminal()
-        # What other threads tell this one.
+        # Events that other threads report to the supervising thread.
         self._told: queue.SimpleQueue[events.Event] = queue.SimpleQueue()
         self._prepared: worker.Prepared | None = None
         self._numbers = itertools.count(1)
-        # Of the workers that have not ended; those that were left behind are not among them.
+        # The running workers by number. Workers that were left behind are not in it.
         self._workers: dict[int, worker.Retirement] = {}
         self._is_front_here = False
 
     # ---- For the main thread
 
     def catch_wakeups(self) -> None:
-        """Let signals write to the wake-up socket."""
+        """Have Python write the number of each signal to the wake-up socket."""
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
 
     def watch_terminal(self) -> None:
-        """Notice the loss of the terminal, in a thread of its own."""
+        """Start the thread that notices the loss of the terminal."""
         if self._terminal.descriptor is not None:
             threading.Thread(target=self._terminal.watch, name="azmlinfsrv-terminal", daemon=True).start()
 
     def script_loaded(self, prepared: worker.Prepared | None) -> None:
-        """The main thread has come to the end of init(). It may say so again."""
+        """Report that the main thread has loaded the script, or has failed to (None). May be called
+        again."""
         if self._prepared is None and prepared is not None:
             worker.log_scoring_timeout(self._settings)
             self._prepared = prepared
@@ -218,33 +235,37 @@ class Threads:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the main thread has loaded the script."""
+        """True if the main thread has loaded the script."""
         return self._prepared is not None
 
     # ---- For every thread
 
     def _tell(self, event: events.Event) -> None:
+        """Report an event to the supervising thread, and wake it."""
         self._told.put(event)
-        # Full of bytes that nobody has read yet, it wakes the thread as well.
+        # BlockingIOError: the socket is full of bytes that are not read yet. They wake the thread
+        # as well.
         with contextlib.suppress(BlockingIOError):
             self._wake_writer.send(b"\0")
 
     def _serve(self) -> None:
-        """The front's thread."""
+        """The main function of the front's thread."""
         code = EXIT_OK
         try:
             front.serve(self._settings, self._clients, self._hub, self._line_of_front)
         except OSError as error:
             _logger.critical("The front failed: %s", shortage.explain(error))
             code = EXIT_FAILED
-        except BaseException:  # a panic of the core is no Exception
+        except BaseException:  # PyO3 raises a panic of the Rust core as a BaseException
             _logger.critical("The front has raised an exception.", exc_info=True)
             code = EXIT_FAILED
         self._tell(events.Exited(FRONT, code))
 
     def _work(self, number: int, retirement: worker.Retirement, prepared: worker.Prepared) -> None:
-        """A worker's thread."""
-        # A daemon, as it may be left behind. Threads that run() starts must not inherit that: they are waited for.
+        """The main function of a worker's thread."""
+        # The thread was started as a daemon, so that Python does not wait for it if it was left
+        # behind. The flag is cleared here, because threads that run() starts would inherit it, and
+        # Python must wait for those.
         threading.current_thread()._daemonic = False  # type: ignore[attr-defined]
         _logger.info("Worker with pid %d ready for serving traffic (thread %d)", os.getpid(), number)
         code = EXIT_OK
@@ -261,9 +282,10 @@ class Threads:
     # ---- What happens
 
     def wait(self, until: float | None) -> Iterator[events.Event]:
-        """Sleep until something happens or the time has come; what has happened."""
+        """Sleep until something happens or the time ``until`` has come. Yields the events."""
         ready = {key.fileobj for key, _ in self._selector.select(self._seconds_until(until))}
-        # What the front has said comes before the end of what it has let go.
+        # The front's reports are handled before the ends of workers, because a worker that the
+        # front has retired may have ended since the report.
         if self._line in ready:
             yield from self._read_line()
         if self._wake_reader in ready:
@@ -278,12 +300,12 @@ class Threads:
         with contextlib.suppress(OSError):
             received = self._line.recv(65536)
         if not received:
-            # The thread of the front tells its end.
+            # The front is ending. Its thread reports that by ``_tell``.
             self._selector.unregister(self._line)
         for line in self._lines.add(received):
             report = control.read(line)
             if report is None:
-                _logger.error("The front said something that makes no sense: %r", line)
+                _logger.error("The front sent a line that the supervisor does not understand: %r", line)
             else:
                 yield report
 
@@ -300,7 +322,8 @@ class Threads:
                 yield from self._ended(self._told.get_nowait())
 
     def _ended(self, event: events.Event) -> Iterator[events.Event]:
-        """The same event, unless it is the end of a thread that was left behind."""
+        """Yields the event as it is, or ``Returned`` if it is the end of a thread that was left
+        behind."""
         if isinstance(event, events.Exited):
             if event.pid == FRONT:
                 is_expected, self._is_front_here = self._is_front_here, False
@@ -316,28 +339,29 @@ class Threads:
     # ---- Performing
 
     def perform(self, action: events.Action) -> events.Event | None:
-        """Do it. Returns the event that this was, if it was one."""
+        """Perform an action. Returns the event that this has caused, if any."""
         if isinstance(action, events.SpawnFront):
             return self._spawn_front()
         if isinstance(action, events.SpawnWorker):
             return self._spawn_worker()
         if isinstance(action, events.SpawnTemplate):
-            # It loads the script anyway.
+            # The main thread is the template, and loads the script in any case.
             return events.Spawned(MAIN, Role.TEMPLATE)
         if isinstance(action, events.ReleaseTemplate):
-            # It goes on with the end of the script when the others have ended.
+            # Reported at once, because the main thread runs the script's exit code only after all
+            # others have ended.
             return events.Exited(MAIN, EXIT_OK)
         if isinstance(action, events.Kill):
             return self._kill(action.pid, action.number)
         if isinstance(action, events.TellFront):
-            # Its end is told by its thread.
+            # OSError: the front is ending. Its thread reports that by ``_tell``.
             with contextlib.suppress(OSError):
                 self._line.sendall(control.write(action.order))
             return None
         raise TypeError(f"nobody performs {action!r}")
 
     def abandon(self) -> None:
-        """All threads end with the process."""
+        """Does nothing, because all threads end with the process."""
 
     def _spawn_front(self) -> events.Event:
         try:
@@ -361,7 +385,8 @@ class Threads:
         return events.Spawned(number, Role.WORKER, MAIN)
 
     def _kill(self, number: int, signalled: int) -> events.Event | None:
-        """Leave a thread behind if it was to be killed. Other signals ask a worker to end after its request."""
+        """Leave a thread behind in place of SIGKILL. Any other signal asks a worker to exit after
+        its request."""
         if signalled != events.KILL:
             if number in self._workers:
                 self._workers[number].ask()
@@ -374,15 +399,17 @@ class Threads:
 
 
 def _explain(error: RuntimeError) -> str:
-    """Why a thread cannot be started, and the remedy."""
+    """Says why a thread cannot be started, and the remedy."""
     return f"{error}. {shortage.PROCESSES}"
 
 
 def _forked(listeners: dict[int, os.stat_result]) -> None:
-    """Runs in children that the script forks: they must neither tell the server of their signals nor keep its port."""
+    """Runs in each child that the script forks. The child must not write its signals to the
+    server's wake-up socket, and must not keep the server's port open."""
     signal.set_wakeup_fd(-1)
     for descriptor, identity in listeners.items():
-        # The front closes them at its end; then the number may be that of another file.
+        # The front closes the listeners when it ends. Then another file may have got the
+        # descriptor.
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), identity):
                 os.close(descriptor)

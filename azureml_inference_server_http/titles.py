@@ -1,8 +1,10 @@
-"""What ``ps`` and ``top`` call the processes of the server, so that they can be told apart.
+"""Sets the names and command lines of the server's processes, so that people can tell them apart in
+``ps`` and ``top``.
 
-The supervisor keeps its command line, by which people find it (``pgrep -f "azmlinfsrv.*score.py"``). The front, the
-template and the workers put their role in the place of the program. Works by way of ``/proc`` on Linux, and does
-nothing elsewhere. Used at the start of each process.
+The supervisor keeps its command line, because people look for it by that (``pgrep -f
+"azmlinfsrv.*score.py"``). In the command lines of the front, the template and the workers, their
+role replaces the name of the program. Uses ``/proc`` on Linux, and does nothing elsewhere. Each
+process calls it at its start.
 """
 
 from __future__ import annotations
@@ -10,50 +12,54 @@ from __future__ import annotations
 import contextlib
 import sys
 
-# The short name of the command itself, as the installed script has it. Kept by the kernel: 15 bytes at most, and
-# without spaces, as many programs split ``/proc/PID/stat`` at them.
+# The short names of processes. This one is the name of the installed command. The kernel keeps at
+# most 15 bytes. Names have no spaces, because many programs split ``/proc/PID/stat`` at spaces.
 COMMAND = "azmlinfsrv"
 FRONT = "azml:front"
 TEMPLATE = "azml:template"
-# While a debugger inside the process holds run(). The front looks for it (``src/dispatch/debugger.rs``).
+# The name of a worker while a debugger inside it holds a call of run(). The front reads it
+# (``dispatch/debugger.rs``).
 DEBUGGED = "azml:debugged"
 
 _NAME_FILE = "/proc/self/comm"
-# The fields of ``/proc/self/stat`` after the name that say where the arguments of the process are in its memory.
+# Indexes of the fields of ``/proc/self/stat``, counted after the name, with the addresses of the
+# process's arguments.
 _ARGUMENTS_BEGIN, _ARGUMENTS_END = 45, 46
 
 
 def worker(number: int) -> str:
-    """The short name of a worker; ``number`` counts the workers in the order of their start."""
+    """The short name of a worker. Workers are numbered in the order of their start."""
     return f"azml:worker-{number}"
 
 
 def set_worker(number: int) -> None:
-    """Both names of this worker."""
+    """Set the short name and the command line of this worker."""
     set_name(worker(number))
     set_role(f"worker {number}")
 
 
 def set_name(name: str) -> None:
-    """The short name: ``top``, ``ps -o comm``."""
+    """Set the short name, which ``top`` and ``ps -o comm`` show."""
     with contextlib.suppress(OSError), open(_NAME_FILE, "w") as file:
         file.write(name)
 
 
 def get_name() -> str:
-    """The short name; empty where the system has none."""
+    """The short name; empty if the system has none."""
     with contextlib.suppress(OSError), open(_NAME_FILE) as file:
         return file.read().rstrip("\n")
     return ""
 
 
 def set_role(role: str) -> None:
-    """Make the command line begin with this role: ``azmlinfsrv: worker 1 --entry_script score.py``."""
+    """Make the command line begin with this role: ``azmlinfsrv: worker 1 --entry_script
+    score.py``."""
     title = " ".join([f"{COMMAND}: {role}", *sys.argv[1:]])
     with contextlib.suppress(OSError), open("/proc/self/stat") as file:
         fields = file.read().rpartition(")")[2].split()
         begin, end = int(fields[_ARGUMENTS_BEGIN]), int(fields[_ARGUMENTS_END])
-        # The arguments are the process's own memory, and no longer needed: Python has made objects of them.
+        # The kernel reads the command line from the memory of the process. It may be overwritten,
+        # because Python has copied the arguments.
         room = end - begin
         text = title.encode("utf-8", "surrogateescape")[: room - 1]
         with open("/proc/self/mem", "r+b", buffering=0) as memory:

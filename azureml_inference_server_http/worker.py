@@ -1,7 +1,9 @@
-"""A worker process: load the user's script, run its init(), then serve jobs (``src/worker``) until it is let go.
+"""A worker process: loads the user's script, runs its init(), then serves jobs (``src/worker``)
+until it retires.
 
-Owns the order of start-up, its log lines (contract section 2) and what signals mean in a worker. Runs in a fork of the
-launcher, or of the template (WORKER_PRELOAD), on the main thread, which also is the thread that calls run().
+Owns the order of its start, the log lines of the start (contract section 2), and the handlers of
+signals in a worker. Runs on the main thread of a process that was forked from the supervisor, or
+from the template (WORKER_PRELOAD). The same thread calls run().
 """
 
 from __future__ import annotations
@@ -24,51 +26,55 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 EXIT_OK = 0
-# Tells the supervisor that trying again is pointless: the script cannot start.
+# The script cannot be started. The supervisor does not try again, because another attempt would
+# fail as well.
 EXIT_CANNOT_START = 3
 
 _logger = logging.getLogger("azmlinfsrv")
 
 
 class Retirement:
-    """Whether a worker has been asked to finish its running request and go."""
+    """Notes that a worker has been asked to finish its running request and exit."""
 
     def __init__(self) -> None:
         self._asked = False
 
     def ask(self, *_: object) -> None:
-        """Also a signal handler."""
+        """Ask the worker to exit. The arguments are those of a signal handler."""
         self._asked = True
 
     def __call__(self) -> bool:
         return self._asked
 
 
-# What ``signal.getsignal`` calls. That tries to make an enum of the handler, which takes several microseconds: too long
-# to be done before each request.
+# The C function behind ``signal.getsignal``. The Python function also tries to make an enum of the
+# handler, which takes several microseconds: too long, because this is called before each request.
 _handler_of: Callable[[int], Any] = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
 
 
 class SignalledRetirement(Retirement):
-    """The same in a worker process, which is asked by SIGTERM, or by SIGQUIT if the server stops at once.
+    """The retirement of a worker process. SIGTERM asks for it, or SIGQUIT if the server stops at
+    once.
 
-    A handler for SIGTERM that the script sets is kept for the end of the worker. It would break the running request if
-    the signal called it.
+    A handler for SIGTERM that the script sets is replaced, and called at the end of the worker
+    instead: if the signal called it, the handler could break the running request.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.is_hurried = False
         self.script_handler: signal_handlers.Handler | None = None
-        # The same object each time, unlike ``self.ask``.
+        # Kept, because each ``self.ask`` makes another object, and handlers are compared by
+        # identity.
         self._our_handler = self.ask
 
     def hurry(self, *_: object) -> None:
-        """Signal handler: like ``ask``, but the server does not wait for what the script does at its end."""
+        """Signal handler: ask the worker to exit, and limit the script's exit code to a moment."""
         self._asked = self.is_hurried = True
 
     def handlers(self) -> dict[int, signal_handlers.Handler]:
-        """Signals to the whole process group are the supervisor's to decide on; a TERM to a worker alone retires it."""
+        """The signal handlers of a worker. It ignores INT and HUP, because they usually go to the
+        whole process group, and the supervisor decides what they mean."""
         return {
             signal.SIGTERM: self._our_handler,
             signal.SIGQUIT: self.hurry,
@@ -76,22 +82,26 @@ class SignalledRetirement(Retirement):
         }
 
     def __call__(self) -> bool:
-        # Before each request, as any of them may set a handler.
+        # Checked before each request, because any call of run() may set a handler.
         if _handler_of(signal.SIGTERM) is not self._our_handler:
             self.script_handler = take_term_handler(self._our_handler)
         return self._asked
 
 
 def take_term_handler(ours: Any) -> signal_handlers.Handler | None:
-    """Put our handler for SIGTERM in the place of the script's, which is returned; None if the script has none."""
+    """Replace the script's handler for SIGTERM by ``ours``. Returns the script's handler; None if
+    it has none."""
     current = signal.getsignal(signal.SIGTERM)
     signal.signal(signal.SIGTERM, ours)
     return current if callable(current) and current != ours else None
 
 
 def run(settings: Settings, front: socket.socket, supervisor: int, prepared: Prepared | None) -> int:
-    """The whole life of a worker. ``front`` takes its connection (``worker_socket.py``); ``prepared`` is what
-    a template made before the fork. Returns the exit code."""
+    """The main function of a worker process. Returns the exit code.
+
+    The worker sends its connection through ``front`` (``worker_socket.py``). ``prepared`` is the
+    script that a template loaded before the fork; without it the worker loads the script.
+    """
     retirement = SignalledRetirement()
     code = 1
     try:
@@ -103,8 +113,9 @@ def run(settings: Settings, front: socket.socket, supervisor: int, prepared: Pre
 
 
 def _end(code: int, seconds: float, retirement: SignalledRetirement) -> None:
-    """What the script has to do at its end, up to where Python itself goes on with it."""
-    # Looks for a handler that the last request has set.
+    """Start the time limit for the script's exit code, and call the script's handler for SIGTERM.
+    Python runs the rest of the exit code when the main module returns."""
+    # This call replaces a handler for SIGTERM that the last request may have set.
     retirement()
     end = ending.Ending(code, None if retirement.is_hurried else seconds, {signal.SIGQUIT})
     end.begin()
@@ -125,7 +136,8 @@ def _serve(
         return EXIT_OK
     _set_signals(retirement)
     log_boot()
-    # Reserves a descriptor: a script may use up nearly all before the worker connects.
+    # Reserves a descriptor for the connection, because the script may use up all others before the
+    # worker connects.
     spare = front.dup()
     prepared = prepared or prepare(settings)
     if prepared is None:
@@ -139,14 +151,15 @@ def _serve(
 
 
 def log_boot() -> None:
-    """Log that this process begins to start the script, where and as gunicorn did (contract section 2)."""
+    """Log that this process begins to load the script. Logger and text are gunicorn's (contract
+    section 2)."""
     from . import log_config
 
     logging.getLogger(log_config.PROCESS_LOGGER_NAME).info("Booting worker with pid: %d", os.getpid())
 
 
 def log_scoring_timeout(settings: Settings) -> None:
-    """Log the limit of one run() that is in force (contract section 2, item 13)."""
+    """Log the time limit for one call of run() (contract section 2, item 13)."""
     milliseconds, seconds = settings.scoring_timeout_ms, settings.worker_timeout
     remark = "" if milliseconds else " (no limit)"
     if seconds and (seconds * 1000 < milliseconds or not milliseconds):
@@ -155,7 +168,8 @@ def log_scoring_timeout(settings: Settings) -> None:
 
 
 class Prepared(NamedTuple):
-    """A loaded and initialised script, with its swagger documents by version and its handler for SIGTERM."""
+    """A loaded and initialised script, with its swagger documents by version and its handler for
+    SIGTERM."""
 
     script: Script
     swagger: dict[str, str]
@@ -163,10 +177,11 @@ class Prepared(NamedTuple):
 
 
 def prepare(settings: Settings) -> Prepared | None:
-    """Load and initialise the script; None when that failed, which has been logged.
+    """Load the script and call init(). Returns None if that failed; the reason has been logged.
 
-    Runs in each worker process; with WORKER_PRELOAD in the template; for worker threads on the main thread. Returns in
-    that process alone: a child that the script forked, and let come this far, ends here.
+    Runs in each worker process, with WORKER_PRELOAD in the template, and with worker threads on the
+    main thread. If the script forks a child that returns into the server's code, that child exits
+    here.
     """
     own = os.getpid()
     prepared = None
@@ -188,17 +203,19 @@ def _load(settings: Settings) -> Prepared | None:
 
     try:
         debug.connect(settings)
-        # The line is for people; a reader that has gone away must not keep the script from being served.
+        # OSError: nobody reads standard output any more. The script is served anyway.
         with contextlib.suppress(OSError):
             print("Initializing logger", file=stdio.stream_of_log(_logger), flush=True)
         print_log_hook.install()
-        # Tools wait for the line. It says nothing about telemetry, of which the banner and a warning tell.
+        # Logged because tools wait for this line. It does not mean that telemetry is sent: the
+        # banner and a warning say whether it is.
         _logger.info("Starting up app insights client")
         if settings.cors_origins:
             origins = ", ".join(origin.strip() for origin in settings.cors_origins.split(","))
             _logger.info("Enabling CORS for the following origins: %s", origins)
         if settings.worker_class == PROCESS:
-            # Before the script is loaded, so that a script which wants the alarm signal for itself wins.
+            # Installed before the script is loaded, so that a script can replace the handler of the
+            # alarm signal.
             deadline.install()
         logger_before = log_config.LoggerState()
         script = user_script.load(settings)

@@ -1,6 +1,8 @@
-"""What workers of a kind can do, and how messages call them: all that differs for the supervisor's decisions.
+"""The differences between worker processes and worker threads: their abilities, and their names in
+messages.
 
-Data only, which ``supervisor.py`` reads: it decides by the same rules for processes and for threads.
+Data only. ``supervisor.py`` reads it, and apart from it decides by the same rules for processes and
+threads.
 """
 
 from __future__ import annotations
@@ -12,26 +14,32 @@ from typing import Callable, NamedTuple
 class Kind(NamedTuple):
     """One kind of worker."""
 
-    # A template loads the script once, and every worker is started from it. If not, each worker loads the script.
+    # True: a template loads the script once, and every worker is started from it. False: each
+    # worker loads the script.
     has_template: bool
-    # The script can be loaded again while the old one serves, so HUP can replace the workers.
+    # True if the script can be loaded again while the old one serves, so that HUP can replace the
+    # workers.
     can_reload: bool
-    # A front that has failed can be followed by another one on the same listeners.
+    # True if another front can follow on the same listeners when the front has failed.
     can_replace_front: bool
-    # SIGKILL ends a worker. If not, a worker that does not return is left behind, and may return at any time.
+    # True if SIGKILL ends a worker. A worker that cannot be killed is left behind, and may return
+    # later.
     can_kill: bool
-    # Seconds that a worker has between "hurry" and its forced end: one that can be told so says what is left undone.
+    # Seconds between the order to hurry and the kill when the graceful timeout is over. A worker
+    # process logs in this time what its script has not finished.
     last_words: float
-    # How messages call a worker, and how they say that it ended with this code.
+    # Makes the name of a worker for messages.
     name: Callable[[int], str]
+    # Makes the verb phrase for messages about a worker that has ended with this code.
     describe_exit: Callable[[int], str]
-    # What follows when a worker does not return, and when one does not that retires.
+    # Says in a log line what the supervisor does with a stuck worker: with one that serves, and
+    # with one that retires.
     end_of_stuck: str
     end_of_stuck_retiring: str
 
 
 def describe_signal(number: int) -> str:
-    """A signal by number, and by name if it has one."""
+    """The number of a signal, and its name if it has one."""
     try:
         return f"signal {number} ({signal.Signals(number).name})"
     except ValueError:
@@ -39,7 +47,7 @@ def describe_signal(number: int) -> str:
 
 
 def describe_exit(code: int) -> str:
-    """How a process ended, as a verb phrase for messages to clients and logs."""
+    """Says how a process ended, as a verb phrase for messages to clients and logs."""
     return f"exited with code {code}" if code >= 0 else f"was killed by {describe_signal(-code)}"
 
 
@@ -72,6 +80,6 @@ THREADS = Kind(
     last_words=0.5,
     name=lambda number: f"Worker thread {number}",
     describe_exit=_describe_end_of_thread,
-    end_of_stuck="A thread cannot be killed: another one takes its place, and this one ends when its call returns.",
-    end_of_stuck_retiring="A thread cannot be killed: it ends when its call returns.",
+    end_of_stuck="A thread cannot be killed. Another one takes its place, and this one ends when its call returns.",
+    end_of_stuck_retiring="A thread cannot be killed. It ends when its call returns.",
 )

@@ -1,9 +1,10 @@
 """The pair of sockets through which worker processes connect to the front.
 
-Owned by the supervisor, so that it outlives any front, and inherited by the children that it forks. A worker makes a
-pair of stream sockets and sends one of them to the front (``src/worker/entrance.rs``). What is sent without a front
-waits for the next one. The pair has no name: no folder is needed, nothing is left behind, and nobody else can connect.
-Runs in the supervisor.
+The supervisor opens the pair, so that it stays open when a front dies. Its children inherit both
+ends. A worker makes a pair of stream sockets, and sends one of them through this pair to the front
+(``src/worker/entrance.rs``). If no front runs, it waits there for the next front. The pair has no
+name in the file system. So it needs no folder and leaves no file, and only children of the
+supervisor can connect. Runs in the supervisor.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import socket
 
 
 class WorkerSocket:
-    """Both ends, which never close in the supervisor. Raises OSError."""
+    """Both ends of the pair. They stay open in the supervisor. The constructor raises OSError."""
 
     def __init__(self) -> None:
-        # Datagrams: each is one connection, whole, whichever worker sends it.
+        # Datagram sockets, because several workers send through the same end, and each datagram
+        # arrives whole.
         self.front_end, self.worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)

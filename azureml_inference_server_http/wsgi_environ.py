@@ -1,7 +1,8 @@
-"""From a request as the front received it to the WSGI environ of contract section 11.
+"""Makes the WSGI environ of contract section 11 from a request that the front has received.
 
-Owns which variables there are and what they say. Does not call the application (``flask_context``). Imports werkzeug,
-so it is imported only where Flask is. Runs in workers, once for every request that goes to the script by way of Flask.
+Owns the variables of the environ. ``flask_context`` calls the application. This module imports
+werkzeug, so it must be imported only where Flask is imported. Runs in workers, once for every
+request for which run() is called through Flask.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from urllib.parse import unquote_to_bytes
 from werkzeug.wsgi import FileWrapper
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
-# Header and value by which a proxy on this machine says that the client used https.
+# Headers and values with which a proxy on this machine reports that the client used https.
 _HTTPS = (("HTTP_X_FORWARDED_PROTO", "https"), ("HTTP_X_FORWARDED_SSL", "on"), ("HTTP_X_FORWARDED_PROTOCOL", "ssl"))
 
 
 class Request(NamedTuple):
-    """One HTTP request as the front received it.
+    """One HTTP request, as the front has received it.
 
-    ``target``: as on the request line, undecoded. ``http_minor``: 1 for HTTP/1.1. ``headers``: names in any case and
-    values, in the order sent. ``body``: whole and decoded from chunks. ``peer``: such as "127.0.0.1:4711" or
-    "[::1]:4711". ``request_id``: what goes out as ``x-request-id``. Each character of a text is one byte (latin-1).
+    ``target``: undecoded, as on the request line. ``http_minor``: 1 for HTTP/1.1. ``headers``:
+    names in any case, with values, in the order sent. ``body``: the whole body without chunked
+    coding. ``peer``: such as "127.0.0.1:4711" or "[::1]:4711". ``request_id``: the ``x-request-id``
+    of the reply. Each character of a text is one byte (latin-1).
     """
 
     method: str
@@ -43,7 +45,8 @@ def client_ids(environ: dict[str, Any], request_id: str) -> tuple[str, str]:
 
 
 def build_environ(request: Request, server: dict[str, Any]) -> dict[str, Any]:
-    """The WSGI environ of contract section 11; ``server`` holds what is the same for every request."""
+    """Make the WSGI environ of contract section 11. ``server`` has the variables that are the same
+    for all requests."""
     path, query = split_target(request.target)
     address, _, port = request.peer.rpartition(":")
     address = address.strip("[]")
@@ -81,7 +84,8 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def _header_variables(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Headers as environ keys. Repeated ones are joined; names with an underscore could pass for others, so they go."""
+    """The headers as environ variables. Repeated headers are joined. A name with an underscore is
+    left out, because its variable would look like that of a name with a hyphen."""
     variables: dict[str, str] = {}
     for name, value in headers:
         if "_" in name:

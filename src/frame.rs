@@ -1,35 +1,39 @@
-//! The wire format between the front and a worker: one codec, used by both ends.
+//! The wire format between the front and a worker: one codec for both ends.
 //!
-//! Owns the frame layout, its limits and the conversion of each message to and from bytes. It does no I/O and knows
-//! neither sockets nor Python, so every partial read can be tested here. Runs in the front's event loop and on a
-//! worker's main thread.
+//! Owns the layout of frames, their limits, and the conversion of each message to and from bytes.
+//! It does no I/O, so that tests can cut a frame at every byte. Runs in the front's event loop and
+//! in a worker's thread.
 //!
-//! Layout, little endian: `kind: u8 | head_len: u32 | body_len: u64 | head | body`. The head carries the small fields,
-//! the body is passed through untouched and never copied by the codec (`Bytes` slices of the read buffer).
+//! Layout, little endian: `kind: u8 | head_len: u32 | body_len: u64 | head | body`. The head has
+//! the small fields. The codec never copies the body: it returns slices of the read buffer
+//! (`Bytes`).
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// Version of the protocol; part of [`Hello`], so that a stray peer is refused before any job is sent to it.
+/// Version of the protocol. It is part of [`Hello`], so that the front refuses another program
+/// before it sends a job to it.
 pub const PROTOCOL_VERSION: u16 = 3;
-/// Bytes in front of every head.
+/// Length of kind, head length and body length, in bytes.
 pub const PREFIX_LEN: usize = 13;
-/// Largest head: header fields and target of a request are limited far below this by the HTTP parser.
+/// Limit for a head, in bytes. The HTTP parser limits target and header fields of a request to far
+/// less.
 pub const MAX_HEAD_LEN: usize = 4 << 20;
-/// Largest body that a worker may send.
+/// Limit for a body that a worker sends, in bytes.
 pub const MAX_BODY_LEN: u64 = u32::MAX as u64;
-/// The decoder reserves at most this much ahead of the bytes that really arrived.
+/// Limit for the memory that the decoder reserves for bytes that have not arrived yet.
 const MAX_RESERVE: usize = 1 << 20;
 
-/// Why bytes are not a frame. The connection is beyond repair after any of these.
+/// Why bytes are not a frame. After any of these errors the connection must be closed, because the
+/// reader does not know where the next frame begins.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FrameError {
-    /// The kind byte is none of [`Kind`].
+    /// No [`Kind`] has this number.
     #[error("unknown frame kind {0}")]
     UnknownKind(u8),
-    /// A declared length is above its limit.
+    /// The prefix declares a length above its limit.
     #[error("frame {what} of {len} bytes is above the limit of {limit}")]
     TooLong {
         /// `head` or `body`.
@@ -44,11 +48,12 @@ pub enum FrameError {
     Malformed(&'static str),
 }
 
-/// What a frame is. The number is the wire value.
+/// The kinds of frames. The number is the first byte of the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Worker to front, first frame: who it is and how its script wants to be called. Again whenever that changes.
+    /// Worker to front: its ids, and how to call its script. The first frame, sent again whenever
+    /// that changes.
     Hello = 1,
     /// Front to worker: one request.
     Job = 2,
@@ -58,17 +63,18 @@ pub enum Kind {
     StreamStart = 4,
     /// Worker to front: one part of a streamed reply.
     StreamChunk = 5,
-    /// Worker to front: end of a streamed reply; a non-empty body is the reason it broke off.
+    /// Worker to front: the end of a streamed reply. If the stream failed, the body has the reason.
     StreamEnd = 6,
-    /// Front to worker: the client of this job left; stop streaming to it.
+    /// Front to worker: the client of this job has left, so the worker must stop the stream.
     Cancel = 7,
-    /// Front to worker: no more jobs will come; finish and exit.
+    /// Front to worker: no more jobs will come. The worker must finish its jobs and exit.
     Retire = 8,
-    /// Worker to front: it will not start any job that it has not answered yet.
+    /// Worker to front: it exits, and does not start the jobs that it has not answered.
     Goodbye = 9,
-    /// Worker to front: it found a job revoked and did not start it.
+    /// Worker to front: it has not started a job, because the job was revoked.
     Skipped = 10,
-    /// Front to worker: one request, whose body is in shared memory. Its head begins with the [`Place`].
+    /// Front to worker: one request with its body in shared memory. Its head begins with the
+    /// [`Place`] of the body.
     SharedJob = 12,
 }
 
@@ -94,18 +100,20 @@ impl Kind {
 /// One decoded frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// What it is.
+    /// The kind of the frame.
     pub kind: Kind,
     /// The small fields, still encoded.
     pub head: Bytes,
-    /// The payload.
+    /// The body of a request or of a reply, or of a part of a streamed reply.
     pub body: Bytes,
 }
 
 impl Frame {
-    /// The frame that `encoded`, followed by `body`, is on a socket: for the way between two threads, which needs none.
+    /// Makes the frame that a reader would decode from `encoded` followed by `body`. For two
+    /// threads, which pass frames through a queue and not through a socket.
     ///
-    /// `encoded` is what one of this file's functions made. It may hold the body already; then `body` is empty.
+    /// `encoded` must be the result of an `encode` function of this file. If it contains the body,
+    /// `body` is empty.
     pub fn from_parts(mut encoded: Bytes, body: Bytes) -> Result<Self, FrameError> {
         let Some(prefix) = encoded.first_chunk::<PREFIX_LEN>() else {
             return Err(FrameError::Malformed("frame"));
@@ -125,20 +133,22 @@ impl Frame {
     }
 }
 
-/// Cuts frames out of a growing read buffer.
+/// Takes complete frames from the beginning of a read buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Decoder {
-    /// Largest accepted body in bytes.
+    /// Limit for a body, in bytes.
     pub max_body_len: u64,
-    /// The other end is the front: room is made for all of a frame at once.
+    /// True if the other end is the front. Then memory for a whole frame is reserved at once.
     pub trusted: bool,
 }
 
 impl Decoder {
-    /// The next whole frame in `buf`, or `None` if more bytes are needed (which is not an error).
+    /// Takes the next whole frame from `buf`. Returns `None` if more bytes are needed, which is no
+    /// error.
     ///
-    /// On `None`, room for the rest of the frame has been reserved, though never much more than what has already
-    /// arrived, unless the other end is trusted: a length that a script's process declares cannot make this end allocate.
+    /// Before it returns `None`, it reserves memory for the rest of the frame. Unless the other end
+    /// is trusted, this is never much more than has arrived already, so that a false length from a
+    /// script's process cannot make the front allocate memory.
     pub fn decode(&self, buf: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         let Some((kind, head_len, body_len)) = self.prefix(buf)? else { return Ok(None) };
         let total = PREFIX_LEN + head_len + body_len;
@@ -153,8 +163,9 @@ impl Decoder {
         Ok(Some(Frame { kind, head, body }))
     }
 
-    /// Cuts off the head of a job whose body has `least` bytes or more, of which some are still to come. What has come is
-    /// left in `buf`. Returns the length of the body as well; `None` for everything that is not such a job.
+    /// Takes the head of a job from `buf` if its body has at least `least` bytes and has not
+    /// arrived completely. The part of the body that has arrived stays in `buf`. Returns the head
+    /// and the length of the body; `None` for any other frame.
     pub fn decode_large_job(&self, buf: &mut BytesMut, least: usize) -> Result<Option<(Bytes, usize)>, FrameError> {
         let Some((kind, head_len, body_len)) = self.prefix(buf)? else { return Ok(None) };
         let in_head = buf.len() < PREFIX_LEN + head_len;
@@ -165,7 +176,8 @@ impl Decoder {
         Ok(Some((buf.split_to(head_len).freeze(), body_len)))
     }
 
-    /// Kind, length of the head and length of the body, as soon as they have come.
+    /// Reads kind, head length and body length from the beginning of `buf`. `None` if they have not
+    /// arrived completely.
     fn prefix(&self, buf: &[u8]) -> Result<Option<(Kind, usize, usize)>, FrameError> {
         let Some(mut prefix) = buf.get(..PREFIX_LEN) else { return Ok(None) };
         let kind = Kind::from_wire(prefix.get_u8())?;
@@ -182,7 +194,8 @@ fn limited(what: &'static str, len: u64, limit: u64) -> Result<usize, FrameError
     }
 }
 
-/// Writes prefix and head of a frame; the caller sends the body after it (usually with one vectored write).
+/// Writes the prefix and the head of a frame. The caller sends the body after it, usually in the
+/// same system call.
 fn encode(kind: Kind, body_len: usize, write_head: impl FnOnce(&mut BytesMut)) -> BytesMut {
     let mut out = BytesMut::with_capacity(128);
     out.put_u8(kind as u8);
@@ -194,31 +207,33 @@ fn encode(kind: Kind, body_len: usize, write_head: impl FnOnce(&mut BytesMut)) -
     out
 }
 
-/// How the front must talk to this worker's script.
+/// What a worker tells the front about itself and its script.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hello {
     /// [`PROTOCOL_VERSION`] of the worker.
     pub protocol: u16,
-    /// How the supervisor calls the worker: by its process id, or by its number if it is a thread.
+    /// The supervisor's name for the worker: its process id, or its number if it is a thread.
     pub worker: u32,
     /// Id of its process, for log lines.
     pub pid: u32,
-    /// True if the worker shares the counter of started jobs that the front has sent (`claims.rs`).
+    /// True if the worker uses the counter of claimed jobs whose memory the front has sent
+    /// (`claims.rs`).
     pub shares_claims: bool,
     /// True if OPTIONS and HEAD on `/score` reach the script (`@rawhttp`, contract section 11).
     pub raw: bool,
-    /// True if jobs must carry request headers, target and peer; otherwise only method, query and body are sent.
+    /// True if jobs must have the request's headers, target and peer address. Otherwise the front
+    /// sends only method, query, content type and body.
     pub wants_request: bool,
-    /// True if jobs may have their bodies in shared memory (`shared_bodies.rs`).
+    /// True if the worker can read bodies in shared memory (`shared_bodies.rs`).
     pub shares_bodies: bool,
-    /// Jobs that it may run at once; at least 1.
+    /// How many jobs it may run at once; at least 1.
     pub capacity: u16,
-    /// Swagger documents by version (`"2"`, `"3"`, `"3.1"`), as the text to serve (contract section 14).
+    /// The text of the Swagger documents by version: `"2"`, `"3"`, `"3.1"` (contract section 14).
     pub swagger: std::collections::BTreeMap<String, String>,
 }
 
 impl Hello {
-    /// The whole frame.
+    /// Makes the whole frame.
     pub fn encode(&self) -> Result<BytesMut, serde_json::Error> {
         let body = serde_json::to_vec(self)?;
         let mut out = encode(Kind::Hello, body.len(), |_| ());
@@ -232,38 +247,40 @@ impl Hello {
     }
 }
 
-/// A name and value of a header field. Values are raw bytes: HTTP does not promise text.
+/// Name and value of a header field. They are bytes, because HTTP does not require values to be
+/// valid text.
 pub type Field = (Bytes, Bytes);
 
-/// One request as a worker needs it. Without `wants_request` only `id`, `method`, `query`, `content_type` and
-/// the body are filled.
+/// One request, for a worker. If the worker did not set `wants_request`, `target`, `peer`,
+/// `request_id` and `fields` are empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Job {
-    /// Names the job in replies and cancellations; never reused by one front.
+    /// Names the job in replies and cancellations. A front never uses an id again.
     pub id: u64,
     /// Request method, upper case.
     pub method: String,
-    /// Request target as sent.
+    /// Request target, as the client sent it.
     pub target: Bytes,
-    /// Raw query text behind the first `?`.
+    /// The text after the first `?` of the target, as the client sent it.
     pub query: Bytes,
     /// The Content-Type field, empty if there is none.
     pub content_type: Bytes,
     /// Minor version of HTTP/1.x.
     pub http_minor: u8,
-    /// True if the request's own parts were sent along.
+    /// True if `target`, `peer`, `request_id` and `fields` are filled.
     pub whole_request: bool,
-    /// True if the client named the request by the deprecated `x-ms-request-id`, of which the log warns.
+    /// True if the client sent the deprecated header `x-ms-request-id`. A warning in the log says
+    /// so.
     pub deprecated_id: bool,
-    /// Peer address, `ip:port`.
+    /// Address of the client, `ip:port`.
     pub peer: String,
-    /// The effective `x-request-id`, which scripts may read from `flask.g`.
+    /// The `x-request-id` of the reply. Scripts may read it from `flask.g`.
     pub request_id: String,
     /// Header fields in the order sent, names in lower case.
     pub fields: Vec<Field>,
 }
 
-/// Where a body is in the memory that front and workers share (`shared_bodies.rs`); both in bytes.
+/// The place of a body in the memory that front and workers share (`shared_bodies.rs`), in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// From the start of the file.
@@ -273,7 +290,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Cuts the place off the head of a [`Kind::SharedJob`]. What is left is the head of a [`Kind::Job`].
+    /// Takes the place from the head of a [`Kind::SharedJob`]. The rest is the head of a
+    /// [`Kind::Job`].
     pub fn split_from(head: &mut Bytes) -> Result<Self, FrameError> {
         let mut fields = Reader::new(head, "place");
         let place = Self { offset: fields.u64()?, length: fields.u64()? };
@@ -285,13 +303,13 @@ impl Place {
 /// Where the worker finds the body of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyAt {
-    /// In the same frame; its length in bytes.
+    /// In the same frame. The number is its length in bytes.
     Frame(usize),
     /// In shared memory.
     Shared(Place),
 }
 
-/// Prefix and head of a job.
+/// Writes the prefix and the head of a job.
 fn encode_job(body: BodyAt, write_head: impl FnOnce(&mut BytesMut)) -> Bytes {
     let encoded = match body {
         BodyAt::Frame(length) => encode(Kind::Job, length, write_head),
@@ -305,7 +323,8 @@ fn encode_job(body: BodyAt, write_head: impl FnOnce(&mut BytesMut)) -> Bytes {
 }
 
 impl Job {
-    /// Prefix and head; a body in the same frame follows.
+    /// Writes the prefix and the head. If the body is in the same frame, the caller sends it after
+    /// them.
     pub fn encode_head(&self, body: BodyAt) -> Bytes {
         encode_job(body, |out| {
             out.put_u64_le(self.id);
@@ -326,7 +345,8 @@ impl Job {
         })
     }
 
-    /// The same for a worker that did not ask for the request: only what calling the script needs.
+    /// Writes the prefix and the head for a worker that did not set `wants_request`. Fields that it
+    /// does not need are empty.
     pub fn encode_short_head(&self, body: BodyAt) -> Bytes {
         encode_job(body, |out| {
             out.put_u64_le(self.id);
@@ -362,47 +382,54 @@ impl Job {
     }
 }
 
-/// Where a reply comes from; decides which headers the front adds (contract sections 5, 7 and 8).
+/// The origin of a reply. It decides which headers the front adds (contract sections 5, 7 and 8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u8)]
 pub enum Origin {
-    /// A plain result rendered as JSON: `x-ms-run-function-failed: False` is added.
+    /// `run()` returned a plain result, rendered as JSON. The front adds `x-ms-run-function-failed:
+    /// False`.
     #[default]
     Result = 0,
-    /// A Response object of the script: passed through, failure flag only from status 500 on.
+    /// `run()` returned a Response object. The front adds `x-ms-run-function-failed: True` if its
+    /// status is 500 or more, and otherwise no such header.
     Response = 1,
-    /// `run()` failed or timed out: the failure flag is `True`.
+    /// `run()` failed or exceeded its time. The front adds `x-ms-run-function-failed: True`.
     ScriptError = 2,
-    /// The input was refused or the result could not be rendered: the failure flag is `False`.
+    /// The input was refused, or the result could not be rendered. The front adds
+    /// `x-ms-run-function-failed: False`.
     ServerError = 3,
 }
 
-/// A reply of the script: everything but the body.
+/// A reply without its body.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ReplyHead {
-    /// The job it answers.
+    /// The job that this reply answers.
     pub id: u64,
     /// HTTP status code.
     pub status: u16,
-    /// Where it comes from.
+    /// The origin of the reply.
     pub origin: Origin,
-    /// True if the worker has written the request's log lines by itself, because its script has changed the logger.
+    /// True if the worker has written the request's log lines, because its script has changed the
+    /// logger.
     pub is_logged: bool,
-    /// Milliseconds inside `run()`; `None` when `run()` produced no reply.
+    /// Milliseconds that `run()` took; `None` if the reply is not a result of `run()`.
     pub run_ms: Option<f64>,
-    /// Milliseconds the worker was busy with the job, input and output included; what the in-flight window looks at.
+    /// Milliseconds that the worker was busy with the job, including its input and output. The
+    /// front decides by it how many jobs it prefetches (`dispatch/prefetch.rs`).
     pub busy_ms: f64,
-    /// `x-ms-server-version` as the script's environment has it now; empty means no header (contract section 9).
+    /// Value of `x-ms-server-version`, which the script can change by an environment variable;
+    /// empty for no header (contract section 9).
     pub server_version: Bytes,
-    /// `x-ms-run-error-location`, empty if there is none.
+    /// Value of `x-ms-run-error-location`; empty for no header.
     pub error_location: Bytes,
-    /// Header fields set by the script, and the content type.
+    /// Header fields that the script has set, and the content type.
     pub fields: Vec<Field>,
 }
 
 impl ReplyHead {
-    /// Prefix and head of a [`Kind::Reply`] or [`Kind::StreamStart`]; `body_len` bytes of body follow. An error if the front
-    /// would not accept them: what a script puts into a reply has no limit of its own.
+    /// Writes the prefix and the head of a [`Kind::Reply`] or [`Kind::StreamStart`]. The caller
+    /// sends `body_len` bytes of body after them. Returns an error if head or body exceed the
+    /// limits of the front, because nothing else limits the reply of a script.
     pub fn encode(&self, kind: Kind, body_len: usize) -> Result<Bytes, FrameError> {
         limited("body", body_len as u64, MAX_BODY_LEN)?;
         let encoded = encode(kind, body_len, |out| {
@@ -446,13 +473,13 @@ impl ReplyHead {
     }
 }
 
-/// A frame that carries only a job id: [`Kind::StreamChunk`], [`Kind::StreamEnd`], [`Kind::Cancel`]; `body_len` bytes
-/// of body follow.
+/// Writes the prefix and the head of a frame whose head is only a job id: [`Kind::StreamChunk`],
+/// [`Kind::StreamEnd`], [`Kind::Cancel`]. The caller sends `body_len` bytes of body after them.
 pub fn encode_with_id(kind: Kind, id: u64, body_len: usize) -> Bytes {
     encode(kind, body_len, |out| out.put_u64_le(id)).freeze()
 }
 
-/// The job id of a frame made by [`encode_with_id`].
+/// Reads the job id of a frame that [`encode_with_id`] made.
 pub fn decode_id(frame: &Frame) -> Result<u64, FrameError> {
     let mut head = Reader::new(&frame.head, "job id");
     let id = head.u64()?;
@@ -460,20 +487,21 @@ pub fn decode_id(frame: &Frame) -> Result<u64, FrameError> {
     Ok(id)
 }
 
-/// A frame without any field: [`Kind::Retire`], [`Kind::Goodbye`].
+/// Makes a frame without head and body: [`Kind::Retire`], [`Kind::Goodbye`].
 pub fn encode_bare(kind: Kind) -> Bytes {
     encode(kind, 0, |_| ()).freeze()
 }
 
 fn put_bytes(out: &mut BytesMut, part: &[u8]) {
-    // Parts come from HTTP heads, which the parser limits far below 4 GiB; a longer one is cut, never mis-framed.
+    // The HTTP parser limits parts of a request far below 4 GiB, and `ReplyHead::encode` refuses
+    // such replies. A longer part would be cut here, so that the length is right in any case.
     let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
     out.put_u32_le(len);
     out.extend_from_slice(&part[..len as usize]);
 }
 
 fn put_fields(out: &mut BytesMut, fields: &[Field]) {
-    // More would be gigabytes, which no head may have.
+    // More fields than fit into a u32 would take gigabytes, and no head may be so large.
     let count = u32::try_from(fields.len()).unwrap_or(u32::MAX);
     out.put_u32_le(count);
     for (name, value) in &fields[..count as usize] {
@@ -482,7 +510,8 @@ fn put_fields(out: &mut BytesMut, fields: &[Field]) {
     }
 }
 
-/// Checked reads from a head; `bytes::Buf` panics on short input, this reports it.
+/// Reads the fields of a head. It returns an error if the head is too short, where `bytes::Buf`
+/// would panic.
 struct Reader {
     rest: Bytes,
     what: &'static str,
@@ -540,7 +569,8 @@ impl Reader {
 
     fn fields(&mut self) -> Result<Vec<Field>, FrameError> {
         let count = self.u32()?;
-        // No reservation from the declared count: each field takes at least eight bytes that must really be there.
+        // No memory is reserved for the declared count, because it may be false. Each field that is
+        // added has at least eight bytes in the head.
         let mut fields = Vec::new();
         for _ in 0..count {
             fields.push((self.bytes()?, self.bytes()?));

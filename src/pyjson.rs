@@ -1,7 +1,8 @@
-//! The text rules of Python's `json.dumps` with its default arguments: escapes, floats, separators.
+//! Writes JSON text exactly as Python's `json.dumps` does by default: escapes, floats, separators.
 //!
-//! Pure text, no Python objects: `worker/output.rs` walks the objects and calls this. Used by the front for its own
-//! error bodies and by the workers for results, so that both read the same on the wire (contract section 7).
+//! Knows no Python objects: the worker's output conversion visits the objects and calls these
+//! functions. The front uses them for its error bodies, so that both ends write JSON in the same
+//! way (contract section 7).
 
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,7 @@ pub const KEY_SEPARATOR: &[u8] = b": ";
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Appends `text` as a JSON string in ASCII, as `json.dumps` (`ensure_ascii=True`) writes it.
+/// Appends `text` as a JSON string in ASCII, as `json.dumps` writes it (`ensure_ascii=True`).
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
     out.reserve(text.len() + 2);
     out.push(b'"');
@@ -31,7 +32,8 @@ pub fn write_str(out: &mut Vec<u8>, text: &str) {
             write_ascii_escape(out, byte);
             at += 1;
         } else {
-            // `at` only ever stops at character starts, so the slice is valid text and has a first character.
+            // `at` is always the start of a character, so the slice is valid text and has a first
+            // character.
             let Some(character) = text[at..].chars().next() else {
                 break;
             };
@@ -47,7 +49,8 @@ pub fn write_str(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// True for what stands for itself: printable ASCII except quote and backslash. DEL (0x7f) is escaped by CPython.
+/// True for bytes that are written unescaped: printable ASCII except quote and backslash. Like
+/// CPython, this escapes DEL (0x7f).
 const fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
 }
@@ -71,7 +74,8 @@ fn write_unicode_escape(out: &mut Vec<u8>, unit: u16) {
     out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
 }
 
-/// Appends a float as `float.__repr__` writes it; the three non-finite values as `NaN`, `Infinity`, `-Infinity`.
+/// Appends a float as `float.__repr__` writes it, and the three values that are not finite as
+/// `NaN`, `Infinity` and `-Infinity`.
 pub fn write_float(out: &mut Vec<u8>, value: f64) {
     if value.is_nan() {
         out.extend_from_slice(b"NaN");
@@ -83,20 +87,23 @@ pub fn write_float(out: &mut Vec<u8>, value: f64) {
     }
     let mut buffer = ryu::Buffer::new();
     let shortest = buffer.format_finite(value).as_bytes();
-    // ryu switches to exponents at 1e16 and 1e-5; repr does so at 1e16 and 1e-4. Only the small side differs.
+    // Both ryu and repr write exponents from 1e16 on. For small numbers ryu writes exponents below
+    // 1e-5, repr below 1e-4.
     match shortest.iter().position(|&byte| byte == b'e') {
         None => write_plain_float(out, value, shortest),
         Some(at) => write_exponent_float(out, &shortest[..at], &shortest[at + 1..]),
     }
 }
 
-/// ryu's plain notation; below 1e-4 repr wants an exponent.
+/// Appends a float that ryu has written without an exponent. Below 1e-4 it gets one, because repr
+/// writes one.
 fn write_plain_float(out: &mut Vec<u8>, value: f64, shortest: &[u8]) {
     if value == 0.0 || value.abs() >= 1e-4 {
         out.extend_from_slice(shortest);
         return;
     }
-    // "-0.0000123" -> sign, first digit, the others, exponent by the count of zeros behind the point.
+    // Splits "-0.0000123" into the sign and the digits. The number of zeros after the point gives
+    // the exponent.
     let (sign, digits) = match shortest.strip_prefix(b"-") {
         Some(rest) => (&b"-"[..], rest),
         None => (&b""[..], shortest),
@@ -113,12 +120,13 @@ fn write_plain_float(out: &mut Vec<u8>, value: f64, shortest: &[u8]) {
     write_exponent(out, -(zeros as i32 + 1));
 }
 
-/// ryu's exponent notation: same digits, but repr signs the exponent and pads it to two digits.
+/// Appends a float that ryu has written with an exponent. repr has the same digits, but always
+/// writes the sign of the exponent, and at least two digits of it.
 fn write_exponent_float(out: &mut Vec<u8>, mantissa: &[u8], exponent: &[u8]) {
     let exponent: i32 = std::str::from_utf8(exponent).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     let significant = mantissa.strip_suffix(b".0").unwrap_or(mantissa);
     if (0..16).contains(&exponent) {
-        // Not reached with ryu's thresholds; kept exact in case they change.
+        // ryu writes no such exponents today. This keeps the result exact if a later version does.
         write_positional(out, significant, exponent as usize);
         return;
     }
@@ -149,7 +157,7 @@ fn write_exponent(out: &mut Vec<u8>, exponent: i32) {
     out.extend_from_slice(itoa::Buffer::new().format(size).as_bytes());
 }
 
-/// The body of every error reply: `{"message": …}`.
+/// Makes the body of an error reply: `{"message": …}`.
 pub fn message_body(message: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(message.len() + 16);
     out.extend_from_slice(b"{\"message\": ");

@@ -1,7 +1,7 @@
-"""Public: ``rawhttp`` and ``AMLRequest`` for scripts that want the HTTP request itself.
+"""Public: ``rawhttp`` and ``AMLRequest``, for scripts that need the HTTP request itself.
 
-Importing this module imports Flask, so the server itself does so only for scripts that did. Runs in worker processes.
-Rules: contract section 11.
+Importing this module imports Flask, so the server imports it only if the script has. Runs in
+workers. Rules: contract section 11.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ _raw_requested = False
 
 
 class AMLRequest(Request):
-    """The request type for annotations in scripts. What run() receives is ``flask.request``.
+    """The request type for annotations in scripts. run() gets ``flask.request``.
 
-    ``AMLRequest(request)`` is that request once more: it shares all that ``request`` has and will have, so both may
-    read the body. Unlike ``flask.request`` it can be kept after run() has returned. ``AMLRequest(environ)`` works as
-    for any Flask request.
+    ``AMLRequest(request)`` shares all attributes with ``request``, so both may read the body.
+    Unlike ``flask.request`` it can be kept after run() has returned. ``AMLRequest(environ)`` works
+    as for any Flask request.
     """
 
     def __init__(self, request: Any, *arguments: Any, **options: Any) -> None:
         if isinstance(request, Request):
-            self.__dict__ = request.__dict__  # of the request itself also if this is Flask's proxy
+            self.__dict__ = request.__dict__  # the request's own attributes, even if ``request`` is Flask's proxy
         else:
             super().__init__(request, *arguments, **options)
 
 
 def rawhttp(function: _Function) -> _Function:
-    """Ask for raw HTTP requests: run() is called with ``flask.request`` for GET, POST, HEAD and OPTIONS.
+    """Decorator: run() is called with ``flask.request``, for GET, POST, HEAD and OPTIONS.
 
-    Returns the function unchanged. The switch belongs to the process, not to the function: decorating any
-    function has the same effect.
+    Returns the function unchanged. It sets a flag of the process, so decorating any function has
+    the same effect.
     """
     global _raw_requested
     _raw_requested = True
@@ -43,5 +43,6 @@ def rawhttp(function: _Function) -> _Function:
 
 
 def raw_requested() -> bool:
-    """Whether anything was decorated with ``rawhttp``. Read once, after the script was imported."""
+    """True if any function was decorated with ``rawhttp``. The server calls this once, after it has
+    imported the script."""
     return _raw_requested

@@ -1,7 +1,7 @@
-"""Public: ``AMLResponse``, the answer type of scripts that choose status, headers or a stream themselves.
+"""Public: ``AMLResponse``, for scripts that choose the status or headers of a reply, or stream it.
 
-Importing this module imports Flask, so the server itself does so only for scripts that did. Runs in worker processes.
-How the object becomes bytes is in ``azureml_inference_server_http.outputs``. Rules: contract section 7.
+Importing this module imports Flask, so the server imports it only if the script has. Runs in
+workers. The module ``outputs`` makes the bytes of the reply. Rules: contract section 7.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _NO_HEADERS: dict[str, str] = {}
 class AMLResponse(Response):
     """A Flask response with the arguments scoring scripts use.
 
-    ``message``: text, bytes, an iterable of them (sent as a stream when it has no length), or None for ``{}``; with
-    ``json_str=True`` any value that ``json.dumps`` takes.
-    ``status_code``: a number, or text such as ``"200 Fine"`` with a reason phrase of its own.
-    ``response_headers``: each value is split at commas and every part is added as a header line.
-    ``run_function_failed``: value of the ``x-ms-run-function-failed`` header; a status of 500 and above makes it True.
+    ``message``: text, bytes, an iterable of them (sent as a stream when it has no length), or None
+    for ``{}``; with ``json_str=True`` any value that ``json.dumps`` takes. ``status_code``: a
+    number, or text such as ``"200 Fine"`` with a reason phrase of its own. ``response_headers``:
+    each value is split at commas and every part is added as a header line. ``run_function_failed``:
+    value of the ``x-ms-run-function-failed`` header; a status of 500 and above makes it True.
     """
 
     def __init__(
@@ -44,7 +44,8 @@ class AMLResponse(Response):
         body = ("{}" if message is None else json.dumps(message)) if as_json else message
         super().__init__(body, status=status_code, mimetype=_JSON if as_json else None)
         if own_type is not None:
-            # The default must not stay beside the script's own type; that one is added below like any header.
+            # Flask's default type is removed, because the loop below adds the script's type like
+            # any other header.
             self.headers.remove("Content-Type")
         self.headers.add(_FAILED_HEADER, str(run_function_failed))
         for name, value in response_headers.items():

@@ -1,4 +1,3 @@
-"""Home of names that others know by this dotted path: exceptions in logs and dashboards (``user_script``), and the
-in-process application that tests of scripts use (``create_app``, ``entry``). The server itself lives one level up;
-importing this package does nothing.
-"""
+"""Modules whose dotted paths users know: exceptions, which logs and dashboards show
+(``user_script``), and the in-process application for tests of scripts (``create_app``, ``entry``).
+The server itself is in the parent package. Importing this package does nothing."""

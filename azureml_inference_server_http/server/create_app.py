@@ -1,10 +1,11 @@
-"""Public: ``create()``, the server as a Flask application in the caller's own process, for tests of scoring scripts.
+"""Public: ``create()``, the server as a Flask application in the caller's own process, for tests of
+scoring scripts.
 
-Owns, once more in Python as WSGI, what ``src/front`` does to a request: routes, ids (as in ``src/front/ids.rs``), error
-texts, headers (contract sections 5 to 9). Input and results are converted by the code that workers use;
-``tests/e2e/test_parity.py`` compares the replies with those of the server. Not here, as tests of scripts need none of
-it: queue, time-outs, size limits, CORS, debugger, request log. ``print`` and the handlers of loggers are left to the
-test. Never runs in a server.
+This is a second implementation, as WSGI, of the parts of ``src/front`` that a test can see: routes,
+ids, error texts and headers (contract sections 5 to 9). The code that workers use converts input and
+results. ``tests/e2e/test_parity.py`` compares the replies with those of the server. Queue, timeouts,
+size limits, CORS, debugger and request log are missing, because tests of scripts do not need them.
+``print`` and log handlers are not changed. Never runs in a server.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ _logger = logging.getLogger("azmlinfsrv")
 
 
 def create() -> Flask:
-    """Load the script that the environment names, run its init(), and return an application that answers as the server.
+    """Load the script that the environment names, call init(), and return an application that
+    answers as the server.
 
-    The app root is AML_APP_ROOT, else the current folder. Each call loads anew; @rawhttp and inference_schema remember
-    earlier scripts. Raises CannotServe, which is a SystemExit with code 3, the reason logged and as its cause, when the
-    server would not start.
+    The app root is AML_APP_ROOT, or else the current folder. Each call loads the script again, but
+    @rawhttp and inference_schema remember earlier scripts. If the server would not start, logs the
+    reason and raises CannotServe, a SystemExit with code 3, with the error as its cause.
     """
     try:
         resolved = settings.load(settings.RawSettings({}, os.environ, os.getcwd()))
@@ -66,11 +68,13 @@ class _Reply(NamedTuple):
 
 
 class _Front:
-    """Stands between the test client and ``FlaskContext``, as the front stands between a client and a worker."""
+    """Does the front's part of a request: between the test client and ``FlaskContext``, which does
+    the worker's part."""
 
     def __init__(self, script: user_script.Script, given: settings.Settings, documents: Mapping[str, bytes]) -> None:
         self._script, self._settings, self._documents = script, given, documents
-        # Other exceptions are the test's own: Ctrl-C, outcomes of a test framework.
+        # Other exceptions are not errors of the script: Ctrl-C, and those of a test framework. They
+        # are raised.
         answers = (Exception, SystemExit, GeneratorExit, CancelledError)
         self._context = FlaskContext(given, script, answers)
         self.app = self._context.app
@@ -108,7 +112,9 @@ class _Front:
             reply = _Reply(200, [_TEXT], _HEALTH[path])
         version = os.environ.get("HTTP_X_MS_SERVER_VERSION", self._settings.server_version)
         added = {"x-ms-server-version": version, **ids} if version else ids
-        own = [(name, value) for name, value in reply.headers if name.lower() not in ids]  # but its TraceId stays
+        # Ids that the script has set are replaced. Its TraceId is kept, because the key in ``ids``
+        # is not lower case.
+        own = [(name, value) for name, value in reply.headers if name.lower() not in ids]
         return reply._replace(headers=[*own, *added.items()])
 
     def _swagger(self, asked: str) -> _Reply:
@@ -125,7 +131,7 @@ class _Front:
             refused = request.method == "HEAD"
             return _error(405, "Method not allowed") if refused else _Reply(200, [_TEXT, (_FAILED, "False")], b"")
         body = request.get_data(cache=False)
-        request.environ["wsgi.input"] = io.BytesIO(body)  # run() may read it again
+        request.environ["wsgi.input"] = io.BytesIO(body)  # so that run() can read the body again
         arguments, problem = _core.arguments(
             self._script,
             method=request.method,
@@ -141,7 +147,7 @@ class _Front:
         answer = self._context.call_in(self._inner, request.environ, request_id, arguments, problem)
         try:
             return _finish(answer)
-        except Exception as exc:  # of a stream, before its first part
+        except Exception as exc:  # raised by a stream before its first part
             self._script.internal_failed(exc)
             return _error(500, INTERNAL_ERROR)
 
@@ -151,7 +157,8 @@ def _error(status: int, message: str | None) -> _Reply:
 
 
 def _read_ids(sent: Headers) -> tuple[dict[str, str], str | None]:
-    """Ids for the reply by header name, and what is wrong with those that were sent. Contract section 9."""
+    """The ids for the reply by header name, and the fault in the ids of the request, if any
+    (contract section 9)."""
     trace = {"TraceId": sent["TraceId"].strip()} if "TraceId" in sent else {}
     request, legacy, client = (sent.get(name, "").strip() for name in _IDS)
     request = request if "x-request-id" in sent else str(uuid.uuid4())
@@ -169,7 +176,8 @@ def _read_ids(sent: Headers) -> tuple[dict[str, str], str | None]:
 
 
 def _finish(answer: outputs.Answer) -> _Reply:
-    """An answer with what the front adds. Raises what the first part of a stream raises."""
+    """Add the front's headers to an answer. Exceptions from the first part of a stream are
+    raised."""
     headers, body = list(answer.headers), answer.body
     failed: bool | None = answer.origin == outputs.SCRIPT_ERROR
     if answer.origin == outputs.RESPONSE:

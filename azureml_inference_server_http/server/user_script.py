@@ -1,15 +1,16 @@
-"""What can go wrong with the user's script, as exception classes.
+"""The exception classes for errors of the user's script.
 
-The classes live here because their qualified names end the tracebacks in the log (contract sections 4 and 8), where
-people search for them. Raising and logging is done by ``azureml_inference_server_http.script``. Used in worker
-processes.
+They must stay in this module, because tracebacks in the log end with their qualified names
+(contract sections 4 and 8), and people search for those. ``azureml_inference_server_http.script``
+raises and logs them. Used in worker processes.
 """
 
 from __future__ import annotations
 
 
 class ScriptLoadError(Exception):
-    """The script cannot be served. The worker that meets it exits with code 3, and so does the server."""
+    """The script cannot be served. The worker that loads it exits with code 3, and so does the
+    server."""
 
 
 class UserScriptImportException(ScriptLoadError):
@@ -20,7 +21,8 @@ class UserScriptImportException(ScriptLoadError):
 
 
 class UserScriptError(ScriptLoadError):
-    """The script was imported, but its init() or run() is missing or cannot be called by the server."""
+    """The script was imported, but its init() or run() is missing or cannot be called by the
+    server."""
 
 
 class UserScriptException(Exception):

@@ -136,7 +136,7 @@ def _end(server: Server) -> list[Violation]:
     else:
         if code != 0:
             found.append(Violation("TERM ends the command with 0", None, f"{server.folder.name} ended with {code}"))
-    for text in ("panicked at", "makes no sense", "Refused a worker", "unexpected internal error"):
+    for text in ("panicked at", "does not understand", "Refused a worker", "unexpected internal error"):
         if text in server.output():
             found.append(Violation("nothing breaks inside", None, f"{text!r} in the output of {server.folder.name}"))
     return found

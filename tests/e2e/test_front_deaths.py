@@ -93,7 +93,7 @@ def test_a_worker_that_is_stuck_and_retires_when_its_front_dies_is_killed(start)
     assert server.get("/livez").status == 200
     server.signal(signal.SIGTTOU)
     os.kill(server.front(), signal.SIGKILL)
-    told = server.wait_for_record(f"Worker (pid:{retiring}) was to end", level="C")
+    told = server.wait_for_record(f"Worker (pid:{retiring}) did not end within", level="C")
     assert "WORKER_TIMEOUT" in told.message
     assert "--graceful_timeout" in told.message
     eventually(lambda: not is_running(retiring), "the worker is dead")

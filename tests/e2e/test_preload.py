@@ -339,7 +339,7 @@ def test_hup_serves_new_code_and_a_new_model_and_loses_no_request(versions):
         eventually(lambda: len(answers) > 20, "requests before it")
         write(2, "new")
         server.signal(signal.SIGHUP)
-        server.wait_for_record("All workers have been replaced.")
+        server.wait_for_record("The new workers serve. An old worker exits when it has finished its requests.")
         eventually(lambda: not any(map(is_running, (*before, old_template))), "the old processes are gone")
         seen = len(answers)
         eventually(lambda: len(answers) > seen + 20, "requests after the replacement")
@@ -363,7 +363,7 @@ def test_hup_keeps_template_and_workers_if_the_new_script_is_broken(versions, tm
     workers, templates = server.wait_for_workers(2), server.templates()
     (tmp_path / "score.py").write_text(broken)
     server.signal(signal.SIGHUP)
-    record = server.wait_for_record("THE OLD CODE STILL SERVES: 2 workers stay.", level="E")
+    record = server.wait_for_record("2 workers go on serving with the code loaded before.", level="E")
     assert record.message.startswith("The new template process (pid:")
     assert (server.wait_for_workers(2), server.templates()) == (workers, templates)
     assert server.score().json()[:2] == [1, "old"]
@@ -374,7 +374,7 @@ def test_hup_keeps_template_and_workers_if_the_new_script_is_broken(versions, tm
     assert {tuple(server.score().json()[:2]) for _ in range(20)} == {(1, "old")}
     write(3, "newer")
     server.signal(signal.SIGHUP)
-    server.wait_for_record("All workers have been replaced.")
+    server.wait_for_record("The new workers serve. An old worker exits when it has finished its requests.")
     assert server.score().json()[:2] == [3, "newer"]
 
 

@@ -27,7 +27,7 @@ def test_a_log_level_that_means_nothing_is_one_warning(start):
     server = start("echo.py", AZUREML_LOG_LEVEL="LOUD")
     assert server.score("fine").status == 200
     [warning] = server.records(level="W")
-    assert warning.message.startswith("AZUREML_LOG_LEVEL='LOUD' is ignored, and the default INFO counts: ")
+    assert warning.message.startswith("AZUREML_LOG_LEVEL='LOUD' is ignored, and the default INFO is used: ")
 
 
 @pytest.mark.any_worker_class

@@ -33,7 +33,7 @@ def test_hup_replaces_workers_while_the_terminal_is_there(start, terminal):
     server = start("pid.py", through=terminal.starts)
     (old,) = server.wait_for_workers(1)
     server.signal(signal.SIGHUP)
-    server.wait_for_record("All workers have been replaced.")
+    server.wait_for_record("The new workers serve. An old worker exits when it has finished its requests.")
     eventually(lambda: not is_running(old), "the old worker is gone")
     assert server.score("x").json() in server.wait_for_workers(1)
 

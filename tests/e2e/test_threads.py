@@ -83,7 +83,7 @@ def test_a_sleeping_call_is_answered_in_time_and_its_thread_replaced(start):
     assert (response.status, response.json()) == (500, timeout(1000))
     assert following.json() == "worker-2"
     record = server.wait_for_record("Worker thread 1 did not finish a request in time", level="C")
-    assert "A thread cannot be killed: another one takes its place" in record.message
+    assert "A thread cannot be killed. Another one takes its place" in record.message
     os.close(os.open(server.folder / "fifo", os.O_WRONLY))
     server.wait_for_record("The call of worker thread 1 has returned, and the thread has ended.")
     assert server.score("next").json() == "worker-2"

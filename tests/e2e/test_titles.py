@@ -40,7 +40,7 @@ def test_the_command_is_found_as_before(start):
 def test_a_replaced_worker_has_the_next_number(start):
     server = start("pid.py")
     server.signal(signal.SIGHUP)
-    server.wait_for_record("All workers have been replaced.")
+    server.wait_for_record("The new workers serve. An old worker exits when it has finished its requests.")
     (worker,) = server.wait_for_workers(1)
     eventually(lambda: name_of(worker) == "azml:worker-2", "its name is set")
 

@@ -66,7 +66,7 @@ def test_lines_without_sense_are_logged_and_skipped(children, records, line):
     assert list(children._read_front()) == [events.Ready(12)]
     ((level, text),) = records()
     assert level == "ERROR"
-    assert "makes no sense" in text
+    assert "does not understand" in text
 
 
 def test_the_end_of_the_front_closes_its_line(children):

@@ -266,7 +266,7 @@ def test_a_log_level_that_means_nothing_is_one_warning_and_the_default(load: Loa
     resolved = load(environment={"AZUREML_LOG_LEVEL": text})
     assert resolved.log_level == "INFO"
     assert resolved.notices == (
-        f"AZUREML_LOG_LEVEL={text!r} is ignored, and the default INFO counts: it must be DEBUG, INFO, WARNING, ERROR "
+        f"AZUREML_LOG_LEVEL={text!r} is ignored, and the default INFO is used: it must be DEBUG, INFO, WARNING, ERROR "
         "or CRITICAL, or a number such as 20 (environment variable AZUREML_LOG_LEVEL).",
     )
 
@@ -274,7 +274,7 @@ def test_a_log_level_that_means_nothing_is_one_warning_and_the_default(load: Loa
 def test_a_log_level_of_a_wrong_type_in_the_file_is_a_warning_too(load: Load, tmp_path: Path) -> None:
     resolved = load(file={"AZUREML_LOG_LEVEL": True})
     assert resolved.log_level == "INFO"
-    assert resolved.notices[0].startswith("AZUREML_LOG_LEVEL=true is ignored, and the default INFO counts: ")
+    assert resolved.notices[0].startswith("AZUREML_LOG_LEVEL=true is ignored, and the default INFO is used: ")
     assert resolved.notices[0].endswith(f"(key AZUREML_LOG_LEVEL in {tmp_path}/config.json).")
 
 
@@ -614,4 +614,4 @@ def test_a_worker_class_has_one_of_two_names(load: Load) -> None:
 def test_windows_has_no_worker_processes(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings.sys, "platform", "win32")
     (line,) = refusals(load, environment={"AZMLINFSRV_WORKER_CLASS": "process"})
-    assert "needs a system with fork()" in line
+    assert "needs fork(), which Windows" in line

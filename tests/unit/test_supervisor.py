@@ -181,7 +181,7 @@ def test_a_dead_worker_is_reported_and_replaced_at_once(two, code, text, level):
 
 def test_a_killed_worker_hints_at_memory(one):
     (text,) = logs(one.exit(one.workers[0], KILLED), "error")
-    assert text.endswith("was killed by signal 9 (SIGKILL). Perhaps it ran out of memory.")
+    assert text.endswith("was killed by signal 9 (SIGKILL). Perhaps the system ran out of memory.")
 
 
 def test_a_stuck_worker_is_killed_and_replaced(one):

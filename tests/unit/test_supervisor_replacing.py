@@ -36,7 +36,10 @@ def test_hup_replaces_one_worker_after_the_other(two):
     assert two.ready(third) == [TellFront(control.Retire(first)), SpawnWorker()]
     fourth = two.workers[-1]
     assert without_logs(two.exit(first)) == [TellFront(control.Exited(first, "exited with code 0"))]
-    assert two.ready(fourth) == [TellFront(control.Retire(second)), Log("info", "All workers have been replaced.")]
+    assert two.ready(fourth) == [
+        TellFront(control.Retire(second)),
+        Log("info", "The new workers serve. An old worker exits when it has finished its requests."),
+    ]
     assert without_logs(two.exit(second)) == [TellFront(control.Exited(second, "exited with code 0"))]
     assert two.workers == [third, fourth]
     assert two.state.next_wakeup() is None
@@ -55,7 +58,7 @@ def test_hup_keeps_the_old_workers_if_the_script_is_broken_now(two):
     actions = two.exit(failed, 3)
     text = logs(actions, "error")[-1]
     assert text.startswith(f"The new worker (pid:{failed}) exited with code 3 before it was ready")
-    assert "THE OLD CODE STILL SERVES: 2 workers stay." in text
+    assert "2 workers go on serving with the code loaded before." in text
     assert [action for action in without_logs(actions) if not isinstance(action, TellFront)] == []
     assert (two.workers, two.state.phase, two.state.next_wakeup()) == (workers, Phase.SERVING, None)
 
@@ -116,7 +119,9 @@ def test_the_end_of_a_replacement_is_told_once(two):
     two.signal(signal.SIGHUP)
     first = two.ready(two.workers[-1])
     assert logs(first, "info") == []
-    assert logs(two.ready(two.workers[-1]), "info") == ["All workers have been replaced."]
+    assert logs(two.ready(two.workers[-1]), "info") == [
+        "The new workers serve. An old worker exits when it has finished its requests."
+    ]
     two.exit(two.workers[0], 0)
     assert logs(two.exit(two.workers[0], 0), "info") == []
 
@@ -207,12 +212,21 @@ def test_a_worker_that_was_to_wait_and_dies_needs_no_replacement_later(one):
     assert one.state.next_wakeup() is None
 
 
+def test_a_reload_that_fails_says_how_to_repeat_it_and_what_is_tried_again(two):
+    first, _ = two.workers
+    two.tell(served(first))
+    two.signal(signal.SIGHUP)
+    (text,) = [text for text in logs(two.exit(two.workers[-1], 3), "error") if "see above" in text]
+    assert "Correct the cause, then send HUP again. The next attempt to replace Worker (pid:" in text
+
+
 def test_recycling_is_tried_again_when_the_successor_could_not_start(two):
     first, second = two.workers
     two.tell(served(first))
     two.tell(served(second))
     actions = two.exit(two.workers[-1], 3)
-    assert logs(actions, "error")[-1].endswith("2 workers stay. Trying again in 60 s.")
+    names = f"Worker (pid:{first}), Worker (pid:{second})"
+    assert logs(actions, "error")[-1].endswith(f" before. The next attempt to replace {names} is in 60 s.")
     assert two.wake_up() == [SpawnWorker()]
     assert two.ready(two.workers[-1]) == [TellFront(control.Retire(first)), SpawnWorker()]
     assert two.ready(two.workers[-1]) == [TellFront(control.Retire(second))]

@@ -67,7 +67,7 @@ def test_scripts_have_the_rest_of_the_graceful_timeout_for_their_end(used, left)
     assert world.state.next_wakeup() - world.now == pytest.approx(left)
     hurried = world.wake_up()
     assert without_logs(hurried) == [Kill(worker, signal.SIGQUIT)]
-    assert f"--graceful_timeout 30: workers {worker}." in logs(hurried, "warning")[0]
+    assert f"--graceful_timeout (30 s) is over, and these still run: workers {worker}." in logs(hurried, "warning")[0]
     assert world.state.next_wakeup() - world.now == pytest.approx(PROCESSES.last_words)
     assert world.wake_up() == [Kill(worker, signal.SIGKILL)]
     assert world.exit(worker, KILLED) == [Finish(0)]

@@ -70,7 +70,7 @@ def test_a_script_that_cannot_be_loaded_ends_the_command(loading, code):
     actions = loading.exit(template, code)
     assert logs(actions, "error") == [
         f"The template process (pid:{template}) exited with code {code}.",
-        "The scoring script could not be started, see above.",
+        "The scoring script could not be started, see above. The server ends.",
     ]
     assert without_logs(actions) == [TellFront(control.Stop())]
     assert loading.exit(loading.front) == [Finish(code)]
@@ -147,7 +147,7 @@ def test_hup_loads_the_script_in_another_template_and_then_replaces_the_workers(
     assert serving.ready(serving.workers[-1]) == [TellFront(control.Retire(first)), SpawnWorker(new)]
     actions = serving.ready(serving.workers[-1])
     assert TellFront(control.Retire(second)) in actions
-    assert logs(actions, "info") == ["All workers have been replaced."]
+    assert logs(actions, "info") == ["The new workers serve. An old worker exits when it has finished its requests."]
     for pid in (old, first, second):
         assert logs(serving.exit(pid), "error") == []
     assert serving.state.next_wakeup() is None
@@ -165,7 +165,7 @@ def test_a_broken_script_leaves_the_old_template_and_its_workers(serving):
     actions = serving.exit(new, 3)
     text = logs(actions, "error")[-1]
     assert text.startswith(f"The new template process (pid:{new}) exited with code 3 before it was ready")
-    assert "THE OLD CODE STILL SERVES: 2 workers stay." in text
+    assert "2 workers go on serving with the code loaded before." in text
     assert without_logs(actions) == []
     assert SpawnWorker(old) in serving.exit(serving.workers[0], KILLED)
     assert serving.state.phase is Phase.SERVING
@@ -174,7 +174,7 @@ def test_a_broken_script_leaves_the_old_template_and_its_workers(serving):
 def test_a_new_template_that_the_system_refuses_is_told_like_a_broken_script(serving):
     serving.state.handle(Signalled(signal.SIGHUP), serving.now)
     actions = serving.tell(SpawnFailed(Role.TEMPLATE, "No memory."))
-    assert "THE OLD CODE STILL SERVES" in logs(actions, "error")[0]
+    assert "on serving with the code loaded before." in logs(actions, "error")[0]
     assert serving.state.next_wakeup() is None
     assert hup(serving) == [SpawnTemplate()]
 
@@ -184,7 +184,7 @@ def test_a_broken_script_after_the_old_template_has_died_is_told_and_tried_again
     serving.signal(signal.SIGHUP)
     serving.exit(serving.workers[0], KILLED)
     actions = serving.exit(serving.templates[0], 3)
-    assert "1 worker stays" in logs(actions, "error")[-1]
+    assert "1 worker goes on serving" in logs(actions, "error")[-1]
     assert serving.wake_up() == [SpawnTemplate()]
 
 

@@ -72,7 +72,7 @@ def test_the_main_thread_may_say_again_that_it_has_loaded_the_script(serving):
 
 def test_a_script_that_cannot_start_ends_the_server(starting):
     actions = starting.exit(starting.templates[0], EXIT_CANNOT_START)
-    assert logs(actions, "error") == ["The scoring script could not be started, see above."]
+    assert logs(actions, "error") == ["The scoring script could not be started, see above. The server ends."]
     assert without_logs(actions) == [TellFront(control.Stop())]
     assert starting.exit(starting.front) == [Finish(3)]
 
@@ -110,7 +110,7 @@ def test_a_stuck_thread_is_left_behind_and_another_takes_its_place(serving):
         SpawnWorker(serving.templates[0]),
     ]
     assert logs(actions, "critical") == [
-        f"Worker thread {first} did not finish a request in time. A thread cannot be killed: another one takes its "
+        f"Worker thread {first} did not finish a request in time. A thread cannot be killed. Another one takes its "
         "place, and this one ends when its call returns."
     ]
     assert logs(actions, "error") == []
@@ -130,7 +130,10 @@ def test_threads_that_pile_up_are_told_each_time(serving):
     for _ in range(MANY_LEFT_BEHIND * 2 + 1):
         serving.ready(*serving.workers)
         told += logs(leave_behind(serving, serving.workers[0]), "error")
-    assert [text.split(" are stuck in calls of run()")[0] for text in told] == ["16 threads", "17 threads"]
+    assert [text.split(" are stuck in calls of run()")[0] for text in told] == [
+        "16 worker threads",
+        "17 worker threads",
+    ]
     assert len(serving.workers) == 2
 
 
@@ -200,7 +203,7 @@ def test_int_leaves_behind_what_does_not_end(serving):
     serving.exit(first, LEFT_BEHIND)
     actions = serving.wait(FRONT_GRACE)
     assert (logs(actions, "error"), without_logs(actions)) == (
-        ["The front did not end in time."],
+        ["The front did not end in time. It is killed."],
         [Kill(serving.front, signal.SIGKILL)],
     )
     assert serving.exit(serving.front, LEFT_BEHIND) == [Finish(0)]
