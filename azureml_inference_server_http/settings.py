@@ -97,6 +97,8 @@ class Settings(NamedTuple):
     error_details: bool
     log_level: str
     debug_port: int | None
+    debug_wait: bool
+    debugger_port: int | None
     server_version_log_response_enabled: bool
     app_insights_log_response_enabled: bool
     mdc_storage_enabled: bool
@@ -160,6 +162,10 @@ def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
         raise SettingsError(problems)
     if values["worker_class"] == table.THREAD:
         notices += _settle_for_threads(values, origins)
+    if values["debug_port"] is not None:
+        notices += _settle_for_debugger(values, origins)
+    elif values["debug_wait"]:
+        notices.append(f"{origins['debug_wait'].name} has no effect without --debug_port.")
     return Settings(**values, origins=MappingProxyType(origins), notices=tuple(notices), config_file_read=config.path)
 
 
@@ -205,6 +211,9 @@ def _combine(values: dict[str, Any], origins: dict[str, Origin], raw: RawSetting
         values["server_version"] = f"azmlinfsrv/{package.__version__}"
     if values["worker_class"] == table.PROCESS and sys.platform == "win32":
         return ["--worker_class process needs fork(), which Windows does not have: leave the option out, or use thread"]
+    if values["debug_port"] is not None and values["debugger_port"]:
+        name = origins["debugger_port"].name
+        return [f"{name} connects to a debugger, and --debug_port waits for one to attach: give one of the two"]
     if not values["separate_health"]:
         values["health_port"] = values["port"]
     elif values["health_port"] == values["port"] != 0:
@@ -229,6 +238,24 @@ def _settle_for_threads(values: dict[str, Any], origins: Mapping[str, Origin]) -
         if values[name]:
             values[name] = type(values[name])(0)
             notices.append(f"{origins[name].name} has no effect with --worker_class thread: {reason}.")
+    return notices
+
+
+# What a worker that people debug must not have: a limit that ends a call, and reasons to be replaced.
+_UNLIMITED_UNDER_DEBUGGER = ("scoring_timeout_ms", "worker_timeout", "max_requests", "max_worker_rss")
+
+
+def _settle_for_debugger(values: dict[str, Any], origins: Mapping[str, Origin]) -> list[str]:
+    """One worker without limits, for --debug_port. Returns a sentence about each setting that was given otherwise."""
+    notices = []
+    if values["worker_count"] != 1:
+        given = f"{origins['worker_count'].name}={values['worker_count']}"
+        notices.append(f"{given} counts as 1, because --debug_port debugs one worker.")
+        values["worker_count"] = 1
+    for name in _UNLIMITED_UNDER_DEBUGGER:
+        if values[name] and origins[name].kind != DEFAULT:
+            notices.append(f"{origins[name].name} has no effect with --debug_port: a debugger may hold the worker.")
+        values[name] = 0
     return notices
 
 

@@ -202,7 +202,7 @@ def _load(settings: Settings) -> Prepared | None:
     from .server.user_script import ScriptLoadError
 
     try:
-        debug.connect(settings)
+        debug.prepare(settings)
         # OSError: nobody reads standard output any more. The script is served anyway.
         with contextlib.suppress(OSError):
             print("Initializing logger", file=stdio.stream_of_log(_logger), flush=True)

@@ -20,7 +20,7 @@ import pytest
 import azureml_inference_server_http as package
 from azureml_inference_server_http import cli
 from azureml_inference_server_http.settings import Settings
-from azureml_inference_server_http.settings_table import SETTINGS
+from azureml_inference_server_http.settings_table import BOOLEAN, SETTINGS
 
 KEY = "0aaaaaaa-0000-0000-0000-000000000000"
 ORIGINAL_OPTIONS = [
@@ -248,7 +248,8 @@ def meaning(prefix: str) -> str | None:
 )
 def test_every_abbreviation(start: Start, prefix: str) -> None:
     expected = meaning(prefix)
-    flagless = expected in ("--help", "--version", "--rest", "--error_details")
+    switches = {setting.flag for setting in SETTINGS if setting.kind == BOOLEAN}
+    flagless = expected in {"--help", "--version", *switches}
     value = "process" if expected == "--worker_class" else "7123"
     outcome = start("--entry_script", "s.py", prefix, *([] if flagless or expected is None else [value]))
     if expected is None:

@@ -1,8 +1,10 @@
-"""AZUREML_DEBUG_PORT: what the worker does before it loads the script (contract section 3)."""
+"""AZUREML_DEBUG_PORT and --debug_port: what the worker does before it loads the script (contract section 3)."""
 
 from __future__ import annotations
 
 import bdb
+import os
+import socket
 import sys
 from types import SimpleNamespace
 
@@ -31,13 +33,13 @@ def debugpy(monkeypatch):
 
 @pytest.mark.parametrize("port", [None, 0])
 def test_nothing_happens_without_a_port(debugpy, capsys, port):
-    debug.connect(SimpleNamespace(debug_port=port))
+    debug.prepare(SimpleNamespace(debug_port=None, debugger_port=port))
     assert debugpy.calls == []
     assert capsys.readouterr().out == ""
 
 
 def test_connects_and_waits(debugpy, capsys):
-    debug.connect(SimpleNamespace(debug_port=5678))
+    debug.prepare(SimpleNamespace(debug_port=None, debugger_port=5678))
     assert debugpy.calls == [("connect", ("127.0.0.1", 5678)), ("wait_for_client",)]
     assert capsys.readouterr().out.startswith(WARNING)
 
@@ -45,7 +47,7 @@ def test_connects_and_waits(debugpy, capsys):
 def test_debugpy_missing(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "debugpy", None)
     with pytest.raises(debug.DebuggerError, match=r"not installed.*unset AZUREML_DEBUG_PORT"):
-        debug.connect(SimpleNamespace(debug_port=5678))
+        debug.prepare(SimpleNamespace(debug_port=None, debugger_port=5678))
     expected = WARNING + "** Cannot connect to a debugger because debugpy is not installed.\n"
     assert capsys.readouterr().out == expected
 
@@ -56,7 +58,7 @@ def test_no_debugger_listens(debugpy):
 
     debugpy.connect = refuse
     with pytest.raises(debug.DebuggerError, match=r"127\.0\.0\.1:5678.*refused.*AZUREML_DEBUG_PORT"):
-        debug.connect(SimpleNamespace(debug_port=5678))
+        debug.prepare(SimpleNamespace(debug_port=None, debugger_port=5678))
 
 
 # ---- Noticing a debugger
@@ -112,3 +114,41 @@ def test_a_debugger_that_was_told_to_continue_is_gone():
 def test_debugpy_holds_while_a_client_is_connected(monkeypatch, connected):
     monkeypatch.setitem(sys.modules, "debugpy", SimpleNamespace(is_client_connected=lambda: connected))
     assert debug.holds(sys._getframe()) == connected
+
+
+# ---- --debug_port
+
+
+@pytest.fixture
+def listening(debugpy):
+    """The same debugpy, at a port of its own."""
+    debugpy.listen = lambda address: debugpy.calls.append(("listen", address)) or ("127.0.0.1", 5678)
+    return debugpy
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_listens_and_waits_if_it_is_asked_to(listening, capsys, monkeypatch, wait):
+    monkeypatch.delenv("PYDEVD_DISABLE_FILE_VALIDATION", raising=False)
+    debug.prepare(SimpleNamespace(debug_port=0, debug_wait=wait, debugger_port=None))
+    assert listening.calls == [("listen", ("127.0.0.1", 0)), *([("wait_for_client",)] if wait else [])]
+    out = capsys.readouterr().out
+    assert "** A debugger can attach to 127.0.0.1:5678.\n" in out
+    assert ("The script is loaded when it has" in out) == wait
+    assert "PYDEVD_DISABLE_FILE_VALIDATION" not in os.environ
+
+
+def test_listening_needs_debugpy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "debugpy", None)
+    with pytest.raises(debug.DebuggerError, match="pip install debugpy"):
+        debug.prepare(SimpleNamespace(debug_port=0, debug_wait=False, debugger_port=None))
+
+
+def test_a_port_that_stays_taken_is_an_error(listening, monkeypatch):
+    monkeypatch.setattr(debug, "PORT_PATIENCE", 0.0)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(debug.DebuggerError, match=rf"--debug_port {port} cannot be opened: .*in use"):
+            debug.prepare(SimpleNamespace(debug_port=port, debug_wait=False, debugger_port=None))
+    assert listening.calls == []

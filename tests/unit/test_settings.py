@@ -309,7 +309,7 @@ def test_free_text_may_be_blank(load: Load) -> None:
 
 def test_values_that_the_published_server_took_are_taken(load: Load) -> None:
     resolved = load(environment={"WORKER_COUNT": "٢", "WORKER_TIMEOUT": "99999999999", "AZUREML_DEBUG_PORT": "0"})
-    assert (resolved.worker_count, resolved.worker_timeout, resolved.debug_port) == (2, 99999999999, 0)
+    assert (resolved.worker_count, resolved.worker_timeout, resolved.debugger_port) == (2, 99999999999, 0)
 
 
 @pytest.mark.parametrize(
@@ -615,3 +615,29 @@ def test_windows_has_no_worker_processes(load: Load, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(settings.sys, "platform", "win32")
     (line,) = refusals(load, environment={"AZMLINFSRV_WORKER_CLASS": "process"})
     assert "needs fork(), which Windows" in line
+
+
+# ---- --debug_port
+
+
+def test_a_debugged_server_has_one_worker_and_no_limits(load: Load) -> None:
+    given = {"WORKER_COUNT": "4", "SCORING_TIMEOUT_MS": "500"}
+    resolved = load(flags={"debug_port": 0, "max_requests": 5}, environment=given)
+    assert (resolved.debug_port, resolved.worker_count, resolved.scoring_timeout_ms) == (0, 1, 0)
+    assert (resolved.worker_timeout, resolved.max_requests, resolved.max_worker_rss) == (0, 0, 0)
+    assert resolved.notices == (
+        "WORKER_COUNT=4 counts as 1, because --debug_port debugs one worker.",
+        "SCORING_TIMEOUT_MS has no effect with --debug_port: a debugger may hold the worker.",
+        "--max_requests has no effect with --debug_port: a debugger may hold the worker.",
+    )
+    # The defaults are no news.
+    assert load(flags={"debug_port": 5678}).notices == ()
+
+
+def test_waiting_for_a_debugger_needs_its_port(load: Load) -> None:
+    assert load(flags={"debug_wait": True}).notices == ("--debug_wait has no effect without --debug_port.",)
+
+
+def test_a_debugger_either_attaches_or_is_connected_to(load: Load) -> None:
+    with pytest.raises(SettingsError, match="AZUREML_DEBUG_PORT connects to a debugger"):
+        load(flags={"debug_port": 5678}, environment={"AZUREML_DEBUG_PORT": "5679"})
