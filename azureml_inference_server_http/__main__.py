@@ -2,8 +2,8 @@
 ``amlserver.py``.
 
 Sets the effect of Ctrl-C until the server handles signals itself. It does so before it imports
-anything, because the imports take most of the time until then. ``cli.py`` has the command itself.
-Runs in the launcher.
+anything, because the imports take most of the time until then. ``launch/cli.py`` has the command
+itself. Runs in the launcher.
 """
 
 import signal
@@ -16,7 +16,7 @@ def run() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    from azureml_inference_server_http import cli
+    from azureml_inference_server_http.launch import cli
 
     cli.run()
 

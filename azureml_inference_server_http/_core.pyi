@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Final, final
 
-from .script import Script
-from .settings import Settings
+from .launch.settings import Settings
+from .scripting.script import Script
 
 __all__ = ["INTERRUPT_GRACE", "Hub", "adopt_orphans", "arguments", "check", "die_with_parent", "serve", "work"]
 

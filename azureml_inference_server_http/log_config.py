@@ -17,10 +17,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import access_log
+from .supervise import access_log
 
 if TYPE_CHECKING:
-    from .settings import Settings
+    from .launch.settings import Settings
 
 LOGGER_NAME = "azmlinfsrv"
 # The logger of the lines that gunicorn wrote to standard error. Tools that start the server wait

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use _core::frame::{BodyAt, Decoder, Frame, Job, Kind, ReplyHead};
+use _core::ipc::frame::{BodyAt, Decoder, Frame, Job, Kind, ReplyHead};
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput};
 

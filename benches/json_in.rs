@@ -1,11 +1,11 @@
-//! A JSON body into Python objects as `src/worker/input.rs` asks for it, beside `json.loads`; and where it is an array of
+//! A JSON body into Python objects as `src/worker/convert/input.rs` asks for it, beside `json.loads`; and where it is an array of
 //! numbers, into their values alone.
 //!
 //! `cargo bench --bench json_in` needs the `python` feature and a shared libpython, as `make test` does.
 
 use std::hint::black_box;
 
-use _core::numbers::Reader;
+use _core::json::number_arrays::Reader;
 use criterion::{Criterion, Throughput};
 use jiter::{PythonParse, StringCacheMode};
 use pyo3::{prelude::*, types::PyBytes};

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use _core::pyjson;
+use _core::json::write;
 use criterion::{Criterion, Throughput};
 
 const COUNT: u32 = 10_000;
@@ -28,8 +28,8 @@ fn floats(criterion: &mut Criterion) {
             bench.iter(|| {
                 out.clear();
                 for &value in black_box(values) {
-                    pyjson::write_float(&mut out, value);
-                    out.extend_from_slice(pyjson::ITEM_SEPARATOR);
+                    write::write_float(&mut out, value);
+                    out.extend_from_slice(write::ITEM_SEPARATOR);
                 }
                 out.len()
             });
@@ -52,7 +52,7 @@ fn strings(criterion: &mut Criterion) {
             let mut out = Vec::new();
             bench.iter(|| {
                 out.clear();
-                pyjson::write_str(&mut out, black_box(text));
+                write::write_str(&mut out, black_box(text));
                 out.len()
             });
         });

@@ -33,8 +33,8 @@ pub fn take_over(raw: Raw) -> io::Result<Owned> {
     if raw < 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a negative file descriptor"));
     }
-    // SAFETY: the Python callers (`front.py`) pass what `socket.detach()` returned: an open socket that no other object
-    // owns or closes.
+    // SAFETY: the Python callers (`supervise/front.py`) pass what `socket.detach()` returned: an
+    // open socket that no other object owns or closes.
     #[cfg(unix)]
     let owned = unsafe { Owned::from_raw_fd(raw) };
     // SAFETY: as above.

@@ -5,13 +5,21 @@ use std::collections::BTreeMap;
 use log::LevelFilter;
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
-use crate::{allocator, dispatch::limits, fd, front, hub, logging, settings::Settings, worker};
+use crate::{
+    dispatch::limits,
+    fd,
+    front::{self, heap_trim},
+    ipc::thread_channel,
+    logging,
+    settings::Settings,
+    worker,
+};
 
 /// Where the front and the workers of one process meet: made once, given to `serve` and to every `work`.
 #[pyclass(frozen)]
 #[derive(Default)]
 pub(crate) struct Hub {
-    hub: hub::Hub,
+    hub: thread_channel::Hub,
     watcher: worker::Watcher,
 }
 
@@ -62,7 +70,7 @@ mod _core {
         sockets.supervisor.set_nonblocking(true)?;
         // With worker threads (the hub), the script runs in this process too and may count on the allocator's defaults.
         if !matches!(sockets.workers, front::Workers::Hub(_)) {
-            allocator::keep_large_blocks();
+            heap_trim::keep_large_blocks();
         }
         let (level, to_python, access) = log;
         let destination = if to_python { logging::Destination::Python(access) } else { logging::Destination::Stdout };

@@ -1,10 +1,10 @@
 //! The settings the Rust side needs, read once from the launcher's frozen `Settings` object.
 //!
-//! Owns nothing but the list: names, meaning, units. Defaults and parsing live in `settings_table.py` alone.
+//! Owns nothing but the list: names, meaning, units. Defaults and parsing live in `launch/settings_table.py` alone.
 
 use std::time::Duration;
 
-/// See `settings_table.py` for what each means; field names are the same there.
+/// See `launch/settings_table.py` for what each means; field names are the same there.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `x-ms-server-version` of replies that no worker made.

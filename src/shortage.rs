@@ -1,7 +1,7 @@
 //! Messages for when the system runs out of descriptors, memory or disk.
 //!
 //! Owns the texts and how often they are logged; the callers decide what happens next.
-//! `shortage.py` does the same for the supervisor.
+//! `supervise/shortage.py` does the same for the supervisor.
 
 use std::{
     io,

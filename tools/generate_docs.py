@@ -1,8 +1,8 @@
 """Writes docs/settings.md from the settings table, or checks that it is up to date.
 
-Owns the layout of that page and its text about precedence, syntax and logging.json; everything else on it is in
-``settings_table.py``. Run it from anywhere: ``python tools/generate_docs.py`` writes, with ``--check`` it only compares
-and exits with 1 if the page is out of date.
+Owns the layout of that page and its text about precedence, syntax and logging.json; everything else
+on it is in ``launch/settings_table.py``. Run it from anywhere: ``python tools/generate_docs.py``
+writes, with ``--check`` it only compares and exits with 1 if the page is out of date.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "settings.md"
 sys.path.insert(0, str(ROOT))
 
-from azureml_inference_server_http import settings_table as table  # noqa: E402
-from azureml_inference_server_http.settings_table import GROUPS, SETTINGS, Setting  # noqa: E402
+from azureml_inference_server_http.launch import settings_table as table  # noqa: E402
+from azureml_inference_server_http.launch.settings_table import GROUPS, SETTINGS, Setting  # noqa: E402
 
 OPENING = """\
 # Settings
 
-<!-- Written by tools/generate_docs.py from azureml_inference_server_http/settings_table.py: change the table. -->
+<!-- Written by tools/generate_docs.py from azureml_inference_server_http/launch/settings_table.py: change that. -->
 
 A setting is given by an option of `azmlinfsrv`, by an environment variable, or by a key of the configuration file. An
 option counts before the environment, the environment before the file, and the file before the default. A value that

@@ -26,10 +26,12 @@ from werkzeug.exceptions import BadRequest, MethodNotAllowed, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wsgi import ClosingIterator
 
-from .. import _core, outputs, settings, swagger
-from .. import script as user_script
-from ..config_file import ConfigFileError
-from ..flask_context import INTERNAL_ERROR, FlaskContext, Problem
+from .. import _core
+from ..launch import settings
+from ..launch.config_file import ConfigFileError
+from ..scripting import outputs, swagger
+from ..scripting import script as user_script
+from ..scripting.flask_context import INTERNAL_ERROR, FlaskContext, Problem
 from .user_script import CannotServe, ScriptLoadError
 
 _HEALTH = {"/": b"Healthy", "/livez": b"Alive", "/readyz": b"Ready"}

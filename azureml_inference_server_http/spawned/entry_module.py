@@ -5,6 +5,6 @@ makes that module; in such a process Python finds this file, because ``import_pa
 Importing it replaces it by the script, without a call of init().
 """
 
-from azureml_inference_server_http import script
+from azureml_inference_server_http.scripting import script
 
 script.load_again()

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .. import settings_table as table
+from ..launch import settings_table as table
 from .client import TestClient
 
 # Seconds between two looks at a server that is starting.

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use _core::frame::{
+use _core::ipc::frame::{
     decode_id, encode_bare, encode_with_id, BodyAt, Decoder, Field, Frame, Hello, Job, Kind, Origin, Place, ReplyHead,
     MAX_HEAD_LEN,
 };
@@ -135,7 +135,7 @@ fn read_everything(frame: &Frame) {
     if let Ok(reply) = ReplyHead::decode(frame) {
         // Every NaN means "no time", so compare only what was understood.
         let again = reply.encode(Kind::Reply, frame.body.len()).expect("it was within the limits");
-        assert_eq!(again.len() - _core::frame::PREFIX_LEN, frame.head.len());
+        assert_eq!(again.len() - _core::ipc::frame::PREFIX_LEN, frame.head.len());
     }
     if let Ok(id) = decode_id(frame) {
         assert_eq!(frame.head[..], id.to_le_bytes());

@@ -7,7 +7,7 @@
 
 #![no_main]
 
-use _core::pyjson::{message_body, write_float, write_str};
+use _core::json::write::{message_body, write_float, write_str};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -9,7 +9,7 @@
 //!
 //! Invariants:
 //! - A job is in exactly one stage (`job.rs`), and at most one worker has it.
-//! - A worker claims a job before it starts it (`claims.rs`). The front can revoke an unclaimed job
+//! - A worker claims a job before it starts it (`ipc/claims.rs`). The front can revoke an unclaimed job
 //!   at any time. So a job never runs twice, and a revoked or answered job never starts.
 //! - A job has exactly one outcome: one [`Effect::Answer`] or, when its client left first, one [`Effect::Forget`].
 //! - After every event, no job waits while a worker would take it.
@@ -27,7 +27,7 @@ use super::{
     limits::Limits,
     worker::{ClaimCounter, Condition, Newcomer, Pulse, Worker, PREFETCH_BEHIND, UNRESPONSIVE_AFTER},
 };
-use crate::control::Recycle;
+use crate::ipc::control::Recycle;
 
 /// When this many workers in a row have died just before they started the same job, the front
 /// answers the job and does not requeue it, because its body may need more memory than there is.

@@ -1,10 +1,10 @@
 //! Whether a debugger holds a worker. No limit may end a call then, since a person is looking at it.
 //!
 //! The front asks only when a worker has exceeded a limit. The kernel reports debuggers that attach
-//! from outside (`TracerPid`: gdb, strace). `debug.py` notices debuggers inside the interpreter
+//! from outside (`TracerPid`: gdb, strace). `scripting/debug.py` notices debuggers inside the interpreter
 //! (pdb, debugpy), and renames the process for as long as one holds it.
 
-/// The name of a process whose interpreter is held by a debugger: `DEBUGGED` in `titles.py`.
+/// The name of a process whose interpreter is held by a debugger: `DEBUGGED` in `supervise/titles.py`.
 #[cfg(any(target_os = "linux", test))]
 const DEBUGGED: &str = "azml:debugged";
 

@@ -11,7 +11,7 @@ use super::{
     job::{BodySize, JobId, WorkerId},
     worker::Newcomer,
 };
-use crate::control::Recycle;
+use crate::ipc::control::Recycle;
 
 /// What happened.
 #[derive(Debug)]

@@ -35,7 +35,7 @@ pub(super) enum Stage {
     /// Sent to a worker that has not claimed it yet.
     Sent {
         worker: WorkerId,
-        /// Number of the job on this worker's connection (`claims.rs`).
+        /// Number of the job on this worker's connection (`ipc/claims.rs`).
         number: u64,
         /// Since when the worker has had room to start it. `None` while the job is prefetched: all of the worker's
         /// capacity is taken by jobs that were sent earlier.

@@ -9,10 +9,10 @@ use crate::settings::Settings;
 
 /// `SCORING_TIMEOUT_MS` interrupts Python code in the worker itself. A call that is stuck in native
 /// code cannot be interrupted. It gets this much more time before the front answers its client and
-/// asks the supervisor to kill the worker. The supervisor uses the same time (`roster.py`).
+/// asks the supervisor to kill the worker. The supervisor uses the same time (`supervise/workers.py`).
 pub const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
 
-/// The settings that decide about workers; see `settings_table.py`.
+/// The settings that decide about workers; see `launch/settings_table.py`.
 #[derive(Debug, Clone)]
 pub struct Limits {
     pub(super) max_queue: usize,

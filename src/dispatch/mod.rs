@@ -44,7 +44,7 @@ use self::{
     transport::Link,
     worker::Newcomer,
 };
-use crate::{
+use crate::ipc::{
     body::Body,
     claims::Claims,
     control::Supervisor,

@@ -15,7 +15,7 @@ use super::{
     transport::Frames,
     Dispatcher, Interest, Reply, LOG,
 };
-use crate::frame::{self, Frame, Hello, Kind, ReplyHead};
+use crate::ipc::frame::{self, Frame, Hello, Kind, ReplyHead};
 
 /// A peer that does not say hello within this time is not one of our workers.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);

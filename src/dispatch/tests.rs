@@ -14,7 +14,7 @@ use super::{
     limits::{tests::LIMITS, Limits},
     worker::{ClaimCounter, Newcomer, PREFETCH_BEHIND, UNRESPONSIVE_AFTER},
 };
-use crate::control::Recycle;
+use crate::ipc::control::Recycle;
 
 /// What one end of a worker's counter sees.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use super::{
     job::{BodySize, JobId},
     prefetch::Window,
 };
-use crate::claims::Claims;
+use crate::ipc::claims::Claims;
 
 /// When a worker has had no free slot for this long, it gets no more prefetched jobs, and the front
 /// takes back those that it has, because the running job may take very much longer (measured in
@@ -25,7 +25,7 @@ pub(super) const UNRESPONSIVE_AFTER: Duration = Duration::from_millis(500);
 /// worker whose socket is full gets no further job.
 const PREFETCH_BYTES: usize = 512 << 10;
 
-/// The counter that decides who owns a job that was sent (`claims.rs`). The front and the worker
+/// The counter that decides who owns a job that was sent (`ipc/claims.rs`). The front and the worker
 /// share it.
 pub trait ClaimCounter {
     /// True if the worker shares the counter. Without that, every job that was sent counts as

@@ -1,7 +1,7 @@
 //! What the log says about a request: its line, and its record for the logger `gunicorn.access`
 //! (contract section 13).
 //!
-//! Every request except a health check has a line; `access_line.rs` makes its text. If the script
+//! Every request except a health check has a line; `telemetry/access_line.rs` makes its text. If the script
 //! has changed the logger, the worker writes the lines of the requests that it serves
 //! (`worker/call.rs`). Access records are made only if the user's logging.json names
 //! `gunicorn.access`. Then every request has one, with the fields of gunicorn's record;
@@ -23,7 +23,7 @@ use actix_web::{
 };
 use log::Level;
 
-use crate::access_line::{Line, DEPRECATED_ID};
+use crate::telemetry::access_line::{Line, DEPRECATED_ID};
 
 /// Logger of the access records.
 pub const ACCESS_LOGGER: &str = "gunicorn.access";

@@ -1,6 +1,7 @@
 //! When a request body takes too long: a pause above `--client_timeout`, or less than `--min_body_rate` over a longer time.
 //!
-//! Pure decisions over times that the caller passes. Used in the front's event loop, by `body.rs` and `budget.rs`.
+//! Pure decisions over times that the caller passes. Used in the front's event loop, by `body_reader.rs` and
+//! `memory_budget.rs`.
 
 use std::time::{Duration, Instant};
 

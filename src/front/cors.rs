@@ -12,7 +12,7 @@ use actix_web::http::{
 };
 use regex_lite::{Regex, RegexBuilder};
 
-use super::ids::field;
+use super::request_ids::field;
 
 const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");

@@ -18,20 +18,20 @@ use log::Level;
 
 use super::{
     access_log::{self, note_worker},
-    body,
     body_rate::LeastRate,
-    budget::Share,
+    body_reader,
     error::RequestError,
     http1::OpenRequest,
+    memory_budget::Share,
     reply::ReplyContext,
     routes::sized,
     swagger, Front,
 };
 use crate::{
-    access_line::{self, Line},
     dispatch::{Answer, Parts, Pending},
-    frame::{Field, Hello, Job, ReplyHead},
-    pyjson,
+    ipc::frame::{Field, Hello, Job, ReplyHead},
+    json::write,
+    telemetry::access_line::{self, Line},
 };
 
 /// A request that is being answered.
@@ -120,8 +120,8 @@ impl Exchange {
         }
         let settings = &self.front.settings;
         let rate = LeastRate { bytes_per_second: settings.min_body_rate, pause: settings.client_timeout };
-        let limits = body::Limits { size: settings.max_request_size, rate };
-        let body = body::read(self.request.headers(), payload, &limits, share, &self.front.bodies).await;
+        let limits = body_reader::Limits { size: settings.max_request_size, rate };
+        let body = body_reader::read(self.request.headers(), payload, &limits, share, &self.front.bodies).await;
         let body = body.map_err(|error| match error {
             // The parser does not know why a body ends early.
             RequestError::BodyIncomplete => match self.context.connection.take_body_fault() {
@@ -260,7 +260,7 @@ impl Summary {
             Ok(Reply::Whole { served, head, body }) => (served, head.status, Some(body.len() as u64)),
             Ok(Reply::Stream { served, head, .. }) => (served, head.status, None),
             Err(Failure { error, pid }) => {
-                let length = pyjson::message_body(&error.to_string()).len() as u64;
+                let length = write::message_body(&error.to_string()).len() as u64;
                 (Served { pid, is_logged: false }, error.status().as_u16(), Some(length))
             }
         };

@@ -21,16 +21,16 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    budget::{Budget, Share},
     cors::Addition,
     error::{ErrorHeaders, RequestError},
     http1::{After, Connection, OpenRequest},
-    ids::RequestIds,
+    memory_budget::{Budget, Share},
+    request_ids::RequestIds,
 };
 use crate::{
     dispatch::Parts,
-    frame::{Origin, ReplyHead},
-    pyjson,
+    ipc::frame::{Origin, ReplyHead},
+    json::write,
 };
 
 const FAILED: HeaderName = HeaderName::from_static("x-ms-run-function-failed");
@@ -116,7 +116,7 @@ impl ReplyContext {
         if error.headers() != ErrorHeaders::FlagOnly {
             self.identify(&mut response, &self.server_version, false);
         }
-        response.body(pyjson::message_body(&error.to_string()))
+        response.body(write::message_body(&error.to_string()))
     }
 
     /// A complete reply of a worker. `share` is the memory that it takes, which is released when

@@ -20,11 +20,11 @@ use super::{
     error::RequestError,
     exchange::Exchange,
     http1::Connection,
-    ids::{self, RequestIds},
     reply::ReplyContext,
+    request_ids::{self, RequestIds},
     Front,
 };
-use crate::access_line::Line;
+use crate::telemetry::access_line::Line;
 
 /// Methods of the routes that only report something.
 const READ_METHODS: &str = "GET, HEAD, OPTIONS";
@@ -92,7 +92,7 @@ async fn answer(front: Rc<Front>, request: HttpRequest, payload: actix_web::dev:
     if !keeps_connection(route, request.headers()) {
         connection.close_after_reply();
     }
-    let (ids, id_error) = RequestIds::read(request.headers(), ids::new_uuid);
+    let (ids, id_error) = RequestIds::read(request.headers(), request_ids::new_uuid);
     let cors = front.cors.as_ref().map(|cors| cors.additions(request.method(), request.headers())).unwrap_or_default();
     let context = ReplyContext {
         ids,

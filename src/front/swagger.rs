@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::error::RequestError;
-use crate::frame::Hello;
+use crate::ipc::frame::Hello;
 
 /// Every version there can be: its name in a query, and the document it selects.
 const VERSIONS: [(&str, &str); 5] = [("2", "2"), ("2.0", "2"), ("3", "3"), ("3.0", "3"), ("3.1", "3.1")];
@@ -51,7 +51,7 @@ fn decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::tests::hello;
+    use crate::ipc::frame::tests::hello;
 
     fn script(versions: &[&str]) -> Hello {
         Hello {

@@ -14,17 +14,19 @@ use pyo3::{
 };
 
 use super::{
+    convert::{
+        input::{self, InputError},
+        output,
+    },
     deadline::{Deadline, Limits},
-    input::{self, InputError},
-    output,
     script::Script,
 };
 use crate::{
-    access_line,
-    frame::{Field, Job, Origin},
-    log_text::plain_line,
-    pyjson,
+    ipc::frame::{Field, Job, Origin},
+    json::write,
+    logging::text::plain_line,
     settings::Settings,
+    telemetry::access_line,
 };
 
 const SCRIPT_ERROR: &str = "An unexpected error occurred in scoring script. Check the logs for more info.";
@@ -299,7 +301,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         Reply {
             origin: Origin::ScriptError,
             error_location: location.into(),
-            outcome: Outcome::Whole(body.unwrap_or_else(|| pyjson::message_body(&message)).into()),
+            outcome: Outcome::Whole(body.unwrap_or_else(|| write::message_body(&message)).into()),
             ..error_reply(500, "")
         }
     }
@@ -314,9 +316,9 @@ impl<'a, 'py> Caller<'a, 'py> {
         let text = self.script.object.call_method1(intern!(py, "error_text"), (exception,)).ok()?;
         let text = text.cast_into::<PyString>().ok()?;
         let mut body = b"{\"message\": ".to_vec();
-        pyjson::write_str(&mut body, message);
+        write::write_str(&mut body, message);
         body.extend_from_slice(b", \"traceback\": ");
-        pyjson::write_str(&mut body, &text.to_string_lossy());
+        write::write_str(&mut body, &text.to_string_lossy());
         body.push(b'}');
         Some(body)
     }
@@ -377,7 +379,7 @@ impl<'a, 'py> Caller<'a, 'py> {
     }
 }
 
-/// The origin by its name in `outputs.py`.
+/// The origin by its name in `scripting/outputs.py`.
 fn origin_named(name: &str) -> PyResult<Origin> {
     match name {
         "result" => Ok(Origin::Result),
@@ -405,7 +407,7 @@ fn error_reply(status: u16, message: &str) -> Reply {
         run_ms: None,
         error_location: Bytes::new(),
         fields: vec![JSON],
-        outcome: Outcome::Whole(pyjson::message_body(message).into()),
+        outcome: Outcome::Whole(write::message_body(message).into()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The scoring time-out of `run()`: what interrupts the call, and how it is kept from interrupting
 //! anything else (contract section 8).
 //!
-//! In a worker process a timer signal interrupts it (`deadline.py`). Signals reach the main thread
+//! In a worker process a timer signal interrupts it (`scripting/deadline.py`). Signals reach the main thread
 //! only, so for worker threads the watcher thread of this file takes the GIL and raises
 //! `TimeoutError` in them with `PyThreadState_SetAsyncExc`. The thread sees the exception when it
 //! next runs Python code, that is, after a `time.sleep` or native code has returned.
@@ -57,7 +57,7 @@ impl Limits {
 
 /// Limits the calls of one worker.
 pub(super) enum Deadline {
-    /// By the process's timer: `arm(first, then)` of `deadline.py`, in seconds; 0 disarms.
+    /// By the process's timer: `arm(first, then)` of `scripting/deadline.py`, in seconds; 0 disarms.
     #[cfg(unix)]
     Signal(Py<PyAny>),
     /// By the watcher.
@@ -68,7 +68,7 @@ impl Deadline {
     /// For the main thread of a process.
     #[cfg(unix)]
     pub(super) fn by_signal(py: Python<'_>) -> PyResult<Self> {
-        Ok(Self::Signal(py.import("azureml_inference_server_http.deadline")?.getattr("arm")?.unbind()))
+        Ok(Self::Signal(py.import("azureml_inference_server_http.scripting.deadline")?.getattr("arm")?.unbind()))
     }
 
     /// Starts the time of a call.
@@ -268,10 +268,10 @@ fn strike(py: Python<'_>, shared: &Shared) {
     }
 }
 
-/// Calls a function of `debug.py` that says yes or no; no if it fails, which is shown.
+/// Calls a function of `scripting/debug.py` that says yes or no; no if it fails, which is shown.
 fn ask_debug<'py>(py: Python<'py>, name: &str, arguments: impl pyo3::call::PyCallArgs<'py>) -> bool {
     let answer = py
-        .import("azureml_inference_server_http.debug")
+        .import("azureml_inference_server_http.scripting.debug")
         .and_then(|debug| debug.getattr(name)?.call1(arguments))
         .and_then(|answer| answer.is_truthy());
     answer.unwrap_or_else(|error| {

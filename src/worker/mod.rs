@@ -2,25 +2,14 @@
 //!
 //! Runs on the main thread of a worker process, which also is the interpreter's main thread, so that `run()` may use
 //! signals and event loops as always; or on a thread of its own in the front's process. The GIL is given up whenever the
-//! loop waits, so threads started by `init()` get their turn. `front.rs` is the connection, `input.rs` and `output.rs`
-//! convert, `call.rs` runs the script; this file is their order.
+//! loop waits, so threads started by `init()` get their turn. `transport/` has the connection to the front, `convert/`
+//! makes arguments and results, `call.rs` runs the script; this file is their order.
 
-mod arrays;
-#[cfg(unix)]
-mod arriving;
 mod call;
-#[cfg(unix)]
-mod cooperative;
+mod convert;
 mod deadline;
-#[cfg(unix)]
-mod entrance;
-mod front;
-mod input;
-mod local;
-mod output;
 mod script;
-#[cfg(unix)]
-mod socket;
+mod transport;
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -30,17 +19,18 @@ use pyo3::prelude::*;
 use self::{
     call::{Caller, Outcome},
     deadline::Deadline,
-    front::{Arrived, Front, Received},
-    local::LocalFront,
     script::Script,
+    transport::{Arrived, Front, LocalFront, Received},
 };
 pub(crate) use self::{
+    convert::input::{for_tests as arguments_for_tests, Converted},
     deadline::Watcher,
-    input::{for_tests as arguments_for_tests, Converted},
 };
 use crate::{
-    frame::{self, FrameError, Hello, Job, Kind, ReplyHead},
-    hub::Hub,
+    ipc::{
+        frame::{self, FrameError, Hello, Job, Kind, ReplyHead},
+        thread_channel::Hub,
+    },
     settings::Settings,
 };
 
@@ -85,8 +75,15 @@ pub(crate) fn work(
         Place::Socket(entrance, spare) => {
             let entrance = (entrance, spare);
             let caller = Caller::new(&script, settings, Deadline::by_signal(py)?);
-            let cooperative = cooperative::Cooperative::new(&script.object)?;
-            match socket::FrontSocket::connect(py, entrance, hello, settings.max_request_size, retiring, cooperative)? {
+            let cooperative = transport::Cooperative::new(&script.object)?;
+            match transport::FrontSocket::connect(
+                py,
+                entrance,
+                hello,
+                settings.max_request_size,
+                retiring,
+                cooperative,
+            )? {
                 Some(mut front) => serve(py, &mut front, &caller, retiring),
                 None => Ok(()),
             }

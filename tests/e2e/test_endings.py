@@ -190,8 +190,9 @@ def test_a_killed_supervisor_takes_busy_workers_along(serve, busy):
 # Replaces a decision by a failure, and then goes on like the command.
 FAILING_SUPERVISOR = """
 import sys
-from azureml_inference_server_http import cli, supervisor
-supervisor.Supervisor._signalled = lambda self, number, now: 1 / 0
+from azureml_inference_server_http.launch import cli
+from azureml_inference_server_http.supervise import state
+state.Supervisor._signalled = lambda self, number, now: 1 / 0
 sys.exit(cli.main(sys.argv[4:]))
 """
 

@@ -78,7 +78,8 @@ def test_an_idle_connection_is_closed_at_its_time_and_never_earlier(shared, seco
             before_the_reply = time.monotonic()
             assert connection.exchange("POST", "/score", b"x").status == 200
             connection.assert_closed()
-            # Only the lower bound is exact on a loaded machine; src/front/mod.rs and http1/phase.rs have the upper one.
+            # Only the lower bound is exact on a loaded machine; src/front/server.rs and
+            # http1/phase.rs have the upper one.
             assert float(seconds) <= time.monotonic() - before_the_reply < float(seconds) + PATIENCE
 
 

@@ -255,7 +255,8 @@ def test_max_requests_forks_from_the_same_template(preload):
 
 def test_without_help_of_the_system_each_worker_loads_the_script(start):
     without = (
-        "import sys; from azureml_inference_server_http import _core, cli; "
+        "import sys; from azureml_inference_server_http import _core; "
+        "from azureml_inference_server_http.launch import cli; "
         "_core.adopt_orphans = lambda: False; sys.exit(cli.main(sys.argv[4:]))"
     )
     server = start("wait.py", "--worker_count", "2", through=(sys.executable, "-c", without), WORKER_PRELOAD="true")

@@ -1,6 +1,6 @@
 """Large bodies reach worker processes through shared memory: whole, unmixed, and whatever ends meanwhile.
 
-What the memory itself promises is tested in ``src/shared_bodies.rs``.
+What the memory itself promises is tested in ``src/ipc/body_arena.rs``.
 """
 
 from __future__ import annotations

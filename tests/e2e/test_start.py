@@ -7,7 +7,7 @@ import re
 import pytest
 from harness import eventually
 
-from azureml_inference_server_http.settings_table import SETTINGS
+from azureml_inference_server_http.launch.settings_table import SETTINGS
 
 # ---- Settings
 

@@ -215,7 +215,7 @@ for name in dir(signal):
 for name in ("pthread_sigmask", "pthread_kill", "setitimer", "getitimer", "alarm", "pause", "siginterrupt"):
     delattr(signal, name)
 del select.poll, select.PIPE_BUF
-from azureml_inference_server_http import cli
+from azureml_inference_server_http.launch import cli
 sys.exit(cli.main(sys.argv[4:]))
 """
 

@@ -5,7 +5,7 @@ Owns children that always start and a clock that the test moves. Runs in the tes
 
 from __future__ import annotations
 
-from azureml_inference_server_http.events import (
+from azureml_inference_server_http.supervise.events import (
     Exited,
     Loaded,
     Log,
@@ -19,8 +19,8 @@ from azureml_inference_server_http.events import (
     Started,
     Tick,
 )
-from azureml_inference_server_http.supervisor import Supervisor
-from azureml_inference_server_http.worker_kinds import PROCESSES
+from azureml_inference_server_http.supervise.state import Supervisor
+from azureml_inference_server_http.supervise.worker_kinds import PROCESSES
 
 _ROLES = {SpawnFront: Role.FRONT, SpawnTemplate: Role.TEMPLATE, SpawnWorker: Role.WORKER}
 
@@ -36,7 +36,7 @@ class World:
         self.started = self.tell(Started())
 
     def tell(self, event):
-        """Handle an event, and the starts that follow from it as ``supervising.py`` does; all actions."""
+        """Handle an event, and the starts that follow from it as ``supervise/supervising.py`` does; all actions."""
         found = []
         for action in self.state.handle(event, self.now):
             found.append(action)

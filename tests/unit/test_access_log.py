@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from azureml_inference_server_http import access_log
+from azureml_inference_server_http.supervise import access_log
 
 FIELDS = {
     "method": "POST",

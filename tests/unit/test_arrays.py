@@ -13,7 +13,7 @@ from inference_schema.parameter_types.numpy_parameter_type import NumpyParameter
 from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType
 from inference_schema.schema_decorators import input_schema, output_schema
 
-from azureml_inference_server_http import arrays
+from azureml_inference_server_http.scripting import arrays
 
 ROWS = np.ones((2, 3))
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import azureml_inference_server_http as package
-from azureml_inference_server_http import banner
-from azureml_inference_server_http.settings import RawSettings, Settings, exported_environment, load
+from azureml_inference_server_http.launch import banner
+from azureml_inference_server_http.launch.settings import RawSettings, Settings, exported_environment, load
 
 KEY = "0aaaaaaa-0000-0000-0000-000000000000"
 

@@ -18,9 +18,10 @@ from typing import Any, Callable, NamedTuple
 import pytest
 
 import azureml_inference_server_http as package
-from azureml_inference_server_http import cli
-from azureml_inference_server_http.settings import Settings
-from azureml_inference_server_http.settings_table import BOOLEAN, SETTINGS
+from azureml_inference_server_http import launch, supervise
+from azureml_inference_server_http.launch import cli
+from azureml_inference_server_http.launch.settings import Settings
+from azureml_inference_server_http.launch.settings_table import BOOLEAN, SETTINGS
 
 KEY = "0aaaaaaa-0000-0000-0000-000000000000"
 ORIGINAL_OPTIONS = [
@@ -94,15 +95,16 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         print("threads start")
         return 43
 
-    log_config, process, threads = ModuleType("log_config"), ModuleType("process"), ModuleType("threads")
+    log_config, processes, threads = ModuleType("log_config"), ModuleType("processes"), ModuleType("threads")
     listeners = ModuleType("listeners")
     listeners.open_all, listeners.ListenError = open_all, ListenError  # type: ignore[attr-defined]
     log_config.configure, log_config.LogConfigError = configure, LogConfigError  # type: ignore[attr-defined]
-    process.run, threads.run = process_run, threads_run  # type: ignore[attr-defined]
-    for module in (log_config, process, threads, listeners):
+    processes.run, threads.run = process_run, threads_run  # type: ignore[attr-defined]
+    places = ((package, log_config), (supervise, processes), (supervise, threads), (launch, listeners))
+    for folder, module in places:
         name = module.__name__
-        monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", module)
-        monkeypatch.setattr(package, name, module, raising=False)
+        monkeypatch.setitem(sys.modules, f"{folder.__name__}.{name}", module)
+        monkeypatch.setattr(folder, name, module, raising=False)
 
     def main(*arguments: str, **environment: str) -> Outcome:
         started.clear()
@@ -403,7 +405,7 @@ def test_a_listener_that_cannot_be_opened_is_told_on_one_line(start: Start, monk
     def fail(settings: Settings) -> None:
         raise ListenError("port 1 is in use")
 
-    monkeypatch.setattr(sys.modules[f"{package.__name__}.listeners"], "open_all", fail)
+    monkeypatch.setattr(sys.modules[f"{launch.__name__}.listeners"], "open_all", fail)
     outcome = start("--entry_script", "s.py")
     assert (outcome.code, outcome.err) == (1, "azmlinfsrv: error: port 1 is in use\n")
 
@@ -487,11 +489,11 @@ def test_with_the_real_logging_config() -> None:
     """In a process of its own: logging is configured for the whole process."""
     code = f"""
 import os, sys, types
-import {package.__name__} as package
-process = types.ModuleType("process")
-process.run = lambda settings, clients: print("pid", os.getpid()) or 0
-package.process = sys.modules["{package.__name__}.process"] = process
-from {package.__name__} import cli
+from {package.__name__} import supervise
+processes = types.ModuleType("processes")
+processes.run = lambda settings, clients: print("pid", os.getpid()) or 0
+supervise.processes = sys.modules["{package.__name__}.supervise.processes"] = processes
+from {package.__name__}.launch import cli
 sys.exit(cli.main(["--entry_script", "s.py", "--model_dir", "m"]))
 """
     lines = python("-c", code).splitlines()
@@ -512,7 +514,9 @@ def test_start_up_imports_nothing_heavy() -> None:
         "json",
         "flask",
     ]
-    code = f"import sys, {package.__name__}.cli as cli; cli.build_parser().parse_args(['--entry_script', 's.py']); "
+    code = (
+        f"import sys, {package.__name__}.launch.cli as cli; cli.build_parser().parse_args(['--entry_script', 's.py']); "
+    )
     # -S: what an installed package's .pth file imports is not ours.
     loaded = python("-S", "-c", code + f"print([name for name in {heavy!r} if name in sys.modules])")
     assert loaded.strip() == "[]"

@@ -1,4 +1,4 @@
-"""What supervisor and front say to each other, with the examples that ``src/control.rs`` is tested with, too."""
+"""What supervisor and front say to each other, with the examples that ``src/ipc/control.rs`` is tested with, too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from azureml_inference_server_http import control, events
+from azureml_inference_server_http.supervise import control, events
 
 LINES = (Path(__file__).parent.parent / "control_lines.txt").read_text().splitlines()
 ORDERS = [

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from azureml_inference_server_http import cooperative
-from azureml_inference_server_http.cooperative import Waiter
+from azureml_inference_server_http.scripting import cooperative
+from azureml_inference_server_http.scripting.cooperative import Waiter
 
 
 @pytest.fixture

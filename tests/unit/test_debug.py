@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from azureml_inference_server_http import debug
+from azureml_inference_server_http.scripting import debug
 
 WARNING = (
     "!! Starting the inference server in DEBUGGING mode because AZUREML_DEBUG_PORT is set.\n"

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import flask
 import pytest
 
-from azureml_inference_server_http import outputs
 from azureml_inference_server_http.api.aml_response import AMLResponse
-from azureml_inference_server_http.flask_context import INTERNAL_ERROR, SCRIPT_ERROR, FlaskContext
-from azureml_inference_server_http.wsgi_environ import Request, build_environ, split_target
+from azureml_inference_server_http.scripting import outputs
+from azureml_inference_server_http.scripting.flask_context import INTERNAL_ERROR, SCRIPT_ERROR, FlaskContext
+from azureml_inference_server_http.scripting.wsgi_environ import Request, build_environ, split_target
 
 SETTINGS = SimpleNamespace(
     host="0.0.0.0", port=5001, worker_class="process", worker_count=1, server_version="azmlinfsrv/1.5.1",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from azureml_inference_server_http import gunicorn_settings
+from azureml_inference_server_http.launch import gunicorn_settings
 
 
 def of_variable(text: str) -> list[str]:

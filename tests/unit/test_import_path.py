@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from azureml_inference_server_http import import_path
+from azureml_inference_server_http.scripting import import_path
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from azureml_inference_server_http import inputs
+from azureml_inference_server_http.scripting import inputs
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from azureml_inference_server_http import lean_imports
+from azureml_inference_server_http.scripting import lean_imports
 
 NAMES = sorted(f"{package}.{name}" for package, names in lean_imports.SUBMODULES.items() for name in names)
 
@@ -17,8 +17,8 @@ NAMES = sorted(f"{package}.{name}" for package, names in lean_imports.SUBMODULES
 def run(code, *arguments):
     """What the code prints as JSON, in a Python of its own with the hooks installed."""
     # -I and -S: nothing but Python itself has imported anything.
-    root = str(Path(lean_imports.__file__).parent.parent)
-    start = f"import sys; sys.path.append({root!r})\nfrom azureml_inference_server_http import lean_imports\n"
+    root = str(Path(lean_imports.__file__).parents[2])
+    start = f"import sys; sys.path.append({root!r})\nfrom azureml_inference_server_http.scripting import lean_imports\n"
     command = [sys.executable, "-I", "-S", "-W", "error", "-c", f"{start}lean_imports.install()\n{code}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from azureml_inference_server_http import listeners, port_holder
+from azureml_inference_server_http.launch import listeners, port_holder
 
 
 @pytest.fixture

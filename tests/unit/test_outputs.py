@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from azureml_inference_server_http import outputs
 from azureml_inference_server_http.api.aml_response import AMLResponse
+from azureml_inference_server_http.scripting import outputs
 
 FAILED = "x-ms-run-function-failed"
 NS = np.datetime64("2026-11-22T07:13:22.000000001", "ns")
@@ -176,7 +176,7 @@ def test_circular_and_too_long_numbers_are_errors():
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys; from azureml_inference_server_http import outputs\n"
+        "import sys; from azureml_inference_server_http.scripting import outputs\n"
         "outputs.render([1], 'POST')\n"
         "try: outputs.render([b''], 'POST')\n"
         "except TypeError: pass\n"

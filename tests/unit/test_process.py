@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 from harness import eventually
 
-from azureml_inference_server_http import control, events, forks, process, reports, titles
-from azureml_inference_server_http.events import Role
-from azureml_inference_server_http.template import ENDED, Line
+from azureml_inference_server_http.supervise import control, events, forks, processes, reports, titles
+from azureml_inference_server_http.supervise.events import Role
+from azureml_inference_server_http.supervise.template import ENDED, Line
 
 # ---- The front
 
@@ -21,7 +21,7 @@ from azureml_inference_server_http.template import ENDED, Line
 @pytest.fixture
 def children():
     """No children, but a front that the test plays."""
-    made = process.Processes(SimpleNamespace(), [])
+    made = processes.Processes(SimpleNamespace(), [])
     made._front, made.front_side = socket.socketpair()
     made._front.setblocking(False)
     yield made
@@ -267,11 +267,11 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch):
     settings = SimpleNamespace(
         worker_count=1, graceful_timeout=30, worker_timeout=0, scoring_timeout_ms=0, worker_preload=False
     )
-    monkeypatch.setattr(process, "Processes", fail)
-    monkeypatch.setattr(process.listeners, "announce", lambda settings: None)
-    monkeypatch.setattr(process.titles, "set_name", lambda name: None)
-    monkeypatch.setattr(process.log_config, "find_user_config", lambda settings: "logging.json")
-    assert process.run(settings, []) == 1
+    monkeypatch.setattr(processes, "Processes", fail)
+    monkeypatch.setattr(processes.listeners, "announce", lambda settings: None)
+    monkeypatch.setattr(processes.titles, "set_name", lambda name: None)
+    monkeypatch.setattr(processes.log_config, "find_user_config", lambda settings: "logging.json")
+    assert processes.run(settings, []) == 1
     ((level, text),) = records()
     assert level == "CRITICAL"
     assert text.startswith("The server cannot start: Too many open files. Raise the limit of open files (ulimit -n")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from azureml_inference_server_http.settings_table import SETTINGS
+from azureml_inference_server_http.launch.settings_table import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -135,7 +135,7 @@ def test_settings_in_the_readme_have_their_variables_and_defaults():
 
 
 def test_frames_in_the_design_are_those_of_the_code():
-    code = re.search(r"pub enum Kind \{(.*?)\n\}", (ROOT / "src/frame.rs").read_text(), re.DOTALL)
+    code = re.search(r"pub enum Kind \{(.*?)\n\}", (ROOT / "src/ipc/frame/mod.rs").read_text(), re.DOTALL)
     assert code
     kinds = [(number, name) for name, number in re.findall(r"^    (\w+) = (\d+),$", code[1], re.MULTILINE)]
     cells = " ".join(kind for kind, *_ in rows(ROOT / "docs/design.md", "| kind | direction | meaning |"))

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from inference_schema import schema_util
 
-from azureml_inference_server_http import import_path, script
+from azureml_inference_server_http.scripting import import_path, script
 from azureml_inference_server_http.server import user_script
 
 QUALIFIED = "azureml_inference_server_http.server.user_script."
@@ -549,7 +549,7 @@ def test_flask_is_imported_only_if_the_script_wants_it(tmp_path):
     code = textwrap.dedent("""
         import sys
         from types import SimpleNamespace
-        from azureml_inference_server_http import import_path, script
+        from azureml_inference_server_http.scripting import import_path, script
         loaded = script.load(SimpleNamespace(app_root=sys.argv[1], entry_script="score.py", source_directory=None,
                                              model_dir=None, scoring_timeout_ms=1, host="", port=1,
                                              worker_class="process", worker_count=1, server_version=""))

@@ -14,10 +14,10 @@ from typing import Any, Callable
 import pytest
 
 import azureml_inference_server_http as package
-from azureml_inference_server_http import settings, settings_table
-from azureml_inference_server_http.config_file import ConfigFileError
-from azureml_inference_server_http.settings import RawSettings, Settings, SettingsError, exported_environment
-from azureml_inference_server_http.settings_table import SETTINGS, Setting
+from azureml_inference_server_http.launch import settings, settings_table
+from azureml_inference_server_http.launch.config_file import ConfigFileError
+from azureml_inference_server_http.launch.settings import RawSettings, Settings, SettingsError, exported_environment
+from azureml_inference_server_http.launch.settings_table import SETTINGS, Setting
 
 KEY = "0AAAAAAA-0000-0000-0000-00000000000f"
 Load = Callable[..., Settings]

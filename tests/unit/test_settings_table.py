@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from azureml_inference_server_http import settings, settings_table
-from azureml_inference_server_http.settings_table import GROUPS, SETTINGS
+from azureml_inference_server_http.launch import settings, settings_table
+from azureml_inference_server_http.launch.settings_table import GROUPS, SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -212,9 +212,9 @@ def test_check_notices_an_old_page_and_writing_mends_it(tmp_path: Path) -> None:
     for name in (
         "tools/generate_docs.py",
         "azureml_inference_server_http/__init__.py",
-        "azureml_inference_server_http/settings_table.py",
+        "azureml_inference_server_http/launch/settings_table.py",
     ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     page = tmp_path / "docs" / "settings.md"
     page.parent.mkdir()

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from azureml_inference_server_http import shortage
+from azureml_inference_server_http.supervise import shortage
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 START = """
 import os, signal
-from azureml_inference_server_http import signal_handlers
+from azureml_inference_server_http.supervise import signal_handlers
 def ours(*_): heard.append("ours")
 def theirs(*_): heard.append("theirs")
 heard = []

@@ -9,8 +9,8 @@ import sys
 import pytest
 from harness import fill
 
-from azureml_inference_server_http import stdio
-from azureml_inference_server_http.stdio import PatientStream
+from azureml_inference_server_http.launch import stdio
+from azureml_inference_server_http.launch.stdio import PatientStream
 
 
 def say(stream, *lines):

@@ -7,11 +7,11 @@ import signal
 import pytest
 from supervisor_world import World
 
-from azureml_inference_server_http import control, events, supervising
-from azureml_inference_server_http.children import EXIT_FAILED
-from azureml_inference_server_http.events import Role
-from azureml_inference_server_http.supervisor import Supervisor
-from azureml_inference_server_http.worker_kinds import PRELOADED_PROCESSES, PROCESSES, THREADS
+from azureml_inference_server_http.supervise import control, events, supervising
+from azureml_inference_server_http.supervise.children import EXIT_FAILED
+from azureml_inference_server_http.supervise.events import Role
+from azureml_inference_server_http.supervise.state import Supervisor
+from azureml_inference_server_http.supervise.worker_kinds import PRELOADED_PROCESSES, PROCESSES, THREADS
 
 
 class Injected(Exception):

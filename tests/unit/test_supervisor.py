@@ -7,10 +7,9 @@ import signal
 import pytest
 from supervisor_world import World, logs, without_logs
 
-from azureml_inference_server_http import control
-from azureml_inference_server_http.back_off import BACK_OFF, CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY
-from azureml_inference_server_http.children import Phase
-from azureml_inference_server_http.events import (
+from azureml_inference_server_http.supervise import control
+from azureml_inference_server_http.supervise.children import Phase
+from azureml_inference_server_http.supervise.events import (
     Continued,
     Exited,
     Finish,
@@ -29,7 +28,8 @@ from azureml_inference_server_http.events import (
     TellFront,
     Tick,
 )
-from azureml_inference_server_http.supervisor import Supervisor
+from azureml_inference_server_http.supervise.restart_delay import BACK_OFF, CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY
+from azureml_inference_server_http.supervise.state import Supervisor
 
 KILLED = -signal.SIGKILL
 

@@ -7,12 +7,12 @@ import signal
 import pytest
 from supervisor_world import World, logs, without_logs
 
-from azureml_inference_server_http import control
 from azureml_inference_server_http._core import INTERRUPT_GRACE
-from azureml_inference_server_http.back_off import CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY
-from azureml_inference_server_http.children import KILL_AFTER, Phase
-from azureml_inference_server_http.events import Kill, SpawnFront, SpawnWorker, TellFront, Tick
-from azureml_inference_server_http.roster import RECONNECT, longest_request
+from azureml_inference_server_http.supervise import control
+from azureml_inference_server_http.supervise.children import KILL_AFTER, Phase
+from azureml_inference_server_http.supervise.events import Kill, SpawnFront, SpawnWorker, TellFront, Tick
+from azureml_inference_server_http.supervise.restart_delay import CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY
+from azureml_inference_server_http.supervise.workers import RECONNECT, longest_request
 
 KILLED = -signal.SIGKILL
 LONGEST = 20.0

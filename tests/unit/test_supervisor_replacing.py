@@ -8,9 +8,9 @@ from random import Random
 import pytest
 from supervisor_world import World, logs, without_logs
 
-from azureml_inference_server_http import control
-from azureml_inference_server_http.children import KILL_AFTER, Phase
-from azureml_inference_server_http.events import (
+from azureml_inference_server_http.supervise import control
+from azureml_inference_server_http.supervise.children import KILL_AFTER, Phase
+from azureml_inference_server_http.supervise.events import (
     Kill,
     Log,
     RecycleWanted,
@@ -21,7 +21,7 @@ from azureml_inference_server_http.events import (
     SpawnWorker,
     TellFront,
 )
-from azureml_inference_server_http.replacing import RECYCLE_PAUSE
+from azureml_inference_server_http.supervise.replacing import RECYCLE_PAUSE
 
 KILLED = -signal.SIGKILL
 

@@ -7,9 +7,9 @@ import signal
 import pytest
 from supervisor_world import World, logs, without_logs
 
-from azureml_inference_server_http import control
-from azureml_inference_server_http.children import KILL_AFTER, Phase
-from azureml_inference_server_http.events import (
+from azureml_inference_server_http.supervise import control
+from azureml_inference_server_http.supervise.children import KILL_AFTER, Phase
+from azureml_inference_server_http.supervise.events import (
     Exited,
     Finish,
     HungUp,
@@ -25,11 +25,11 @@ from azureml_inference_server_http.events import (
     TellFront,
     Tick,
 )
-from azureml_inference_server_http.supervisor import (
+from azureml_inference_server_http.supervise.state import (
     FRONT_GRACE,
     Supervisor,
 )
-from azureml_inference_server_http.worker_kinds import PROCESSES, describe_exit
+from azureml_inference_server_http.supervise.worker_kinds import PROCESSES, describe_exit
 
 KILLED = -signal.SIGKILL
 

@@ -7,10 +7,9 @@ import signal
 import pytest
 from supervisor_world import World, logs, without_logs
 
-from azureml_inference_server_http import control
-from azureml_inference_server_http.back_off import BACK_OFF, MAX_EARLY_DEATHS
-from azureml_inference_server_http.children import KILL_AFTER, SPAWN_AGAIN, Phase
-from azureml_inference_server_http.events import (
+from azureml_inference_server_http.supervise import control
+from azureml_inference_server_http.supervise.children import KILL_AFTER, SPAWN_AGAIN, Phase
+from azureml_inference_server_http.supervise.events import (
     Exited,
     Finish,
     Kill,
@@ -26,8 +25,9 @@ from azureml_inference_server_http.events import (
     SpawnWorker,
     TellFront,
 )
-from azureml_inference_server_http.template import ENDED
-from azureml_inference_server_http.worker_kinds import PRELOADED_PROCESSES
+from azureml_inference_server_http.supervise.restart_delay import BACK_OFF, MAX_EARLY_DEATHS
+from azureml_inference_server_http.supervise.template import ENDED
+from azureml_inference_server_http.supervise.worker_kinds import PRELOADED_PROCESSES
 
 KILLED = -signal.SIGKILL
 

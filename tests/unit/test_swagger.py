@@ -14,7 +14,7 @@ from inference_schema.parameter_types.numpy_parameter_type import NumpyParameter
 from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType
 from inference_schema.schema_decorators import input_schema, output_schema
 
-from azureml_inference_server_http import swagger
+from azureml_inference_server_http.scripting import swagger
 
 BEARER = {"type": "apiKey", "name": "Authorization", "in": "header", "description": "…"}
 ERROR = {"type": "object", "properties": {"message": {"type": "string"}}}

@@ -14,9 +14,15 @@ import pytest
 from harness import eventually
 from supervisor_world import World, logs, without_logs
 
-from azureml_inference_server_http import control, events, threads
-from azureml_inference_server_http.children import EXIT_CANNOT_START, EXIT_FAILED, KILL_AFTER, MANY_LEFT_BEHIND, Phase
-from azureml_inference_server_http.events import (
+from azureml_inference_server_http.supervise import control, events, threads
+from azureml_inference_server_http.supervise.children import (
+    EXIT_CANNOT_START,
+    EXIT_FAILED,
+    KILL_AFTER,
+    MANY_LEFT_BEHIND,
+    Phase,
+)
+from azureml_inference_server_http.supervise.events import (
     Exited,
     Finish,
     HungUp,
@@ -34,9 +40,9 @@ from azureml_inference_server_http.events import (
     SpawnWorker,
     TellFront,
 )
-from azureml_inference_server_http.supervisor import FRONT_GRACE
-from azureml_inference_server_http.threads import FRONT, LEFT_BEHIND, MAIN
-from azureml_inference_server_http.worker_kinds import THREADS
+from azureml_inference_server_http.supervise.state import FRONT_GRACE
+from azureml_inference_server_http.supervise.threads import FRONT, LEFT_BEHIND, MAIN
+from azureml_inference_server_http.supervise.worker_kinds import THREADS
 
 # ---- Decisions
 
@@ -336,7 +342,7 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch, e
     monkeypatch.setattr(threads.listeners, "announce", lambda settings: None)
     monkeypatch.setattr(threads.titles, "set_name", lambda name: None)
     monkeypatch.setattr(threads.log_config, "find_user_config", lambda settings: "logging.json")
-    monkeypatch.setattr(threads.ending, "at_once", end)
+    monkeypatch.setattr(threads.process_exit, "at_once", end)
     with pytest.raises(Ended):
         threads.run(SimpleNamespace(), [])
     ((level, text),) = records()

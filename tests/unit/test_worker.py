@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from azureml_inference_server_http import worker
+from azureml_inference_server_http.scripting import worker
 
 
 @pytest.mark.parametrize(

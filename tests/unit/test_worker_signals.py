@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from azureml_inference_server_http import signal_handlers, worker
+from azureml_inference_server_http.scripting import worker
+from azureml_inference_server_http.supervise import signal_handlers
 
 
 @pytest.fixture

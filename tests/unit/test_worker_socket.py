@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from azureml_inference_server_http.worker_socket import WorkerSocket
+from azureml_inference_server_http.supervise.worker_socket import WorkerSocket
 
 
 @pytest.fixture

@@ -22,16 +22,15 @@ use tokio::io::Interest;
 use self::socket::{SocketFrames, SocketLink};
 use self::thread::{LocalFrames, LocalLink};
 use super::{session::serve_worker, Dispatcher};
-#[cfg(unix)]
-use crate::{
-    body::Store,
-    shortage::{Repeated, ACCEPT_PAUSE},
-    unix_socket,
-};
-use crate::{
+use crate::ipc::{
     claims::Claims,
     frame::{Frame, Hello},
-    hub::FrontEnd,
+    thread_channel::FrontEnd,
+};
+#[cfg(unix)]
+use crate::{
+    ipc::{body::Store, unix_socket},
+    shortage::{Repeated, ACCEPT_PAUSE},
 };
 
 /// Where workers come from.

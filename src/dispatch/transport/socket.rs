@@ -21,12 +21,15 @@ use tokio::{
 };
 
 #[cfg(target_os = "linux")]
-use crate::shared_bodies::Arena;
+use crate::ipc::body_arena::Arena;
 use crate::{
-    body::Store,
-    claims::Claims,
-    frame::{self, Decoder, Frame, Hello, Kind},
-    shortage, unix_socket,
+    ipc::{
+        body::Store,
+        claims::Claims,
+        frame::{self, Decoder, Frame, Hello, Kind},
+        unix_socket,
+    },
+    shortage,
 };
 
 /// Parts of frames that one system call writes.

@@ -1,4 +1,4 @@
-//! The front's connection to a worker thread of this process (`hub.rs`): no encoding of frames into
+//! The front's connection to a worker thread of this process (`ipc/thread_channel.rs`): no encoding of frames into
 //! bytes and no system calls.
 //!
 //! Runs in the front's event loop. `mod.rs` has the interface for both worker classes.
@@ -11,10 +11,10 @@ use tokio::sync::{
     Notify,
 };
 
-use crate::{
+use crate::ipc::{
     claims::Claims,
     frame::Frame,
-    hub::{FrontEnd, FrontSender},
+    thread_channel::{FrontEnd, FrontSender},
 };
 
 /// The sending side.

@@ -3,7 +3,7 @@
 //! Pure functions; runs in the front's event loop, only when a connection ends with such an error.
 
 use super::head::{MAX_FIELDS, MAX_REQUEST_LINE};
-use crate::pyjson;
+use crate::json::write;
 
 /// How a TLS client begins (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: &[u8] = b"\x16\x03";
@@ -78,7 +78,7 @@ impl Refusal {
             .ok()
             .and_then(|status| status.canonical_reason())
             .unwrap_or("Error");
-        let body = pyjson::message_body(&self.message);
+        let body = write::message_body(&self.message);
         let mut out = format!(
             "HTTP/1.1 {status} {reason}\r\nserver: azmlinfsrv\r\ncontent-type: application/json\r\n\
              x-ms-run-function-failed: False\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",

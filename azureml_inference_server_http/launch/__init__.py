@@ -1,0 +1,1 @@
+"""The launcher: from the command line and the settings to open listeners. Importing this package does nothing."""

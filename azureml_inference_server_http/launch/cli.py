@@ -1,0 +1,365 @@
+"""The ``azmlinfsrv`` command: options and help made from the settings table, start-up order, exit
+codes.
+
+Owns the command line and the messages about it. ``settings.py`` owns the values, ``banner.py`` the
+text of the banner. After the banner, ``processes.run`` or ``threads.run`` takes over. Runs in the
+launcher. It imports most modules only when it needs them, because the time from the command to the
+first answer delays every scale-out. Rules: contract sections 1 and 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
+
+import azureml_inference_server_http as package
+
+from ..scripting import import_path
+from . import settings_table as table
+from . import stdio
+from .config_file import ConfigFile, ConfigFileError
+from .settings import (
+    DEFAULT,
+    FILE,
+    RawSettings,
+    Settings,
+    SettingsError,
+    exported_environment,
+    load,
+    parse_option,
+    resolve,
+)
+from .settings_table import GROUPS, SETTINGS, Setting
+
+if TYPE_CHECKING:
+    import socket
+
+PROGRAM = "azmlinfsrv"
+LOGGER_NAME = "azmlinfsrv"
+
+# Exit codes of the launcher. The supervisor also exits with 3 if the script cannot be started.
+EXIT_OK = 0
+EXIT_REFUSED = 1
+EXIT_CANNOT_START = 3
+
+_NO_CORE = (
+    "the native module is missing. Install the package into this Python environment, and start the command outside the "
+    "package's source tree"
+)
+
+_ORIGINAL = frozenset({"help"} | {setting.name for setting in SETTINGS if setting.flag and setting.original})
+
+
+def run() -> NoReturn:
+    """Serve with the options of the command line, then exit with its code. Entered through
+    ``__main__.py``."""
+    stdio.open_missing()
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve with these options until the server stops. Returns the exit code; errors have been
+    reported by then."""
+    try:
+        flags = vars(build_parser().parse_args(argv))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        raw = RawSettings(flags, os.environ, os.getcwd())
+    except OSError:
+        return _refuse(["the current folder does not exist any more: change to one that does"])
+    try:
+        settings = load(raw)
+    except ConfigFileError as error:
+        return _refuse_file(raw, error)
+    except SettingsError as error:
+        return _refuse(error.lines)
+    if settings.cors_origins:
+        from .. import _core
+
+        try:
+            _core.check(settings)
+        except ValueError as error:
+            return _refuse([str(error)])
+    return _start(raw, settings)
+
+
+def _start(raw: RawSettings, settings: Settings) -> int:
+    """Set up logging, check the settings, open the listeners, show the banner, set the environment
+    and serve, in the order of contract section 2."""
+    import logging
+
+    if not _configure_logging(raw, settings):
+        return EXIT_CANNOT_START
+    logger = logging.getLogger(LOGGER_NAME)
+    if not (raw.flags.get("entry_script") or raw.flags.get("config_file")):
+        logger.error("Error!")
+        logger.error(
+            "Either provide an entry_script using --entry_script or provide a path to the configuration file "
+            "using --config_file"
+        )
+        return EXIT_REFUSED
+
+    try:
+        # Loaded here, because every child needs it, and so they share its memory. It starts no
+        # thread when it is loaded.
+        from .. import _core  # noqa: F401
+    except ImportError as error:
+        return _refuse([f"{_NO_CORE} ({error})"])
+    from . import banner, listeners
+
+    try:
+        # Opened before the banner, because the banner and the environment show the number that port
+        # 0 gets here.
+        settings, clients = listeners.open_all(settings)
+    except listeners.ListenError as error:
+        return _refuse([str(error)])
+    exported = exported_environment(settings)
+    banner.show(settings, {**os.environ, **exported})
+    os.environ.update(exported)
+    from_file = [origin.name for origin in settings.origins.values() if origin.kind == FILE]
+    if settings.config_file_read:
+        logger.info("Settings read from %s: %s", settings.config_file_read, ", ".join(from_file) or "none")
+    for notice in (*settings.notices, *_missing_folders(settings), *_settings_of_gunicorn(raw)):
+        logger.warning("%s", notice)
+    if settings.app_insights_enabled:
+        logger.warning("Application Insights is enabled, but this version does not send telemetry yet.")
+
+    return _serve(settings, clients)
+
+
+def _missing_folders(settings: Settings) -> list[str]:
+    """A warning for each folder that a setting names and that does not exist. It is no error,
+    because the script may create the folder."""
+    named = {"model_dir": settings.model_dir, "app_root": settings.app_root}
+    return [
+        f"The folder {folder} does not exist ({settings.origins[name].name})."
+        for name, folder in named.items()
+        if folder and settings.origins[name].kind != DEFAULT and not os.path.exists(folder)
+    ]
+
+
+def _settings_of_gunicorn(raw: RawSettings) -> list[str]:
+    """Warnings about gunicorn's own settings, which worked with 1.5.1 and have no effect here."""
+    file = os.path.join(raw.folder, "gunicorn.conf.py")
+    if not raw.environment.get("GUNICORN_CMD_ARGS") and not os.path.exists(file):
+        return []
+    from . import gunicorn_settings
+
+    return gunicorn_settings.warnings(raw.environment, file)
+
+
+def _serve(settings: Settings, clients: list[socket.socket]) -> int:
+    if settings.worker_class == table.THREAD:
+        from ..supervise import threads
+
+        return threads.run(settings, clients)
+    from ..supervise import processes
+
+    return processes.run(settings, clients)
+
+
+def _configure_logging(raw: RawSettings, settings: Settings) -> bool:
+    """Apply logging.json. Returns False if that failed; the reason has been logged."""
+    import logging
+
+    from .. import log_config
+
+    # Set first, because a logging.json may name classes in modules that the script can import.
+    import_path.extend(settings, raw.folder)
+    try:
+        log_config.configure(settings)
+    except log_config.LogConfigError as error:
+        logging.getLogger(LOGGER_NAME).critical("Invalid config file!: %s", error)
+        return False
+    return True
+
+
+def _refuse(lines: Sequence[str]) -> int:
+    """Print a line on standard error for every wrong value, so that a user can correct all of them
+    at once."""
+    for line in lines:
+        print(f"{PROGRAM}: error: {line}", file=sys.stderr)
+    return EXIT_REFUSED
+
+
+def _refuse_file(raw: RawSettings, error: ConfigFileError) -> int:
+    """Log that the configuration file cannot be used, and print the wrong values from other
+    sources."""
+    import logging
+
+    try:
+        _configure_logging(raw, resolve(raw, ConfigFile(None, {}, ())))
+    except SettingsError as others:
+        _refuse(others.lines)
+    logging.getLogger(LOGGER_NAME).critical("Invalid config file!: %s", error)
+    return EXIT_CANNOT_START
+
+
+# ---- Options
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Sets the width itself, because argparse would import shutil and three compression libraries
+    for it on every start."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=_width())
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return [line for part in text.splitlines() for line in super(_HelpFormatter, self)._split_lines(part, width)]
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser with the error output and the abbreviations of the contract (section 1)."""
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            has_script = "entry_script" in found
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._suggestion(unknown, has_script)}")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Write the help without its usage to standard output, then usage and message to standard
+        error, and exit with 1.
+
+        The message comes last, because the help is long, and the message would scroll off the
+        terminal.
+        """
+        usage = self.format_usage()
+        with contextlib.suppress(OSError):  # the reader has closed the pipe; the message below must still be written
+            sys.stdout.write(self.format_help()[len(usage) :])
+            sys.stdout.flush()
+        sys.stderr.write(f"{usage}{self.prog}: error: {message}\n")
+        sys.exit(EXIT_REFUSED)
+
+    def format_help(self) -> str:
+        # Made here and not in ``build_parser``, so that only a start that shows the help takes the
+        # time for it.
+        self.description = f"Azure ML Inferencing HTTP server v{package.__version__}"
+        return f"{super().format_help()}\n{_other_settings(_width())}"
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        """The options that an abbreviation may mean.
+
+        If an option of 1.5.1 matches, options that 1.5.1 does not have are left out. So every
+        abbreviation that 1.5.1 accepts keeps its meaning, and one that it calls ambiguous stays
+        ambiguous.
+        """
+        matches = super()._get_option_tuples(option_string)
+        return [match for match in matches if match[0].dest in _ORIGINAL] or matches
+
+    def _suggestion(self, unknown: Sequence[str], has_script: bool) -> str:
+        """A question that names the option which the first unknown word was probably meant to be,
+        or an empty text."""
+        word = next((word for word in unknown if word.startswith("-")), unknown[0])
+        if not word.startswith("-"):
+            is_script = word.endswith(".py") and not has_script
+            return f" (did you mean --entry_script {word}?)" if is_script else ""
+        import difflib
+
+        option = "--" + word.partition("=")[0].lstrip("-").replace("-", "_")
+        close = difflib.get_close_matches(option, [s.flag for s in SETTINGS if s.flag and not s.hidden], 1, 0.8)
+        return f" (did you mean {close[0]}?)" if close else ""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser. Its result has only the options that were given, by the names of the
+    settings table."""
+    parser = _Parser(
+        prog=PROGRAM,
+        usage="%(prog)s --entry_script FILE [options]",
+        formatter_class=_HelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        add_help=False,
+    )
+    options = [setting for setting in SETTINGS if setting.flag]
+    used = {setting.group for setting in options if not setting.hidden}
+    groups = {name: parser.add_argument_group(name, purpose) for name, purpose in GROUPS.items() if name in used}
+    other = parser.add_argument_group("other")
+    # Added in the order of the table and not group by group, because argparse lists options in the
+    # order of their addition when it calls an abbreviation ambiguous, and the contract has that
+    # message.
+    other.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+    for setting in options:
+        _add(groups[setting.group], setting)
+    other.add_argument("--version", action=_VersionAction, nargs=0, help="Show the version and exit.")
+    return parser
+
+
+class _VersionAction(argparse.Action):
+    """Prints the version. argparse's own action needs the text when the parser is made, on every
+    start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> NoReturn:
+        print(f"{PROGRAM} {package.__version__}")
+        parser.exit(EXIT_OK)
+
+
+def _add(group: argparse._ArgumentGroup, setting: Setting) -> None:
+    flag = setting.flag or ""
+    shown = argparse.SUPPRESS if setting.hidden else _help_text(setting)
+    if setting.kind == table.BOOLEAN:
+        group.add_argument(flag, dest=setting.name, action="store_true", default=argparse.SUPPRESS, help=shown)
+    else:
+        group.add_argument(flag, dest=setting.name, metavar=setting.metavar, type=_converter(setting), help=shown)
+
+
+def _converter(setting: Setting) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            return parse_option(setting, text)
+        except ValueError:
+            named = f"{setting.flag_type} value" if setting.flag_type else "value"
+            raise argparse.ArgumentTypeError(
+                f"invalid {named}: {text!r} (it must be {table.allowed_text(setting)})"
+            ) from None
+
+    return convert
+
+
+def _help_text(setting: Setting) -> str:
+    facts = f"Default: {table.default_text(setting)}."
+    if setting.environment:
+        facts += f" Environment: {setting.environment}."
+    return f"{setting.help}\n{facts}".replace("%", "%%")
+
+
+def _other_settings(width: int) -> str:
+    """The part of the help about settings without an option."""
+    import textwrap
+
+    about = (
+        "Set them in the environment; those with * may stand in the configuration file too. The environment counts "
+        "before the file, and an option before both."
+    )
+    text = [
+        "settings without an option:",
+        *textwrap.wrap(about, width, initial_indent="  ", subsequent_indent="  "),
+        "",
+    ]
+    for setting in SETTINGS:
+        if setting.flag is None and setting.environment:
+            text.append(f"  {setting.environment}{' *' if setting.config_key else ''}")
+            for line in (setting.help, f"Default: {table.default_text(setting)}."):
+                text += textwrap.wrap(line, width, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(text) + "\n"
+
+
+def _width() -> int:
+    """Width of the help in columns: the terminal's, but at most 110; 80 without a terminal."""
+    try:
+        columns = int(os.environ.get("COLUMNS", "")) or 80
+    except ValueError:
+        try:
+            columns = os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]
+        except (AttributeError, ValueError, OSError):
+            columns = 80
+    return max(40, min(columns, 110) - 2)

@@ -1,0 +1,172 @@
+"""Standard streams: opens those that are closed, and writes the log without waiting for its reader.
+
+A pipe that nobody reads fills up, and then blocks every process that writes to it. The supervisor
+must never wait for that, because it has children to replace and signals to obey, and a worker may
+wait only for a moment. The pipe cannot be made non-blocking, because that mode belongs to the open
+file, which other processes share. ``open_missing`` runs in the launcher. The supervisor makes the
+stream of the log, and its children inherit it. The front writes its log records itself
+(``src/logging/mod.rs``).
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import math
+import os
+import select
+import sys
+import time
+from typing import Callable, TextIO
+
+from ..supervise import shortage
+
+# Bytes that a pipe takes without blocking when poll() reports it as writable. POSIX guarantees 512.
+_PIECE = getattr(select, "PIPE_BUF", 512)
+# Lines that are kept while nobody reads. Beyond that the oldest are dropped.
+_MAX_LINES = 1000
+
+_NAMES = ("stdin", "stdout", "stderr")
+
+
+def open_missing() -> None:
+    """Open the null device for each standard stream that the caller has closed (``azmlinfsrv
+    >&-``).
+
+    Otherwise the next files and sockets would get these descriptors, and printed text would go to
+    them.
+    """
+    for descriptor, name in enumerate(_NAMES):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # open() returns the lowest free descriptor, which is this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            stream = open(descriptor, mode, encoding="utf-8", closefd=False)  # noqa: SIM115  for good
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
+class PatientStream:
+    """Standard output for log handlers, without blocking.
+
+    Lines that cannot be written now wait for the next ``flush``. If there are too many, the oldest
+    are dropped. Lines that cannot be written because of an error, such as a full disk, are lost.
+    When lines can be written again, a log record says how many are missing.
+    """
+
+    def __init__(self, descriptor: int = 1, encoding: str = "utf-8") -> None:
+        self.descriptor = descriptor
+        self._encoding = encoding
+        self._lines: collections.deque[bytes] = collections.deque()
+        # The unwritten rest of a line whose beginning has been written.
+        self._begun = b""
+        self._is_flushing = False
+        # Seconds that a flush may wait for the reader. Only if no earlier line waits: then the
+        # reader may just be slow.
+        self.patience = 0.0
+        # Lines that were dropped because nobody reads.
+        self.dropped = 0
+        # Lines that were lost because writing failed, and the error.
+        self._lost = 0
+        self._reason = ""
+        # Logs a text about missing lines.
+        self.report: Callable[[str], None] = lambda text: None
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._begun or self._lines)
+
+    def write(self, text: str) -> None:
+        if self.patience and sys.__stdout__ is not None:
+            # Text that the script has printed before this line must be written before it.
+            with contextlib.suppress(OSError, ValueError):
+                sys.__stdout__.flush()
+        # When writing failed, a part of the last line may have been written. The new line must not
+        # continue it.
+        begin = "\n" if self._lost and not self._lines else ""
+        self._lines.append((begin + text).encode(self._encoding, "backslashreplace"))
+        if len(self._lines) > _MAX_LINES:
+            self._lines.popleft()
+            self.dropped += 1
+
+    def flush(self) -> None:
+        """Write the lines that wait, as far as they can be written without waiting longer than
+        ``patience``."""
+        # A signal handler that logs may interrupt this method, and call it again.
+        if self._is_flushing:
+            return
+        self._is_flushing = True
+        try:
+            self._write_lines()
+        except BrokenPipeError:
+            # The reader has closed the pipe, so nobody would see the lines.
+            self.forget()
+        except OSError as error:
+            return self._lose(error)
+        finally:
+            self._is_flushing = False
+        if not self.is_waiting:
+            self._report_gone()
+
+    def _lose(self, error: OSError) -> None:
+        """Drop the lines that wait, because poll() never reports when a full disk has room again.
+        The next line is tried again."""
+        first = self._lost == 0
+        self._lost += len(self._lines) + bool(self._begun)
+        self._reason = f"standard output: {error.strerror or error}"
+        self._lines.clear()
+        self._begun = b""
+        if first and sys.__stderr__ is not None:
+            with contextlib.suppress(OSError, ValueError):
+                text = f"azmlinfsrv: the log cannot be written to standard output: {shortage.explain(error)}\n"
+                sys.__stderr__.write(text)
+                sys.__stderr__.flush()
+
+    def _report_gone(self) -> None:
+        dropped, self.dropped = self.dropped, 0
+        lost, self._lost = self._lost, 0
+        if dropped:
+            self.report(f"{dropped} log records were dropped: nobody read standard output")
+        if lost:
+            self.report(f"{lost} log records were lost: {self._reason}")
+
+    def _write_lines(self) -> None:
+        is_first_try = not self._begun and len(self._lines) < 2
+        deadline = time.monotonic() + (self.patience if is_first_try else 0.0)
+        while self.is_waiting and self._is_writable(max(0.0, deadline - time.monotonic())):
+            self._begun = self._begun or self._lines.popleft()
+            written = os.write(self.descriptor, self._begun[:_PIECE])
+            self._begun = self._begun[written:]
+
+    def forget(self) -> None:
+        """Drop the lines that wait. Called in a forked child, because the parent writes them."""
+        self._lines.clear()
+        self._begun = b""
+        self.dropped = self._lost = 0
+
+    def _is_writable(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLOUT)
+        return bool(poll.poll(math.ceil(seconds * 1000)))
+
+
+def take_over_log(logger: logging.Logger) -> PatientStream:
+    """Replace standard output by a PatientStream in the handlers of this logger. Returns the
+    stream."""
+    stream = PatientStream(encoding=sys.stdout.encoding or "utf-8")
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+            handler.setStream(stream)
+    stream.report = logger.warning
+    return stream
+
+
+def stream_of_log(logger: logging.Logger) -> TextIO | PatientStream:
+    """The stream for lines that are no log records but must keep their place between log
+    records."""
+    streams = (getattr(handler, "stream", None) for handler in logger.handlers)
+    return next((stream for stream in streams if isinstance(stream, PatientStream)), sys.stdout)

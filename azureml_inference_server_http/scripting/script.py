@@ -1,0 +1,417 @@
+"""The user's script: finds it, imports it, checks it, calls init(), and logs its errors.
+
+Owns the rules for loading (contract section 4) and every log record about the script: when it
+raises ``ScriptLoadError``, the reason has been logged. Other modules read the signature of run()
+(``signature``), make its arguments (``inputs``) and render its results (``outputs``). ``Script``
+has them as methods, because the Rust worker loop calls this one object only. Runs in workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import os
+import re
+import sys
+import traceback
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
+
+from .. import contrib_services
+from ..server.user_script import (
+    ScriptLoadError,
+    UserScriptError,
+    UserScriptException,
+    UserScriptImportException,
+    UserScriptTimeout,
+)
+from . import arrays, cooperative, hints, import_path, inputs, lean_imports, outputs, signature
+
+if TYPE_CHECKING:
+    from ..launch.settings import Settings
+    from .flask_context import FlaskContext
+
+MODULE_NAME = "entry_module"
+DEFAULT_MODULE = "main"
+# Limit for x-ms-run-error-location, in characters.
+MAX_LOCATION = 256
+
+_PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_LIBRARY_FOLDER = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
+_IMPORTS_FLASK = re.compile(rb"\b(?:import|from)\b[^\n;#]*\bflask\b")
+_TRACEBACK = "Traceback (most recent call last):"
+_logger = logging.getLogger("azmlinfsrv")
+_script_logger = logging.getLogger("azmlinfsrv.user_script")
+
+
+class Script:
+    """A loaded script. The Rust worker loop reads these attributes and calls these methods.
+
+    ``run``: the function. It is looked up once, so a later assignment to the name in the script has
+    no effect. ``mode``: "text" (body or query as text), "schema" (keyword arguments) or "raw" (the
+    Flask request). ``input_name``: name of the argument that gets the input in the text and raw
+    modes. ``pass_headers``: True if run() has a ``request_headers`` parameter. ``file``: path of
+    the script whose init() is called. ``logs_requests``: True if the script changed the logger, so
+    that the worker logs requests with ``log_request``.
+    """
+
+    def __init__(self, file: str, init: Any, run: Callable[..., Any], call: signature.Call, settings: Settings) -> None:
+        self.file = file
+        self.run = run
+        self.mode = call.mode
+        self.parameters = call.parameters
+        self.input_name = call.parameters[0].name
+        self.pass_headers = call.pass_headers
+        self.logs_requests = False
+        self._init = init
+        self._settings = settings
+        self._own_folders = _own_folders(file, settings)
+        self._flask_context: FlaskContext | None = None
+        # Id of the process in which init() runs.
+        self._home = os.getpid()
+
+    @property
+    def needs_request(self) -> bool:
+        """True if run() must be called through Flask: the script is raw, or Flask has been imported
+        by it or for it."""
+        return self.mode == "raw" or "flask" in sys.modules
+
+    @property
+    def json_is_changed(self) -> bool:
+        """True if every result must be rendered by ``render``; see ``outputs.json_is_changed``."""
+        return outputs.json_is_changed()
+
+    def initialize(self) -> None:
+        """Call the script's init() and log the steps. If it fails, logs the error and raises
+        ScriptLoadError."""
+        _script_logger.info("Invoking user's init function")
+        try:
+            self._init()
+        except BaseException as exc:
+            _logger.error("User's init function failed")
+            _logger.error("Encountered Exception %s", _explain(UserScriptException(), exc))
+            hints.log_neighbour(exc, self.file)
+            hints.log_model_folder(self._settings.model_dir)
+            raise ScriptLoadError("init() of the user script failed") from exc
+        _script_logger.info("Users's init has completed successfully")
+        if self.needs_request or self._may_import_flask():
+            self._flask()  # imported now, so that the first request need not wait for it
+
+    def waiter(self) -> cooperative.Waiter:
+        """Make the object that waits for jobs in this worker process; see
+        ``cooperative.Waiter``."""
+        return cooperative.Waiter(inherited=os.getpid() != self._home)
+
+    def query_input(self, query: bytes) -> str:
+        """The input of an undecorated run() for GET; see ``inputs.query_input``."""
+        return inputs.query_input(query)
+
+    def schema_arguments(self, method: str, content_type: str | None, query: bytes, body: bytes) -> dict[str, Any]:
+        """Keyword arguments of a schema-decorated run(); see ``inputs.schema_arguments``."""
+        return inputs.schema_arguments(self.parameters, method, content_type, query, body)
+
+    def bind_parameters(self, values: Any) -> dict[str, Any]:
+        """Keyword arguments of a schema-decorated run(), from a parsed body; see
+        ``inputs.bind_parameters``."""
+        return inputs.bind_parameters(self.parameters, values)
+
+    def array_inputs(self) -> list[arrays.ArrayInput]:
+        """Parameters whose JSON lists can be read into numpy arrays without Python lists; see
+        ``arrays``."""
+        return arrays.array_inputs(self.run)
+
+    def call_with_request(
+        self,
+        method: str,
+        target: str,
+        http_minor: int,
+        headers: list[tuple[str, str]],
+        body: bytes,
+        peer: str,
+        request_id: str,
+        kwargs: dict[str, Any] | None,
+        problem: tuple[int, str] | Exception | None = None,
+    ) -> outputs.Answer:
+        """Call run() through Flask with ``kwargs``, or with the Flask request if they are None (raw
+        mode).
+
+        ``problem``: the reason why run() cannot be called, which is the status and message of a
+        refusal, or an error of the server. The other arguments are the fields of
+        ``wsgi_environ.Request``. If run() raises an exception, it is logged, and the answer is the
+        error reply.
+        """
+        from .wsgi_environ import Request  # imported here, because it imports parts of Flask
+
+        return self._flask().call(Request(method, target, http_minor, headers, body, peer, request_id), kwargs, problem)
+
+    def render(self, result: Any, method: str) -> outputs.Answer:
+        """Make the answer for any result of run() that was not called through Flask; see
+        ``outputs.render``."""
+        return outputs.render(result, method)
+
+    def input_refused(self, message: str) -> None:
+        """Log why the input of a client is refused. Level DEBUG, because the client's reply has the
+        reason too."""
+        _logger.debug("The input of the request is refused: %s", message)
+
+    def script_failed(self, exc: BaseException) -> str:
+        """Log that run() raised ``exc``. A TimeoutError is logged as the scoring timeout (contract
+        section 8).
+
+        Returns the value of the ``x-ms-run-error-location`` header, for example ``score.py:12
+        ZeroDivisionError``, or the name of the exception alone if no frame of the traceback is in
+        the user's own files.
+        """
+        _logger.debug("Run function exception caught")
+        _logger.error("Encountered Exception: %s", self.error_text(exc))
+        return self._location(exc)
+
+    def error_text(self, exc: BaseException) -> str:
+        """The traceback of an exception of run(), as it is logged, and sent with
+        ``--error_details``."""
+        if isinstance(exc, TimeoutError):
+            return _explain(UserScriptTimeout(self._settings.scoring_timeout_ms), exc)
+        return _explain(UserScriptException(), exc)
+
+    def log_request(self, level: int, text: str) -> None:
+        """Log a line about a request in this worker, so that the filters and handlers that the
+        script has added to the logger act on it."""
+        _logger.log(level, text)
+
+    def internal_failed(self, exc: BaseException) -> None:
+        """Log an error that run() did not raise, such as a result that cannot be rendered."""
+        text = _format(exc)
+        if not text.startswith(_TRACEBACK):  # _format has left out all frames, because all are the server's own
+            text = f"{_TRACEBACK}\n{text}"
+        _logger.error("Encountered Exception: %s", text)
+
+    def end_forked_child(self, exc: BaseException | None) -> NoReturn:
+        """End a process that run() has forked, when run() returns in it or raises ``exc`` in it.
+        Such a child must not continue with the server's code.
+
+        The exit code is that of a Python script: SystemExit's code, 1 for any other exception, else
+        0.
+        """
+        code = 0
+        if isinstance(exc, SystemExit):
+            code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+        elif exc is not None:
+            code = 1
+            with contextlib.suppress(OSError, ValueError):
+                traceback.print_exception(type(exc), exc, exc.__traceback__)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code & 0xFF)
+
+    def _may_import_flask(self) -> bool:
+        """True if one of the user's own files that are loaded has a line that imports Flask. Then
+        run() may import Flask, and use the request, in its first call."""
+        files = map(_file, list(sys.modules.values()))
+        own = {file for file in files if isinstance(file, str) and _own_name(file, self._own_folders)}
+        return any(map(_imports_flask, own | {self.file}))
+
+    def _flask(self) -> FlaskContext:
+        if self._flask_context is None:
+            from .flask_context import FlaskContext
+
+            self._flask_context = FlaskContext(self._settings, self)
+        return self._flask_context
+
+    def _location(self, exc: BaseException) -> str:
+        deepest = type(exc).__name__
+        for frame, line in traceback.walk_tb(exc.__traceback__):
+            name = _own_name(frame.f_code.co_filename, self._own_folders)
+            if name is not None:
+                deepest = f"{name}:{line} {type(exc).__name__}"
+        # The value must be one line of printable ASCII, because it is sent as a header, and short
+        # enough for proxies.
+        return "".join(char if " " <= char <= "~" else "?" for char in deepest[:MAX_LOCATION])
+
+
+def load(settings: Settings) -> Script:
+    """Import and check the user's script.
+
+    Logs the script that it found. If the script cannot be served, logs the records of contract
+    section 4 and raises ScriptLoadError.
+    """
+    contrib_services.install()
+    lean_imports.install()
+    import_path.extend(settings)
+    try:
+        module = _import_file(settings) if settings.entry_script else _import_main(settings)
+        return _inspect(module, settings)
+    except UserScriptError as exc:
+        _logger.error("%s", _format(exc))
+        raise
+
+
+def load_again() -> None:
+    """Import the script in a process that the script has started with multiprocessing; see
+    ``spawned/entry_module.py``.
+
+    That process has the worker's environment, so its settings name the same script. Exceptions of
+    the import are not caught.
+    """
+    from ..launch import settings
+
+    resolved = settings.load(settings.RawSettings({}, os.environ, os.getcwd()))
+    contrib_services.install()
+    lean_imports.install()
+    _execute(_path(resolved))
+
+
+def _path(settings: Settings) -> str:
+    return os.path.abspath(os.path.join(settings.app_root, settings.entry_script or ""))
+
+
+def _import_file(settings: Settings) -> ModuleType:
+    """Import the entry script under the name ``entry_module``. If the file is missing, logs that
+    first."""
+    path = _path(settings)
+    if not os.path.exists(path):
+        _logger.error("No such file or directory.")
+        _logger.error(
+            "There is no file at %s. A relative --entry_script starts from the current folder, a relative "
+            "AZUREML_ENTRY_SCRIPT from AML_APP_ROOT.",
+            path,
+        )
+    try:
+        return _execute(path)
+    except BaseException as exc:
+        failure = _import_failed(exc)
+        hints.log_neighbour(exc, path)
+        raise failure from exc
+
+
+def _execute(path: str) -> ModuleType:
+    """Run a Python file as the module ``entry_module``.
+
+    The module is in ``sys.modules``, because pickle, multiprocessing and dataclasses look up
+    functions and classes there. A failure leaves the module of an earlier script in place.
+    """
+    spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
+    if os.path.isdir(path) or spec is None or spec.loader is None:
+        kind = "a folder" if os.path.isdir(path) else "not a Python file"
+        raise ImportError(f"The entry script {path} is {kind}. It has to be a file whose name ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    earlier = sys.modules.get(MODULE_NAME)
+    sys.modules[MODULE_NAME] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        if earlier is None:
+            sys.modules.pop(MODULE_NAME, None)
+        else:
+            sys.modules[MODULE_NAME] = earlier
+        raise
+    return module
+
+
+def _import_main(settings: Settings) -> ModuleType:
+    try:
+        found = DEFAULT_MODULE in sys.modules or importlib.util.find_spec(DEFAULT_MODULE) is not None
+        if found:
+            return importlib.import_module(DEFAULT_MODULE)
+    except BaseException as exc:
+        raise _import_failed(exc) from exc
+    _logger.error("No score script found. Expected score script %s.py.", DEFAULT_MODULE)
+    _logger.error("Expected script to be found in PYTHONPATH: %s", sys.path)
+    try:
+        _logger.error("Current contents of AML_APP_ROOT: %s", sorted(os.listdir(settings.app_root)))
+    except OSError:
+        _logger.error("The directory %s not an accessible directory in the container.", settings.app_root)
+    raise UserScriptImportException("No score script found")
+
+
+def _import_failed(exc: BaseException) -> UserScriptImportException:
+    failure = UserScriptImportException()
+    _logger.error("%s", _explain(failure, exc))
+    return failure
+
+
+def _inspect(module: ModuleType, settings: Settings) -> Script:
+    file = str(module.__file__)
+    for name in ("init", "run"):
+        if not hasattr(module, name):
+            raise UserScriptError(f"User script at {file} does not have a {name}() function defined.")
+    driver = getattr(module, "driver_module", None)
+    if isinstance(driver, ModuleType) and hasattr(driver, "run"):
+        _script_logger.info("Found driver script at %s and the score script at %s", file, driver.__file__ or driver)
+        run = driver.run
+    else:
+        _script_logger.info("Found user script at %s", file)
+        run = module.run
+    call = signature.read(run)
+    signature.log(call)
+    hints.warn_of_later_results(run)
+    hints.warn_of_later_init(module.init)
+    return Script(file, module.init, run, call, settings)
+
+
+def explain(error: Exception) -> str:
+    """Traceback text of an exception that stops the start, without the server's own frames."""
+    return _format(error)
+
+
+def _explain(failure: Exception, cause: BaseException) -> str:
+    """The traceback text of ``cause``, followed by ``failure`` as the exception that it has
+    caused."""
+    failure.__cause__ = cause
+    return _format(failure)
+
+
+def _format(exc: BaseException) -> str:
+    """The traceback text without the server's frames at its beginning, because users look for a
+    line of their own."""
+    if exc.__cause__ is not None:
+        exc.__cause__.__traceback__ = _without_server_frames(exc.__cause__.__traceback__)
+    shown = _without_server_frames(exc.__traceback__)
+    return "".join(traceback.format_exception(type(exc), exc, shown))
+
+
+def _without_server_frames(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith((_PACKAGE_FOLDER, "<frozen importlib", os.path.dirname(importlib.__file__) + os.sep)):
+            break
+        trace = trace.tb_next
+    return trace
+
+
+def _own_folders(file: str, settings: Settings) -> tuple[str, ...]:
+    """Folders with the user's own files. The longest is first, so that a file's name is relative to
+    the nearest one."""
+    folders = {os.path.dirname(file), settings.app_root}
+    if settings.source_directory:
+        folders.add(os.path.join(settings.app_root, settings.source_directory))
+    both = {os.path.abspath(folder) for folder in folders} | {os.path.realpath(folder) for folder in folders}
+    return tuple(sorted((os.path.join(folder, "") for folder in both), key=len, reverse=True))
+
+
+def _file(module: object) -> object:
+    """``module.__file__``, read without the module's ``__getattr__``, because that would load a
+    lazy module."""
+    with contextlib.suppress(AttributeError):
+        return object.__getattribute__(module, "__dict__").get("__file__")
+    return None
+
+
+def _imports_flask(file: str) -> bool:
+    with contextlib.suppress(OSError), open(file, "rb") as source:
+        return _IMPORTS_FLASK.search(source.read()) is not None
+    return False
+
+
+def _own_name(file: str, folders: tuple[str, ...]) -> str | None:
+    """``file`` relative to the user's folders, or None if it belongs to Python, an installed
+    package or the server."""
+    if file.startswith((_PACKAGE_FOLDER, _LIBRARY_FOLDER)) or _INSTALLED.search(file):
+        return None
+    for folder in folders:
+        if file.startswith(folder):
+            return os.path.relpath(file, folder).replace(os.sep, "/")
+    return None

@@ -1,0 +1,78 @@
+"""Starts the front: passes sockets and settings to the Rust core, which then serves
+(``src/front``).
+
+``run`` is the main function of the front process. With ``--worker_class thread`` the front is a
+thread, which only calls ``serve``. No user code runs in the front, except the classes that a user's
+logging.json names.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from .. import _core, log_config
+from . import access_log
+
+if TYPE_CHECKING:
+    from ..launch.settings import Settings
+
+# Descriptors that the front opens: six for the event loop, and two for the memory of large bodies.
+_OWN_DESCRIPTORS = 8
+
+
+def run(
+    settings: Settings,
+    clients: list[socket.socket],
+    workers: socket.socket,
+    supervisor: socket.socket,
+) -> int:
+    """The main function of a front process. Returns the exit code."""
+    # Ctrl-C reaches the whole process group. The front ignores such signals, because the supervisor
+    # decides what they mean, and sends orders through its socket.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    # The collector would only cost time: Python code in the front makes no reference cycles, only
+    # log records.
+    gc.disable()
+    serve(settings, clients, workers.detach(), supervisor)
+    return 0
+
+
+def serve(
+    settings: Settings,
+    clients: list[socket.socket],
+    workers: int | _core.Hub,
+    supervisor: socket.socket,
+) -> None:
+    """Serve clients without the GIL until the supervisor ends the front. Closes the sockets then.
+    Raises OSError."""
+    _check_descriptors()
+    logger = logging.getLogger("azmlinfsrv")
+    _core.serve(
+        settings,
+        clients=[listener.detach() for listener in clients],
+        workers=workers,
+        supervisor=supervisor.detach(),
+        log=(
+            logger.getEffectiveLevel(),
+            log_config.find_user_config(settings) is not None,
+            access_log.log if log_config.wants_access_lines() else None,
+        ),
+    )
+
+
+def _check_descriptors() -> None:
+    """Raise OSError if there are too few free descriptors, because the event loop would panic
+    without a useful message."""
+    opened: list[int] = []
+    try:
+        for _ in range(_OWN_DESCRIPTORS):
+            opened.append(os.dup(0))
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)

@@ -1,0 +1,406 @@
+"""The supervisor's side of the operating system for worker processes: forks, sockets, signals and
+waiting.
+
+Makes the events for ``supervisor.Supervisor`` and performs its actions (``supervising.py`` has the
+loop). Owns the children and their descriptors. Runs in the launcher, which becomes the supervisor
+when the listeners are open. Nothing here may start a thread, because a fork in a process with
+threads may leave locks behind that nobody releases, or load the script, because a script may block.
+``_fork`` starts every child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import os
+import select
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Callable
+
+from .. import _core, log_config
+from ..launch import listeners, stdio
+from ..launch.terminal import Terminal
+from ..scripting import debug
+from . import control, events, forks, process_exit, reports, shortage, signal_handlers, supervising, titles
+from .children import EXIT_FAILED
+from .events import Role
+from .state import Supervisor
+from .worker_kinds import PRELOADED_PROCESSES, PROCESSES, Kind
+from .worker_socket import WorkerSocket
+from .workers import longest_request
+
+if TYPE_CHECKING:
+    from ..launch.settings import Settings
+    from .template import Line
+
+_logger = logging.getLogger("azmlinfsrv")
+
+# Seconds that a worker waits for room in standard output for a log line before it goes on
+# (``launch/stdio.py``).
+LOG_PATIENCE = 1.0
+# Seconds between two checks of children that a signal has stopped. They are checked, because not
+# every system sends SIGCHLD when a child is continued.
+LOOK_AGAIN = 0.5
+_HANDLED = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT),
+    *(signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD, signal.SIGUSR1, signal.SIGWINCH),
+)
+
+
+def run(settings: Settings, clients: list[socket.socket]) -> int:
+    """Start the front and the workers behind these listeners, and supervise them until the server
+    stops.
+
+    Returns the exit code of the current process. This function also returns in each child that is
+    forked.
+    """
+    # Done before the first log record, because a reader of the log that has gone must not be an
+    # error.
+    log = stdio.take_over_log(_logger) if log_config.find_user_config(settings) is None else None
+    titles.set_name(titles.COMMAND)
+    listeners.announce(settings)
+    state = Supervisor(
+        settings.worker_count,
+        settings.graceful_timeout,
+        _kind(settings),
+        longest_request(settings.worker_timeout, settings.scoring_timeout_ms),
+        reports.is_debugged,
+    )
+    try:
+        processes = Processes(settings, clients, log)
+    except OSError as error:
+        _logger.critical("The server cannot start: %s", shortage.explain(error))
+        return EXIT_FAILED
+    processes.catch_signals()
+    try:
+        code = supervising.run(state, processes)
+    except supervising.ChildEnded as child:
+        return child.code
+    _logger.info("Stopped.")
+    return code
+
+
+def _kind(settings: Settings) -> Kind:
+    """The kind of workers: forked from a template if WORKER_PRELOAD is set, and if the workers that
+    a template forks can become children of this process."""
+    if not settings.worker_preload:
+        return PROCESSES
+    if debug.follows_forks(settings):
+        _logger.warning("WORKER_PRELOAD has no effect under a debugger: each worker loads the script itself.")
+        return PROCESSES
+    if not _core.adopt_orphans():
+        _logger.warning("WORKER_PRELOAD has no effect on this system: each worker loads the script itself.")
+        return PROCESSES
+    return PRELOADED_PROCESSES
+
+
+class Processes:
+    """The supervisor's children and the descriptors that it shares with them."""
+
+    def __init__(
+        self, settings: Settings, clients: list[socket.socket], log: stdio.PatientStream | None = None
+    ) -> None:
+        self.pid = os.getpid()
+        self._settings = settings
+        self._clients = clients
+        self._worker_socket = WorkerSocket()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._terminal = Terminal()
+        self._roles: dict[int, Role] = {}
+        # Children that a signal has stopped and nobody has continued yet.
+        self._stopped: set[int] = set()
+        # The socket to the current front, and the part of a line that was received from it.
+        self._front: socket.socket | None = None
+        self._front_lines = control.Lines()
+        # The sockets to the templates, by pid.
+        self._templates: dict[int, Line] = {}
+        # Wait statuses of ended processes that are not known as children, by pid. A worker may end
+        # before its template has reported its pid.
+        self._unclaimed: dict[int, int] = {}
+        # The numbers in the titles of workers.
+        self._worker_numbers = itertools.count(1)
+        # The stream that log handlers write to; None if the user's own logging.json decides where
+        # they write.
+        self._log = log
+
+    def catch_signals(self) -> None:
+        """Handle signals from here on."""
+        # The handlers do nothing, because Python also writes each signal's number to the wake-up
+        # socket. The loop reads the numbers there, in order, when it has finished with the event
+        # before.
+        signal_handlers.install(dict.fromkeys(_HANDLED, signal_handlers.do_nothing))
+        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+
+    # ---- What happens
+
+    def wait(self, until: float | None) -> Iterator[events.Event]:
+        """Sleep until something happens or the time ``until`` has come. Yields the events."""
+        if self._stopped:
+            look_again = time.monotonic() + LOOK_AGAIN
+            until = look_again if until is None else min(until, look_again)
+        poll = select.poll()
+        sources = [self._wake_reader, self._front, *(line.socket for line in self._templates.values())]
+        for source in sources:
+            if source is not None and source.fileno() >= 0:
+                poll.register(source, select.POLLIN)
+        if self._terminal.descriptor is not None:
+            poll.register(self._terminal.descriptor, 0)
+        if self._log is not None and self._log.is_waiting:
+            poll.register(self._log.descriptor, select.POLLOUT)
+        # Rounded up, because the loop would otherwise call poll() again and again during the last
+        # millisecond.
+        timeout = None if until is None else max(0, math.ceil((until - time.monotonic()) * 1000))
+        ready = {descriptor for descriptor, _ in poll.poll(timeout)}
+        yield from self._read_lines()
+        if self._terminal.descriptor in ready:
+            self._terminal.look()
+        if self._wake_reader.fileno() in ready:
+            yield from self._read_signals()
+        if self._log is not None and self._log.descriptor in ready:
+            self._log.flush()
+        if self._stopped:
+            yield from self._reap()
+
+    def _read_signals(self) -> Iterator[events.Event]:
+        try:
+            numbers = self._wake_reader.recv(4096)
+        except BlockingIOError:
+            return
+        for number in numbers:
+            if number == signal.SIGCHLD:
+                yield from self._reap()
+            elif number == signal.SIGHUP and self._terminal.has_hung_up():
+                yield events.HungUp(self._terminal.is_ignored)
+            else:
+                yield events.Signalled(number)
+
+    def _reap(self) -> Iterator[events.Event]:
+        while True:
+            try:
+                # If a debugger holds a child, the kernel reports its stops to the debugger and not
+                # here.
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            # Reports that a child sent before it died are handled first.
+            yield from self._read_lines()
+            yield from self._changed(pid, status)
+
+    def _changed(self, pid: int, status: int) -> Iterator[events.Event]:
+        """The events for a process that has ended, or that a signal has stopped or continued.
+        ``status`` is from ``waitpid``."""
+        event = reports.of_child(pid, status)
+        if pid not in self._roles:
+            # This is an orphan that a script has left, or a worker whose template has not reported
+            # its pid yet.
+            if isinstance(event, events.Exited) and any(line.is_awaited for line in self._templates.values()):
+                self._unclaimed[pid] = status
+            return
+        if isinstance(event, events.Stopped):
+            self._stopped.add(pid)
+        else:
+            self._stopped.discard(pid)
+        if isinstance(event, events.Exited):
+            del self._roles[pid]
+            line = self._templates.pop(pid, None)
+            yield from () if line is None else line.close()
+        yield event
+
+    def _read_lines(self) -> Iterator[events.Event]:
+        """The events that the front and the templates have reported."""
+        yield from self._read_front()
+        for line in list(self._templates.values()):
+            said = line.read() if line.socket.fileno() >= 0 else []
+            if said is None:
+                # The template is ending. SIGCHLD follows.
+                line.socket.close()
+                continue
+            for event in said:
+                if isinstance(event, events.Spawned):
+                    self._roles[event.pid] = Role.WORKER
+                yield event
+                if isinstance(event, events.Spawned) and event.pid in self._unclaimed:
+                    yield from self._changed(event.pid, self._unclaimed.pop(event.pid))
+        if not any(line.is_awaited for line in self._templates.values()):
+            self._unclaimed.clear()
+
+    def _read_front(self) -> Iterator[events.Event]:
+        if self._front is None:
+            return
+        try:
+            received = self._front.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        if not received:
+            # The front is ending. SIGCHLD follows.
+            self._front.close()
+            self._front = None
+            return
+        for line in self._front_lines.add(received):
+            report = control.read(line)
+            if report is None:
+                _logger.error("The front sent a line that the supervisor does not understand: %r", line)
+            else:
+                yield report
+
+    # ---- Performing
+
+    def perform(self, action: events.Action) -> events.Event | None:
+        """Perform an action. Returns the event that this has caused, if any."""
+        if isinstance(action, events.SpawnFront):
+            return self._spawn(Role.FRONT, self._spawn_front)
+        if isinstance(action, events.SpawnTemplate):
+            return self._spawn(Role.TEMPLATE, self._spawn_template)
+        if isinstance(action, events.SpawnWorker):
+            if action.template is not None:
+                return self._ask_template(action.template)
+            return self._spawn(Role.WORKER, self._spawn_worker)
+        if isinstance(action, events.Kill):
+            if action.pid in self._roles:
+                # The pid still belongs to this child, because only ``_reap`` frees pids, and
+                # ``_roles`` lists the children that are not reaped.
+                os.kill(action.pid, action.number)
+        elif isinstance(action, events.ReleaseTemplate):
+            if action.pid in self._templates:
+                self._templates[action.pid].release()
+        elif isinstance(action, events.TellFront):
+            self._tell_front(action.order)
+        else:
+            raise TypeError(f"nobody performs {action!r}")
+        return None
+
+    def abandon(self) -> None:
+        """Kill all children. The kernel reaps them when this process ends."""
+        for pid in self._roles:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _tell_front(self, order: control.Order) -> None:
+        if self._front is None:
+            return
+        try:
+            self._front.sendall(control.write(order))
+        except OSError as error:
+            # The front is ending, which SIGCHLD reports, or it is stuck and is killed when its time
+            # is over.
+            _logger.debug("Cannot tell the front %r: %s", order, error)
+
+    def _spawn(self, role: Role, spawn: Callable[[], int]) -> events.Event:
+        try:
+            pid = spawn()
+        except OSError as error:
+            return events.SpawnFailed(role, shortage.explain(error))
+        self._roles[pid] = role
+        return events.Spawned(pid, role)
+
+    def _spawn_front(self) -> int:
+        ours, theirs = socket.socketpair()
+
+        def begin() -> int:
+            from . import front
+
+            titles.set_name(titles.FRONT)
+            titles.set_role("front")
+            self._worker_socket.worker_end.close()
+            code = 1
+            try:
+                code = front.run(self._settings, self._clients, self._worker_socket.front_end, theirs)
+            except OSError as error:
+                _logger.critical("The front process failed: %s", shortage.explain(error))
+            except BaseException:
+                traceback.print_exc()
+            process_exit.at_once(code)
+
+        pid = self._fork(begin, ours, theirs)
+        if self._front is not None:
+            self._front.close()
+        ours.setblocking(False)
+        self._front, self._front_lines = ours, control.Lines()
+        return pid
+
+    def _spawn_template(self) -> int:
+        # Imported here, because without WORKER_PRELOAD the import would only slow down the start.
+        from . import template
+
+        ours, theirs = socket.socketpair()
+
+        def begin() -> int:
+            titles.set_name(titles.TEMPLATE)
+            titles.set_role("template")
+            self._close_listeners()
+            return template.run(self._settings, theirs, self._worker_socket.worker_end, self.pid, self._log)
+
+        pid = self._fork(begin, ours, theirs)
+        self._templates[pid] = template.Line(pid, ours)
+        return pid
+
+    def _ask_template(self, template: int) -> events.Event | None:
+        from .template import ENDED
+
+        try:
+            self._templates[template].fork(next(self._worker_numbers))
+        except (OSError, KeyError) as error:
+            _logger.debug("Cannot ask the template process %d for a worker: %r", template, error)
+            return events.SpawnFailed(Role.WORKER, ENDED, template)
+        return None
+
+    def _spawn_worker(self) -> int:
+        number = next(self._worker_numbers)
+
+        def begin() -> int:
+            from ..scripting import worker
+
+            titles.set_worker(number)
+            self._close_listeners()
+            return worker.run(self._settings, self._worker_socket.worker_end, self.pid, None)
+
+        return self._fork(begin)
+
+    def _close_listeners(self) -> None:
+        """Close the listeners in a child, so that no process that the script starts can hold the
+        port."""
+        for listener in (*self._clients, self._worker_socket.front_end):
+            listener.close()
+
+    def _fork(
+        self, begin: Callable[[], int], ours: socket.socket | None = None, theirs: socket.socket | None = None
+    ) -> int:
+        """Fork a child, which calls ``begin``. Raises OSError.
+
+        The child closes the descriptors that belong to the supervisor, among them ``ours``. Here
+        ``theirs``, the child's end of the socket between the two, is closed.
+        """
+
+        def begin_child() -> int:
+            if self._log is not None:
+                self._log.forget()
+                self._log.patience = LOG_PATIENCE
+            self._terminal.close()
+            lines = (line.socket for line in self._templates.values())
+            for mine in (self._wake_reader, self._wake_writer, self._front, ours, *lines):
+                if mine is not None:
+                    mine.close()
+            return begin()
+
+        try:
+            pid = forks.fork(begin_child, _HANDLED)
+        except OSError:
+            if ours is not None:
+                ours.close()
+            raise
+        finally:
+            if theirs is not None and os.getpid() == self.pid:
+                theirs.close()
+        return pid

@@ -1,0 +1,165 @@
+"""Decides which worker is replaced next: on HUP every worker, for its age or size a worker that the
+front names.
+
+One worker at a time is replaced: its successor is started, and the old worker serves until the
+successor is ready. Decisions only, as a part of ``state.py``.
+"""
+
+from __future__ import annotations
+
+from . import control
+from .events import Action, Log, RecycleWanted
+from .preloading import Templates
+from .worker_kinds import Kind
+from .workers import Roster, is_due
+
+# Seconds before a worker is replaced for its size if the worker before it was too large as well,
+# counted from the moment when it was ready. Also the seconds until the next attempt if a successor
+# could not start.
+RECYCLE_PAUSE = 60.0
+RELOADED = "The new workers serve. An old worker exits when it has finished its requests."
+
+
+class Replacing:
+    """The workers that wait for their replacement: no successor has been asked for yet."""
+
+    def __init__(self, roster: Roster, templates: Templates, kind: Kind) -> None:
+        self._roster = roster
+        self._templates = templates
+        self._kind = kind
+        self._waiting: list[int] = []
+        self._reloading = False
+        self._told_too_large = False
+        self._has_ended = False
+
+    def reload(self, kill_at: float) -> list[Action]:
+        """Replace every worker, because HUP was received. The log says when that is done.
+
+        If workers are forked by a template, a new template loads the script first. A template that
+        is still loading may have read the script before it was changed, so it is ended, and killed
+        at ``kill_at`` if it has not ended.
+        """
+        if not self._kind.can_reload:
+            return [Log("warning", "HUP does nothing: replacing workers one by one needs --worker_class process.")]
+        self._reloading = True
+        if self._kind.has_template:
+            text = "Loading the script again. Then the workers are replaced one by one."
+            return [Log("info", text), *self._templates.reload(kill_at)]
+        return [Log("info", "Replacing the workers one by one."), *self._replace_all()]
+
+    def follow(self) -> list[Action]:
+        """Replace the workers of earlier templates, because the template that HUP has asked for is
+        ready."""
+        # Set again, because another replacement may have failed meanwhile, which ends a reload
+        # (``failed``).
+        self._reloading = True
+        return [Log("info", "The script is loaded. Replacing the workers one by one."), *self._replace_all()]
+
+    def _replace_all(self) -> list[Action]:
+        # Leaves out the workers whose successor is starting already, and those successors, unless
+        # an older template has forked them.
+        replaced = self._roster.being_replaced()
+        self._waiting = [
+            pid
+            for pid, worker in self._roster.workers.items()
+            if not worker.retiring and pid not in replaced and (worker.replaces is None or self._is_outdated(pid))
+        ]
+        return self.next()
+
+    def _is_outdated(self, pid: int) -> bool:
+        """True if this worker may have an older version of the script than the workers that are
+        started now."""
+        return self._kind.has_template and self._roster.workers[pid].template != self._templates.current
+
+    def arrived(self, pid: int) -> None:
+        """Replace a worker that has just been started by an old template: HUP came after the worker
+        was asked for."""
+        if self._templates.can_spawn and self._is_outdated(pid):
+            self._waiting.append(pid)
+
+    def tell_when_done(self) -> list[Action]:
+        """Log the end of a reload: a successor of every worker serves, and the old workers have
+        been told to exit."""
+        if not self._reloading or self._templates.is_reloading or self._waiting or self._roster.being_replaced():
+            return []
+        self._reloading = False
+        return [Log("info", RELOADED)] if not self._has_ended else []
+
+    def next(self) -> list[Action]:
+        """Ask for the successor of the next worker that waits, unless another successor is
+        starting."""
+        if not self._waiting or self._has_ended or self._roster.being_replaced():
+            return []
+        if not self._templates.can_spawn:
+            return self._templates.need()
+        return self._roster.ask(self._templates.current, replaces=self._waiting.pop(0))
+
+    def recycle(self, event: RecycleWanted) -> list[Action]:
+        """Replace a worker, because the front asks for that: for its age, its size, or because it
+        exits."""
+        worker = self._roster.workers.get(event.pid)
+        if self._has_ended or worker is None or worker.retiring or worker.recycling:
+            return []
+        worker.recycling, worker.too_large = True, event.kind == control.LARGE
+        what = f"{self._kind.name(event.pid)} {event.reason}"
+        if worker.too_large and worker.follows_large and worker.ready_at is not None:
+            worker.recycle_at = worker.ready_at + RECYCLE_PAUSE
+            if self._told_too_large:
+                return []
+            self._told_too_large = True
+            text = (
+                f"{what}, and so did the worker before it. If the script needs that much memory, set a higher limit."
+                f" Until then a worker is replaced for its size {RECYCLE_PAUSE:g} s after it was ready, not earlier."
+            )
+            return [Log("warning", text)]
+        if event.pid in self._waiting or event.pid in self._roster.being_replaced():
+            return []
+        self._waiting.append(event.pid)
+        return [Log("info", f"{what}. It is replaced."), *self.next()]
+
+    def begin_due(self, now: float) -> list[Action]:
+        """Let the workers whose pause is over wait for their replacement."""
+        for pid, worker in self._roster.workers.items():
+            if is_due(worker.recycle_at, now):
+                worker.recycle_at = None
+                self._waiting.append(pid)
+        return self.next()
+
+    def failed(self, what: str, now: float) -> list[Action]:
+        """End a reload, and plan another attempt for the workers that the front named, because a
+        successor could not start.
+
+        A reload is not repeated: whoever sent HUP can read the log and send it again. The front
+        asks only once.
+        """
+        serving = sum(worker.ready and not worker.retiring for worker in self._roster.workers.values())
+        stay = "1 worker goes" if serving == 1 else f"{serving} workers go"
+        again = {
+            pid: worker for pid, worker in self._roster.workers.items() if worker.recycling and not worker.retiring
+        }
+        for worker in again.values():
+            worker.recycle_at = now + RECYCLE_PAUSE
+        advice = []
+        if self._reloading or not again:
+            advice.append("Correct the cause, then send HUP again.")
+        if again:
+            names = ", ".join(map(self._kind.name, again))
+            advice.append(f"The next attempt to replace {names} is in {RECYCLE_PAUSE:g} s.")
+        self._reloading = False
+        self._waiting.clear()
+        text = f"{what} before it was ready, see above. {stay} on serving with the code loaded before."
+        return [Log("error", " ".join((text, *advice)))]
+
+    def wait_again(self, pid: int) -> None:
+        """Put a worker back to the front of those that wait, because its successor could not be
+        started."""
+        self._waiting.insert(0, pid)
+
+    def forget(self, pid: int) -> None:
+        """Drop a worker that waits for its replacement: it has exited or is retiring."""
+        self._waiting = [waiting for waiting in self._waiting if waiting != pid]
+
+    def end(self) -> None:
+        """Replace no worker any more, because the server stops."""
+        self._waiting.clear()
+        self._has_ended = True

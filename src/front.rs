@@ -1,0 +1,25 @@
+//! The front: `server.rs` accepts clients and shuts down in order, `routes.rs` and `exchange.rs` handle requests.
+//!
+//! Runs on one thread, which never takes the GIL. In the front's process no user code runs, except with
+//! `--worker_class thread`.
+
+mod access_log;
+mod body_rate;
+mod body_reader;
+mod cors;
+mod error;
+mod exchange;
+pub(crate) mod heap_trim;
+mod http1;
+mod memory_budget;
+mod reply;
+mod request_ids;
+mod routes;
+mod server;
+mod swagger;
+
+use self::server::Front;
+pub use self::{
+    access_log::ACCESS_LOGGER,
+    server::{check, serve, Sockets, Workers},
+};

@@ -1,0 +1,326 @@
+//! The front: accepts clients, answers health, queues requests for the workers, and shuts down in
+//! order.
+//!
+//! Everything here runs on one thread, the event loop of [`serve`], which never takes the GIL. No
+//! user code runs in the front's process, except with `--worker_class thread`. Owns the listeners'
+//! accept loops and the order of shutting down; `routes.rs` handles requests.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use actix_http::{HttpService, KeepAlive};
+use actix_service::{map_config, IntoServiceFactory as _, Service, ServiceFactory as _};
+use actix_web::{dev::AppConfig, web, App, HttpRequest};
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, Notify},
+};
+
+use super::{
+    cors::{self, Cors},
+    heap_trim::{self, Keeper},
+    http1::{ClientSocket, Connection, Patience},
+    memory_budget, routes,
+};
+use crate::{
+    dispatch::{
+        limits::Limits,
+        transport::{self, Entrance},
+        Dispatcher,
+    },
+    ipc::{
+        body::Store,
+        control::{Order, StdLine, Supervisor},
+        thread_channel::FrontEnd,
+    },
+    settings::Settings,
+    shortage::{Repeated, ACCEPT_PAUSE},
+};
+
+/// How often the front checks the deadlines of clients and workers. A deadline takes effect at most
+/// this much later than set.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
+// docs/reliability.md promises this precision for `--keep_alive`.
+const _: () = assert!(WATCH_EVERY.as_millis() < 250);
+/// After an early reply to a body that is still being sent, the rest is read and dropped for this long, so that the
+/// client sees the reply and not a reset.
+const LINGER: Duration = Duration::from_secs(5);
+/// After `stop`, replies get this long to reach their clients.
+const STOP_PATIENCE: Duration = Duration::from_millis(300);
+
+/// The descriptors the supervisor hands over, as the sockets they are.
+pub struct Sockets {
+    /// Where clients connect: the main port, and the health port if it is separate.
+    pub clients: Vec<std::net::TcpListener>,
+    /// Where workers connect.
+    pub workers: Workers,
+    /// The line to the supervisor.
+    pub supervisor: StdLine,
+}
+
+/// Where workers connect, by their kind.
+pub enum Workers {
+    /// Processes: they send their connections to this socket (`supervise/worker_socket.py`).
+    #[cfg(unix)]
+    Socket(std::os::unix::net::UnixDatagram),
+    /// Threads of this process connect through the hub; this is the hub's entrance.
+    Hub(mpsc::UnboundedReceiver<FrontEnd>),
+}
+
+/// What all requests share.
+pub struct Front {
+    pub(super) settings: Settings,
+    pub(super) server_version: Bytes,
+    pub(super) cors: Option<cors::Cors>,
+    pub(super) dispatcher: Dispatcher,
+    draining: Cell<bool>,
+    pub(super) budget: Rc<memory_budget::Budget>,
+    /// Where large bodies wait for a worker.
+    pub(super) bodies: Store,
+    connections: RefCell<HashMap<u64, Open>>,
+    next_connection: Cell<u64>,
+    connection_closed: Notify,
+}
+
+impl Front {
+    fn new(settings: Settings, bodies: Store, supervisor: Rc<Supervisor>) -> Result<Rc<Self>, cors::BadEntry> {
+        let cors = Cors::parse(&settings.cors_origins)?;
+        Ok(Rc::new(Self {
+            server_version: settings.server_version.clone().into(),
+            cors,
+            dispatcher: Dispatcher::new(Limits::of(&settings), supervisor),
+            budget: memory_budget::Budget::new(settings.max_buffered),
+            bodies,
+            settings,
+            draining: Cell::new(false),
+            connections: RefCell::default(),
+            next_connection: Cell::new(0),
+            connection_closed: Notify::new(),
+        }))
+    }
+
+    /// True once the server is shutting down and only finishes the requests that it has.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    fn register(self: &Rc<Self>) -> Registered {
+        let id = self.next_connection.get();
+        self.next_connection.set(id + 1);
+        let connection = Connection::new(self.is_draining());
+        self.connections.borrow_mut().insert(id, Open { connection: connection.clone(), task: None });
+        Registered { front: self.clone(), id, connection }
+    }
+
+    /// Asks every connection to end when its open requests are answered.
+    fn end_connections(&self) {
+        self.draining.set(true);
+        for open in self.connections.borrow().values() {
+            open.connection.end();
+        }
+    }
+
+    /// Ends clients that do not send or read in time and jobs that do not return in time. Returns
+    /// free memory to the system, unless a script shares this process (`owns_process`).
+    async fn watch(self: Rc<Self>, owns_process: bool) {
+        let mut ticks = tokio::time::interval(WATCH_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut memory = Keeper::default();
+        let patience = Patience { client: self.settings.client_timeout, keep_alive: self.settings.keep_alive };
+        loop {
+            ticks.tick().await;
+            let now = Instant::now();
+            for open in self.connections.borrow().values() {
+                if open.connection.must_be_cut(now, &patience) {
+                    if let Some(task) = &open.task {
+                        task.abort();
+                    }
+                }
+            }
+            self.dispatcher.watch();
+            let moved = self.budget.take_peak().saturating_add(self.dispatcher.take_received());
+            if owns_process && memory.note(now, moved) {
+                self.bodies.give_back();
+                heap_trim::give_back();
+            }
+        }
+    }
+
+    /// Resolves when no connection is left that had a request before the shutdown began.
+    async fn all_closed(&self) {
+        while self.connections.borrow().values().any(|open| !open.connection.is_late()) {
+            self.connection_closed.notified().await;
+        }
+    }
+}
+
+/// A connection in the front's list.
+struct Open {
+    connection: Rc<Connection>,
+    /// The task that serves it; `None` only until the task has been spawned.
+    task: Option<tokio::task::AbortHandle>,
+}
+
+/// Keeps a connection in the front's list, for as long as it is open.
+struct Registered {
+    front: Rc<Front>,
+    id: u64,
+    connection: Rc<Connection>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.front.connections.borrow_mut().remove(&self.id);
+        self.front.connection_closed.notify_waiters();
+    }
+}
+
+/// Looks at the settings whose syntax is decided here; the text names the setting and what is wrong.
+pub fn check(settings: &Settings) -> Result<(), String> {
+    Cors::parse(&settings.cors_origins).map(drop).map_err(|error| error.to_string())
+}
+
+/// Serves until the supervisor says `drain` or `stop`, or is gone. Blocks the calling thread.
+pub fn serve(settings: Settings, sockets: Sockets) -> io::Result<()> {
+    actix_web::rt::System::new().block_on(run(settings, sockets))
+}
+
+async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
+    let supervisor = Supervisor::new(sockets.supervisor)?;
+    let owns_process = !matches!(sockets.workers, Workers::Hub(_));
+    let bodies = if owns_process { Store::shared(settings.max_request_size) } else { Store::default() };
+    let front = Front::new(settings, bodies.clone(), supervisor.clone());
+    let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let watch = tokio::task::spawn_local(front.clone().watch(owns_process));
+    let keep_time = tokio::task::spawn_local(front.dispatcher.clone().keep_time());
+    let entrance = match sockets.workers {
+        #[cfg(unix)]
+        Workers::Socket(socket) => Entrance::Socket(tokio::net::UnixDatagram::from_std(socket)?, bodies),
+        Workers::Hub(arrivals) => Entrance::Hub(arrivals),
+    };
+    let worker_loop = tokio::task::spawn_local(transport::accept(entrance, front.dispatcher.clone()));
+    let mut accept_loops = Vec::new();
+    for listener in sockets.clients {
+        let listener = TcpListener::from_std(listener)?;
+        accept_loops.push(tokio::task::spawn_local(accept_clients(front.clone(), listener)));
+    }
+    let mut lines = BytesMut::new();
+    let drained = take_orders(&front, &supervisor, &mut lines, false).await?;
+    // The front still accepts connections, so that new clients get a reply that says that the
+    // server is stopping, not a reset.
+    front.end_connections();
+    if drained {
+        let finish = async {
+            tokio::select! {
+                () = front.all_closed() => Ok(true),
+                again = take_orders(&front, &supervisor, &mut lines, true) => again,
+            }
+        };
+        // What is not finished in time is answered like after `stop`.
+        if let Ok(ended) = tokio::time::timeout(front.settings.graceful_timeout, finish).await {
+            ended?;
+        }
+    }
+    front.dispatcher.stop();
+    let _ = tokio::time::timeout(STOP_PATIENCE, front.all_closed()).await;
+    if drained {
+        // Tell the supervisor first, so that it does not replace a worker that exits before this
+        // process does.
+        supervisor.say_released();
+    }
+    front.dispatcher.release_workers();
+    for accept_loop in accept_loops {
+        accept_loop.abort();
+    }
+    worker_loop.abort();
+    watch.abort();
+    keep_time.abort();
+    Ok(())
+}
+
+/// Follows the supervisor's orders until one of them ends serving: true for `drain`, false for `stop`.
+async fn take_orders(front: &Front, supervisor: &Supervisor, lines: &mut BytesMut, draining: bool) -> io::Result<bool> {
+    loop {
+        match supervisor.next_order(lines).await? {
+            Some(Order::Exited(pid, cause)) => front.dispatcher.process_exited(pid, cause),
+            Some(Order::Stopped(pid)) => front.dispatcher.process_stopped(pid),
+            Some(Order::Continued(pid)) => front.dispatcher.process_continued(pid),
+            Some(Order::Retire(pid)) => front.dispatcher.retire(pid),
+            Some(Order::Drain) if draining => {}
+            Some(Order::Drain) => return Ok(true),
+            // Without a supervisor nobody replaces workers or passes signals on: end like after `stop`.
+            Some(Order::Stop) | None => return Ok(false),
+        }
+    }
+}
+
+async fn accept_clients(front: Rc<Front>, listener: TcpListener) {
+    let handler = {
+        let front = front.clone();
+        move |request: HttpRequest, payload: web::Payload| routes::handle(front.clone(), request, payload.into_inner())
+    };
+    let app = App::new().default_service(web::to(handler)).into_factory();
+    let http = HttpService::build()
+        // `Connection::must_be_cut` keeps these times: actix-http's clock ticks every half second, and it would only watch
+        // the first head of a connection.
+        .keep_alive(if front.settings.keep_alive.is_zero() { KeepAlive::Disabled } else { KeepAlive::Os })
+        .client_request_timeout(Duration::ZERO)
+        .client_disconnect_timeout(LINGER)
+        .on_connect_ext(|socket: &ClientSocket<TcpStream>, data| {
+            data.insert(socket.connection().clone());
+        })
+        .h1(map_config(app, |_| AppConfig::default()));
+    let service = match http.new_service(()).await {
+        Ok(service) => Rc::new(service),
+        Err(error) => return log::error!(target: "azmlinfsrv.front", "Cannot build the HTTP service: {error:?}"),
+    };
+    let mut failures = Repeated::default();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let registered = front.register();
+                let id = registered.id;
+                let task = tokio::task::spawn_local(serve_client(service.clone(), stream, peer, registered));
+                if let Some(open) = front.connections.borrow_mut().get_mut(&id) {
+                    open.task = Some(task.abort_handle());
+                }
+            }
+            Err(error) if is_connection_error(&error) => {}
+            Err(error) => {
+                // The process lacks descriptors or memory. Others may be released soon; until then
+                // new connections wait in the backlog.
+                failures.log("Cannot accept a connection, which waits until others are closed", &error);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_client<S>(service: Rc<S>, stream: TcpStream, peer: SocketAddr, registered: Registered)
+where
+    S: Service<(ClientSocket<TcpStream>, Option<SocketAddr>), Response = ()>,
+    S::Error: std::fmt::Debug,
+{
+    // Small replies must not wait for an acknowledgement. Ignore a failure: a socket that refuses
+    // the option is broken anyway.
+    let _ = stream.set_nodelay(true);
+    let socket = ClientSocket::new(stream, peer, registered.connection.clone());
+    if let Err(error) = service.call((socket, Some(peer))).await {
+        log::debug!(target: "azmlinfsrv.front", "Connection of {peer} ended: {error:?}");
+    }
+}
+
+/// True for an error of the accepted connection, false for an error of accepting.
+fn is_connection_error(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}

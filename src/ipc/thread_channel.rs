@@ -1,0 +1,261 @@
+//! Where the front and the workers of one process meet (`--worker_class thread`): a connection is a queue each way.
+//!
+//! Owns the queues. They carry the frames of `frame/mod.rs`, as a socket would. The front's ends live
+//! in its event loop, each worker's end in that worker's thread; nothing here knows of Python.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::mpsc;
+
+use crate::ipc::{claims::Claims, frame::Frame};
+
+/// Frames of a worker that the front has not taken yet. Larger than the largest in-flight window,
+/// so only a stream can fill it.
+const UNREAD: usize = 64;
+
+/// The meeting point, made before the front and its workers; all of them hold it.
+pub struct Hub {
+    arrivals: mpsc::UnboundedSender<FrontEnd>,
+    /// `None` once the front has taken it.
+    entrance: Mutex<Option<mpsc::UnboundedReceiver<FrontEnd>>>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        let (arrivals, entrance) = mpsc::unbounded_channel();
+        Self { arrivals, entrance: Mutex::new(Some(entrance)) }
+    }
+}
+
+impl Hub {
+    /// Where the front finds the workers that connect. `None` the second time: there is one front.
+    pub fn entrance(&self) -> Option<mpsc::UnboundedReceiver<FrontEnd>> {
+        self.entrance.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Connects a worker; `None` if the front is gone.
+    pub fn connect(&self) -> Option<WorkerEnd> {
+        let inbox = Arc::<Inbox>::default();
+        let (sender, replies) = mpsc::channel(UNREAD);
+        let (claims, theirs) = Claims::pair();
+        self.arrivals.send(FrontEnd { sender: FrontSender { inbox: inbox.clone() }, replies, claims: theirs }).ok()?;
+        Some(WorkerEnd { inbox, replies: sender, claims })
+    }
+}
+
+/// The front's end of a connection.
+pub struct FrontEnd {
+    /// To the worker.
+    pub sender: FrontSender,
+    /// From the worker; ends when the worker is gone.
+    pub replies: mpsc::Receiver<Frame>,
+    /// Who owns the jobs that were sent.
+    pub claims: Claims,
+}
+
+/// Sends to one worker. Dropping it closes the connection.
+pub struct FrontSender {
+    inbox: Arc<Inbox>,
+}
+
+impl FrontSender {
+    /// Puts a frame into the worker's inbox.
+    pub fn send(&self, frame: Frame) {
+        let mut waiting = self.inbox.lock();
+        waiting.frames.push_back(frame);
+        // Wake the worker only once: until it runs, it would still look asleep to each further
+        // frame.
+        let wake = std::mem::take(&mut waiting.worker_sleeps);
+        drop(waiting);
+        if wake {
+            self.inbox.filled.notify_one();
+        }
+    }
+
+    /// Ends the connection: the worker gets nothing more, not even what it has not taken out of its inbox yet.
+    pub fn close(&self) {
+        let mut waiting = self.inbox.lock();
+        waiting.closed = true;
+        waiting.frames.clear();
+        drop(waiting);
+        self.inbox.filled.notify_one();
+    }
+}
+
+impl Drop for FrontSender {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// What [`WorkerEnd::take`] finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The next frame.
+    Frame(Frame),
+    /// There is none at the moment.
+    Nothing,
+    /// The connection is closed; no more frames will arrive.
+    Closed,
+}
+
+/// The worker's end of a connection. Dropping it tells the front that the worker is gone.
+pub struct WorkerEnd {
+    inbox: Arc<Inbox>,
+    replies: mpsc::Sender<Frame>,
+    /// Who owns the jobs that were received.
+    pub claims: Claims,
+}
+
+impl WorkerEnd {
+    /// The next frame, without waiting.
+    pub fn take(&self) -> Taken {
+        let mut waiting = self.inbox.lock();
+        match waiting.frames.pop_front() {
+            Some(frame) => Taken::Frame(frame),
+            None if waiting.closed => Taken::Closed,
+            None => Taken::Nothing,
+        }
+    }
+
+    /// Sleeps until there is something to take.
+    pub fn wait(&self) {
+        let mut waiting = self.inbox.lock();
+        while waiting.frames.is_empty() && !waiting.closed {
+            waiting.worker_sleeps = true;
+            waiting = self.inbox.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting.worker_sleeps = false;
+    }
+
+    /// True if the connection is closed, or a frame like this waits in the inbox.
+    pub fn is_closed_or_has(&self, wanted: impl Fn(&Frame) -> bool) -> bool {
+        let waiting = self.inbox.lock();
+        waiting.closed || waiting.frames.iter().any(wanted)
+    }
+
+    /// Sends a frame if the front has room for it now; gives it back if not. If the front is gone,
+    /// the frame is dropped.
+    pub fn try_send(&self, frame: Frame) -> Option<Frame> {
+        match self.replies.try_send(frame) {
+            Err(mpsc::error::TrySendError::Full(frame)) => Some(frame),
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
+        }
+    }
+
+    /// Sends a frame, sleeping until the front has room for it.
+    pub fn send(&self, frame: Frame) {
+        // Ignore an error: the front is gone and no longer wants the frame.
+        let _ = self.replies.blocking_send(frame);
+    }
+}
+
+/// From the front to one worker. A mutex, since both sides hold it only to move one frame.
+#[derive(Default)]
+struct Inbox {
+    waiting: Mutex<Waiting>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    frames: VecDeque<Frame>,
+    closed: bool,
+    /// The worker sleeps, and nobody has woken it yet. Only then does it need a wake-up, which is a
+    /// system call.
+    worker_sleeps: bool,
+}
+
+impl Inbox {
+    /// Nothing that is done under the lock can leave the queue half changed, so a poisoned lock is
+    /// safe to use.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::ipc::frame::{encode_with_id, Kind};
+    use bytes::Bytes;
+
+    fn frame(id: u64) -> Frame {
+        Frame::from_parts(encode_with_id(Kind::Cancel, id, 0), Bytes::new()).expect("a frame")
+    }
+
+    fn connect() -> (FrontEnd, WorkerEnd) {
+        let hub = Hub::default();
+        let mut entrance = hub.entrance().expect("there is no front yet");
+        let worker = hub.connect().expect("a front listens");
+        (entrance.try_recv().expect("a worker has come"), worker)
+    }
+
+    #[test]
+    fn frames_arrive_in_order_both_ways() {
+        let (mut front, worker) = connect();
+        front.sender.send(frame(1));
+        front.sender.send(frame(2));
+        assert_eq!(
+            [worker.take(), worker.take(), worker.take()],
+            [Taken::Frame(frame(1)), Taken::Frame(frame(2)), Taken::Nothing]
+        );
+        assert_eq!(worker.try_send(frame(3)), None);
+        assert_eq!(front.replies.try_recv(), Ok(frame(3)));
+    }
+
+    #[test]
+    fn a_sleeping_worker_wakes_up_for_a_frame_and_for_the_end() {
+        let (front, worker) = connect();
+        let taken = std::thread::spawn(move || {
+            std::iter::repeat_with(|| {
+                worker.wait();
+                worker.take()
+            })
+            .take_while(|taken| *taken != Taken::Closed)
+            .count()
+        });
+        front.sender.send(frame(1));
+        while front.sender.inbox.lock().frames.len() == 1 {
+            std::thread::yield_now();
+        }
+        drop(front);
+        assert_eq!(taken.join().expect("no panic"), 1);
+    }
+
+    #[test]
+    fn what_was_not_taken_before_the_end_is_never_taken() {
+        let (front, worker) = connect();
+        front.sender.send(frame(1));
+        front.sender.close();
+        assert_eq!(worker.take(), Taken::Closed);
+        assert!(worker.is_closed_or_has(|_| false));
+    }
+
+    #[test]
+    fn a_front_that_is_gone_takes_everything_and_connects_nobody() {
+        let (front, worker) = connect();
+        drop(front);
+        for id in 0..2 * UNREAD as u64 {
+            worker.send(frame(id));
+        }
+        let hub = Hub::default();
+        assert!(hub.entrance().is_some());
+        assert!(hub.connect().is_none(), "its front is gone");
+        assert!(hub.entrance().is_none(), "there is one front");
+    }
+
+    #[test]
+    fn a_full_queue_gives_back_what_it_has_no_room_for() {
+        let (mut front, worker) = connect();
+        let refused: Vec<Frame> = (0..=UNREAD as u64).filter_map(|id| worker.try_send(frame(id))).collect();
+        assert_eq!(refused, [frame(UNREAD as u64)]);
+        let sending = std::thread::spawn(move || worker.send(frame(99)));
+        while front.replies.blocking_recv() != Some(frame(99)) {}
+        sending.join().expect("no panic");
+    }
+}

@@ -1,0 +1,339 @@
+//! Log records of the front, off the request path: `log` puts them into a bounded queue, one thread takes them out.
+//!
+//! Records go to one of two places. With the package's own logging config the line format is known,
+//! and the thread writes batches to standard output without Python. With a user's logging.json
+//! every record goes to Python `logging` through pyo3-log, so that the file applies to it. If that
+//! file names `gunicorn.access`, a Python function makes its records (`log_config.log_access`). A
+//! full queue drops records, so that requests never wait for the log, and the log says how many
+//! were dropped. The text of every record is made one plain line here, because clients choose parts
+//! of it (`text.rs`).
+
+mod lines;
+pub(crate) mod text;
+
+use std::{
+    io::{self, Stderr, Stdout},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime},
+};
+
+use log::{kv, Level, LevelFilter, Log, Metadata, Record};
+use pyo3::{prelude::*, types::PyDict};
+
+use self::{lines::Lines, text::plain_line};
+use crate::front::ACCESS_LOGGER;
+
+/// How many records may wait. One takes about 200 bytes.
+const CAPACITY: usize = 16 * 1024;
+/// Records are gathered for this long before a batch is written: one wake-up and one write for all of them.
+const GATHER: Duration = Duration::from_millis(5);
+/// How many times the thread looks for records by itself before it sleeps until it is woken. Waking
+/// it costs the front a system call of about 20 µs, which delays the client's reply.
+const LOOKS: u32 = 10;
+/// How long the process waits at its end for records to be written. A full pipe that nobody reads
+/// must not keep the process alive.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Attribute of a record with the pid of the worker that served the request. `log_config.py` shows
+/// it as the record's pid.
+const WORKER_PID: &str = "worker_pid";
+
+/// A record in the queue.
+pub(crate) struct OwnedRecord {
+    pub(crate) time: SystemTime,
+    pub(crate) level: Level,
+    pub(crate) target: String,
+    pub(crate) message: String,
+    pub(crate) worker_pid: Option<u64>,
+    /// The fields of an access record, which has no message; see `front/access_log.rs`.
+    pub(crate) access: Option<Fields>,
+}
+
+impl OwnedRecord {
+    /// A record with the present time.
+    pub(crate) fn new(level: Level, target: &str, message: String, worker_pid: Option<u64>) -> Self {
+        Self { time: SystemTime::now(), level, target: target.to_owned(), message, worker_pid, access: None }
+    }
+}
+
+/// Names and values of a record's attributes, as text.
+#[derive(Default)]
+pub(crate) struct Fields(Vec<(String, String)>);
+
+impl<'kvs> kv::VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: kv::Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
+        self.0.push((key.as_str().to_owned(), plain_line(value.to_string())));
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    records: Vec<OwnedRecord>,
+    dropped: u64,
+    ended: bool,
+    /// The thread sleeps until it is woken.
+    asleep: bool,
+}
+
+/// The queue. A mutex, since both sides hold it only to push or to swap a vector.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    filled: Condvar,
+}
+
+impl Queue {
+    /// A panic cannot leave the vector half changed, so a poisoned lock is safe to use.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, record: OwnedRecord) {
+        let mut waiting = self.lock();
+        if waiting.records.len() >= CAPACITY {
+            waiting.dropped += 1;
+            return;
+        }
+        let wake = std::mem::take(&mut waiting.asleep);
+        waiting.records.push(record);
+        drop(waiting);
+        if wake {
+            self.filled.notify_one();
+        }
+    }
+
+    fn end(&self) {
+        self.lock().ended = true;
+        self.filled.notify_one();
+    }
+
+    /// Takes all queued records; waits if there are none. `None` once the queue has ended and is
+    /// empty.
+    fn take(&self) -> Option<(Vec<OwnedRecord>, u64)> {
+        let mut waiting = self.lock();
+        let mut looks = 0;
+        while !waiting.ended && (looks == 0 || waiting.records.is_empty()) {
+            if looks == LOOKS {
+                waiting.asleep = true;
+                waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                looks = 0;
+            } else {
+                drop(waiting);
+                std::thread::sleep(GATHER);
+                waiting = self.lock();
+                looks += 1;
+            }
+        }
+        if waiting.records.is_empty() {
+            return None;
+        }
+        Some((std::mem::take(&mut waiting.records), std::mem::take(&mut waiting.dropped)))
+    }
+}
+
+struct QueueLogger {
+    queue: Arc<Queue>,
+    /// The least severe level of the server's own loggers that is logged.
+    level: LevelFilter,
+    /// Access records are wanted.
+    access: bool,
+}
+
+impl Log for QueueLogger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        if metadata.target() == ACCESS_LOGGER {
+            return self.access;
+        }
+        metadata.level() <= self.level && metadata.target().starts_with("azmlinfsrv")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let pid = record.key_values().get(kv::Key::from_str(WORKER_PID)).and_then(|pid| pid.to_u64());
+            let message = plain_line(record.args().to_string());
+            let mut owned = OwnedRecord::new(record.level(), record.target(), message, pid);
+            if record.target() == ACCESS_LOGGER {
+                let mut fields = Fields::default();
+                // `Fields` takes every pair.
+                let _ = record.key_values().visit(&mut fields);
+                owned.access = Some(fields);
+            }
+            self.queue.push(owned);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Where records go.
+enum Sink {
+    /// Lines in the format of contract section 13.
+    Stdout(Lines<Stdout, Stderr>),
+    /// Python `logging`; and the function that takes access records, if they are wanted.
+    Python { logger: pyo3_log::Logger, access: Option<Py<PyAny>> },
+}
+
+impl Sink {
+    fn emit(&mut self, records: &[OwnedRecord]) {
+        match self {
+            Self::Stdout(lines) => lines.emit(records),
+            Self::Python { logger, access } => Python::attach(|py| {
+                for record in records {
+                    match (&record.access, &*access) {
+                        (None, _) => hand_over(py, logger, record),
+                        (Some(fields), Some(access)) => hand_over_access(py, access, fields),
+                        (Some(_), None) => {}
+                    }
+                }
+            }),
+        }
+    }
+}
+
+/// The thread that emits records. Call [`Drain::finish`] before the process ends.
+pub(crate) struct Drain {
+    queue: Arc<Queue>,
+    thread: JoinHandle<()>,
+}
+
+impl Drain {
+    /// Emits the queued records and ends the thread. Gives up after [`PATIENCE`] if nobody reads
+    /// the output. Must be called without the GIL.
+    pub(crate) fn finish(self) {
+        self.queue.end();
+        let deadline = Instant::now() + PATIENCE;
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(GATHER);
+        }
+    }
+}
+
+/// Where `serve` is told to send records.
+pub(crate) enum Destination {
+    /// Standard output, in the package's own format.
+    Stdout,
+    /// Python `logging`; access records, if they are wanted, to this function.
+    Python(Option<Py<PyAny>>),
+}
+
+/// Installs the logger for this process. `level` is the least severe level of the server's own
+/// loggers that is logged.
+pub(crate) fn install(py: Python<'_>, level: LevelFilter, destination: Destination) -> PyResult<Drain> {
+    let wants_access = matches!(destination, Destination::Python(Some(_)));
+    let mut sink = match destination {
+        Destination::Stdout => Sink::Stdout(Lines::new(io::stdout(), io::stderr())),
+        Destination::Python(access) => {
+            let logger = pyo3_log::Logger::new(py, pyo3_log::Caching::LoggersAndLevels)?.filter(level);
+            Sink::Python { logger, access }
+        }
+    };
+    let queue = Arc::<Queue>::default();
+    log::set_boxed_logger(Box::new(QueueLogger { queue: queue.clone(), level, access: wants_access }))
+        .map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(format!("logging is set up already: {error}")))?;
+    log::set_max_level(if wants_access { level.max(LevelFilter::Info) } else { level });
+    let records = queue.clone();
+    let emit_all = move || {
+        while let Some((mut batch, dropped)) = records.take() {
+            if dropped > 0 {
+                let text = format!("{dropped} log records were dropped: they came faster than they could be written");
+                batch.push(OwnedRecord::new(Level::Warn, "azmlinfsrv", text, None));
+            }
+            sink.emit(&batch);
+        }
+    };
+    let thread = std::thread::Builder::new().name("azmlinfsrv-log".to_owned()).spawn(emit_all)?;
+    Ok(Drain { queue, thread })
+}
+
+fn hand_over(py: Python<'_>, logger: &pyo3_log::Logger, record: &OwnedRecord) {
+    let pair = record.worker_pid.map(|pid| (WORKER_PID, pid));
+    let fields: &dyn kv::Source = &pair;
+    logger.log(
+        &Record::builder()
+            .level(record.level)
+            .target(&record.target)
+            .args(format_args!("{}", record.message))
+            .key_values(fields)
+            .build(),
+    );
+    // pyo3-log leaves an error of a Python handler pending. Show and clear it, because it is the
+    // handler's fault and must not reach later calls.
+    if let Some(error) = PyErr::take(py) {
+        error.write_unraisable(py, None);
+    }
+}
+
+fn hand_over_access(py: Python<'_>, access: &Py<PyAny>, fields: &Fields) {
+    let made = PyDict::new(py);
+    let filled = fields.0.iter().try_for_each(|(name, value)| made.set_item(name, value));
+    if let Err(error) = filled.and_then(|()| access.call1(py, (made,)).map(drop)) {
+        error.write_unraisable(py, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> OwnedRecord {
+        OwnedRecord::new(Level::Info, "azmlinfsrv", "GET /score 200".to_owned(), None)
+    }
+
+    #[test]
+    fn what_clients_chose_is_one_plain_line() {
+        let logger = QueueLogger { queue: Arc::default(), level: LevelFilter::Info, access: true };
+        let text = "GET /\x1b[31m\nforged";
+        logger.log(&Record::builder().target("azmlinfsrv").level(Level::Info).args(format_args!("{text}")).build());
+        let fields: &dyn kv::Source = &("agent", text);
+        let access = Record::builder().target(ACCESS_LOGGER).level(Level::Info).key_values(fields).build();
+        logger.log(&access);
+        let (records, _) = logger.queue.take().expect("records");
+        assert_eq!(records[0].message, r"GET /\x1b[31m\x0aforged");
+        let found = &records[1].access.as_ref().expect("fields").0;
+        assert_eq!(*found, [("agent".to_owned(), r"GET /\x1b[31m\x0aforged".to_owned())]);
+    }
+
+    #[test]
+    fn access_records_do_not_let_others_pass_that_are_not_wanted() {
+        let logger = QueueLogger { queue: Arc::default(), level: LevelFilter::Error, access: true };
+        let enabled = |target: &str| logger.enabled(&Metadata::builder().level(Level::Info).target(target).build());
+        assert!(enabled(ACCESS_LOGGER) && !enabled("azmlinfsrv") && !enabled("hyper"));
+    }
+
+    #[test]
+    fn a_full_queue_counts_what_it_drops_and_keeps_the_order() {
+        let queue = Queue::default();
+        for _ in 0..CAPACITY + 3 {
+            queue.push(record());
+        }
+        queue.end();
+        let (records, dropped) = queue.take().expect("records");
+        assert_eq!((records.len(), dropped), (CAPACITY, 3));
+        assert!(queue.take().is_none());
+    }
+
+    #[test]
+    fn a_record_is_taken_while_the_thread_looks_for_it_and_when_it_has_gone_to_sleep() {
+        let queue = Arc::<Queue>::default();
+        let (sender, taken) = std::sync::mpsc::channel();
+        let other = queue.clone();
+        let thread = std::thread::spawn(move || {
+            while let Some((records, _)) = other.take() {
+                sender.send(records.len()).expect("the test goes on");
+            }
+        });
+        let patience = Duration::from_secs(60);
+        for _ in 0..2 {
+            queue.push(record());
+            assert_eq!(taken.recv_timeout(patience), Ok(1));
+            let deadline = Instant::now() + patience;
+            while !queue.lock().asleep {
+                assert!(Instant::now() < deadline, "it never sleeps");
+                std::thread::yield_now();
+            }
+        }
+        queue.end();
+        thread.join().expect("no panic");
+    }
+}

@@ -1,0 +1,69 @@
+//! A large job whose body is still arriving from the front. The body is received into the `bytes`
+//! object that the script gets.
+//!
+//! A body in any other buffer would have to be copied into that object. Used on the worker's main
+//! thread by `socket.rs`.
+
+#![allow(unsafe_code)]
+
+use std::{mem::MaybeUninit, slice};
+
+use bytes::Bytes;
+use pyo3::{ffi, prelude::*, pybacked::PyBackedBytes, types::PyBytes};
+
+use super::Arrived;
+use crate::ipc::frame::{Frame, Kind};
+
+/// A job whose body has not come in full.
+pub(super) struct Arriving {
+    head: Bytes,
+    /// The Python object of the body. No other code has a reference to it before the body is
+    /// complete.
+    object: Py<PyBytes>,
+    length: usize,
+    filled: usize,
+}
+
+impl Arriving {
+    /// `first` is the part of the body that has arrived; `length` is the size of the whole body.
+    pub(super) fn new(py: Python<'_>, head: Bytes, length: usize, first: &[u8]) -> PyResult<Self> {
+        let size = ffi::Py_ssize_t::try_from(length)?;
+        // SAFETY: without a source the object's bytes are left as they are; it is a new reference, or null with an error.
+        let object = unsafe {
+            let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
+            Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked()
+        };
+        let mut arriving = Self { head, object: object.unbind(), length, filled: 0 };
+        for (room, byte) in arriving.room().iter_mut().zip(first) {
+            room.write(*byte);
+        }
+        arriving.filled = first.len();
+        Ok(arriving)
+    }
+
+    /// Where the next bytes belong; empty once all are there. Needs no GIL.
+    pub(super) fn room(&mut self) -> &mut [MaybeUninit<u8>] {
+        // SAFETY: the object holds `length` bytes, and nobody else has it.
+        unsafe {
+            let start = ffi::PyBytes_AS_STRING(self.object.as_ptr()).cast_mut();
+            slice::from_raw_parts_mut(start.add(self.filled).cast(), self.length - self.filled)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The caller must have written the first `written` bytes of [`Arriving::room`].
+    pub(super) unsafe fn advance(&mut self, written: usize) {
+        self.filled += written;
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.filled == self.length
+    }
+
+    /// The job, once all of it is there.
+    pub(super) fn finish(self, py: Python<'_>) -> Arrived {
+        let body = Bytes::from_owner(PyBackedBytes::from(self.object.bind(py).clone()));
+        Arrived { frame: Frame { kind: Kind::Job, head: self.head, body }, object: Some(self.object) }
+    }
+}

@@ -1,0 +1,83 @@
+//! A worker's interface to the front, for both kinds of connection: a socket (`socket.rs`) or,
+//! within one process, a queue (`thread.rs`).
+//!
+//! Used on the thread that calls the script. Every wait gives up the GIL.
+
+#[cfg(unix)]
+mod cooperative;
+#[cfg(unix)]
+mod entrance;
+#[cfg(unix)]
+mod large_body;
+#[cfg(unix)]
+mod socket;
+mod thread;
+
+use bytes::Bytes;
+use pyo3::{prelude::*, types::PyBytes};
+
+pub(super) use self::thread::LocalFront;
+#[cfg(unix)]
+pub(super) use self::{cooperative::Cooperative, socket::FrontSocket};
+use crate::ipc::frame::{self, Frame, Hello, Kind};
+
+/// A frame, with the Python object of its body if the body was received into one.
+pub(super) struct Arrived {
+    pub(super) frame: Frame,
+    pub(super) object: Option<Py<PyBytes>>,
+}
+
+impl From<Frame> for Arrived {
+    fn from(frame: Frame) -> Self {
+        Self { frame, object: None }
+    }
+}
+
+/// What waiting for the front brought.
+pub(super) enum Received {
+    /// A frame.
+    Frame(Arrived),
+    /// Nothing; the process may have been asked to finish.
+    Nothing,
+    /// The front has gone, and no other front will follow.
+    FrontGone,
+}
+
+/// A connection that has said hello.
+pub(super) trait Front {
+    /// Waits for the next frame.
+    fn receive(&mut self, py: Python<'_>) -> PyResult<Received>;
+
+    /// True if the client of this job has left. Does not wait.
+    fn was_cancelled(&mut self, py: Python<'_>, id: u64) -> PyResult<bool>;
+
+    /// Sends the parts of one frame, waiting for as long as the front has no room for it.
+    fn send(&self, py: Python<'_>, head: Bytes, body: Bytes);
+
+    /// What the front is told about the worker and its script.
+    fn hello(&mut self) -> &mut Hello;
+
+    /// The worker must call this once for every job before it starts the job. False if the front
+    /// has revoked it.
+    fn claim_next(&mut self) -> bool;
+
+    /// Tells this front, and every later one, that jobs must carry the whole request from now on.
+    fn ask_for_requests(&mut self, py: Python<'_>) -> PyResult<()> {
+        self.hello().wants_request = true;
+        let hello = encoded(self.hello())?;
+        self.send(py, hello, Bytes::new());
+        Ok(())
+    }
+
+    /// Tells the front that this worker starts no more jobs. The front requeues the jobs that have
+    /// not been started.
+    fn say_goodbye(&self, py: Python<'_>) {
+        self.send(py, frame::encode_bare(Kind::Goodbye), Bytes::new());
+    }
+}
+
+/// The whole frame of a hello.
+pub(super) fn encoded(hello: &Hello) -> PyResult<Bytes> {
+    let failed = |error: serde_json::Error| pyo3::exceptions::PyValueError::new_err(error.to_string());
+    Ok(hello.encode().map_err(failed)?.freeze())
+}

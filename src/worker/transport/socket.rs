@@ -1,0 +1,298 @@
+//! A worker process's end of the socket to the front. It gives up the GIL while it waits to read or
+//! to write.
+//!
+//! Runs on the process's main thread. If the front dies, the supervisor starts another one. The worker connects to it
+//! (`entrance.rs`) and says hello again; the process, and with it the loaded model, stays.
+
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    io::{self, IoSlice},
+    os::fd::{AsRawFd as _, OwnedFd},
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use nix::errno::Errno;
+use pyo3::prelude::*;
+use socket2::SockRef;
+
+use super::{
+    cooperative::Cooperative,
+    entrance::{is_pause, Connection, Entrance, Life, READ_TIMEOUT},
+    large_body::Arriving,
+    Arrived, Front, Received,
+};
+#[cfg(target_os = "linux")]
+use crate::ipc::frame::{Frame, FrameError, Place};
+use crate::ipc::{
+    claims::Claims,
+    frame::{self, Decoder, Hello, Kind},
+    unix_socket,
+};
+
+/// A body from this size on is received into Python's object.
+const LARGE_BODY: usize = 256 * 1024;
+/// Read buffer growth.
+const READ_SIZE: usize = 64 * 1024;
+
+/// Connection to the front.
+pub(in crate::worker) struct FrontSocket {
+    /// `None` while the worker connects again. The lost connection is dropped first, because its
+    /// descriptors may be the last ones that the process can have.
+    connection: Option<Connection>,
+    entrance: Entrance,
+    hello: Hello,
+    /// How many jobs of this connection the worker has come to, claimed or skipped.
+    received: u64,
+    /// How many jobs of this connection have been decoded.
+    decoded: u64,
+    decoder: Decoder,
+    buffer: BytesMut,
+    /// Frames read while a stream was being sent.
+    early: VecDeque<Arrived>,
+    /// The large job whose body is being received.
+    arriving: Option<Arriving>,
+    /// Why a reply could not be sent.
+    failed: Cell<Option<Errno>>,
+    life: Life,
+    /// The script's greenlets and asyncio tasks, which run while this worker waits.
+    cooperative: Cooperative,
+}
+
+impl FrontSocket {
+    /// Connects and says hello; `None` if there is no front. Jobs may be `max_body` bytes long. `retiring` is a callable
+    /// that tells whether a signal has asked this process to finish.
+    pub(in crate::worker) fn connect(
+        py: Python<'_>,
+        (socket, spare): (OwnedFd, OwnedFd),
+        mut hello: Hello,
+        max_body: usize,
+        retiring: &Bound<'_, PyAny>,
+        cooperative: Cooperative,
+    ) -> PyResult<Option<Self>> {
+        let life = Life::new(retiring);
+        let mut entrance = Entrance::new(socket, spare);
+        let Some(connection) = entrance.connect(py, &mut hello, &life)? else { return Ok(None) };
+        Ok(Some(Self {
+            connection: Some(connection),
+            entrance,
+            hello,
+            received: 0,
+            decoded: 0,
+            decoder: Decoder { max_body_len: max_body as u64, trusted: true },
+            buffer: BytesMut::with_capacity(READ_SIZE),
+            early: VecDeque::new(),
+            arriving: None,
+            failed: Cell::new(None),
+            life,
+            cooperative,
+        }))
+    }
+}
+
+impl Front for FrontSocket {
+    fn hello(&mut self) -> &mut Hello {
+        &mut self.hello
+    }
+
+    fn claim_next(&mut self) -> bool {
+        let number = self.received;
+        self.received += 1;
+        self.claims().is_none_or(|claims| claims.claim(number))
+    }
+
+    /// Python signal handlers run while it waits. An exception of a handler is only shown (see
+    /// [`Life::take_note_of`]).
+    fn receive(&mut self, py: Python<'_>) -> PyResult<Received> {
+        loop {
+            // Jobs that have arrived on a lost connection must not run, because no client waits for
+            // them.
+            match self.failed.take() {
+                None => {}
+                Some(Errno::EPIPE | Errno::ECONNRESET) if self.reconnect(py)? => {}
+                Some(Errno::EPIPE | Errno::ECONNRESET) => return Ok(Received::FrontGone),
+                // The script has closed the socket. Its descriptor number may belong to another
+                // file by now.
+                Some(error) => return Err(io::Error::from(error).into()),
+            }
+            if let Some(arrived) = self.next_arrived(py)? {
+                return Ok(Received::Frame(arrived));
+            }
+            match self.wait_and_read(py)? {
+                Ok(0) => {
+                    if !self.reconnect(py)? {
+                        return Ok(Received::FrontGone);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) if is_pause(&error) => {
+                    #[cfg(target_os = "linux")]
+                    if let Some(Connection { shared: Some(shared), .. }) = &mut self.connection {
+                        shared.rest();
+                    }
+                    self.life.check_signals(py);
+                    let orphaned = self.life.is_orphaned();
+                    return Ok(if orphaned { Received::FrontGone } else { Received::Nothing });
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    if !self.reconnect(py)? {
+                        return Ok(Received::FrontGone);
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn was_cancelled(&mut self, py: Python<'_>, id: u64) -> PyResult<bool> {
+        // A front that is gone has no client for the stream.
+        let is_gone = loop {
+            match py.detach(|| self.read(false)) {
+                Ok(0) => break true,
+                Ok(_) => {}
+                Err(_) => break self.failed.get().is_some(),
+            }
+        };
+        while let Some(arrived) = self.next_decoded(py)? {
+            self.early.push_back(arrived);
+        }
+        let cancels = |Arrived { frame, .. }: &Arrived| frame.kind == Kind::Cancel && frame::decode_id(frame) == Ok(id);
+        Ok(is_gone || self.early.iter().any(cancels))
+    }
+
+    /// If the front is gone the reply has no client left; the next read notices and connects again.
+    fn send(&self, py: Python<'_>, mut head: Bytes, mut body: Bytes) {
+        let Some(Connection { stream, .. }) = &self.connection else { return };
+        let failed = py.detach(|| {
+            while !(head.is_empty() && body.is_empty()) {
+                match unix_socket::send(stream, &[IoSlice::new(&head), IoSlice::new(&body)], true) {
+                    Ok(written) => {
+                        let from_head = written.min(head.len());
+                        head.advance(from_head);
+                        body.advance(written - from_head);
+                    }
+                    Err(Errno::EINTR) => {}
+                    Err(error) => return Some(error),
+                }
+            }
+            None
+        });
+        if failed.is_some() {
+            self.failed.set(failed);
+        }
+    }
+}
+
+impl FrontSocket {
+    fn claims(&self) -> Option<&Claims> {
+        self.connection.as_ref()?.claims.as_ref()
+    }
+
+    fn next_arrived(&mut self, py: Python<'_>) -> PyResult<Option<Arrived>> {
+        if let Some(arrived) = self.early.pop_front() {
+            return Ok(Some(arrived));
+        }
+        self.next_decoded(py)
+    }
+
+    fn next_decoded(&mut self, py: Python<'_>) -> PyResult<Option<Arrived>> {
+        if self.arriving.is_none() {
+            let large = self.decoder.decode_large_job(&mut self.buffer, LARGE_BODY).map_err(protocol_error)?;
+            if let Some((head, length)) = large {
+                self.arriving = Some(Arriving::new(py, head, length, &self.buffer)?);
+                self.buffer.clear();
+            }
+        }
+        let arrived = if let Some(full) = self.arriving.take_if(|arriving| arriving.is_full()) {
+            full.finish(py)
+        } else {
+            match self.decoder.decode(&mut self.buffer).map_err(protocol_error)? {
+                #[cfg(target_os = "linux")]
+                Some(frame) if frame.kind == Kind::SharedJob => self.fetch(py, frame.head)?,
+                Some(frame) => frame.into(),
+                None => return Ok(None),
+            }
+        };
+        if arrived.frame.kind == Kind::Job {
+            self.decoded += 1;
+        }
+        Ok(Some(arrived))
+    }
+
+    /// Completes a job whose body is in shared memory.
+    #[cfg(target_os = "linux")]
+    #[allow(unsafe_code)]
+    fn fetch(&mut self, py: Python<'_>, mut head: Bytes) -> PyResult<Arrived> {
+        let place = Place::split_from(&mut head).map_err(protocol_error)?;
+        if self.claims().is_some_and(|claims| claims.is_revoked(self.decoded)) {
+            // The worker will skip this revoked job, so it needs no body. The memory may hold
+            // another job's body by now.
+            return Ok(Frame { kind: Kind::Job, head, body: Bytes::new() }.into());
+        }
+        let Some(Connection { shared: Some(shared), .. }) = &mut self.connection else {
+            return Err(protocol_error(FrameError::Malformed("job for this worker")));
+        };
+        let length = usize::try_from(place.length)?;
+        let mut arriving = Arriving::new(py, head, length, &[])?;
+        py.detach(|| shared.read(place, arriving.room()))?;
+        // SAFETY: all of the room has just been written.
+        unsafe { arriving.advance(length) };
+        Ok(arriving.finish(py))
+    }
+
+    /// Reads what is there, waiting for something if there is nothing. While it waits, other threads run, and so do the
+    /// greenlets and asyncio tasks of a script that uses such.
+    fn wait_and_read(&mut self, py: Python<'_>) -> PyResult<io::Result<usize>> {
+        let Some(Connection { stream, .. }) = &self.connection else { return Ok(Ok(0)) };
+        let stream = stream.as_raw_fd();
+        if self.arriving.is_none() && self.cooperative.may_be_used(py)? {
+            match py.detach(|| self.read(false)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Ok(read),
+            }
+            match self.cooperative.wait(py, stream) {
+                Ok(true) => return Ok(py.detach(|| self.read(false))),
+                Ok(false) => {}
+                // Continue with the native wait, so that a scheduler that always fails does not
+                // make this a busy loop.
+                Err(error) => self.life.take_note_of(py, error),
+            }
+        }
+        Ok(py.detach(|| self.read(true)))
+    }
+
+    /// Reads what is there, waiting natively if there is nothing and `wait` says so. Zero bytes mean the end of the stream.
+    #[allow(unsafe_code)]
+    fn read(&mut self, wait: bool) -> io::Result<usize> {
+        let Some(Connection { stream, .. }) = &self.connection else { return Ok(0) };
+        let flags = if wait { 0 } else { nix::libc::MSG_DONTWAIT };
+        if let Some(arriving) = &mut self.arriving {
+            // Waits for all of the body, unless a second passes or a signal arrives.
+            let read = SockRef::from(stream).recv_with_flags(arriving.room(), flags | nix::libc::MSG_WAITALL)?;
+            // SAFETY: so many bytes of the room have just been written.
+            unsafe { arriving.advance(read) };
+            return Ok(read);
+        }
+        self.buffer.reserve(READ_SIZE);
+        match unix_socket::receive(stream, &mut self.buffer) {
+            Err(error) if wait && error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+        unix_socket::wait_readable(stream, READ_TIMEOUT.into())?;
+        unix_socket::receive(stream, &mut self.buffer)
+    }
+
+    fn reconnect(&mut self, py: Python<'_>) -> PyResult<bool> {
+        self.buffer.clear();
+        self.early.clear();
+        self.arriving = None;
+        self.connection = None;
+        (self.received, self.decoded) = (0, 0);
+        self.connection = self.entrance.connect(py, &mut self.hello, &self.life)?;
+        Ok(self.connection.is_some())
+    }
+}
+
+fn protocol_error(error: frame::FrameError) -> PyErr {
+    pyo3::exceptions::PyRuntimeError::new_err(format!("the front sent what is no frame: {error}"))
+}

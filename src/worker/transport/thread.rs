@@ -1,0 +1,84 @@
+//! A worker thread's connection to the front of its own process (`ipc/thread_channel.rs`).
+//!
+//! Runs on the worker's thread. That is never the main thread, so nothing here handles signals.
+
+use bytes::Bytes;
+use pyo3::prelude::*;
+
+use super::{encoded, Front, Received};
+use crate::ipc::{
+    frame::{self, Frame, Hello, Kind},
+    thread_channel::{Hub, Taken, WorkerEnd},
+};
+
+/// After this many frames without a wait the worker gives up the GIL once. Python code would do so
+/// by itself, but `run()` may be native code.
+const GIL_OFFERED_EVERY: u32 = 32;
+
+/// Connection to the front.
+pub(in crate::worker) struct LocalFront {
+    end: WorkerEnd,
+    hello: Hello,
+    /// Jobs received.
+    received: u64,
+    without_wait: u32,
+}
+
+impl LocalFront {
+    /// Connects and says hello; `None` if there is no front.
+    pub(in crate::worker) fn connect(py: Python<'_>, hub: &Hub, hello: Hello) -> PyResult<Option<Self>> {
+        let Some(end) = hub.connect() else { return Ok(None) };
+        let greeting = encoded(&hello)?;
+        let front = Self { end, hello, received: 0, without_wait: 0 };
+        front.send(py, greeting, Bytes::new());
+        Ok(Some(front))
+    }
+}
+
+impl Front for LocalFront {
+    fn receive(&mut self, py: Python<'_>) -> PyResult<Received> {
+        if self.without_wait >= GIL_OFFERED_EVERY {
+            self.without_wait = 0;
+            py.detach(|| ());
+        }
+        match self.end.take() {
+            Taken::Frame(frame) => {
+                self.without_wait += 1;
+                Ok(Received::Frame(frame.into()))
+            }
+            Taken::Closed => Ok(Received::FrontGone),
+            Taken::Nothing => {
+                self.without_wait = 0;
+                py.detach(|| self.end.wait());
+                Ok(Received::Nothing)
+            }
+        }
+    }
+
+    /// A thread whose connection was closed has been given up: nobody wants what it still streams.
+    fn was_cancelled(&mut self, _py: Python<'_>, id: u64) -> PyResult<bool> {
+        let cancels = |frame: &Frame| frame.kind == Kind::Cancel && frame::decode_id(frame) == Ok(id);
+        Ok(self.end.is_closed_or_has(cancels))
+    }
+
+    fn send(&self, py: Python<'_>, head: Bytes, body: Bytes) {
+        match Frame::from_parts(head, body) {
+            Ok(frame) => {
+                if let Some(frame) = self.end.try_send(frame) {
+                    py.detach(|| self.end.send(frame));
+                }
+            }
+            Err(error) => log::error!(target: "azmlinfsrv.front", "Cannot send to the front: {error}"),
+        }
+    }
+
+    fn hello(&mut self) -> &mut Hello {
+        &mut self.hello
+    }
+
+    fn claim_next(&mut self) -> bool {
+        let number = self.received;
+        self.received += 1;
+        self.end.claims.claim(number)
+    }
+}
