@@ -1,4 +1,5 @@
-//! Descriptors of sockets and files: taking over those that Python opened, noticing those that a script has closed.
+//! Descriptors of sockets and files: takes over those that Python has opened, and notices those
+//! that a script has closed.
 //!
 //! Used when the front and a worker start, and by a worker before it uses a descriptor again.
 
@@ -33,7 +34,7 @@ pub fn take_over(raw: Raw) -> io::Result<Owned> {
     if raw < 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a negative file descriptor"));
     }
-    // SAFETY: the Python callers (`supervise/front.py`) pass what `socket.detach()` returned: an
+    // SAFETY: the Python callers (`supervise/front.py`) pass the result of `socket.detach()`, an
     // open socket that no other object owns or closes.
     #[cfg(unix)]
     let owned = unsafe { Owned::from_raw_fd(raw) };

@@ -1,7 +1,8 @@
-//! The front: `server.rs` accepts clients and shuts down in order, `routes.rs` and `exchange.rs` handle requests.
+//! The front: `server.rs` accepts clients and shuts down in order, `routes.rs` and `exchange.rs`
+//! handle requests.
 //!
-//! Runs on one thread, which never takes the GIL. In the front's process no user code runs, except with
-//! `--worker_class thread`.
+//! Runs on one thread, which never takes the GIL. In the front's process no user code runs, except
+//! with `--worker_class thread`.
 
 mod access_log;
 mod body_rate;

@@ -1,12 +1,13 @@
 //! Native core of `azureml-inference-server-http`.
 //!
-//! One crate, two roles: the **front** (`front`, `dispatch`) owns clients and the queue and touches no Python object on
-//! the request path; a **worker** (`worker`) runs the user's script. They are processes, or threads of one, and share
-//! only [`ipc`]: the frames, the claims, large bodies, and their connection. `json`, `telemetry` and `settings` are
-//! leaves. `docs/design.md` follows one request through the files.
+//! One crate, two roles. The **front** (`front`, `dispatch`) owns clients and the queue, and uses
+//! no Python object while it handles a request. A **worker** (`worker`) runs the user's script.
+//! They are processes, or threads of one process, and share only [`ipc`]: frames, claims, large
+//! bodies, and their connection. `json`, `telemetry` and `settings` depend on none of these.
+//! `docs/design.md` follows one request through the files.
 //!
-//! pyo3 is named only here and in `python_module`, `settings`, `logging` and `worker`; without the `python` feature the
-//! rest builds and is tested on a machine without libpython.
+//! pyo3 is named only here and in `python_module`, `settings`, `logging` and `worker`; without the
+//! `python` feature the rest builds and is tested on a machine without libpython.
 
 pub mod dispatch;
 pub mod front;

@@ -1,4 +1,5 @@
-//! What Python sees of this crate: eight names, typed in `azureml_inference_server_http/_core.pyi`.
+//! The names of this crate that Python can import, typed in
+//! `azureml_inference_server_http/_core.pyi`.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,8 @@ use crate::{
     worker,
 };
 
-/// Where the front and the workers of one process meet: made once, given to `serve` and to every `work`.
+/// Connects the front and the worker threads of one process. Pass the same one to `serve` and to
+/// every `work`.
 #[pyclass(frozen)]
 #[derive(Default)]
 pub(crate) struct Hub {
@@ -68,7 +70,8 @@ mod _core {
             std::net::TcpListener::set_nonblocking(client, true)?;
         }
         sockets.supervisor.set_nonblocking(true)?;
-        // With worker threads (the hub), the script runs in this process too and may count on the allocator's defaults.
+        // With worker threads (the hub), the script runs in this process too and may count on the
+        // allocator's defaults.
         if !matches!(sockets.workers, front::Workers::Hub(_)) {
             heap_trim::keep_large_blocks();
         }
@@ -114,8 +117,8 @@ mod _core {
         Err(PyRuntimeError::new_err(ONLY_THREADS))
     }
 
-    /// What `run()` of a `script.Script` is called with for a request, and why it cannot be called, if so: what a worker
-    /// does, for tests of scripts in their own process.
+    /// Makes the arguments of `run()` for a request, as a worker does, or the reason why `run()`
+    /// cannot be called. For tests of scripts that call the script in their own process.
     #[pyfunction]
     #[pyo3(signature = (script, *, method, query, headers, body))]
     fn arguments<'py>(
@@ -129,13 +132,16 @@ mod _core {
         worker::arguments_for_tests(py, script, method, query, headers, body)
     }
 
-    /// Raises ValueError for a setting whose syntax only the core knows, so that the launcher can refuse it at once.
+    /// Checks the settings whose syntax only Rust knows, so that the launcher can refuse them.
+    /// Raises ValueError.
     #[pyfunction]
     fn check(settings: Settings) -> PyResult<()> {
         front::check(&settings).map_err(pyo3::exceptions::PyValueError::new_err)
     }
 
-    /// Makes this process the parent of its descendants when their own parent ends. False if the system cannot do that.
+    /// Has the kernel make this process the parent of its descendants whose own parent ends.
+    /// Returns false if the system
+/// cannot do that.
     #[cfg(unix)]
     #[pyfunction]
     fn adopt_orphans() -> bool {
@@ -145,7 +151,9 @@ mod _core {
         false
     }
 
-    /// Makes the kernel end this process when its parent dies, where the system can. False if the parent is gone already.
+    /// Has the kernel kill this process when its parent dies, if the system can do that. Returns
+    /// false if the parent has died
+/// already.
     #[cfg(unix)]
     #[pyfunction]
     fn die_with_parent(parent: i32) -> PyResult<bool> {
@@ -176,7 +184,7 @@ fn entrance(workers: &Bound<'_, PyAny>) -> PyResult<front::Workers> {
 #[cfg(not(unix))]
 const ONLY_THREADS: &str = "this system has worker threads only: a Hub is needed";
 
-/// Python's numeric level as a filter: everything at least as severe passes.
+/// The filter that lets records of Python's numeric level, and more severe ones, pass.
 fn level_filter(level: u32) -> LevelFilter {
     match level {
         0..=5 => LevelFilter::Trace,

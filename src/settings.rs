@@ -1,27 +1,30 @@
-//! The settings the Rust side needs, read once from the launcher's frozen `Settings` object.
+//! The settings that Rust needs, read once from the launcher's frozen `Settings` object.
 //!
-//! Owns nothing but the list: names, meaning, units. Defaults and parsing live in `launch/settings_table.py` alone.
+//! Only names, meaning and units. `launch/settings_table.py` and `launch/settings.py` have defaults
+//! and parsing.
 
 use std::time::Duration;
 
-/// See `launch/settings_table.py` for what each means; field names are the same there.
+/// The settings. `launch/settings_table.py` has the full meaning of each, under the same name.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `x-ms-server-version` of replies that no worker made.
     pub server_version: String,
-    /// The raw list of allowed origins; empty means no cross-origin headers.
+    /// The list of allowed origins, as given; empty means no cross-origin headers.
     pub cors_origins: String,
-    /// Jobs that may wait before 503 is answered.
+    /// Limit for jobs that wait. Beyond it the answer is 503.
     pub max_queue: usize,
-    /// Largest request body in bytes.
+    /// Limit for a request body, in bytes.
     pub max_request_size: usize,
-    /// How long a request may wait for a worker; zero means as long as its client does.
+    /// How long a request may wait for a worker; zero means no limit.
     pub queue_timeout: Duration,
-    /// Bytes of request and reply bodies that may be held at once.
+    /// Limit for the bodies of requests and replies in memory at one time, in bytes.
     pub max_buffered: usize,
-    /// Time for a request head, and the longest pause a client may make in a body or while it reads a reply.
+    /// Limit for the time of a request head, and for a pause of a client that sends a body or reads
+    /// a reply.
     pub client_timeout: Duration,
-    /// Bytes per second that a request body has to bring; zero means that only pauses are limited.
+    /// Bytes per second at which a request body must arrive; zero means that only pauses are
+    /// limited.
     pub min_body_rate: usize,
     /// How long an idle connection stays open.
     pub keep_alive: Duration,
@@ -29,11 +32,11 @@ pub struct Settings {
     pub max_requests: u64,
     /// Resident MiB above which a worker is replaced; zero means never.
     pub max_worker_rss: u64,
-    /// Seconds after TERM within which queued and running requests finish.
+    /// Time after TERM within which queued and running requests must finish.
     pub graceful_timeout: Duration,
-    /// Limit of one `run()`; zero means none.
+    /// Limit for a call of `run()`, after which its worker is killed; zero means none.
     pub worker_timeout: Duration,
-    /// Limit after which `run()` is interrupted; zero means none.
+    /// Limit for a call of `run()`, after which the call is interrupted; zero means none.
     pub scoring_timeout: Duration,
     /// Put the traceback of a script error into the reply.
     pub error_details: bool,

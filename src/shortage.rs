@@ -55,7 +55,8 @@ impl Repeated {
         }
     }
 
-    /// How many errors were not logged since the last line; `None` if this one is not to be logged either.
+    /// The number of errors since the last line that were not logged; `None` if this one must not
+    /// be logged either.
     fn is_due(&mut self, now: Instant) -> Option<u64> {
         if self.last_said.is_some_and(|last| now.duration_since(last) < SAY_EVERY) {
             self.unsaid += 1;

@@ -9,9 +9,10 @@
 //!
 //! Invariants:
 //! - A job is in exactly one stage (`job.rs`), and at most one worker has it.
-//! - A worker claims a job before it starts it (`ipc/claims.rs`). The front can revoke an unclaimed job
-//!   at any time. So a job never runs twice, and a revoked or answered job never starts.
-//! - A job has exactly one outcome: one [`Effect::Answer`] or, when its client left first, one [`Effect::Forget`].
+//! - A worker claims a job before it starts it (`ipc/claims.rs`). The front can revoke an unclaimed
+//!   job at any time. So a job never runs twice, and a revoked or answered job never starts.
+//! - A job has exactly one outcome: one [`Effect::Answer`] or, when its client left first, one
+//!   [`Effect::Forget`].
 //! - After every event, no job waits while a worker would take it.
 
 use std::{
@@ -32,7 +33,8 @@ use crate::ipc::control::Recycle;
 /// When this many workers in a row have died just before they started the same job, the front
 /// answers the job and does not requeue it, because its body may need more memory than there is.
 const MAX_LOSSES: u32 = 3;
-/// How long the client of a job whose worker was lost waits for the supervisor to say what happened to the worker.
+/// How long the client of a job whose worker was lost waits for the supervisor to say what happened
+/// to the worker.
 const EXIT_CAUSE_PATIENCE: Duration = Duration::from_millis(500);
 /// How many exit causes the core keeps for connections whose end it has not noticed yet. A worker
 /// that dies before it connects leaves a cause that nobody takes, so the core drops the oldest
@@ -693,7 +695,8 @@ impl<C: ClaimCounter> Core<C> {
         }
     }
 
-    /// Checks that the parts of the state agree with each other, and the rules that hold after every event.
+    /// Checks that the parts of the state agree with each other, and the rules that hold after
+    /// every event.
     #[cfg(test)]
     pub(super) fn audit(&self) -> Result<(), String> {
         for (id, worker) in &self.workers {

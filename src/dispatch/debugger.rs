@@ -1,10 +1,12 @@
-//! Whether a debugger holds a worker. No limit may end a call then, since a person is looking at it.
+//! Finds out if a debugger holds a worker. Then no limit may end its call, because a person is
+//! looking at it.
 //!
 //! The front asks only when a worker has exceeded a limit. The kernel reports debuggers that attach
-//! from outside (`TracerPid`: gdb, strace). `scripting/debug.py` notices debuggers inside the interpreter
-//! (pdb, debugpy), and renames the process for as long as one holds it.
+//! from outside (`TracerPid`: gdb, strace). `scripting/debug.py` notices debuggers inside the
+//! interpreter (pdb, debugpy), and renames the process for as long as one holds it.
 
-/// The name of a process whose interpreter is held by a debugger: `DEBUGGED` in `supervise/titles.py`.
+/// The name of a process whose interpreter is held by a debugger: `DEBUGGED` in
+/// `supervise/titles.py`.
 #[cfg(any(target_os = "linux", test))]
 const DEBUGGED: &str = "azml:debugged";
 
@@ -20,7 +22,7 @@ pub(super) fn debugger_of(pid: u32) -> Option<String> {
     debugger_in(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }
 
-/// What debugs the process whose `/proc/PID/status` has this text.
+/// The debugger of the process whose `/proc/PID/status` has this text, in words for the log.
 #[cfg(any(target_os = "linux", test))]
 fn debugger_in(status: &str) -> Option<String> {
     let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);

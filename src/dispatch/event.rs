@@ -41,7 +41,8 @@ pub enum Event<C> {
     BodyRead(WorkerId),
     /// A worker's process uses this much memory.
     Measured { worker: WorkerId, mib: u64 },
-    /// What [`Effect::LookForDebugger`] has found: the debugger that holds the worker, in words for the log.
+    /// The result of [`Effect::LookForDebugger`]: the debugger that holds the worker, in words for
+    /// the log.
     LookedForDebugger { worker: WorkerId, found: Option<String> },
     /// The connection to a worker has ended, and everything that it sent has been handled.
     Lost {
@@ -63,7 +64,7 @@ pub enum Event<C> {
     Stop,
 }
 
-/// What the caller of the core must do.
+/// An action that the caller of the core must perform.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
     /// Send these jobs to a worker, in this order.
@@ -81,7 +82,8 @@ pub enum Effect {
     Disconnect(WorkerId),
     /// Tell the supervisor that this worker takes jobs.
     SayReady { name: u32 },
-    /// See whether a debugger holds the worker, which has exceeded a limit. The next event is [`Event::LookedForDebugger`].
+    /// See whether a debugger holds the worker, which has exceeded a limit. The next event is
+    /// [`Event::LookedForDebugger`].
     LookForDebugger(WorkerId),
     /// Ask the supervisor to kill and replace this worker.
     AskToKill { name: u32, reason: String },
@@ -91,7 +93,7 @@ pub enum Effect {
     Log(Level, String),
 }
 
-/// What becomes of a job.
+/// How a job ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The reply that the event brought.
@@ -108,7 +110,8 @@ pub enum Outcome {
     Stopped,
 }
 
-/// The effects of one event, in the order in which they must be performed. Made once and used again.
+/// The effects of one event, in the order in which they must be performed. Made once and used
+/// again.
 #[derive(Debug, Default)]
 pub struct Effects {
     list: Vec<Effect>,

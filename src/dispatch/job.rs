@@ -37,8 +37,8 @@ pub(super) enum Stage {
         worker: WorkerId,
         /// Number of the job on this worker's connection (`ipc/claims.rs`).
         number: u64,
-        /// Since when the worker has had room to start it. `None` while the job is prefetched: all of the worker's
-        /// capacity is taken by jobs that were sent earlier.
+        /// Since when the worker has had room to start it. `None` while the job is prefetched: all
+        /// of the worker's capacity is taken by jobs that were sent earlier.
         startable_since: Option<Instant>,
     },
     /// Claimed: `run()` is called, or has returned and the reply is on its way.
@@ -49,7 +49,8 @@ pub(super) enum Stage {
     },
     /// The worker has sent the head of a streamed reply; the parts follow.
     Streaming { worker: WorkerId, awaits: Awaits },
-    /// Its worker's connection was lost. The answer waits until `until` for the supervisor to say what happened.
+    /// Its worker's connection was lost. The answer waits until `until` for the supervisor to say
+    /// what happened.
     Orphaned {
         /// The worker's name for the supervisor.
         name: u32,

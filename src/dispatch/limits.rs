@@ -1,7 +1,8 @@
 //! The limits of a worker: how long a job may take, and after how many jobs or at how much memory
 //! the worker is recycled.
 //!
-//! Numbers from the settings and pure decisions; asked by the front's event loop for every worker, ten times a second.
+//! Numbers from the settings and pure decisions; asked by the front's event loop for every worker,
+//! ten times a second.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use crate::settings::Settings;
 
 /// `SCORING_TIMEOUT_MS` interrupts Python code in the worker itself. A call that is stuck in native
 /// code cannot be interrupted. It gets this much more time before the front answers its client and
-/// asks the supervisor to kill the worker. The supervisor uses the same time (`supervise/workers.py`).
+/// asks the supervisor to kill the worker. The supervisor uses the same time
+/// (`supervise/workers.py`).
 pub const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
 
 /// The settings that decide about workers; see `launch/settings_table.py`.

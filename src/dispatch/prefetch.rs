@@ -1,7 +1,9 @@
-//! How many jobs a worker may hold: the in-flight window (`docs/decisions/2026-11-22-in-flight-window.md`).
+//! How many jobs a worker may hold: the in-flight window
+//! (`docs/decisions/2026-11-22-in-flight-window.md`).
 //!
-//! Sending the next job before the last one is answered hides two wake-ups, but a job behind a slow one waits. So the
-//! window follows the worker's recent speed: `clamp(1 ms / recent busy time, 1, 32)`, and 1 right after any slow job.
+//! Sending the next job before the last one is answered hides two wake-ups, but a job behind a slow
+//! one waits. So the window follows the worker's recent speed: `clamp(1 ms / recent busy time, 1,
+//! 32)`, and 1 right after any slow job.
 
 /// A job at least this long (milliseconds) is slow: nothing may wait behind the next one.
 const SLOW_MS: f64 = 1.0;

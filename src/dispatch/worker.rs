@@ -1,7 +1,8 @@
-//! A connected worker, as the dispatcher's core knows it: its condition, its jobs, how much it may hold.
+//! A connected worker, as the dispatcher's core knows it: its condition, its jobs, how much it may
+//! hold.
 //!
-//! Owns the state of one worker and the decisions that need nothing else. `core.rs` moves jobs between workers and the
-//! queue. Plain data, used in the front's event loop.
+//! Owns the state of one worker and the decisions that need nothing else. `core.rs` moves jobs
+//! between workers and the queue. Plain data, used in the front's event loop.
 
 use std::{
     collections::VecDeque,
@@ -21,12 +22,12 @@ pub(super) const PREFETCH_BEHIND: Duration = Duration::from_millis(2);
 /// A worker that does not claim a job within this time, although it could start it, is stopped or
 /// hangs.
 pub(super) const UNRESPONSIVE_AFTER: Duration = Duration::from_millis(500);
-/// Body bytes that may be on their way to one worker while it is busy. They fit into the socket's send buffer, so a
-/// worker whose socket is full gets no further job.
+/// Body bytes that may be on their way to one worker while it is busy. They fit into the socket's
+/// send buffer, so a worker whose socket is full gets no further job.
 const PREFETCH_BYTES: usize = 512 << 10;
 
-/// The counter that decides who owns a job that was sent (`ipc/claims.rs`). The front and the worker
-/// share it.
+/// The counter that decides who owns a job that was sent (`ipc/claims.rs`). The front and the
+/// worker share it.
 pub trait ClaimCounter {
     /// True if the worker shares the counter. Without that, every job that was sent counts as
     /// claimed.
@@ -38,7 +39,8 @@ pub trait ClaimCounter {
     fn revoke(&self, next: u64) -> u64;
 }
 
-/// `None`: no memory could be shared. Then every job that was sent counts as claimed, and nothing is prefetched.
+/// `None`: no memory could be shared. Then every job that was sent counts as claimed, and nothing
+/// is prefetched.
 impl ClaimCounter for Option<Claims> {
     fn is_shared(&self) -> bool {
         self.is_some()
@@ -113,7 +115,8 @@ pub(super) struct Worker<C> {
     /// When it last read a part of a body that was too large for the socket's buffer.
     pub(super) last_read: Option<Instant>,
     pub(super) condition: Condition,
-    /// When it would last have been killed if no debugger had held it. Its limits count anew from then on.
+    /// When it would last have been killed if no debugger had held it. Its limits count anew from
+    /// then on.
     pub(super) spared_at: Option<Instant>,
     /// Jobs answered.
     pub(super) served: u64,
@@ -218,7 +221,8 @@ impl<C: ClaimCounter> Worker<C> {
         }
     }
 
-    /// True if the supervisor is to be asked now to replace it, because it has served as many jobs as it may.
+    /// True if the supervisor is to be asked now to replace it, because it has served as many jobs
+    /// as it may.
     pub(super) fn note_served(&mut self) -> bool {
         self.served += 1;
         let due = self.serves_at_most > 0 && self.served >= self.serves_at_most && !self.replacement_asked;

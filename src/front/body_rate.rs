@@ -1,7 +1,8 @@
-//! When a request body takes too long: a pause above `--client_timeout`, or less than `--min_body_rate` over a longer time.
+//! When a request body takes too long: a pause above `--client_timeout`, or less than
+//! `--min_body_rate` over a longer time.
 //!
-//! Pure decisions over times that the caller passes. Used in the front's event loop, by `body_reader.rs` and
-//! `memory_budget.rs`.
+//! Pure decisions over times that the caller passes. Used in the front's event loop, by
+//! `body_reader.rs` and `memory_budget.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,7 @@ impl Progress {
         Self { rate, last: now, due: now + rate.grace() }
     }
 
-    /// Notes that bytes have come.
+    /// Notes that bytes have arrived.
     pub fn add(&mut self, now: Instant, bytes: usize) {
         let full = now + self.rate.grace();
         self.last = now;
@@ -64,7 +65,8 @@ impl Progress {
         };
     }
 
-    /// Until when the next bytes have to come, and why the body is refused if they do not.
+    /// The time by which the next bytes must arrive, and the reason for refusing the body if they
+    /// do not.
     pub fn deadline(&self) -> (Instant, Late) {
         let paused = self.last + self.rate.pause;
         if self.due < paused {
@@ -86,8 +88,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// When and why a body is refused of which so many bytes come after each pause, in seconds from its start; `None` if
-    /// it goes on for a day.
+    /// When and why a body is refused of which so many bytes come after each pause, in seconds from
+    /// its start; `None` if it goes on for a day.
     fn refused(rate: usize, pause: u32, first: usize, every: Duration, bytes: usize) -> Option<(u64, Late)> {
         let start = Instant::now();
         let mut progress = Progress::begin(LeastRate { bytes_per_second: rate, pause: SECOND * pause }, start);

@@ -1,7 +1,7 @@
 //! Reading a whole request body, within the limits of size, memory and patience.
 //!
-//! Runs in the front's event loop. A job is queued only with its whole body, so that a slow upload costs a buffer here
-//! and never a worker.
+//! Runs in the front's event loop. A job is queued only with its whole body, so that a slow upload
+//! costs a buffer here and never a worker.
 
 use std::{
     future::poll_fn,
@@ -31,15 +31,15 @@ const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a body that waits for memory asks for it.
 const ROOM_CHECK: Duration = Duration::from_millis(50);
 
-/// What a body may cost.
+/// The limits for a body.
 pub struct Limits {
     /// Largest body in bytes; holds for the declared and for the real length.
     pub size: usize,
-    /// How fast it has to come.
+    /// How fast it must arrive.
     pub rate: LeastRate,
 }
 
-/// What the payload yields: bytes, an error, or its end.
+/// The next item of a payload: bytes, an error, or its end.
 type NextPart = Option<Result<Bytes, PayloadError>>;
 
 /// Collects the body, in `store` if it is large. Its bytes are taken from `share` as they arrive.
@@ -101,7 +101,8 @@ impl Parts<'_> {
         Ok(Some(part))
     }
 
-    /// What has arrived already. Most bodies have arrived completely when the head has been read.
+    /// Takes bytes that have arrived already. Most bodies have arrived completely when the head has
+    /// been read.
     async fn poll(&mut self) -> Poll<NextPart> {
         poll_fn(|cx| Poll::Ready(Pin::new(&mut self.payload).poll_next(cx))).await
     }

@@ -1,7 +1,8 @@
 //! Cross-origin headers (contract section 12): which origins are allowed, what a preflight is told.
 //!
-//! Pure decisions over header values; runs in the front's event loop. Unlike the published server an entry must match
-//! the whole origin: matching only its start let `http://a.com.evil.com` pass a pattern for `a.com`.
+//! Pure decisions over header values; runs in the front's event loop. Unlike the published server
+//! an entry must match the whole origin: matching only its start let `http://a.com.evil.com` pass a
+//! pattern for `a.com`.
 
 use actix_web::http::{
     header::{
@@ -65,7 +66,7 @@ impl Cors {
         Ok(Some(Self { entries, any }))
     }
 
-    /// What to add to the reply to a request with these headers.
+    /// The header fields to add to the reply to a request with these headers.
     pub fn additions(&self, method: &Method, headers: &HeaderMap) -> Vec<Addition> {
         let origin = joined(headers, &ORIGIN).filter(|origin| !origin.is_empty());
         let mut additions = Vec::new();

@@ -1,4 +1,5 @@
-//! Every reply that the front makes instead of a script: status, message and which headers go with it, in one table.
+//! Every reply that the front makes instead of a script: status, message and which headers go with
+//! it, in one table.
 //!
 //! Runs in the front's event loop. Replies of workers, including errors of the script, are not made
 //! here.
@@ -94,7 +95,7 @@ pub enum RequestError {
     /// The server is finishing its last requests.
     #[error("Not ready: the server is shutting down.")]
     Draining,
-    /// A request on a connection that came when the server was finishing its last ones.
+    /// A request that arrived when the server was finishing its last requests.
     #[error("The server is shutting down and takes no new requests.")]
     Stopping,
     /// Ctrl-C, QUIT, or the end of the graceful time-out.
@@ -106,7 +107,7 @@ pub enum RequestError {
     /// The worker died with this request.
     #[error("The worker process running this request {cause}. The request was not finished.")]
     WorkerLost {
-        /// What happened to it: `was killed by signal 9 (SIGKILL)`.
+        /// How it ended: `was killed by signal 9 (SIGKILL)`.
         cause: String,
     },
     /// A swagger version that does not exist or that the script cannot have (contract section 14).
@@ -124,7 +125,8 @@ pub enum ErrorHeaders {
     FlagOnly,
     /// Server version and request ids too.
     Full,
-    /// Like `Full` without the failure flag (swagger, section 14 has it; health of this server does not).
+    /// Like `Full` without the failure flag (swagger, section 14 has it; health of this server does
+    /// not).
     NoFlag,
 }
 
@@ -161,7 +163,8 @@ impl RequestError {
         }
     }
 
-    /// True if the blame is the script's, or its process's: `x-ms-run-function-failed: True`.
+    /// True if the script or its process has caused the error. Then `x-ms-run-function-failed` is
+    /// `True`.
     pub fn run_failed(&self) -> bool {
         matches!(self, Self::WorkerLost { .. } | Self::Overdue(_))
     }
@@ -171,7 +174,8 @@ impl RequestError {
         matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE).then_some(1)
     }
 
-    /// True if the connection must end with this reply, because the rest of the request cannot be skipped safely.
+    /// True if the connection must end with this reply, because the rest of the request cannot be
+    /// skipped safely.
     pub fn closes_connection(&self) -> bool {
         matches!(
             self,

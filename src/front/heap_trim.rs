@@ -47,9 +47,9 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// True if the caller should return free memory to the system now. `bytes` is what bodies have
-    /// taken since the last call. Small bodies add up: many of them leave as much free memory as a
-    /// large one.
+    /// True if the caller should return free memory to the system now. `bytes` is the memory that
+    /// bodies have taken since the last call. Small bodies count too, because many of them leave as
+    /// much free memory as a large one.
     pub fn note(&mut self, now: Instant, bytes: usize) -> bool {
         self.recent = self.recent.saturating_add(bytes);
         if self.recent >= LITTLE {

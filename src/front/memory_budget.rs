@@ -1,4 +1,5 @@
-//! The bound on bytes of bodies that the front holds at once (`--max_buffered`), and which upload gives way at the bound.
+//! The bound on bytes of bodies that the front holds at once (`--max_buffered`), and which upload
+//! gives way at the bound.
 //!
 //! Only counts bytes; runs in the front's event loop. Uploads cannot take all memory: the last
 //! quarter is kept for small ones, and an upload that is behind its least rate gives way when
@@ -126,7 +127,7 @@ impl Upload {
     }
 }
 
-/// What decides whether an upload gives way.
+/// The numbers that decide whether an upload gives way.
 #[derive(Debug, Clone, Copy)]
 struct Holder {
     bytes: usize,

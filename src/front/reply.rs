@@ -1,7 +1,8 @@
 //! Makes the HTTP response from an outcome: status, the headers of contract sections 5, 7, 8 and 9,
 //! body.
 //!
-//! Runs in the front's event loop. Knows nothing of routes or workers beyond what a [`ReplyHead`] says.
+//! Runs in the front's event loop. Knows nothing of routes or workers beyond what a [`ReplyHead`]
+//! says.
 
 use std::{
     pin::Pin,
@@ -47,13 +48,14 @@ const FALSE: HeaderValue = HeaderValue::from_static("False");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
-/// Header fields that describe the connection, not the reply: a script's are dropped (contract section 7).
+/// Header fields that describe the connection, not the reply: a script's are dropped (contract
+/// section 7).
 const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-authenticate", "te", "transfer-encoding", "upgrade"];
 
 /// Larger bodies are written in pieces of this many bytes.
 const PIECE: usize = 128 * 1024;
 
-/// What every reply to one request needs.
+/// The parts of a request that its reply needs.
 pub struct ReplyContext {
     /// Ids to echo.
     pub ids: RequestIds,
@@ -307,8 +309,9 @@ impl MessageBody for StreamBody {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        // An error cuts the connection without the final chunk, the only way to tell the client. The parser then drops
-        // what it has not written yet, so the error waits until the earlier parts are on their way.
+        // An error cuts the connection without the final chunk, the only way to tell the client.
+        // The parser then drops what it has not written yet, so the error waits until the earlier
+        // parts are on their way.
         if self.failure.is_some() {
             if self.connection.has_unread() {
                 return Poll::Pending;
@@ -333,7 +336,8 @@ impl MessageBody for StreamBody {
                 None => return Poll::Ready(None),
             }
         }
-        // As in `LargeBody`: the parser keeps a buffer as large as the largest piece for as long as the connection is open.
+        // As in `LargeBody`: the parser keeps a buffer as large as the largest piece for as long as
+        // the connection is open.
         let length = self.part.len().min(PIECE);
         Poll::Ready(Some(Ok(self.part.split_to(length))))
     }

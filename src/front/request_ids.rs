@@ -21,7 +21,7 @@ pub struct RequestIds {
     pub ms_request: Option<Bytes>,
     /// `x-ms-client-request-id`, if the client named itself by either header.
     pub client: Option<Bytes>,
-    /// `TraceId`, echoed as it came.
+    /// `TraceId`, repeated as the client sent it.
     pub trace: Option<Bytes>,
     /// The client used the deprecated `x-ms-request-id`: a warning is due.
     pub deprecated: bool,
@@ -66,7 +66,8 @@ pub fn new_uuid() -> Bytes {
     Bytes::copy_from_slice(&buffer)
 }
 
-/// All values of a field, stripped and joined with a bare comma, as WSGI servers hand them over; `None` if it was not sent.
+/// All values of a field, stripped and joined with a bare comma, as WSGI servers hand them over;
+/// `None` if it was not sent.
 pub(super) fn field(headers: &HeaderMap, name: &str) -> Option<Bytes> {
     let mut values = headers.get_all(name).map(|value| value.as_bytes().trim_ascii());
     let first = values.next()?;

@@ -49,19 +49,19 @@ use crate::{
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 // docs/reliability.md promises this precision for `--keep_alive`.
 const _: () = assert!(WATCH_EVERY.as_millis() < 250);
-/// After an early reply to a body that is still being sent, the rest is read and dropped for this long, so that the
-/// client sees the reply and not a reset.
+/// After an early reply to a body that is still being sent, the rest is read and dropped for this
+/// long, so that the client sees the reply and not a reset.
 const LINGER: Duration = Duration::from_secs(5);
 /// After `stop`, replies get this long to reach their clients.
 const STOP_PATIENCE: Duration = Duration::from_millis(300);
 
-/// The descriptors the supervisor hands over, as the sockets they are.
+/// The sockets that the supervisor passes to the front.
 pub struct Sockets {
     /// Where clients connect: the main port, and the health port if it is separate.
     pub clients: Vec<std::net::TcpListener>,
     /// Where workers connect.
     pub workers: Workers,
-    /// The line to the supervisor.
+    /// The socket to the supervisor.
     pub supervisor: StdLine,
 }
 
@@ -74,7 +74,7 @@ pub enum Workers {
     Hub(mpsc::UnboundedReceiver<FrontEnd>),
 }
 
-/// What all requests share.
+/// The parts of the front that all requests use.
 pub struct Front {
     pub(super) settings: Settings,
     pub(super) server_version: Bytes,
@@ -182,7 +182,8 @@ impl Drop for Registered {
     }
 }
 
-/// Looks at the settings whose syntax is decided here; the text names the setting and what is wrong.
+/// Checks the settings whose syntax is decided here. The text of an error names the setting and the
+/// fault.
 pub fn check(settings: &Settings) -> Result<(), String> {
     Cors::parse(&settings.cors_origins).map(drop).map_err(|error| error.to_string())
 }
@@ -223,7 +224,7 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
                 again = take_orders(&front, &supervisor, &mut lines, true) => again,
             }
         };
-        // What is not finished in time is answered like after `stop`.
+        // Requests that are not finished in time are answered as after `stop`.
         if let Ok(ended) = tokio::time::timeout(front.settings.graceful_timeout, finish).await {
             ended?;
         }
@@ -245,7 +246,8 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     Ok(())
 }
 
-/// Follows the supervisor's orders until one of them ends serving: true for `drain`, false for `stop`.
+/// Follows the supervisor's orders until one of them ends serving: true for `drain`, false for
+/// `stop`.
 async fn take_orders(front: &Front, supervisor: &Supervisor, lines: &mut BytesMut, draining: bool) -> io::Result<bool> {
     loop {
         match supervisor.next_order(lines).await? {
@@ -255,7 +257,8 @@ async fn take_orders(front: &Front, supervisor: &Supervisor, lines: &mut BytesMu
             Some(Order::Retire(pid)) => front.dispatcher.retire(pid),
             Some(Order::Drain) if draining => {}
             Some(Order::Drain) => return Ok(true),
-            // Without a supervisor nobody replaces workers or passes signals on: end like after `stop`.
+            // Without a supervisor nobody replaces workers or passes signals on: end like after
+            // `stop`.
             Some(Order::Stop) | None => return Ok(false),
         }
     }
@@ -268,8 +271,8 @@ async fn accept_clients(front: Rc<Front>, listener: TcpListener) {
     };
     let app = App::new().default_service(web::to(handler)).into_factory();
     let http = HttpService::build()
-        // `Connection::must_be_cut` keeps these times: actix-http's clock ticks every half second, and it would only watch
-        // the first head of a connection.
+        // `Connection::must_be_cut` keeps these times: actix-http's clock ticks every half second,
+        // and it would only watch the first head of a connection.
         .keep_alive(if front.settings.keep_alive.is_zero() { KeepAlive::Disabled } else { KeepAlive::Os })
         .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(LINGER)

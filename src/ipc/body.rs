@@ -1,7 +1,7 @@
 //! The body of a request, on its way from the front to a worker.
 //!
-//! Owns the choice between the front's own memory and memory shared with the workers (`body_arena.rs`). Used in the
-//! front's event loop.
+//! Owns the choice between the front's own memory and memory shared with the workers
+//! (`body_arena.rs`). Used in the front's event loop.
 
 use std::io;
 
@@ -10,9 +10,11 @@ use bytes::{Bytes, BytesMut};
 #[cfg(target_os = "linux")]
 use crate::ipc::body_arena::{Arena, Extent, Filling};
 
-/// Reserved at most ahead of the bytes that arrived, whatever Content-Length says.
+/// Limit for the memory that is reserved before the bytes arrive. A client may send a false
+/// Content-Length.
 const MAX_RESERVE: usize = 16 << 20;
-/// Bodies that are announced to be as long are shared; what is smaller is over sooner on the socket.
+/// Bodies with a Content-Length of at least this many bytes go into shared memory. Sending a
+/// smaller one through the socket takes less time.
 #[cfg(target_os = "linux")]
 const SHARED_FROM: usize = 256 << 10;
 
@@ -60,7 +62,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// For worker processes and bodies of up to `largest` bytes. What cannot be shared is kept in the front's memory.
+    /// A store for worker processes, and for bodies of up to `largest` bytes. A body that cannot be
+    /// shared is kept in the front's own memory.
     #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
     pub fn shared(largest: usize) -> Self {
         Self {
@@ -71,13 +74,13 @@ impl Store {
         }
     }
 
-    /// What workers get to read from.
+    /// The shared memory, from which workers read.
     #[cfg(target_os = "linux")]
     pub fn arena(&self) -> Option<&Arena> {
         self.arena.as_ref()
     }
 
-    /// Gives memory back that no body takes.
+    /// Returns the memory of no body to the system.
     pub fn give_back(&self) {
         #[cfg(target_os = "linux")]
         if let Some(arena) = &self.arena {
@@ -85,7 +88,8 @@ impl Store {
         }
     }
 
-    /// A body that comes in parts. `announced` is its length if the client has told it.
+    /// Begins a body that arrives in parts. `announced` is its Content-Length, if the client has
+    /// sent one.
     pub fn begin(&self, announced: Option<usize>) -> Collected {
         #[cfg(target_os = "linux")]
         if let (Some(length @ SHARED_FROM..), Some(arena)) = (announced, &self.arena) {
@@ -97,7 +101,7 @@ impl Store {
     }
 }
 
-/// What has come of a body.
+/// The part of a body that has arrived.
 #[derive(Debug)]
 pub enum Collected {
     /// In the front's memory.
@@ -108,8 +112,8 @@ pub enum Collected {
 }
 
 impl Collected {
-    /// Adds a part. If there is no more shared memory, the body goes on in the front's. An error means that what came
-    /// before cannot be read any more.
+    /// Adds a part. If shared memory is used up, the body continues in the front's own memory. An
+    /// error means that the earlier parts cannot be read any more.
     pub fn push(&mut self, part: &[u8]) -> io::Result<()> {
         match self {
             Self::Own(bytes) => bytes.extend_from_slice(part),
@@ -125,7 +129,7 @@ impl Collected {
         Ok(())
     }
 
-    /// The body, which ends here.
+    /// Ends the body and returns it.
     pub fn finish(self) -> Body {
         match self {
             Self::Own(bytes) => Body::Own(bytes.freeze()),

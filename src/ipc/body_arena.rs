@@ -43,7 +43,7 @@ use crate::{
     ipc::{frame::Place, memory_file},
 };
 
-/// Rooms begin at multiples of this: no system has larger pages for such files.
+/// Rooms begin at multiples of this, because no system has larger pages for such files.
 const ALIGNMENT: usize = 2 << 20;
 /// How many bytes of a room the front and the worker map. They write and read the rest by system
 /// calls, which takes half as long again. The limit bounds the address space that a body takes when
@@ -100,7 +100,7 @@ impl Room {
 }
 
 impl Arena {
-    /// An empty one for bodies of up to `largest` bytes.
+    /// An empty arena for bodies of up to `largest` bytes.
     pub fn new(largest: usize) -> io::Result<Self> {
         let file = memory_file::growing(c"azmlinfsrv-bodies")?;
         let readable = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
@@ -114,7 +114,7 @@ impl Arena {
         self.0.readable.as_fd()
     }
 
-    /// Room for a body of `length` bytes.
+    /// Takes a room for a body of `length` bytes.
     pub fn begin(&self, length: usize) -> io::Result<Filling> {
         if length > self.0.stride {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -214,7 +214,8 @@ impl Filling {
         arena.warm_up(room, end)?;
         let start = room.mapped(self.filled);
         let (mapped, beyond) = part.split_at(room.mapped(end) - start);
-        // SAFETY: these bytes are mapped and have memory; nobody else in this process has them.
+        // SAFETY: these bytes are mapped and have memory, and no other code of this process uses
+        // them.
         unsafe {
             std::ptr::copy_nonoverlapping(mapped.as_ptr(), room.mapping.start.add(start).as_ptr(), mapped.len());
         }
@@ -223,7 +224,7 @@ impl Filling {
         Ok(())
     }
 
-    /// A copy of what has been added so far.
+    /// Copies the parts that have been added so far.
     pub fn to_vec(&self) -> io::Result<Vec<u8>> {
         self.extent.first(self.filled)
     }
@@ -250,15 +251,15 @@ impl Extent {
         self.length
     }
 
-    /// A copy of its bytes.
+    /// Copies its bytes.
     pub fn to_vec(&self) -> io::Result<Vec<u8>> {
         self.first(self.length)
     }
 
     fn first(&self, length: usize) -> io::Result<Vec<u8>> {
         let Some(room) = &self.room else { return Err(io::ErrorKind::NotFound.into()) };
-        // SAFETY: so many bytes are mapped for as long as the room lives; they are only written through `Filling::push`,
-        // which takes `&mut`. Workers cannot write.
+        // SAFETY: so many bytes are mapped for as long as the room lives; they are only written
+        // through `Filling::push`, which takes `&mut`. Workers cannot write.
         let mapped = unsafe { slice::from_raw_parts(room.mapping.start.as_ptr(), room.mapped(length)) };
         let mut bytes = mapped.to_vec();
         bytes.resize(length, 0);
@@ -287,7 +288,8 @@ pub struct SharedFile {
     file: File,
     /// Which file it is, to notice that a script has closed it.
     identity: Identity,
-    /// The beginning of the last body: the next one is likely to be there too, and mapping costs half as much as copying.
+    /// The beginning of the last body: the next one is likely to be there too, and mapping costs
+    /// half as much as copying.
     last: Option<(u64, Mapping)>,
 }
 
@@ -315,8 +317,8 @@ impl SharedFile {
         }
         let mapped = self.map(place).map_or(0, |mapping| {
             let mapped = min(target.len(), mapping.length.get());
-            // SAFETY: so many bytes are mapped, within the file, whose size is sealed. Should the front write there
-            // meanwhile, the copy is thrown away, as the module says.
+            // SAFETY: so many bytes are mapped, within the file, whose size is sealed. Should the
+            // front write there meanwhile, the copy is thrown away, as the module says.
             unsafe { std::ptr::copy_nonoverlapping(mapping.start.as_ptr(), target.as_mut_ptr().cast(), mapped) };
             mapped
         });
@@ -367,7 +369,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, and unmapped only here. It fails only for an address that is not mapped.
+        // SAFETY: made by `new`, and unmapped only here. It fails only for an address that is not
+        // mapped.
         let _ = unsafe { munmap(self.start.cast(), self.length.get()) };
     }
 }

@@ -1,14 +1,17 @@
 //! Who owns a job that was sent to a worker: one counter in memory that the front and the worker
 //! share.
 //!
-//! Jobs of one connection are numbered from zero in the order they are sent; both ends count for themselves. The counter
-//! is the number of the next job that may start. A worker claims a job by raising the counter by one just before it
-//! starts it; the front revokes every job that was not claimed by raising it to the number of the next job it will send.
-//! Both do so with compare-and-swap, so a job has exactly one owner at any time: it is never run twice and never lost,
-//! and after a worker's death the counter says what was running (`docs/design.md`, "In-flight window").
+//! Jobs of one connection are numbered from zero in the order in which they are sent, and both ends
+//! count them. The counter is the number of the next job that may start. A worker claims a job by
+//! raising the counter by one just before it starts the job. The front revokes all unclaimed jobs
+//! by raising the counter to the number of the next job that it will send. Both use
+//! compare-and-swap, so a job has exactly one owner at any time: it never runs twice and is never
+//! lost. After a worker's death the counter shows which jobs it had started
+//! (`docs/decisions/2026-11-22-in-flight-window.md`).
 //!
-//! Used by the front's event loop and on a worker's thread. For a worker process the front makes the counter in a memory
-//! file (`memory_file.rs`) and sends the descriptor when the worker connects; the memory lives as long as either end.
+//! Used by the front's event loop and on a worker's thread. For a worker process the front makes
+//! the counter in a memory file (`memory_file.rs`) and sends the descriptor when the worker
+//! connects; the memory lives as long as either end.
 
 use std::sync::{
     atomic::{AtomicU64, Ordering},
@@ -118,8 +121,8 @@ mod mapped {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too short for a job counter"));
             }
             let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-            // SAFETY: a new mapping at an address the kernel chooses. The file is at least as long and has its memory, and
-            // its size is sealed.
+            // SAFETY: a new mapping at an address the kernel chooses. The file is at least as long
+            // and has its memory, and its size is sealed.
             let address = unsafe { mmap(None, LENGTH, access, MapFlags::MAP_SHARED, file, 0) }?;
             Ok(Self(address.cast()))
         }
@@ -129,16 +132,16 @@ mod mapped {
         type Target = AtomicU64;
 
         fn deref(&self) -> &AtomicU64 {
-            // SAFETY: the mapping is page aligned, as long as a counter, and lives until `drop`. The other process uses it
-            // only through atomic operations too.
+            // SAFETY: the mapping is page aligned, as long as a counter, and lives until `drop`.
+            // The other process uses it only through atomic operations too.
             unsafe { self.0.as_ref() }
         }
     }
 
     impl Drop for Counter {
         fn drop(&mut self) {
-            // SAFETY: the mapping made by `map`, which nobody else unmaps; no reference of `deref` outlives `self`. It
-            // fails only for an address that is not mapped.
+            // SAFETY: the mapping made by `map`, which nobody else unmaps; no reference of `deref`
+            // outlives `self`. It fails only for an address that is not mapped.
             let _ = unsafe { munmap(self.0.cast(), LENGTH.get()) };
         }
     }

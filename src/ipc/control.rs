@@ -1,8 +1,9 @@
-//! What the front and the supervisor say to each other, over a socket pair.
+//! The messages between the front and the supervisor, over a socket pair.
 //!
-//! Text, one message a line, so that the Python side needs no native code. `supervise/control.py` is the supervisor's side and has
-//! the same verbs; `tests/control_lines.txt` has an example of each, which both sides are tested with. Runs in the
-//! front's event loop. The end of the stream means that the supervisor is gone.
+//! Each message is a line of text, so that the Python side needs no native code.
+//! `supervise/control.py` is the supervisor's side, and has the same verbs. The tests of both sides
+//! use `tests/control_lines.txt`, which has an example of each message. Runs in the front's event
+//! loop. The end of the stream means that the supervisor has died.
 
 use std::{fmt, io, rc::Rc};
 
@@ -27,15 +28,16 @@ const MAX_LINE: usize = 4096;
 pub enum Order {
     /// `exited PID TEXT`: the process ended, and how.
     Exited(u32, String),
-    /// `stopped PID`: the process does nothing until it is continued (SIGSTOP).
+    /// `stopped PID`: a signal, for example SIGSTOP, has stopped the process until it gets SIGCONT.
     Stopped(u32),
     /// `continued PID`: the process continues (SIGCONT).
     Continued(u32),
-    /// `retire PID`: send this worker no more jobs and let it exit.
+    /// `retire PID`: send this worker no more jobs, and tell it to exit when it has answered those
+    /// that it has.
     Retire(u32),
-    /// `drain`: stop accepting, finish what is queued and running, then return.
+    /// `drain`: answer the requests that are queued or running, refuse new ones, then exit.
     Drain,
-    /// `stop`: answer everything 503 now, then return.
+    /// `stop`: answer all requests with 503 now, then exit.
     Stop,
 }
 
@@ -90,12 +92,13 @@ impl fmt::Display for Recycle {
 pub enum Report {
     /// `ready PID`: this worker takes jobs now.
     Ready(u32),
-    /// `kill PID TEXT`: end this worker and replace it; the text says why, for the log.
+    /// `kill PID TEXT`: kill this worker and replace it. The text says why, for the log.
     Kill(u32, String),
-    /// `recycle PID KIND TEXT`: start a successor, and let this worker go when the successor is ready. The front asks
-    /// once for each worker; the text says why, for the log.
+    /// `recycle PID KIND TEXT`: start a successor, and retire this worker when the successor is
+    /// ready. The front asks once for each worker. The text says why, for the log.
     Recycle(u32, Recycle),
-    /// `released`: every request has been answered after `drain`, and the front lets the workers go.
+    /// `released`: after `drain` every request has been answered, and the front has told the
+    /// workers to exit.
     Released,
 }
 
@@ -122,7 +125,7 @@ impl Supervisor {
         Ok(Rc::new(Self { stream: Line::from_std(stream)? }))
     }
 
-    /// This worker takes jobs now.
+    /// Reports that this worker takes jobs now.
     pub fn say_ready(&self, pid: u32) {
         self.say(&Report::Ready(pid));
     }
@@ -132,12 +135,12 @@ impl Supervisor {
         self.say(&Report::Recycle(pid, reason));
     }
 
-    /// Every request has been answered after `drain`.
+    /// Reports that after `drain` every request has been answered.
     pub fn say_released(&self) {
         self.say(&Report::Released);
     }
 
-    /// Asks for the end of this worker.
+    /// Asks the supervisor to kill and replace this worker.
     pub fn ask_to_kill(&self, pid: u32, reason: &str) {
         self.say(&Report::Kill(pid, reason.to_owned()));
     }

@@ -6,8 +6,9 @@
 //! `/proc/<pid>/map_files`, but cannot make it shorter. Used by the front, which makes the job
 //! counters (`claims.rs`) and the memory of large bodies (`body_arena.rs`).
 //!
-//! Linux has `memfd_create` for this. Other Unix systems have `shm_open`, whose name is removed at once; their kernels
-//! back it with anonymous memory, and macOS accepts one `ftruncate` only, so it cannot be made shorter either.
+//! Linux has `memfd_create` for this. Other Unix systems have `shm_open`, whose name is removed at
+//! once; their kernels back it with anonymous memory, and macOS accepts one `ftruncate` only, so it
+//! cannot be made shorter either.
 
 use std::{fs::File, io};
 

@@ -1,7 +1,8 @@
-//! Where the front and the workers of one process meet (`--worker_class thread`): a connection is a queue each way.
+//! Connections between the front and the worker threads of one process (`--worker_class thread`): a
+//! queue each way.
 //!
-//! Owns the queues. They carry the frames of `frame/mod.rs`, as a socket would. The front's ends live
-//! in its event loop, each worker's end in that worker's thread; nothing here knows of Python.
+//! Owns the queues. They carry the frames of `frame/mod.rs`, as a socket would. The front's ends
+//! live in its event loop, each worker's end in that worker's thread; nothing here knows of Python.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +17,7 @@ use crate::ipc::{claims::Claims, frame::Frame};
 /// so only a stream can fill it.
 const UNREAD: usize = 64;
 
-/// The meeting point, made before the front and its workers; all of them hold it.
+/// Connects the front and the workers. It is made before them, and all of them have a handle to it.
 pub struct Hub {
     arrivals: mpsc::UnboundedSender<FrontEnd>,
     /// `None` once the front has taken it.
@@ -31,7 +32,8 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// Where the front finds the workers that connect. `None` the second time: there is one front.
+    /// Takes the receiver of new connections. `None` the second time, because there is only one
+    /// front.
     pub fn entrance(&self) -> Option<mpsc::UnboundedReceiver<FrontEnd>> {
         self.entrance.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -75,7 +77,8 @@ impl FrontSender {
         }
     }
 
-    /// Ends the connection: the worker gets nothing more, not even what it has not taken out of its inbox yet.
+    /// Closes the connection. The worker gets no more frames, not even those that are in its inbox
+    /// already.
     pub fn close(&self) {
         let mut waiting = self.inbox.lock();
         waiting.closed = true;
@@ -91,12 +94,12 @@ impl Drop for FrontSender {
     }
 }
 
-/// What [`WorkerEnd::take`] finds.
+/// The result of [`WorkerEnd::take`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Taken {
     /// The next frame.
     Frame(Frame),
-    /// There is none at the moment.
+    /// The inbox is empty.
     Nothing,
     /// The connection is closed; no more frames will arrive.
     Closed,
@@ -111,7 +114,7 @@ pub struct WorkerEnd {
 }
 
 impl WorkerEnd {
-    /// The next frame, without waiting.
+    /// Takes the next frame, without waiting.
     pub fn take(&self) -> Taken {
         let mut waiting = self.inbox.lock();
         match waiting.frames.pop_front() {
@@ -121,7 +124,7 @@ impl WorkerEnd {
         }
     }
 
-    /// Sleeps until there is something to take.
+    /// Sleeps until [`WorkerEnd::take`] would not return [`Taken::Nothing`].
     pub fn wait(&self) {
         let mut waiting = self.inbox.lock();
         while waiting.frames.is_empty() && !waiting.closed {
@@ -131,7 +134,7 @@ impl WorkerEnd {
         waiting.worker_sleeps = false;
     }
 
-    /// True if the connection is closed, or a frame like this waits in the inbox.
+    /// True if the connection is closed, or if `wanted` is true for a frame in the inbox.
     pub fn is_closed_or_has(&self, wanted: impl Fn(&Frame) -> bool) -> bool {
         let waiting = self.inbox.lock();
         waiting.closed || waiting.frames.iter().any(wanted)

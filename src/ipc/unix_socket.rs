@@ -1,4 +1,5 @@
-//! System calls on the Unix socket between the front and a worker: passing descriptors, one send, one receive.
+//! System calls on the Unix socket between the front and a worker: passing descriptors, one send,
+//! one receive.
 //!
 //! Used at both ends: in the front's event loop (`dispatch/transport/socket.rs`), and on a worker's
 //! main thread (`worker/transport/socket.rs`).
@@ -66,8 +67,8 @@ pub fn receive_descriptor(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
             ControlMessageOwned::ScmRights(descriptors) => descriptors,
             _ => Vec::new(),
         })
-        // SAFETY: the kernel has just made these descriptors for us. All are owned, so that those beyond the first, which
-        // only a script can have sent, are closed.
+        // SAFETY: the kernel has just made these descriptors for us. All are owned, so that those
+        // beyond the first, which only a script can have sent, are closed.
         .map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
         .collect();
     #[cfg(not(target_os = "linux"))]
@@ -95,7 +96,8 @@ pub fn receive(stream: &UnixStream, buffer: &mut BytesMut) -> io::Result<usize> 
     Ok(read)
 }
 
-/// Waits until there is something to receive, an error or the end included; `WouldBlock` after `timeout`.
+/// Waits until bytes, an error or the end of the stream can be received. Returns `WouldBlock` after
+/// `timeout`.
 ///
 /// A blocking receive would work, but the kernel wakes it whenever the peer reads too, which costs
 /// the peer some 15 µs.
@@ -109,7 +111,8 @@ pub fn wait_readable(stream: &UnixStream, timeout: PollTimeout) -> io::Result<()
 
 /// Registers the stream with the event loop for `interest` only. It must not be registered already.
 pub fn watch(stream: Rc<UnixStream>, interest: Interest) -> io::Result<AsyncFd<Rc<UnixStream>>> {
-    // SAFETY: what owns the descriptor goes along, and does not change it.
+    // SAFETY: the stream, which owns the descriptor, is moved into the result, and keeps the same
+    // descriptor.
     unsafe { AsyncFd::register_with_interest(stream, interest) }.map_err(io::Error::from)
 }
 

@@ -1,18 +1,18 @@
 //! JSON documents with large arrays of plain numbers: where the arrays are, and their values.
 //!
-//! Reads only what becomes the same numbers however it is read: the numbers follow Python's `json`
-//! and numpy's conversion of its integers and floats to a fixed type. Whatever is not certainly so
-//! is `None`, never a different value, and is left to the general parser. Pure text, no Python
-//! objects: `worker/convert/arrays.rs` makes the numpy arrays, on the worker's thread.
+//! The result is the same as that of Python's `json` followed by numpy's conversion of integers and
+//! floats to a fixed type. If this file cannot be certain of that, it returns `None`, and the
+//! general parser reads the document. Knows no Python objects: `worker/convert/arrays.rs` makes the
+//! numpy arrays, on the worker's thread.
 
 #[cfg(test)]
 mod tests;
 
 use lexical_parse_float::{format::JSON, FromLexicalWithOptions as _, Options};
 
-/// As many dimensions as every numpy has.
+/// Every version of numpy allows this many dimensions.
 const MAX_DIMENSIONS: usize = 32;
-/// Integers of so many digits fit into 64 bits with their sign.
+/// Integers with this many digits always fit into 64 bits with their sign.
 const SAFE_DIGITS: usize = 18;
 const OPTIONS: Options = Options::new();
 
@@ -21,15 +21,15 @@ const OPTIONS: Options = Options::new();
 pub struct Array<T> {
     /// Length of each dimension; none is 0.
     pub shape: Vec<usize>,
-    /// As many values as the shape says.
+    /// The values; their number is the product of the shape.
     pub values: Vec<T>,
 }
 
 /// The type of an array's elements.
 pub trait Number: Copy {
-    /// What numpy makes of a Python `int`; `None` if it would raise or warn.
+    /// Converts as numpy converts a Python `int`; `None` if numpy would raise an exception or warn.
     fn from_int(value: i64) -> Option<Self>;
-    /// What numpy makes of a Python `float`; `None` if it would warn, or cut off digits.
+    /// Converts as numpy converts a Python `float`; `None` if numpy would warn, or cut off digits.
     fn from_float(value: f64) -> Option<Self>;
 }
 
@@ -43,7 +43,8 @@ impl Number for f64 {
     }
 }
 
-/// By way of a double, as there is no other in Python: large integers are rounded twice.
+/// Converts through a double, because Python has no other floats. So large integers are rounded
+/// twice, as with numpy.
 impl Number for f32 {
     fn from_int(value: i64) -> Option<Self> {
         Self::from_float(value as f64)
@@ -84,16 +85,16 @@ impl<'a> Reader<'a> {
         Self { text, at: 0 }
     }
 
-    /// How many bytes are behind.
+    /// How many bytes have been read.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// Moves behind `{` or, after a value, behind `,` to the value of the next member, and returns its key as it is
-    /// written; `Some(None)` at the end of the object.
+    /// Moves from `{`, or from the end of a value, to the value of the next member, and returns the
+    /// key as it is written. Returns `Some(None)` at the end of the object.
     ///
-    /// `None` for a key with an escape, which may be any key, and for what is not an object with members. That the object
-    /// is correct JSON is not checked.
+    /// Returns `None` for a key with an escape, because that may stand for any key, and for text
+    /// that is not an object with members. It does not check that the object is correct JSON.
     pub fn next_key(&mut self) -> Option<Option<&'a [u8]>> {
         let separator = if self.at == 0 { b'{' } else { b',' };
         self.skip_space();
@@ -113,7 +114,7 @@ impl<'a> Reader<'a> {
         Some(Some(&self.text[start..start + length]))
     }
 
-    /// Moves behind any value. Where the text is not correct JSON it ends somewhere.
+    /// Moves past any value. If the text is not correct JSON, the new position has no meaning.
     pub fn skip_value(&mut self) -> Option<()> {
         let mut depth = 0_usize;
         loop {
@@ -145,12 +146,12 @@ impl<'a> Reader<'a> {
         self.expect(b'"')
     }
 
-    /// Moves behind a list, or lists of lists, of nothing but numbers, equally long in each dimension.
+    /// Reads a list of numbers, or nested lists that have the same length in each dimension.
     pub fn array<T: Number>(&mut self) -> Option<Array<T>> {
         let mut values = Vec::new();
-        // Of the lists that are open: how many items have been read. The outermost is first.
+        // How many items of each open list have been read. The outermost list is first.
         let mut open: Vec<usize> = Vec::new();
-        // Lengths of the lists at each depth; 0 as long as none has ended.
+        // The length of the lists at each depth; 0 until the first list of that depth has ended.
         let mut shape: Vec<usize> = Vec::new();
         loop {
             self.skip_space();
@@ -211,7 +212,8 @@ impl<'a> Reader<'a> {
         T::from_int(if negative { -value } else { value })
     }
 
-    /// One or more digits: how many, and the number they make, which is right for up to [`SAFE_DIGITS`].
+    /// Reads one or more digits. Returns their count and their value, which is correct for up to
+    /// [`SAFE_DIGITS`] digits.
     #[inline]
     fn digits(&mut self) -> Option<(usize, i64)> {
         let digits = self.text[self.at..].iter().take_while(|byte| byte.is_ascii_digit());
@@ -222,7 +224,7 @@ impl<'a> Reader<'a> {
         (count > 0).then_some((count, value))
     }
 
-    /// The next byte. An array, a key and an object never end with the text.
+    /// The next byte; `None` at the end of the text, where no array, key or object can be complete.
     #[inline]
     fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()

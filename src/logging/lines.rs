@@ -12,8 +12,8 @@ use log::Level;
 use crate::{logging::OwnedRecord, shortage};
 
 /// Writes lines to `output`. Records that cannot be written, for example to a full disk, are lost.
-/// It reports the loss to `errors` at once, and to `output` when that takes lines again. `launch/stdio.py`
-/// does the same for the supervisor and the workers.
+/// It reports the loss to `errors` at once, and to `output` when that takes lines again.
+/// `launch/stdio.py` does the same for the supervisor and the workers.
 pub(crate) struct Lines<W, E> {
     output: W,
     errors: E,

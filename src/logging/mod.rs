@@ -1,4 +1,5 @@
-//! Log records of the front, off the request path: `log` puts them into a bounded queue, one thread takes them out.
+//! Log records of the front, off the request path: `log` puts them into a bounded queue, one thread
+//! takes them out.
 //!
 //! Records go to one of two places. With the package's own logging config the line format is known,
 //! and the thread writes batches to standard output without Python. With a user's logging.json
@@ -26,7 +27,8 @@ use crate::front::ACCESS_LOGGER;
 
 /// How many records may wait. One takes about 200 bytes.
 const CAPACITY: usize = 16 * 1024;
-/// Records are gathered for this long before a batch is written: one wake-up and one write for all of them.
+/// Records are gathered for this long before a batch is written: one wake-up and one write for all
+/// of them.
 const GATHER: Duration = Duration::from_millis(5);
 /// How many times the thread looks for records by itself before it sleeps until it is woken. Waking
 /// it costs the front a system call of about 20 µs, which delays the client's reply.

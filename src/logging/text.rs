@@ -3,14 +3,15 @@
 //!
 //! A client chooses its target, its headers and thereby parts of error messages. Escape sequences
 //! in them would act on the terminal of a person who reads the log, and newlines would forge
-//! records. Every record of the front passes here once before it is queued (`logging/mod.rs`), and so
-//! does every request line that a worker logs (`worker/call.rs`). The server's other records in
+//! records. Every record of the front passes here once before it is queued (`logging/mod.rs`), and
+//! so does every request line that a worker logs (`worker/call.rs`). The server's other records in
 //! workers have no text of clients. What a script logs or prints does not pass here, because its
 //! records may have several lines. Pure functions.
 
 use std::fmt::Write as _;
 
-/// Longest text in bytes. A request line of 4,094 bytes, the longest that the published server accepted, fits in.
+/// Longest text in bytes. A request line of 4,094 bytes, the longest that the published server
+/// accepted, fits in.
 const MAX_LEN: usize = 8192;
 /// How much of a longer text is kept. The middle is left out, because the end of a request line has
 /// its status and length.
@@ -36,8 +37,8 @@ pub fn plain_line(text: String) -> String {
     shorten(plain)
 }
 
-/// Control characters (C0, DEL, C1), those that change the direction of writing (Unicode's `Bidi_Control`), and the
-/// separators of lines and paragraphs, at which some readers break lines.
+/// Control characters (C0, DEL, C1), those that change the direction of writing (Unicode's
+/// `Bidi_Control`), and the separators of lines and paragraphs, at which some readers break lines.
 fn commands(character: char) -> bool {
     character.is_control()
         || matches!(character,

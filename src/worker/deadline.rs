@@ -1,8 +1,8 @@
-//! The scoring time-out of `run()`: what interrupts the call, and how it is kept from interrupting
-//! anything else (contract section 8).
+//! The scoring timeout: interrupts a call of `run()` that takes too long, and makes sure that
+//! nothing else is interrupted (contract section 8).
 //!
-//! In a worker process a timer signal interrupts it (`scripting/deadline.py`). Signals reach the main thread
-//! only, so for worker threads the watcher thread of this file takes the GIL and raises
+//! In a worker process a timer signal interrupts it (`scripting/deadline.py`). Signals reach the
+//! main thread only, so for worker threads the watcher thread of this file takes the GIL and raises
 //! `TimeoutError` in them with `PyThreadState_SetAsyncExc`. The thread sees the exception when it
 //! next runs Python code, that is, after a `time.sleep` or native code has returned.
 
@@ -39,7 +39,7 @@ impl Limits {
         Self { check, limit }
     }
 
-    /// Nothing is to be watched.
+    /// True if there are no limits.
     pub(super) fn are_none(self) -> bool {
         self.check.is_none() && self.limit.is_none()
     }
@@ -57,7 +57,8 @@ impl Limits {
 
 /// Limits the calls of one worker.
 pub(super) enum Deadline {
-    /// By the process's timer: `arm(first, then)` of `scripting/deadline.py`, in seconds; 0 disarms.
+    /// By the process's timer: `arm(first, then)` of `scripting/deadline.py`, in seconds; 0
+    /// disarms.
     #[cfg(unix)]
     Signal(Py<PyAny>),
     /// By the watcher.
@@ -103,7 +104,8 @@ impl Deadline {
     }
 }
 
-/// The watcher of a process; clones share it. Its thread starts with the first worker and lives as long as the process.
+/// The watcher of a process; clones share it. Its thread starts with the first worker and lives as
+/// long as the process.
 #[derive(Clone, Default)]
 pub(crate) struct Watcher {
     shared: Arc<Shared>,
@@ -111,7 +113,8 @@ pub(crate) struct Watcher {
 
 #[derive(Default)]
 struct Shared {
-    /// A mutex, since all sides hold it only to look at a few numbers. Whoever needs the GIL as well takes that first.
+    /// A mutex, since all sides hold it only to look at a few numbers. Whoever needs the GIL as
+    /// well takes that first.
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -188,7 +191,8 @@ impl Watched {
         let Some(slot) = state.slot(self.key) else { return Ok(()) };
         (slot.limit, slot.then, slot.struck) = (Some(next), check.map(|_| limit), false);
         let limit = next;
-        // All calls have the same limit, so a watcher that sleeps until an earlier one need not be told.
+        // All calls have the same limit, so a watcher that sleeps until an earlier one need not be
+        // told.
         let tell = state.wakes_at.is_none_or(|wakes_at| limit < wakes_at);
         drop(state);
         if tell {
@@ -280,10 +284,12 @@ fn ask_debug<'py>(py: Python<'py>, name: &str, arguments: impl pyo3::call::PyCal
     })
 }
 
-/// Makes the thread raise an exception of this class when it next runs Python code; null takes back what has not been
-/// raised yet. For callers with the GIL. A thread that is gone is skipped. (PyO3 takes the number for a signed one.)
+/// Makes the thread raise an exception of this class when it next runs Python code. Null revokes an
+/// exception that has not been raised yet. The caller must have the GIL. A thread that has ended is
+/// skipped. (PyO3 declares the number as signed.)
 fn throw(thread: c_ulong, exception: *mut ffi::PyObject) {
-    // SAFETY: the caller has the GIL, and `exception` is null or a class that Python keeps for ever.
+    // SAFETY: the caller has the GIL, and `exception` is null or a class that Python keeps for
+    // ever.
     unsafe { ffi::PyThreadState_SetAsyncExc(thread as c_long, exception) };
 }
 

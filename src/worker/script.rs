@@ -1,4 +1,4 @@
-//! The loaded script as the worker loop sees it: attributes of Python's `script.Script`, read once.
+//! The attributes of the loaded script, Python's `script.Script`, read once for the worker loop.
 //!
 //! Runs on the worker's thread.
 
@@ -21,19 +21,20 @@ pub(super) enum Mode {
 
 /// The parts of `script.Script` that every request needs.
 pub(super) struct Script<'py> {
-    /// The Python object; fallbacks are called on it.
+    /// The Python object, for calls of its methods.
     pub(super) object: Bound<'py, PyAny>,
-    /// `run`, taken once at load (contract section 4).
+    /// The function `run`, looked up once when the script is loaded (contract section 4).
     pub(super) run: Bound<'py, PyAny>,
     /// How it wants its input.
     pub(super) mode: Mode,
-    /// Keyword of the text input.
+    /// Name of the argument that gets the input.
     pub(super) input_name: Bound<'py, PyString>,
     /// True if `run` has a parameter `request_headers`.
     pub(super) pass_headers: bool,
-    /// True if the script has put its own functions in place of those of Python's json.
+    /// True if the script has replaced functions of Python's json module.
     pub(super) json_is_changed: bool,
-    /// True if the script has changed the logger of request lines. Then the worker logs them, so that its filters act.
+    /// True if the script has changed the logger of request lines. Then the worker logs them, so
+    /// that its filters act.
     pub(super) logs_requests: bool,
     /// `sys.modules`.
     modules: Bound<'py, PyDict>,
@@ -66,7 +67,8 @@ impl<'py> Script<'py> {
         self.mode == Mode::Raw
     }
 
-    /// True if `run` must be called inside a Flask request context: raw scripts, and scripts that imported Flask.
+    /// True if `run` must be called inside a Flask request context: raw scripts, and scripts that
+    /// imported Flask.
     pub(super) fn needs_context(&self, py: Python<'_>) -> bool {
         self.is_raw() || self.modules.contains(intern!(py, "flask")).unwrap_or(false)
     }

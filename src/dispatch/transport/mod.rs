@@ -1,5 +1,5 @@
-//! The connection between the front and one worker, whichever kind of worker it is: a process (`socket.rs`) or a thread
-//! of this process (`thread.rs`).
+//! The connection between the front and one worker, whichever kind of worker it is: a process
+//! (`socket.rs`) or a thread of this process (`thread.rs`).
 //!
 //! Runs in the front's event loop: [`accept`] waits for workers, a [`Link`] sends to one,
 //! [`Frames`] reads from it. `session.rs` interprets the frames.

@@ -241,8 +241,9 @@ impl SocketFrames {
 impl SocketFrames {
     /// Copies what would keep a large frame's memory in use for too long.
     ///
-    /// Head, body and the rest of the read buffer are parts of one allocation. The read buffer would own all of it for as
-    /// long as the worker is connected, and a header field for as long as its response is in use.
+    /// Head, body and the rest of the read buffer are parts of one allocation. The read buffer
+    /// would own all of it for as long as the worker is connected, and a header field for as long
+    /// as its response is in use.
     fn detach(&mut self, mut frame: Frame) -> Frame {
         if frame.head.len() + frame.body.len() >= READ_SIZE {
             let mut fresh = BytesMut::with_capacity(READ_SIZE);

@@ -1,5 +1,5 @@
-//! The front's connection to a worker thread of this process (`ipc/thread_channel.rs`): no encoding of frames into
-//! bytes and no system calls.
+//! The front's connection to a worker thread of this process (`ipc/thread_channel.rs`): no encoding
+//! of frames into bytes and no system calls.
 //!
 //! Runs in the front's event loop. `mod.rs` has the interface for both worker classes.
 

@@ -7,8 +7,8 @@ use bytes::BytesMut;
 
 use super::parse_error::Refusal;
 
-/// Largest number of bytes in a body that are neither data nor needed to tell its length: extensions, white space and
-/// trailers.
+/// Largest number of bytes in a body that are neither data nor needed to tell its length:
+/// extensions, white space and trailers.
 const MAX_EXTRA: usize = 16 * 1024;
 /// Largest number of digits in a chunk size; more would not fit into 64 bits.
 const MAX_DIGITS: u8 = 16;

@@ -1,4 +1,5 @@
-//! The state of one client connection, shared by its socket ([`super::ClientSocket`]) and its requests through `Rc`.
+//! The state of one client connection, shared by its socket ([`super::ClientSocket`]) and its
+//! requests through `Rc`.
 //!
 //! Owns the connection's phase, and whether the client is still there. `phase.rs` has the time
 //! limits. Runs in the front's event loop.
@@ -57,7 +58,7 @@ pub enum Check {
     Look,
 }
 
-/// What is known about a connection.
+/// The state of a connection.
 pub struct Connection {
     phase: Cell<Phase>,
     standing: Cell<Standing>,
@@ -68,7 +69,7 @@ pub struct Connection {
     stalled_since: Cell<Option<Instant>>,
     /// Wakes the task that reads from the connection.
     reader: RefCell<Option<Waker>>,
-    /// What is wrong with the body of the open request.
+    /// The fault in the body of the open request, if one was found.
     body_fault: RefCell<Option<String>>,
     /// The target of the open request as sent, if it is not just path and query.
     target: RefCell<Option<String>>,
@@ -186,7 +187,7 @@ impl Connection {
         self.check.take()
     }
 
-    /// Notes since when the client has not read what is written.
+    /// Notes since when the client has not read the bytes that were written.
     pub(super) fn note_progress(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match polled {
             Poll::Pending if self.stalled_since.get().is_none() => self.stalled_since.set(Some(Instant::now())),
@@ -223,7 +224,7 @@ impl Connection {
         self.standing.get() == Standing::Late
     }
 
-    /// What is wrong with the body of the open request, if it ended for that reason.
+    /// The fault in the body of the open request, if the body ended because of a fault.
     pub fn take_body_fault(&self) -> Option<String> {
         self.body_fault.take()
     }

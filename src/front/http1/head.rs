@@ -1,4 +1,5 @@
-//! Reads the head of a request: where it ends, what body follows, and whether it is HTTP at all (RFC 9112, 2 to 6).
+//! Reads the head of a request: where it ends, what body follows, and whether it is HTTP at all
+//! (RFC 9112, 2 to 6).
 //!
 //! Only this file decides these questions. It refuses everything that actix-http's parser would
 //! refuse, and more, so that the parser never gets a head that it could read differently. Pure
@@ -155,7 +156,8 @@ fn check(bytes: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refu
         length: bytes.len(),
         body,
         is_http_1_1,
-        // What follows CONNECT or an offered upgrade may be another protocol (RFC 9110, sections 7.8 and 9.3.6).
+        // What follows CONNECT or an offered upgrade may be another protocol (RFC 9110, sections
+        // 7.8 and 9.3.6).
         persists: persists && !fields.offers_upgrade && method != Method::CONNECT,
         awaits_continue: is_http_1_1 && fields.awaits_continue,
         rewritten,
@@ -213,7 +215,8 @@ fn check_hosts(fields: &Fields<'_>, is_http_1_1: bool) -> Result<(), Refusal> {
     }
 }
 
-/// Checks the target as the parser will. Returns the authority of one in absolute form (RFC 9112 section 3.2.2).
+/// Checks the target as the parser will. Returns the authority of one in absolute form (RFC 9112
+/// section 3.2.2).
 fn check_target<'a>(target: &'a str, method: &Method) -> Result<Option<&'a str>, Refusal> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%?&=+,:;@!$'()*".contains(&byte);
     if target.starts_with('/') && target.bytes().all(plain) {
@@ -233,9 +236,10 @@ fn check_target<'a>(target: &'a str, method: &Method) -> Result<Option<&'a str>,
     }
 }
 
-/// The head for the parser: without blank lines before it, with the target's authority as its Host (RFC 9112 section
-/// 3.2.2), and with a length where the parser insists on one. An HTTP/1.0 POST without a length has no body (RFC 9112
-/// section 6.3); proxies send it when their client's POST has none.
+/// The head for the parser: without blank lines before it, with the target's authority as its Host
+/// (RFC 9112 section 3.2.2), and with a length where the parser insists on one. An HTTP/1.0 POST
+/// without a length has no body (RFC 9112 section 6.3); proxies send it when their client's POST
+/// has none.
 fn rewrite(bytes: &[u8], start: usize, host: Option<(&str, Option<&[u8]>)>, lacks_length: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + 64);
     let mut rest = start;

@@ -1,4 +1,5 @@
-//! What a Host header, or the authority of a target, may be (RFC 9110 section 7.2, RFC 3986 section 3.2.2).
+//! What a Host header, or the authority of a target, may be (RFC 9110 section 7.2, RFC 3986 section
+//! 3.2.2).
 //!
 //! Pure functions; runs in the front's event loop.
 

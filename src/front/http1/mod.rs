@@ -1,7 +1,7 @@
 //! HTTP/1 connections: all code that depends on how actix-http works inside.
 //!
-//! Owns the bytes between a client's socket and actix-http's parser, and the state of each connection. Requests and
-//! replies belong to the rest of `front`. Runs in the front's event loop.
+//! Owns the bytes between a client's socket and actix-http's parser, and the state of each
+//! connection. Requests and replies belong to the rest of `front`. Runs in the front's event loop.
 //!
 //! [`ClientSocket`] (`socket.rs`) is what the parser reads from. `head.rs`, `host.rs` and
 //! `chunked.rs` say what a request is, `request_boundary.rs` combines them, and `parse_error.rs`

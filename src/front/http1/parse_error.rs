@@ -7,7 +7,7 @@ use crate::json::write;
 
 /// How a TLS client begins (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: &[u8] = b"\x16\x03";
-/// How many bytes of what a client sent a message repeats at most.
+/// How many bytes of a request a message repeats at most.
 const MAX_QUOTED: usize = 40;
 
 /// Why bytes are refused as a request, or as its body.
@@ -15,7 +15,7 @@ const MAX_QUOTED: usize = 40;
 pub struct Refusal {
     /// Status of the reply.
     pub status: u16,
-    /// What was wrong, for the client and the log.
+    /// The fault, for the client and the log.
     pub message: String,
 }
 
@@ -56,7 +56,7 @@ impl Refusal {
         Self { status: 501, message: format!("The transfer coding '{coding}' is not supported, only chunked.") }
     }
 
-    /// What httparse found in the head that begins with `bytes`.
+    /// The refusal for an error that httparse has found in the head that begins with `bytes`.
     pub fn of_parser(error: httparse::Error, bytes: &[u8]) -> Self {
         if bytes.starts_with(TLS_HANDSHAKE) {
             return Self::bad("it begins like TLS. This server speaks plain HTTP: use http://, not https://.");

@@ -4,15 +4,15 @@
 
 use std::time::{Duration, Instant};
 
-/// How long the server reads and drops what a client still sends after the last reply, before the connection is cut.
-/// Closing with unread bytes would reset the connection, and the client might never see the reply (RFC 9112,
-/// section 9.6).
+/// How long the server reads and drops what a client still sends after the last reply, before the
+/// connection is cut. Closing with unread bytes would reset the connection, and the client might
+/// never see the reply (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For a request head, and for taking what is written to it (`--client_timeout`).
+    /// For a request head, and for reading the bytes that were written (`--client_timeout`).
     pub client: Duration,
     /// Between two requests (`--keep_alive`).
     pub keep_alive: Duration,
@@ -41,18 +41,18 @@ pub enum Phase {
     Closing { since: Instant },
 }
 
-/// What is known about the request that is open.
+/// The state of the request that is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
     /// HTTP/1.1 and not HTTP/1.0.
     pub is_http_1_1: bool,
-    /// What has become of its body.
+    /// Whether its body has been read.
     pub body: BodyUse,
     /// What follows the reply, as far as it is known.
     pub after: After,
 }
 
-/// What has become of a request's body.
+/// Whether a request's body has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyUse {
     /// The request has no body, or all of it was read.
@@ -70,7 +70,7 @@ pub enum After {
     Close,
 }
 
-/// What has to happen to a connection.
+/// The result of [`Phase::judge`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing.

@@ -1,4 +1,5 @@
-//! Where one request ends and the next begins, in the bytes that a client sends (RFC 9112 sections 6 and 7.1).
+//! Where one request ends and the next begins, in the bytes that a client sends (RFC 9112 sections
+//! 6 and 7.1).
 //!
 //! Pure bookkeeping for `socket.rs`. `head.rs` reads heads, and `chunked.rs` reads chunked bodies.
 //! The parser gets only what this file accepts.
@@ -38,7 +39,7 @@ impl Default for State {
     }
 }
 
-/// What the next bytes are.
+/// The meaning of the next bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// A head.
@@ -52,7 +53,7 @@ pub enum Next {
 }
 
 impl RequestBoundary {
-    /// What comes next.
+    /// The meaning of the next bytes.
     pub fn next(&self) -> Next {
         match self.state {
             State::Head { .. } => Next::Head,
@@ -104,7 +105,8 @@ impl RequestBoundary {
         }
     }
 
-    /// Reads a [`Next::ChunkLine`] and writes what the parser gets to `out`. Returns how many bytes it has read.
+    /// Reads a [`Next::ChunkLine`] and writes what the parser gets to `out`. Returns how many bytes
+    /// it has read.
     pub fn read_chunk_line(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<usize, Refusal> {
         let State::Chunked(body) = &mut self.state else { return Ok(0) };
         let length = body.read(bytes, out)?;

@@ -1,7 +1,9 @@
-//! Generated requests against a model: what [`ClientSocket`] passes on is what was sent, and the parser agrees with it.
+//! Generated requests against a model: what [`ClientSocket`] passes on is what was sent, and the
+//! parser agrees with it.
 //!
-//! actix-http's own codec reads what the socket passes on. It must never find a fault of its own, and it must find the
-//! same requests with the same bodies that the generator meant. `FUZZ_CASES=100000` makes the run longer.
+//! actix-http's own codec reads what the socket passes on. It must never find a fault of its own,
+//! and it must find the same requests with the same bodies that the generator meant.
+//! `FUZZ_CASES=100000` makes the run longer.
 
 use std::{
     collections::VecDeque,

@@ -1,4 +1,5 @@
-//! Literal expectations, from `numpy.array(json.loads(text), dtype)`. `tests/fuzz` compares many more with it.
+//! Literal expectations, from `numpy.array(json.loads(text), dtype)`. `tests/fuzz` compares many
+//! more with it.
 
 use super::*;
 
@@ -128,7 +129,8 @@ fn integers_beyond_64_bits_are_refused() {
 #[test]
 fn floats_are_rounded_by_way_of_doubles() {
     let single = |text: &str| array::<f32>(&format!("[{text}]")).map(|(_, values)| values[0]);
-    // Just above the middle of two floats, but the nearest double is the middle itself, which goes to the even one.
+    // Just above the middle of two floats, but the nearest double is the middle itself, which goes
+    // to the even one.
     assert_eq!(single("1.00000005960464477540"), Some(1.0));
     assert_eq!(single("16777217"), Some(16_777_216.0));
     assert_eq!(single("9007199791611905"), Some(9_007_199_254_740_992.0));

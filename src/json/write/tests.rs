@@ -1,4 +1,5 @@
-//! Literal expectations, each taken from `json.dumps` of CPython 3.11. The fuzzers compare many more.
+//! Literal expectations, each taken from `json.dumps` of CPython 3.11. The fuzzers compare many
+//! more.
 
 use super::*;
 

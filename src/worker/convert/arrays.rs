@@ -1,9 +1,10 @@
-//! Arguments that are numpy arrays by schema, read from the JSON body without a Python object for each number.
+//! Arguments that are numpy arrays by schema, read from the JSON body without a Python object for
+//! each number.
 //!
 //! This file replaces a list by an array only if inference-schema would certainly make the same
 //! array. Otherwise Python parses the whole body, because its values and error texts are the rule.
-//! `scripting/arrays.py` says which parameters are arrays; `json/number_arrays.rs` reads the numbers. Runs on the
-//! worker's thread.
+//! `scripting/arrays.py` says which parameters are arrays; `json/number_arrays.rs` reads the
+//! numbers. Runs on the worker's thread.
 
 use pyo3::{
     buffer::{Element, PyBuffer},
@@ -57,7 +58,8 @@ pub(super) fn members<'py>(
 
 type Named<'a, 'py> = (&'a str, Bound<'py, PyAny>);
 
-/// The arrays by name, and the document without them. It is correct JSON if and only if the whole body is.
+/// The arrays by name, and the document without them. It is correct JSON if and only if the whole
+/// body is.
 fn take_arrays<'a, 'py>(
     py: Python<'py>,
     inputs: &'a [ArrayInput<'py>],

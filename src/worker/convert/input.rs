@@ -1,8 +1,8 @@
-//! From a job to what `run()` is called with.
+//! Makes the arguments of `run()` from a job.
 //!
-//! This file makes text bodies and `request_headers`. It calls `scripting/inputs.py` through the script
-//! object for everything that needs Python's exact behaviour (error texts, GET queries, schemas).
-//! Runs on the worker's main thread.
+//! This file makes text bodies and `request_headers`. It calls `scripting/inputs.py` through the
+//! script object for everything that needs Python's exact behaviour (error texts, GET queries,
+//! schemas). Runs on the worker's main thread.
 
 use bytes::Bytes;
 use jiter::{PythonParse, StringCacheMode};
@@ -32,7 +32,8 @@ impl From<PyErr> for InputError {
     }
 }
 
-/// Keyword arguments for `run()`; `None` for a raw script, whose only argument is the request itself.
+/// Keyword arguments for `run()`; `None` for a raw script, whose only argument is the request
+/// itself.
 pub(in crate::worker) fn arguments<'py>(
     py: Python<'py>,
     script: &Script<'py>,
@@ -54,11 +55,13 @@ pub(in crate::worker) fn arguments<'py>(
     Ok(Some(arguments))
 }
 
-/// What [`for_tests`] found: the arguments, and why `run()` cannot be called, as `flask_context.Problem`.
+/// The result of [`for_tests`]: the arguments, or the reason why `run()` cannot be called
+/// (`flask_context.Problem`).
 pub(crate) type Converted<'py> = (Option<Bound<'py, PyDict>>, Option<Bound<'py, PyAny>>);
 
-/// Converts a request for the application that tests of scripts call in their own process (`server/create_app.py`), so
-/// that their `run()` gets what it gets in a worker. `fields` has its headers in the order sent.
+/// Converts a request for the application that tests of scripts call in their own process
+/// (`server/create_app.py`), so that their `run()` gets what it gets in a worker. `fields` has its
+/// headers in the order sent.
 pub(crate) fn for_tests<'py>(
     py: Python<'py>,
     script: &Bound<'py, PyAny>,
@@ -104,8 +107,8 @@ fn text<'py>(
         let text = script.object.call_method1(intern!(py, "query_input"), (query,))?;
         return Ok(text.cast_into::<PyString>().map_err(PyErr::from)?);
     }
-    // Contract section 6: a parsed form leaves no text behind. curl's default form type is not parsed here
-    // (docs/compatibility.md).
+    // Contract section 6: a parsed form leaves no text behind. curl's default form type is not
+    // parsed here (docs/compatibility.md).
     if is_multipart_form(&job.content_type) {
         return Ok(PyString::new(py, ""));
     }
@@ -156,8 +159,8 @@ fn schema_arguments<'py>(
     }
 }
 
-/// A JSON object parsed in Rust. `None` for everything else: whatever is unusual or wrong goes to `json.loads`, whose
-/// values and error texts are the rule (contract section 6).
+/// A JSON object parsed in Rust. `None` for everything else: whatever is unusual or wrong goes to
+/// `json.loads`, whose values and error texts are the rule (contract section 6).
 fn parsed_object<'py>(py: Python<'py>, script: &Script<'py>, job: &Job, body: &Bytes) -> Option<Bound<'py, PyDict>> {
     if job.method == "GET" || !job.content_type.eq_ignore_ascii_case(b"application/json") {
         return None;
@@ -167,7 +170,8 @@ fn parsed_object<'py>(py: Python<'py>, script: &Script<'py>, job: &Job, body: &B
     arrays::members(py, script, body, parse).or_else(|| parse(body))
 }
 
-/// `inputs.InputError` carries status and message; any other exception is a fault on this side.
+/// `inputs.InputError` has the status and the message of the reply. Any other exception is an error
+/// of the server.
 fn refusal(py: Python<'_>, error: PyErr) -> InputError {
     let value = error.value(py);
     let status = value.getattr(intern!(py, "status")).and_then(|status| status.extract::<u16>());
@@ -196,7 +200,8 @@ pub(in crate::worker) fn request_headers<'py>(py: Python<'py>, fields: &[Field])
     Ok(headers)
 }
 
-/// `x-all-caps` to `X-All-Caps`: upper case at the start and behind every dash (names arrive in lower case).
+/// `x-all-caps` to `X-All-Caps`: upper case at the start and behind every dash (names arrive in
+/// lower case).
 fn title_case(name: &[u8]) -> String {
     let mut at_start = true;
     name.iter()

@@ -1,4 +1,5 @@
-//! From a result to JSON bytes, exactly as `json.dumps` writes them, for what scripts usually return.
+//! Makes JSON of a result, exactly as `json.dumps` writes it, for the types that scripts usually
+//! return.
 //!
 //! Takes exact `str`, `int`, `float`, `bool`, `None`, `list`, `tuple` and `dict` with `str` keys.
 //! Anything else, however deep inside, makes the whole result go through `scripting/outputs.py`

@@ -1,7 +1,7 @@
 //! Waits for a job and lets the script's greenlets and asyncio tasks run meanwhile.
 //!
-//! Runs on the main thread of a worker process. `scripting/cooperative.py` is the other half: it calls the
-//! schedulers.
+//! Runs on the main thread of a worker process. `scripting/cooperative.py` is the other half: it
+//! calls the schedulers.
 
 use std::{os::fd::RawFd, time::Duration};
 
@@ -29,7 +29,8 @@ impl Cooperative {
         Ok(Self { modules: modules.unbind(), waiter: waiter.unbind() })
     }
 
-    /// True if the script has imported a library with a scheduler. Cheap: every worker asks before every wait.
+    /// True if the script has imported a library with a scheduler. Cheap: every worker asks before
+    /// every wait.
     pub(in crate::worker) fn may_be_used(&self, py: Python<'_>) -> PyResult<bool> {
         let modules = self.modules.bind(py);
         for name in [intern!(py, "asyncio"), intern!(py, "gevent"), intern!(py, "eventlet")] {

@@ -2,8 +2,8 @@
 //!
 //! A connection is a pair of sockets that the worker makes; it sends one of them to the front,
 //! through a socket that the supervisor made before any process was forked: the entrance
-//! (`supervise/worker_socket.py`). So the entrance needs no path and no folder, and only descendants of the
-//! supervisor can connect. Runs on the process's main thread.
+//! (`supervise/worker_socket.py`). So the entrance needs no path and no folder, and only
+//! descendants of the supervisor can connect. Runs on the process's main thread.
 
 use std::{
     io::{self, Write as _},
@@ -97,7 +97,8 @@ impl Entrance {
         }
     }
 
-    /// A new connection, which the front may not have received yet; `None` if the script has closed the entrance.
+    /// A new connection, which the front may not have received yet; `None` if the script has closed
+    /// the entrance.
     fn knock(&mut self) -> io::Result<Option<UnixStream>> {
         self.spare = None;
         let Some(socket) = self.socket.get() else { return Ok(None) };

@@ -14,7 +14,7 @@ use pyo3::{ffi, prelude::*, pybacked::PyBackedBytes, types::PyBytes};
 use super::Arrived;
 use crate::ipc::frame::{Frame, Kind};
 
-/// A job whose body has not come in full.
+/// A job whose body has not arrived completely.
 pub(super) struct Arriving {
     head: Bytes,
     /// The Python object of the body. No other code has a reference to it before the body is
@@ -28,7 +28,8 @@ impl Arriving {
     /// `first` is the part of the body that has arrived; `length` is the size of the whole body.
     pub(super) fn new(py: Python<'_>, head: Bytes, length: usize, first: &[u8]) -> PyResult<Self> {
         let size = ffi::Py_ssize_t::try_from(length)?;
-        // SAFETY: without a source the object's bytes are left as they are; it is a new reference, or null with an error.
+        // SAFETY: without a source the object's bytes are left as they are; it is a new reference,
+        // or null with an error.
         let object = unsafe {
             let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
             Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked()

@@ -33,7 +33,7 @@ impl From<Frame> for Arrived {
     }
 }
 
-/// What waiting for the front brought.
+/// The result of waiting for the front.
 pub(super) enum Received {
     /// A frame.
     Frame(Arrived),
@@ -54,7 +54,7 @@ pub(super) trait Front {
     /// Sends the parts of one frame, waiting for as long as the front has no room for it.
     fn send(&self, py: Python<'_>, head: Bytes, body: Bytes);
 
-    /// What the front is told about the worker and its script.
+    /// The hello, with which the worker describes itself and its script to the front.
     fn hello(&mut self) -> &mut Hello;
 
     /// The worker must call this once for every job before it starts the job. False if the front

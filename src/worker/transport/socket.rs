@@ -1,8 +1,9 @@
 //! A worker process's end of the socket to the front. It gives up the GIL while it waits to read or
 //! to write.
 //!
-//! Runs on the process's main thread. If the front dies, the supervisor starts another one. The worker connects to it
-//! (`entrance.rs`) and says hello again; the process, and with it the loaded model, stays.
+//! Runs on the process's main thread. If the front dies, the supervisor starts another one. The
+//! worker connects to it (`entrance.rs`) and says hello again; the process, and with it the loaded
+//! model, stays.
 
 use std::{
     cell::Cell,
@@ -42,7 +43,7 @@ pub(in crate::worker) struct FrontSocket {
     connection: Option<Connection>,
     entrance: Entrance,
     hello: Hello,
-    /// How many jobs of this connection the worker has come to, claimed or skipped.
+    /// How many jobs of this connection the worker has claimed or skipped.
     received: u64,
     /// How many jobs of this connection have been decoded.
     decoded: u64,
@@ -60,8 +61,8 @@ pub(in crate::worker) struct FrontSocket {
 }
 
 impl FrontSocket {
-    /// Connects and says hello; `None` if there is no front. Jobs may be `max_body` bytes long. `retiring` is a callable
-    /// that tells whether a signal has asked this process to finish.
+    /// Connects and says hello; `None` if there is no front. Jobs may be `max_body` bytes long.
+    /// `retiring` is a callable that tells whether a signal has asked this process to finish.
     pub(in crate::worker) fn connect(
         py: Python<'_>,
         (socket, spare): (OwnedFd, OwnedFd),
@@ -240,8 +241,8 @@ impl FrontSocket {
         Ok(arriving.finish(py))
     }
 
-    /// Reads what is there, waiting for something if there is nothing. While it waits, other threads run, and so do the
-    /// greenlets and asyncio tasks of a script that uses such.
+    /// Reads the bytes that have arrived, or waits for some. While it waits, other threads run, and
+    /// so do the greenlets and asyncio tasks of the script.
     fn wait_and_read(&mut self, py: Python<'_>) -> PyResult<io::Result<usize>> {
         let Some(Connection { stream, .. }) = &self.connection else { return Ok(Ok(0)) };
         let stream = stream.as_raw_fd();
@@ -261,7 +262,8 @@ impl FrontSocket {
         Ok(py.detach(|| self.read(true)))
     }
 
-    /// Reads what is there, waiting natively if there is nothing and `wait` says so. Zero bytes mean the end of the stream.
+    /// Reads the bytes that have arrived. If there are none and `wait` is true, waits for some in a
+    /// system call. Zero bytes mean the end of the stream.
     #[allow(unsafe_code)]
     fn read(&mut self, wait: bool) -> io::Result<usize> {
         let Some(Connection { stream, .. }) = &self.connection else { return Ok(0) };

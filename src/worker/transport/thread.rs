@@ -55,7 +55,8 @@ impl Front for LocalFront {
         }
     }
 
-    /// A thread whose connection was closed has been given up: nobody wants what it still streams.
+    /// If the connection is closed, the supervisor has left this thread behind, and no client waits
+    /// for its stream.
     fn was_cancelled(&mut self, _py: Python<'_>, id: u64) -> PyResult<bool> {
         let cancels = |frame: &Frame| frame.kind == Kind::Cancel && frame::decode_id(frame) == Ok(id);
         Ok(self.end.is_closed_or_has(cancels))
