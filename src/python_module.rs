@@ -141,7 +141,7 @@ mod _core {
 
     /// Has the kernel make this process the parent of its descendants whose own parent ends.
     /// Returns false if the system
-/// cannot do that.
+    /// cannot do that.
     #[cfg(unix)]
     #[pyfunction]
     fn adopt_orphans() -> bool {
@@ -153,7 +153,7 @@ mod _core {
 
     /// Has the kernel kill this process when its parent dies, if the system can do that. Returns
     /// false if the parent has died
-/// already.
+    /// already.
     #[cfg(unix)]
     #[pyfunction]
     fn die_with_parent(parent: i32) -> PyResult<bool> {

@@ -535,7 +535,7 @@ SETTINGS: tuple[Setting, ...] = (
         environment="AZMLINFSRV_WORKER_CLASS",
         config_key="AZMLINFSRV_WORKER_CLASS",
         note="Threads need less memory, and small calls of run() are answered faster, but the calls take turns in one "
-        "interpreter, and a script that crashes or exits ends the server. docs/design.md lists what needs processes. "
+        "interpreter, and a script that crashes or exits ends the server. docs/threads.md lists the differences. "
         "On Windows there are threads only.",
     ),
     Setting(

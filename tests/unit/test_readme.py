@@ -35,6 +35,7 @@ OTHER_VARIABLES = {
     "CHAOS_SECONDS",
     "CHAOS_SEED",
     "TEST_PROCESSES",
+    "CLEANING_UP",
 }
 
 # Of granian, with which docs/performance.md compares, and of pytest. The expression below stops at their hyphens.
@@ -134,11 +135,11 @@ def test_settings_in_the_readme_have_their_variables_and_defaults():
         assert default == words.get(own, own), option or variable
 
 
-def test_frames_in_the_design_are_those_of_the_code():
+def test_frames_on_their_page_are_those_of_the_code():
     code = re.search(r"pub enum Kind \{(.*?)\n\}", (ROOT / "src/ipc/frame/mod.rs").read_text(), re.DOTALL)
     assert code
     kinds = [(number, name) for name, number in re.findall(r"^    (\w+) = (\d+),$", code[1], re.MULTILINE)]
-    cells = " ".join(kind for kind, *_ in rows(ROOT / "docs/design.md", "| kind | direction | meaning |"))
+    cells = " ".join(kind for kind, *_ in rows(ROOT / "docs/frames.md", "| kind | direction | meaning |"))
     assert re.findall(r"(\d+) (\w+)", cells) == kinds
 
 
