@@ -1,8 +1,8 @@
 """The supervisor's decisions when a child starts, gets ready, stops or ends. The other part is
 ``state.py``.
 
-Decisions only: nothing here touches the operating system. Rules: docs/design.md, "Processes" and
-"When something fails".
+Decisions only: nothing here touches the operating system. Rules: docs/design.md, "The supervisor",
+and docs/failures.md.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ has the differences between the two.
 
 The parts: ``children.py`` handles starts and ends of children, ``workers.py`` knows the workers,
 ``preloading.py`` the templates, ``replacing.py`` decides which worker is replaced next,
-``restart_delay.py`` has the pauses after deaths. Rules: docs/design.md, "Processes", "Stop" and "When
-something fails"; contract section 16 for signals and exit codes.
+``restart_delay.py`` has the pauses after deaths. Rules: docs/design.md, "The supervisor";
+docs/failures.md; contract section 16 for signals and exit codes.
 """
 
 from __future__ import annotations
