@@ -4,6 +4,11 @@
 //! By default glibc maps every large block anew, and each of its pages costs a page fault. For a
 //! body of 10 MB these take more time than all other work of the front. So the front keeps freed
 //! blocks while bodies arrive, and returns them to the system when few have arrived for a while.
+//!
+//! With worker threads the script shares the process, so glibc's thresholds stay as they are. Free
+//! memory is returned all the same, because glibc raises its trim threshold by itself when large
+//! blocks are freed: each thread's heap could keep 64 MiB for ever.
+//!
 //! Called in the front's event loop. With other C libraries these functions do nothing.
 
 #![allow(unsafe_code)]

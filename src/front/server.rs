@@ -128,8 +128,8 @@ impl Front {
     }
 
     /// Ends clients that do not send or read in time and jobs that do not return in time. Returns
-    /// free memory to the system, unless a script shares this process (`owns_process`).
-    async fn watch(self: Rc<Self>, owns_process: bool) {
+    /// free memory to the system when few bodies have arrived for a while.
+    async fn watch(self: Rc<Self>) {
         let mut ticks = tokio::time::interval(WATCH_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut memory = Keeper::default();
@@ -146,7 +146,7 @@ impl Front {
             }
             self.dispatcher.watch();
             let moved = self.budget.take_peak().saturating_add(self.dispatcher.take_received());
-            if owns_process && memory.note(now, moved) {
+            if memory.note(now, moved) {
                 self.bodies.give_back();
                 heap_trim::give_back();
             }
@@ -195,11 +195,11 @@ pub fn serve(settings: Settings, sockets: Sockets) -> io::Result<()> {
 
 async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let supervisor = Supervisor::new(sockets.supervisor)?;
-    let owns_process = !matches!(sockets.workers, Workers::Hub(_));
-    let bodies = if owns_process { Store::shared(settings.max_request_size) } else { Store::default() };
+    let has_threads = matches!(sockets.workers, Workers::Hub(_));
+    let bodies = if has_threads { Store::default() } else { Store::shared(settings.max_request_size) };
     let front = Front::new(settings, bodies.clone(), supervisor.clone());
     let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let watch = tokio::task::spawn_local(front.clone().watch(owns_process));
+    let watch = tokio::task::spawn_local(front.clone().watch());
     let keep_time = tokio::task::spawn_local(front.dispatcher.clone().keep_time());
     let entrance = match sockets.workers {
         #[cfg(unix)]
