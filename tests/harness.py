@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -37,6 +37,8 @@ TIED_TO_US = (
 )
 # Headers of a client that asks for another request on its connection: only /score keeps connections open unasked.
 KEPT = {"Connection": "keep-alive"}
+# What the front and a template call themselves; each other child of the supervisor is a worker.
+FRONT, TEMPLATE = "azml:front", "azml:template"
 # Seconds that anything may take on a loaded machine; nothing is expected to need them.
 PATIENCE = 20.0
 
@@ -430,18 +432,20 @@ class Server:
         except ConnectionError:
             return False
 
-    def wait_for_workers(self, count: int) -> list[int]:
-        """Until this many workers live that have said they are ready; their pids. Threads are counted dead or alive."""
+    def wait_for_workers(self, count: int, instead_of: Collection[int] = ()) -> list[int]:
+        """Until exactly this many workers live, each has said that it is ready, and none is one of ``instead_of``;
+        their pids. All that a test compares comes from one look at the processes: between two looks, one may end and
+        another begin. Threads are counted dead or alive."""
 
         def ready() -> list[int] | None:
             if self.has_threads:
                 said = self.ready_pids()
                 return said if len(said) == count else None
-            workers = set(self.workers())
-            ready = [pid for pid in self.ready_pids() if pid in workers]
-            return ready if len(ready) == count == len(workers) else None
+            workers = self.workers()
+            is_settled = len(workers) == count and set(workers).isdisjoint(instead_of)
+            return workers if is_settled and set(workers) <= set(self.ready_pids()) else None
 
-        return eventually(ready, f"{count} workers are ready")
+        return eventually(ready, f"{count} workers are ready" + (f" in place of {instead_of}" if instead_of else ""))
 
     def wait_for_exit(self, timeout: float = PATIENCE) -> int:
         """Until the command has ended; its exit code."""
@@ -453,25 +457,36 @@ class Server:
         """Pids of the worker processes, starting ones included."""
         if self.has_threads:
             return [self.pid]
-        others = {*self._fronts(), *self.templates()}
-        return [stat.pid for stat in self._children() if stat.pid not in others]
+        return [child.pid for child in self._children() if child.name not in (FRONT, TEMPLATE)]
 
     def templates(self) -> list[int]:
         """Pids of the processes that have loaded the script for the workers (WORKER_PRELOAD), or are at it."""
-        return [stat.pid for stat in self._children() if stat.name == "azml:template"]
+        return [child.pid for child in self._children() if child.name == TEMPLATE]
 
     def front(self) -> int:
-        """Pid of the front: the child of the supervisor that holds the listener."""
-        return eventually(self._fronts, "there is a front")[0]
+        """Pid of the front, waited for."""
+        return eventually(lambda: [child.pid for child in self._children() if child.name == FRONT], "there is a front")[
+            0
+        ]
+
+    def kill_front(self) -> int:
+        """Kill the front, so that ``front`` cannot return it any more; the pid that it had. The next front may not have
+        begun."""
+        front = self.front()
+        os.kill(front, signal.SIGKILL)
+        eventually(lambda: not is_running(front), "the front is dead")
+        return front
 
     def _children(self) -> list[_Stat]:
-        return [stat for stat in _processes() if stat.parent == self.pid and stat.state != "Z"]
+        """The living children of the supervisor. Waits while one of them has its parent's name, and may still become a
+        worker, the front or a template: each gives itself a name as soon as it is forked."""
 
-    def _fronts(self) -> list[int]:
-        # The kernel's table of listening sockets: local address, state 0A, inode in the tenth column.
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        inodes = {row[9] for row in rows if row[3] == "0A" and int(row[1].partition(":")[2], 16) == self.port}
-        return [stat.pid for stat in self._children() if inodes & _socket_inodes(stat.pid)]
+        def named() -> tuple[list[_Stat]] | None:
+            own_name = getattr(_stat(self.pid), "name", None)
+            children = [stat for stat in _processes() if stat.parent == self.pid and stat.state != "Z"]
+            return None if any(child.name == own_name for child in children) else (children,)
+
+        return eventually(named, "every process of the server has a name")[0]
 
     def members(self) -> list[int]:
         """Pids of every living process of the command's session, grandchildren and orphans included."""
@@ -592,16 +607,3 @@ class Server:
 
 # What the fixtures ``start`` and ``shared`` of conftest.py are.
 Start = Callable[..., Server]
-
-
-def _socket_inodes(pid: int) -> set[str]:
-    found = set()
-    try:
-        with os.scandir(f"/proc/{pid}/fd") as entries:
-            for entry in entries:
-                target = os.readlink(entry.path)
-                if target.startswith("socket:["):
-                    found.add(target[8:-1])
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        pass
-    return found

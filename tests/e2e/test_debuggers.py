@@ -6,6 +6,7 @@ The client side of the Debug Adapter Protocol is reduced to what an editor does 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
-from harness import PATIENCE, SCRIPTS, Port, eventually
+from harness import PATIENCE, SCRIPTS, eventually
 
 pytest.importorskip("debugpy")
 
@@ -90,20 +91,22 @@ class Editor:
         return frame["line"]
 
 
-def connected(port: int, what: str) -> Editor:
-    def try_it() -> Editor | None:
-        try:
-            return Editor(port)
-        except ConnectionRefusedError:
-            return None
+@pytest.fixture
+def endpoints(tmp_path):
+    """The environment of a debug adapter, and a function that waits until it listens and returns its port.
 
-    return eventually(try_it, f"{what} listens")
+    By the file that the adapter writes when it listens for editors and for debugged processes. An editor that connects
+    between these two moments can end the thread that accepts connections.
+    """
+    file = tmp_path / "endpoints"
 
+    def wait_for_port() -> int:
+        # The file is there a moment before its text.
+        text = eventually(lambda: file.exists() and file.read_text().endswith("\n") and file.read_text(), "it listens")
+        port: int = json.loads(text)["client"]["port"]
+        return port
 
-def free_port() -> int:
-    port = Port()
-    port.release()
-    return port.number
+    return {"DEBUGPY_ADAPTER_ENDPOINTS": str(file)}, wait_for_port
 
 
 # A template would be between the debugger and the workers, so there is none.
@@ -111,13 +114,16 @@ PRELOAD = pytest.mark.parametrize("preload", ["false", "true"])
 
 
 @PRELOAD
-def test_breakpoints_of_a_launch_under_debugpy_stop_run(start, preload):
-    port = free_port()
-    under_debugger = (sys.executable, *QUIETLY, "-m", "debugpy", "--listen", f"127.0.0.1:{port}", "--wait-for-client")
+def test_breakpoints_of_a_launch_under_debugpy_stop_run(start, endpoints, preload):
+    environment, wait_for_port = endpoints
+    under_debugger = (sys.executable, *QUIETLY, "-m", "debugpy", "--listen", "127.0.0.1:0", "--wait-for-client")
     command = (*under_debugger, "-m", "azureml_inference_server_http.amlserver")
-    server = start(SCRIPT.name, ready=False, command=command, WORKER_PRELOAD=preload)
+    server = start(
+        SCRIPT.name, "--graceful_timeout", "5", ready=False, command=command, WORKER_PRELOAD=preload, **environment
+    )
+    port = wait_for_port()
     with ExitStack() as stack:
-        launched = stack.enter_context(connected(port, "debugpy"))
+        launched = stack.enter_context(Editor(port))
         launched.attach({"justMyCode": False, "subProcess": True})
         # The adapter asks for a session of its own for every process that is forked: the front and the worker.
         sessions = {}
@@ -133,14 +139,15 @@ def test_breakpoints_of_a_launch_under_debugpy_stop_run(start, preload):
 
 
 @PRELOAD
-def test_a_worker_connects_to_a_debugger_that_waits_for_it(start, preload):
-    port, waiting = free_port(), free_port()
-    adapter = subprocess.Popen([sys.executable, "-m", "debugpy.adapter", "--host", "127.0.0.1", "--port", str(port)])
+def test_a_worker_connects_to_a_debugger_that_waits_for_it(start, endpoints, preload):
+    environment, wait_for_port = endpoints
+    command = [sys.executable, "-m", "debugpy.adapter", "--host", "127.0.0.1", "--port", "0"]
+    adapter = subprocess.Popen(command, env={**os.environ, **environment})
     try:
-        with connected(port, "the adapter") as editor:
+        with Editor(wait_for_port()) as editor:
             editor.send("initialize", adapterID="debugpy", pathFormat="path", linesStartAt1=True)
-            editor.send("attach", listen={"host": "127.0.0.1", "port": waiting}, justMyCode=False)
-            editor.wait_for("event", "debugpyWaitingForServer")
+            editor.send("attach", listen={"host": "127.0.0.1", "port": 0}, justMyCode=False)
+            waiting = editor.wait_for("event", "debugpyWaitingForServer")["body"]["port"]
             limit = {"SCORING_TIMEOUT_MS": "500", "AZUREML_DEBUG_PORT": str(waiting)}
             server = start(SCRIPT.name, ready=False, WORKER_PRELOAD=preload, **limit)
             editor.wait_for("event", "initialized")

@@ -167,7 +167,7 @@ def test_a_front_that_dies_takes_no_worker_along_whatever_sigpipe_means(start):
     (pid,) = server.workers()
     server.connect().send(request("POST", "/score", b"hold"))
     eventually(lambda: "hold" in notes(server), "it runs")
-    os.kill(server.front(), signal.SIGKILL)
+    server.kill_front()
     (server.folder / "hold").touch()
     assert server.score("next").json() == pid
     assert notes(server) == ["hold", "next"]

@@ -33,9 +33,7 @@ def test_new_connections_are_never_refused_while_fronts_die(start):
     try:
         for _ in range(3):
             seen = len(answered)
-            front = server.front()
-            os.kill(front, signal.SIGKILL)
-            eventually(lambda front=front: not is_running(front), "the front is dead")
+            server.kill_front()
             eventually(lambda seen=seen: len(answered) > seen + 20, "requests are answered again")
     finally:
         stop.set()
@@ -60,7 +58,7 @@ def test_requests_that_were_queued_in_a_dead_front_are_cut_and_not_run(start):
     server = start("gate.py")
     waiting = [server.connect().send(request("POST", "/score", f"r{number}".encode())) for number in range(10)]
     assert server.get("/livez").status == 200
-    os.kill(server.front(), signal.SIGKILL)
+    server.kill_front()
     for connection in waiting:
         with pytest.raises(ConnectionError):
             connection.read()
@@ -76,7 +74,7 @@ def test_a_worker_that_is_stuck_when_its_front_dies_is_replaced(start):
     server.connect().send(request("POST", "/score", b"native"))
     # Answered later: so the worker has been sent the one before, and runs it whatever becomes of the front.
     assert server.get("/livez").status == 200
-    os.kill(server.front(), signal.SIGKILL)
+    server.kill_front()
     assert server.score_later("x").result().json() == "x"
     assert stuck not in server.workers()
     told = server.wait_for_record(f"Worker (pid:{stuck}) did not connect to the new front", level="C")
@@ -85,14 +83,13 @@ def test_a_worker_that_is_stuck_when_its_front_dies_is_replaced(start):
 
 def test_a_worker_that_is_stuck_and_retires_when_its_front_dies_is_killed(start):
     server = start("slow.py", "--worker_count", "2", "--graceful_timeout", "1", WORKER_TIMEOUT="5")
-    server.wait_for_workers(2)
-    retiring = max(server.workers())
+    retiring = max(server.wait_for_workers(2))
     for _ in range(2):
         server.connect().send(request("POST", "/score", b"native"))
     # Answered later: so each worker has been sent one of them.
     assert server.get("/livez").status == 200
     server.signal(signal.SIGTTOU)
-    os.kill(server.front(), signal.SIGKILL)
+    server.kill_front()
     told = server.wait_for_record(f"Worker (pid:{retiring}) did not end within", level="C")
     assert "WORKER_TIMEOUT" in told.message
     assert "--graceful_timeout" in told.message
@@ -107,7 +104,7 @@ def test_a_stream_to_a_dead_front_is_closed(start):
     with server.connect() as connection:
         connection.send(request("POST", "/score", b"stream")).read_head_of_stream()
         assert connection.next_chunk() == b"more,"
-        os.kill(server.front(), signal.SIGKILL)
+        server.kill_front()
     eventually((server.folder / "closed").exists, "the generator is closed")
     assert server.score("plain").json() == "plain"
     assert server.workers() == workers
@@ -118,7 +115,7 @@ def test_idle_connections_of_a_dead_front_are_closed(start):
     connections = [server.connect() for _ in range(5)]
     for connection in connections:
         assert connection.exchange("GET", "/", headers=KEPT).status == 200
-    os.kill(server.front(), signal.SIGKILL)
+    server.kill_front()
     for connection in connections:
         try:
             assert connection.rest() == b""

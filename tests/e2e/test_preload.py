@@ -84,7 +84,7 @@ def test_signals_that_init_blocks_are_heard_when_it_has_ended(preload):
     server = preload("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD])")
     (worker,) = server.wait_for_workers(1)
     os.kill(worker, signal.SIGKILL)
-    eventually(lambda: server.workers() not in ([], [worker]), "the worker is replaced")
+    server.wait_for_workers(1, instead_of=[worker])
     server.signal(signal.SIGTERM)
     assert server.wait_for_exit() == 0
 
@@ -92,9 +92,7 @@ def test_signals_that_init_blocks_are_heard_when_it_has_ended(preload):
 def test_a_front_that_dies_during_init_is_replaced(preload):
     server = preload("open('waiting', 'w')\nwhile not os.path.exists('go'): time.sleep(0.01)", ready=False)
     waits(server)
-    front = server.front()
-    os.kill(front, signal.SIGKILL)
-    eventually(lambda: not is_running(front), "the front is dead")
+    front = server.kill_front()
     assert server.get("/livez").status == 200
     assert server.front() != front
     (server.folder / "go").touch()
@@ -207,7 +205,7 @@ def test_workers_are_children_of_the_supervisor(preload):
     server.wait_for_record(f"Worker (pid:{worker}) was continued")
     os.kill(worker, signal.SIGSEGV)
     server.wait_for_record(f"Worker (pid:{worker}) was killed by signal 11 (SIGSEGV)", level="E")
-    assert server.wait_for_workers(1) != [worker]
+    server.wait_for_workers(1, instead_of=[worker])
 
 
 def test_the_processes_have_names(preload):
@@ -282,22 +280,20 @@ def test_a_killed_template_is_replaced_when_a_worker_is_needed(preload):
     assert server.templates() == []
     os.kill(workers[0], signal.SIGKILL)
     eventually(lambda: server.templates() not in ([], [template]), "another template")
-    after = server.wait_for_workers(2)
-    assert workers[1] in after
+    assert workers[1] in server.wait_for_workers(2, instead_of=[workers[0]])
     assert (server.folder / "inits").read_text() == "ii"
 
 
 def test_a_template_that_is_killed_at_work_loses_no_worker(preload):
     # Whatever it is doing just then: forking, or telling of it.
     server = preload("pass", "--worker_count", "3")
+    workers = server.wait_for_workers(3)
     for _ in range(5):
-        workers = server.wait_for_workers(3)
         os.kill(workers[0], signal.SIGKILL)
         for template in server.templates():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(template, signal.SIGKILL)
-        eventually(lambda: workers[0] not in server.workers(), "the worker is gone")  # noqa: B023
-    workers = server.wait_for_workers(3)
+        workers = server.wait_for_workers(3, instead_of=[workers[0]])
     assert {server.score().json() for _ in range(20)} <= set(workers)
     assert len(server.members()) <= 6
 
@@ -370,8 +366,7 @@ def test_hup_keeps_template_and_workers_if_the_new_script_is_broken(versions, tm
     assert server.score().json()[:2] == [1, "old"]
     # Workers that die meanwhile have the old code as well.
     os.kill(workers[0], signal.SIGKILL)
-    eventually(lambda: workers[0] not in server.workers(), "the worker is gone")
-    server.wait_for_workers(2)
+    server.wait_for_workers(2, instead_of=[workers[0]])
     assert {tuple(server.score().json()[:2]) for _ in range(20)} == {(1, "old")}
     write(3, "newer")
     server.signal(signal.SIGHUP)

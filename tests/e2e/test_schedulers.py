@@ -49,7 +49,7 @@ def test_a_term_to_the_worker_retires_it(start, kind):
     wait_for_more_ticks(server)
     [worker] = server.workers()
     os.kill(worker, signal.SIGTERM)
-    eventually(lambda: server.workers() not in ([worker], []), "another worker takes its place")
+    server.wait_for_workers(1, instead_of=[worker])
     assert server.score("wait").status == 200
 
 
@@ -59,8 +59,7 @@ def test_a_system_exit_ends_the_worker_and_another_exception_does_not(start, kin
     wait_for_more_ticks(server)
     [worker] = server.workers()
     assert server.score("SystemExit(5)").json() == "ordered"
-    eventually(lambda: server.workers() not in ([worker], []), "another worker takes its place")
-    [worker] = server.wait_for_workers(1)
+    [worker] = server.wait_for_workers(1, instead_of=[worker])
     wait_for_more_ticks(server)
     assert server.score("ValueError('no luck')").json() == "ordered"
     eventually(lambda: "ValueError: no luck" in server.output(), "the scheduler says what happened")

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from harness import eventually, is_running, request
+from harness import eventually, request
 
 MIB = 1 << 20
 
@@ -95,10 +95,8 @@ def test_a_body_that_a_stopped_worker_was_sent_reaches_another(start):
 
 def test_the_next_front_shares_bodies_as_well(start):
     server = start("raw_digest.py")
-    front = server.front()
-    (file,) = shared_files(front)
-    os.kill(front, signal.SIGKILL)
-    eventually(lambda: not is_running(front), "the front is dead")
+    (file,) = shared_files(server.front())
+    server.kill_front()
     body = made_up(2)
     assert server.score(body).json() == digest(body)
     (other,) = shared_files(server.front())

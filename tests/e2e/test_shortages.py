@@ -67,7 +67,7 @@ def test_no_folder_that_can_be_written_is_needed(start, script):
     assert server.score().json() in server.workers()
     if not server.has_threads:
         assert replace(server) in server.workers()
-        os.kill(server.front(), signal.SIGKILL)
+        server.kill_front()
         assert server.score(LARGE).json() in server.workers()
 
 
@@ -160,7 +160,7 @@ def test_a_worker_whose_script_has_used_up_the_descriptors_serves(start, script)
     )
     (worker,) = server.wait_for_workers(1)
     assert server.score(LARGE).json() == worker
-    os.kill(server.front(), signal.SIGKILL)
+    server.kill_front()
     # The next front gets the same worker, with the model that it has loaded.
     assert server.score(LARGE).json() == worker
 
@@ -259,5 +259,5 @@ def test_a_worker_that_cannot_be_forked_is_told_once_and_tried_again(start):
     assert "ulimit -u" in said.message
     assert limit(1000) == staying
     server.wait_for_record("was killed by signal 9 (SIGKILL)")
-    eventually(lambda: len(server.workers()) == 2, "another worker")
+    server.wait_for_workers(2, instead_of=[other])
     assert len([record for record in server.records() if "Cannot start a worker" in record.message]) == 1

@@ -24,10 +24,9 @@ def replace(server, number=signal.SIGKILL):
     """Kill the only worker; the next one."""
     (old,) = server.workers()
     os.kill(old, number)
-    eventually(lambda: not is_running(old), "the worker is dead")
-    new = eventually(lambda: [pid for pid in server.workers() if pid != old], "another worker")
-    assert server.score().json() == new[0]
-    return new[0]
+    (new,) = server.wait_for_workers(1, instead_of=[old])
+    assert server.score().json() == new
+    return new
 
 
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "<&-", "2>&-"])
