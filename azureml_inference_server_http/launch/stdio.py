@@ -18,12 +18,15 @@ import os
 import select
 import sys
 import time
-from typing import Callable, TextIO
+from typing import Any, Callable, TextIO
 
 from ..supervise import shortage
 
 # Bytes that a pipe takes without blocking when poll() reports it as writable. POSIX guarantees 512.
 _PIECE = getattr(select, "PIPE_BUF", 512)
+# Looked up before the script is loaded. eventlet's patch removes it from the module. gevent's patch replaces it by a
+# function that switches greenlets, which must not happen while a log line is written. Windows has none.
+_poll: Any = getattr(select, "poll", None)
 # Lines that are kept while nobody reads. Beyond that the oldest are dropped.
 _MAX_LINES = 1000
 
@@ -149,7 +152,7 @@ class PatientStream:
         self.dropped = self._lost = 0
 
     def _is_writable(self, seconds: float) -> bool:
-        poll = select.poll()
+        poll = _poll()
         poll.register(self.descriptor, select.POLLOUT)
         return bool(poll.poll(math.ceil(seconds * 1000)))
 

@@ -29,6 +29,8 @@ def test_they_run_while_no_request_comes(start, kind):
     assert server.score("wait").json() >= 1
     wait_for_more_ticks(server)
     assert set(ticks(server)) == {str(pid) for pid in server.workers()}
+    # What the libraries change in the standard library does not cost a line of the log.
+    assert server.ready_pids() == server.workers()
     server.signal(signal.SIGTERM)
     assert server.wait_for_exit() == 0
     assert not server.records(level="W")
