@@ -41,6 +41,8 @@ FOREIGN_TARGETS := x86_64-pc-windows-gnu aarch64-apple-darwin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Lines of "what<TAB>why" about tests and checks that were left out: the table at the end of `make test` and `make ci`.
 export NOT_RUN := $(abspath $(VENV)/not-run)
+# Names of tests that failed beside others and passed alone: the other table there (tools/run_python_tests.py).
+export PASSED_ALONE := $(abspath $(VENV)/passed-alone)
 # $(call left_out,what,why): says so at once, and again in that table.
 left_out = printf '%s\t%s\n' "$(1)" "$(2)" >>$(NOT_RUN); echo "Left out: $(1): $(2)."
 # The interpreter that PyO3 builds for; the same for every cargo command, or each would rebuild what the last one built.
@@ -86,9 +88,10 @@ test-rust: $(VENV)/.done-venv
 		$(call left_out,Rust tests of src/worker,$(PYTHON) has no shared libpython); fi; \
 	echo "cargo test --locked $$features"; env -u MAKEFLAGS cargo test --locked $$features
 
-# First what may share the machine, in several processes; then, alone, the tests that measure time.
+# First the tests that may share the machine, in several processes. If a few of these fail, they run once more, alone.
+# Then, one at a time, the tests that measure time.
 test-python: $(VENV)/.done-tested $(VENV)/.done-tools
-	$(BIN)/python -m pytest $(PARALLEL) -m "not serial and not soak"
+	$(BIN)/python tools/run_python_tests.py $(PARALLEL) -m "not serial and not soak"
 	$(BIN)/python -m pytest -m "serial and not soak"
 	@$(call left_out,Python tests marked soak,they run for minutes: make soak)
 
@@ -145,7 +148,7 @@ soak: $(VENV)/.done-tested $(VENV)/.done-tools chaos fuzz ## Run the long tests:
 # First what compiles Rust, one cargo command after the other as they lock their folder, while pip fills the environments.
 # The server is built after that: PyO3 is compiled differently for it, which costs a minute at each change between the two.
 ci: ## Run all that CI runs
-	@rm -f $(NOT_RUN)
+	@rm -f $(NOT_RUN) $(PASSED_ALONE)
 	$(MAKE) --jobs 3 --output-sync=target $(VENV)/.done-tools $(REFERENCE)/.done-$(PUBLISHED) \
 		test-rust check-rust check-foreign check-fuzz
 	$(MAKE) test-python conform check-python
@@ -153,7 +156,9 @@ ci: ## Run all that CI runs
 
 left-out:
 	@test ! -s $(NOT_RUN) || { printf '\nWhat did not run, and why:\n'; sort -u $(NOT_RUN) | awk -F '\t' '{ printf "  %-40s %s\n", $$1, $$2 }'; }
-	@rm -f $(NOT_RUN)
+	@test ! -s $(PASSED_ALONE) || { printf '\nFailed beside other tests, and passed alone (make each independent of the load):\n'; \
+		sed 's/^/  /' $(PASSED_ALONE); }
+	@rm -f $(NOT_RUN) $(PASSED_ALONE)
 
 test-all: $(RELEASES:%=test-on-%) ## Run the Python tests on every supported Python that is found
 	@$(MAKE) --no-print-directory left-out
@@ -169,7 +174,7 @@ test-on-%: $(VENV)/.done-build
 	$(BIN)/maturin build --release --locked --interpreter $$python --out $(VENV)-$*/wheel; \
 	$(VENV)-$*/bin/pip install --quiet --force-reinstall --no-deps $(VENV)-$*/wheel/*.whl; \
 	$(VENV)-$*/bin/pip install --quiet azureml-inference-server-http -r tests/requirements.txt; \
-	$(VENV)-$*/bin/pytest $(PARALLEL) -m "not serial and not soak" tests/unit tests/e2e; \
+	$(VENV)-$*/bin/python tools/run_python_tests.py $(PARALLEL) -m "not serial and not soak" tests/unit tests/e2e; \
 	$(VENV)-$*/bin/pytest -m "serial and not soak" tests/unit tests/e2e
 
 # ---- Measuring it
