@@ -28,7 +28,7 @@ def reload(server):
     """HUP to a server with one worker; wait for the old one to be gone."""
     (old,) = server.wait_for_workers(1)
     server.signal(signal.SIGHUP)
-    eventually(lambda: not is_running(old), "the old worker is gone", timeout=15)
+    eventually(lambda: not is_running(old), "the old worker is gone")
     return old
 
 

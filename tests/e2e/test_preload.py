@@ -110,7 +110,7 @@ def test_a_signal_is_obeyed_though_init_keeps_the_interpreter(preload, number):
     server = preload("import ctypes\nopen('waiting', 'w')\nctypes.PyDLL(None).sleep(60)", ready=False)
     waits(server)
     server.signal(number)
-    assert server.wait_for_exit(10) == 0
+    assert server.wait_for_exit() == 0
 
 
 def test_more_workers_may_be_ordered_during_init(preload):

@@ -148,7 +148,7 @@ def test_what_a_script_changes_stays_in_its_process(start, statements):
     server.wait_for_workers(1, instead_of=before)
     assert server.score("answer = [os.getcwd(), os.umask(0o22)]").json() == [str(server.folder), 0o22]
     server.signal(signal.SIGTERM)
-    assert server.wait_for_exit(15) == 0
+    assert server.wait_for_exit() == 0
 
 
 def test_a_script_that_closes_all_files_loses_its_connection_only(start):

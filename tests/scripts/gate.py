@@ -1,4 +1,4 @@
-"""Waits for the file "go", then writes its input as a line into the file "notes" and answers with it."""
+"""Makes the file "started", waits for the file "go", writes its input as a line into "notes", and answers it."""
 
 import os
 import time
@@ -10,6 +10,7 @@ def init():
 
 
 def run(data):
+    open("started", "w").close()
     while not os.path.exists("go"):
         time.sleep(0.005)
     os.write(notes, f"{data}\n".encode())
