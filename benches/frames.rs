@@ -1,4 +1,5 @@
-//! What the codec costs the front and a worker for one request: `cargo bench --no-default-features --bench frames`.
+//! What the codec costs the front and a worker for one request: `cargo bench --no-default-features
+//! --bench frames`.
 
 use std::hint::black_box;
 

@@ -1,7 +1,8 @@
-//! A JSON body into Python objects as `src/worker/convert/input.rs` asks for it, beside `json.loads`; and where it is an array of
-//! numbers, into their values alone.
+//! A JSON body into Python objects as `src/worker/convert/input.rs` asks for it, beside
+//! `json.loads`; and where it is an array of numbers, into their values alone.
 //!
-//! `cargo bench --bench json_in` needs the `python` feature and a shared libpython, as `make test` does.
+//! `cargo bench --bench json_in` needs the `python` feature and a shared libpython, as `make test`
+//! does.
 
 use std::hint::black_box;
 

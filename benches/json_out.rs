@@ -1,4 +1,5 @@
-//! The text side of rendering a result, without Python objects: `cargo bench --no-default-features --bench json_out`.
+//! The text side of rendering a result, without Python objects: `cargo bench --no-default-features
+//! --bench json_out`.
 
 use std::hint::black_box;
 
@@ -15,7 +16,8 @@ fn main() {
 }
 
 fn floats(criterion: &mut Criterion) {
-    // Numbers between 0 and 1 with all their digits, as probabilities have them; no generator is worth a dependency.
+    // Numbers between 0 and 1 with all their digits, as probabilities have them; no generator is
+    // worth a dependency.
     let full: Vec<f64> = (1..=COUNT).map(|number| f64::from(number).sqrt().fract()).collect();
     let short: Vec<f64> = (1..=COUNT).map(|number| f64::from(number % 1000) / 8.0).collect();
     let tiny: Vec<f64> = full.iter().map(|number| number * 1e-9).collect();

@@ -1,8 +1,9 @@
-"""``python -m benchmarks``: installs the candidates, measures them in turns, writes figures and page.
+"""``python -m benchmarks``: installs the candidates, measures them in turns, writes figures and
+page.
 
-Owns the order: in each round every scenario, in each scenario every candidate, so that what changes on the machine in
-the meantime touches all alike; the order of candidates turns by one each round. A measurement that fails is told and
-left out, and the run goes on. README.md says how to run it.
+Owns the order: in each round every scenario, in each scenario every candidate, so that what changes
+on the machine in the meantime touches all alike; the order of candidates turns by one each round. A
+measurement that fails is told and left out, and the run goes on. README.md says how to run it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     whole = not (options.only or options.candidates or options.candidate)
     results = Results(machine.description(), 0, options.seconds)
     installed = _install([CANDIDATES[key] for key in keys], options.candidate, results)
-    # Figures of a part must not replace those of the whole.
+    # The figures of a partial run must not replace those of a complete run.
     figures, target = (
         (COMMITTED, PAGE) if whole else (FOLDER / "partial" / "results.json", FOLDER / "partial" / "page.md")
     )
@@ -93,7 +94,7 @@ def _install(candidates: Sequence[Candidate], given: Path | None, results: Resul
 
 
 def _in_turn(candidates: Sequence[Candidate], number: int) -> Iterator[Candidate]:
-    """All of them, each round beginning with another one."""
+    """All candidates, with another one first in each round."""
     for index in range(len(candidates)):
         yield candidates[(index + number) % len(candidates)]
 
@@ -103,7 +104,7 @@ def _measure(scenario: Scenario, candidate: Candidate, installed: Installed, num
     try:
         values = scenario.measure(bench)
     except Exception as problem:
-        # Whatever one server does, the run goes on: it takes more than an hour.
+        # An error of one server must not end the run, which takes more than an hour.
         known = isinstance(problem, (LoadFailed, ServerFailed))
         reason = str(problem) if known else f"{type(problem).__name__}: {problem}"
         _leave_out(results, f"{candidate.name} in “{scenario.title}”: {reason}")

@@ -1,7 +1,8 @@
 """The servers that are compared: how each is installed and how it is started. Data only.
 
-``environments.py`` installs them, ``server.py`` starts them. Versions are exact, so that figures can be measured
-again. Each runs with its own defaults; only script, port and number of worker processes are given.
+``environments.py`` installs them, ``server.py`` starts them. Versions are exact, so that figures
+can be measured again. Each runs with its own defaults; only script, port and number of worker
+processes are given.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field
 
 PUBLISHED = "azureml-inference-server-http==1.5.1"
 GRANIAN = "granian==2.8.7"
-# What the scripts of some scenarios import. Installed after the size of a candidate was taken.
+# Packages that the scripts of some scenarios import. They are installed after the size of a
+# candidate has been measured.
 SCRIPT_REQUIREMENTS = ("inference-schema", "numpy", "pandas", "scikit-learn", "joblib")
 
 OURS = "ours"
@@ -25,8 +27,8 @@ IDEAL = "ideal"
 
 @dataclass(frozen=True)
 class Candidate:
-    """One server. In ``command`` and ``environment``, ``{bin}``, ``{port}``, ``{workers}`` and others stand for
-    what ``server.py`` fills in."""
+    """One server. In ``command`` and ``environment``, ``{bin}``, ``{port}``, ``{workers}`` and
+    others stand for what ``server.py`` fills in."""
 
     key: str
     name: str
@@ -34,17 +36,17 @@ class Candidate:
     # Names the virtual environment; candidates with the same one share it. Empty: it needs none.
     environment_name: str = ""
     requirements: tuple[str, ...] = ()
-    # Whether it serves the scripts that need SCRIPT_REQUIREMENTS.
+    # True if it can serve the scripts that need SCRIPT_REQUIREMENTS.
     runs_numpy: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     health: str = "/"
-    # An option that its --help must show, or else it is left out.
+    # If its --help does not show this option, the candidate is left out.
     needs_option: str = ""
     note: str = ""
 
     @property
     def is_bare(self) -> bool:
-        """It has neither Python nor worker processes."""
+        """True if the candidate has neither Python nor worker processes."""
         return not self.environment_name
 
 
@@ -163,7 +165,7 @@ PLAIN = (
     *(OURS, OURS_THREADS, REFERENCE, "published-granian", "granian-rsgi"),
     *("mosec", "fastapi", "litserve", "bentoml"),
 )
-# Those of them that are worth the time of the long scenarios, with several workers each.
+# Candidates for the long scenarios, which use several workers each.
 QUEUEING = (OURS, OURS_THREADS, REFERENCE, "granian-rsgi", "mosec", "fastapi")
 # Candidates that serve scripts for this server unchanged, whatever they use of it.
 WHOLE = (OURS, OURS_THREADS, REFERENCE, "published-granian")

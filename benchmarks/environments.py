@@ -1,8 +1,9 @@
-"""Installs what is measured: a virtual environment for each candidate, the wheel of this server, the bare HTTP server.
+"""Installs what is measured: a virtual environment for each candidate, the wheel of this server,
+the bare HTTP server.
 
-Owns the folder ``.bench`` except its logs and payloads. What does not install is reported and left out, not fatal. Size
-and number of packages are taken right after a candidate's own requirements, before anything else goes into its folder.
-Runs once, before the rounds.
+Owns the folder ``.bench`` except its logs and payloads. What does not install is reported and left
+out, not fatal. Size and number of packages are taken right after a candidate's own requirements,
+before anything else goes into its folder. Runs once, before the rounds.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ WHEELS = FOLDER / "wheel"
 EXAMPLE = ROOT / "examples" / "sklearn"
 MODEL = FOLDER / "iris" / "models" / "iris" / "1"
 PEERS = ROOT / "benchmarks" / "peers"
-# What every virtual environment has, and so is not counted.
+# Packages that every virtual environment has. They are not counted.
 NOT_COUNTED = {"pip", "setuptools", "wheel"}
 
-# Runs in the measured environment: its distributions, and the bytes of every file that they own or that was compiled
-# from them, which is all of site-packages but the installer.
+# Runs in the measured environment: its distributions, and the bytes of every file that they own or
+# that was compiled from them, which is all of site-packages but the installer.
 INVENTORY = """
 import importlib.metadata, json, os, sysconfig
 folder = sysconfig.get_path("purelib")
@@ -52,7 +53,7 @@ class CannotInstall(Exception):
 
 @dataclass(frozen=True)
 class Installed:
-    """Where a candidate's programs are, and what its installation brought."""
+    """The place of a candidate's programs, and the size of its installation."""
 
     bin: Path
     versions: dict[str, str]
@@ -62,7 +63,8 @@ class Installed:
 
 
 def prepare(candidate: Candidate, given: Path | None) -> Installed:
-    """The candidate, ready to be started. ``given`` is an interpreter that has this server already."""
+    """Prepare a candidate, so that it can be started. ``given`` is an interpreter that has this
+    server already."""
     if candidate.is_bare:
         return _build_bare_server()
     if candidate.environment_name == OURS and given is not None:
@@ -75,7 +77,8 @@ def prepare(candidate: Candidate, given: Path | None) -> Installed:
 
 
 def train_example(python: Path) -> None:
-    """The model of examples/sklearn, trained in a copy so that the example's own folder stays as it is."""
+    """The model of examples/sklearn, trained in a copy so that the example's own folder stays as it
+    is."""
     if not (MODEL / "model.joblib").exists():
         MODEL.mkdir(parents=True, exist_ok=True)
         shutil.copy(EXAMPLE / "train.py", FOLDER / "iris" / "train.py")
@@ -111,7 +114,8 @@ def _wheel() -> Path:
 
 
 def _stamp(requirement: str) -> str:
-    """A requirement, with the time of the file if it is one: a wheel that was built again counts as another."""
+    """A requirement. If it is a file, its time is added, so that a wheel that was built again
+    counts as another one."""
     path = Path(requirement)
     return f"{path.name} {path.stat().st_mtime_ns}" if path.exists() else requirement
 

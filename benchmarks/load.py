@@ -1,7 +1,9 @@
-"""Clients: wrk for many connections, one socket for exact times, and requests at given moments for queues.
+"""Clients: wrk for many connections, one socket for exact times, and requests at given moments for
+queues.
 
-Owns how requests are sent and timed; not which, nor what the answers should be. Everything is closed loop except
-``open_loop``. Runs in the benchmark process, wrk beside it, on the same cores as the server.
+Owns how requests are sent and timed; not which, nor what the answers should be. Everything is
+closed loop except ``open_loop``. Runs in the benchmark process, wrk beside it, on the same cores as
+the server.
 """
 
 from __future__ import annotations
@@ -32,14 +34,14 @@ class LoadFailed(Exception):
 
 
 class Request(NamedTuple):
-    """What is posted to ``/score``, over and over."""
+    """The request that a load generator sends to ``/score`` again and again."""
 
     file: Path
     content_type: str = "application/json"
 
 
 class Load(NamedTuple):
-    """What wrk saw."""
+    """The result of a run of wrk."""
 
     rps: float
     p50_ms: float
@@ -47,7 +49,7 @@ class Load(NamedTuple):
     requests: int
     bad_status: int
     broken: int
-    # Median of the number in the answers that was asked for.
+    # Median of the number that ``tell`` names in the answers.
     told: float
 
 
@@ -62,9 +64,10 @@ def find_wrk() -> str:
 def wrk(
     port: int, request: Request, connections: int, seconds: float, keep_alive: bool = True, tell: str | None = None
 ) -> Load:
-    """As many requests as ``connections`` can make one after the other, each waiting for its answer. ``tell`` is the
-    name of a number in the answers, which are JSON."""
-    # Whole seconds, as wrk takes no others. One thread: the cores are shared with the server.
+    """Have wrk send requests on this many connections. Each sends its next request after the answer
+    to the last. ``tell`` is the name of a number in the answers, which are JSON."""
+    # wrk accepts only whole seconds. It gets one thread, because it shares the cores with the
+    # server.
     command = [
         *(find_wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"),
         *("-s", str(SCRIPT), f"http://127.0.0.1:{port}/score", "--"),
@@ -83,7 +86,7 @@ def wrk(
 
 
 def parse_outcome(output: str) -> Load:
-    """The outcome from what wrk printed: the line that post.lua writes, in microseconds."""
+    """Read the result from wrk's output: the line that post.lua writes, in microseconds."""
     for line in output.splitlines():
         if line.startswith("outcome "):
             told = json.loads(line[len("outcome ") :])
@@ -112,8 +115,8 @@ def first_answer(port: int, request: Request) -> bytes:
 
 
 class Caller:
-    """One client with one request at a time. Keeps its connection if the server does; if not, connecting is part of the
-    time, as it is for everybody who calls such a server."""
+    """One client with one request at a time. Keeps its connection if the server does; if not,
+    connecting is part of the time, as it is for everybody who calls such a server."""
 
     def __init__(self, port: int, request: Request) -> None:
         self._port = port
@@ -136,7 +139,8 @@ class Caller:
         try:
             keep, body = self._exchange()
         except (ConnectionError, EOFError):
-            # The server may have closed a connection that was kept; on a fresh one it is an error.
+            # The server may have closed a connection that was kept open. On a new connection this
+            # is an error.
             self._close()
             if not reused:
                 raise
@@ -147,7 +151,8 @@ class Caller:
         return elapsed, memoryview(self._buffer)[body].tobytes()
 
     def _exchange(self) -> tuple[bool, slice]:
-        """Whether the connection stays open, and where in the buffer the body is."""
+        """Send the request and read the answer. Returns whether the connection stays open, and the
+        range of the body in the buffer."""
         if self._socket is None:
             self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -178,7 +183,8 @@ class Caller:
 
 
 def _content_length(head: bytes) -> int:
-    """Of the head of a response, in lower case, which must be a 200."""
+    """Read Content-Length from the head of a response, which is in lower case and must have status
+    200."""
     status, _, fields = head.partition(b"\r\n")
     if b" 200" not in status:
         raise LoadFailed(f"answered {status.decode('latin-1')}")
@@ -190,7 +196,7 @@ def _content_length(head: bytes) -> int:
 
 
 def closed_loop(port: int, request: Request, seconds: float, at_least: int = 5) -> list[tuple[float, bytes]]:
-    """The calls of one client for ``seconds``, after three that do not count."""
+    """Send one request after the other for ``seconds``, after three that do not count."""
     with Caller(port, request) as caller:
         for _ in range(3):
             caller.call()
@@ -202,16 +208,17 @@ def closed_loop(port: int, request: Request, seconds: float, at_least: int = 5) 
 
 
 class Served(NamedTuple):
-    """A request of ``open_loop`` as it was: sent at this moment, its ``run()`` took so long, and the client waited so
-    many seconds."""
+    """One request of ``open_loop``: when it was sent, how long its ``run()`` took, and how many
+    seconds the client waited."""
 
     arrival: Arrival
     seconds: float
 
 
 def open_loop(port: int, arrivals: Sequence[Arrival]) -> list[Served]:
-    """Each of ``arrivals``, sent at its moment on a connection of its own, however many are waiting; in the order in
-    which they were sent. The answers tell how long ``run()`` took, as `scripts/sleeping.py` does."""
+    """Send each of ``arrivals`` at its time on a connection of its own, even if others still wait.
+    Returns the results in the order of sending. The answers contain the time that ``run()`` took
+    (`scripts/sleeping.py`)."""
     return sorted(asyncio.run(_send_all(port, arrivals)))
 
 

@@ -1,4 +1,5 @@
-"""What the figures were measured on, as far as it matters for them: nothing that names the machine or its owner."""
+"""What the figures were measured on, as far as it matters for them: nothing that names the machine
+or its owner."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from .load import find_wrk
 
 
 def description() -> dict[str, Any]:
-    """Taken at the start of a run; the load average tells whether the machine was quiet."""
+    """Describe the machine at the start of a run. The load average shows whether it was idle."""
     wrk = subprocess.run([find_wrk(), "--version"], capture_output=True, text=True, check=False)
     rust = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=False)
     memory = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text("ascii"))
@@ -32,7 +33,7 @@ def description() -> dict[str, Any]:
 
 
 def _wrk_version(told: str) -> str:
-    """Distributions put words of their own around the number."""
+    """Find the version number in wrk's output, to which distributions add words of their own."""
     found = re.search(r"\d+\.\d+\.\d+", told)
     return found[0] if found else "of an unknown version"
 

@@ -1,7 +1,9 @@
-"""How each kind of scenario is measured: what is started, which load it gets, and which figures come out.
+"""How each kind of scenario is measured: what is started, which load it gets, and which figures
+come out.
 
-Each function takes a ``Bench``, which starts the one candidate that is measured now, and returns that candidate's
-values. Runs in the benchmark process; which scenario uses which function stands in ``scenarios.py``.
+Each function takes a ``Bench``, which starts the one candidate that is measured now, and returns
+that candidate's values. Runs in the benchmark process; which scenario uses which function stands in
+``scenarios.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ CONNECTIONS = (1, 16, 64, 256)
 MANY = 64
 SOME = 16
 QUEUE_WORKERS = 2
-# The mixed scenario needs this many times the usual seconds: its 99th percentile is made of few requests.
+# The mixed scenario needs this many times the usual seconds: its 99th percentile is made of few
+# requests.
 QUEUE_SECONDS = 6
 WORKERS = (1, 2, 4, 8)
 STARTS = 3
@@ -38,14 +41,14 @@ class Bench:
     installed: Installed
     work: Work
     request: Request
-    # Whether the body of an answer is the right one.
+    # Tells if the body of an answer is correct.
     is_right: Callable[[bytes], bool]
     seconds: float
     round: int
 
     @contextlib.contextmanager
     def serve(self, workers: int = 1) -> Iterator[Server]:
-        """The candidate, healthy, after one answer that was looked at."""
+        """Start the candidate, wait until it is healthy, and check one answer."""
         with serve(self.candidate, self.installed, replace(self.work, workers=workers)) as server:
             body = load.first_answer(server.port, self.request)
             if not self.is_right(body):
@@ -53,9 +56,11 @@ class Bench:
             yield server
 
     def press(self, server: Server, connections: int, keep_alive: bool = True, tell: str | None = None) -> load.Load:
-        """Load by wrk, after a short one that does not count. ``tell`` is a number in the answers."""
+        """Load by wrk, after a short one that does not count. ``tell`` is a number in the
+        answers."""
         load.wrk(server.port, self.request, connections, min(1.0, self.seconds), keep_alive)
-        # Behind whatever the first load has left: some servers work for clients that are gone.
+        # Waits for the rest of the first load, because some servers still work for clients that
+        # have gone.
         load.first_answer(server.port, self.request)
         return load.wrk(server.port, self.request, connections, self.seconds, keep_alive, tell)
 
@@ -72,7 +77,8 @@ def connections(bench: Bench) -> Values:
 
 
 def cpu_time(bench: Bench) -> Values:
-    """Microseconds of processor time per request, over all processes of the server, at 64 kept-alive connections."""
+    """Microseconds of processor time per request, over all processes of the server, at 64
+    kept-alive connections."""
     with bench.serve() as server:
         # The first load does not count: connections are made, and code runs for the first time.
         load.wrk(server.port, bench.request, MANY, min(1.0, bench.seconds))
@@ -98,7 +104,8 @@ def one_and_some(bench: Bench) -> Values:
 
 
 def busy(bench: Bench) -> Values:
-    """What the server adds to ``run()`` for one client, and what a second worker brings for many."""
+    """The time that the server adds to ``run()`` for one client, and the gain of a second worker
+    for many clients."""
     with bench.serve() as server:
         alone = bench.press(server, 1, tell="run_ms")
         values = {"added_ms": alone.p50_ms - alone.told}
@@ -111,7 +118,8 @@ def busy(bench: Bench) -> Values:
 
 
 def mixed(bench: Bench) -> Values:
-    """Fast and slow requests at random moments, beside what one ideal queue would make of the same ones."""
+    """Fast and slow requests at random times, compared with an ideal queue for the same
+    requests."""
     arrivals = poisson_arrivals(bench.round, QUEUE_SECONDS * bench.seconds, QUEUE_WORKERS)
     with bench.serve(workers=QUEUE_WORKERS) as server:
         # Each worker's first request is slower than all that follow.
@@ -135,7 +143,7 @@ def large(bench: Bench) -> Values:
 
 
 def start(bench: Bench) -> Values:
-    """From the command to its first healthy answer."""
+    """The time from the command to its first healthy answer."""
     seconds = []
     for _ in range(STARTS):
         with bench.serve() as server:
@@ -144,7 +152,8 @@ def start(bench: Bench) -> Values:
 
 
 def memory(bench: Bench) -> Values:
-    """Of all processes together: after one request, after load, and what each further worker takes."""
+    """The memory of all processes together: after one request, after load, and for each further
+    worker."""
     with bench.serve() as server:
         idle = server.memory()
         bench.press(server, MANY)

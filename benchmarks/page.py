@@ -1,7 +1,8 @@
 """Writes docs/performance.md: the targets, every scenario's table, the machine and the method.
 
-Owns the page's words and layout; ``plots.py`` draws, ``targets.py`` judges, ``notes.toml`` has what is to be said
-about targets that are not met. ``render`` is pure: the same figures and notes give the same page.
+Owns the page's words and layout; ``plots.py`` draws, ``targets.py`` judges, ``notes.toml`` has what
+is to be said about targets that are not met. ``render`` is pure: the same figures and notes give
+the same page.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .targets import TARGETS, Check, Target
 
 NOTES = Path(__file__).resolve().with_name("notes.toml")
 PLOTS = "performance"
-# Which drawing stands under which scenario.
+# The drawing for each scenario.
 PLOT_OF = {
     "trivial": (
         ("trivial", "Requests per second and latency of each server"),
@@ -26,7 +27,7 @@ PLOT_OF = {
     "scaling": (("scaling", "Requests per second by workers"),),
     "memory": (("start-and-memory", "Time to start, and memory, of each server"),),
 }
-# The packages whose versions a reader wants to know, by candidate; all of them are in the file with the figures.
+# The packages whose versions the page shows. The file with the figures has all.
 MAIN_PACKAGES = ("azureml-inference-server-http", "gunicorn", "granian", "mosec", "fastapi", "uvicorn", "litserve",
                  "bentoml", "actix-web", "Flask", "numpy", "scikit-learn")  # fmt: skip
 
@@ -74,7 +75,7 @@ def write(results: Results, path: Path) -> None:
 
 
 def read_notes() -> dict[str, str]:
-    """What is to be said about targets, by their keys."""
+    """Read the remarks about targets, by their keys."""
     try:
         import tomllib
     except ImportError:  # Python 3.10 and older; benchmarks/requirements.txt brings the same under its old name.
@@ -83,7 +84,7 @@ def read_notes() -> dict[str, str]:
 
 
 def render(results: Results, notes: Mapping[str, str]) -> str:
-    """The text of the page."""
+    """Make the text of the page."""
     parts = [OPENING, "\n## Targets\n\n", _summary(results), *_targets(results, notes)]
     for key, scenario in SCENARIOS.items():
         rows = _rows(results, key, scenario.columns, scenario.candidates)
@@ -103,7 +104,8 @@ def render(results: Results, notes: Mapping[str, str]) -> str:
 
 
 def figure(spread: Spread | None, form: str) -> str:
-    """``1,234 (1,200 to 1,300)``; without the brackets if there was one round or they say nothing."""
+    """``1,234 (1,200 to 1,300)``; without the brackets if there was one round or they say
+    nothing."""
     if spread is None:
         return "-"
     median, low, high = (format(value, form) for value in (spread.median, spread.low, spread.high))
@@ -125,13 +127,13 @@ def _targets(results: Results, notes: Mapping[str, str]) -> list[str]:
         rows += [_target_row(results, target, check) for check in target.checks]
         if target.key in notes:
             remarks.append(f"\n**{_outcome(results, target)}.** {notes[target.key]}\n")
-    # What is missed comes first.
+    # Remarks about targets that were not met come first.
     remarks.sort(key=lambda remark: not remark.startswith("\n**Not met"))
     return table(("what", "figure", "target", "measured", "outcome"), rows) + remarks
 
 
 def _summary(results: Results) -> str:
-    """In a sentence or two: how many, and which ones not."""
+    """One or two sentences: how many targets were met, and which were not."""
     checks = [(target, check, check.figure(results)) for target in TARGETS for check in target.checks]
     measured = [(target, check, check.is_met(spread)) for target, check, spread in checks if spread is not None]
     missed = [f"{target.what} ({_label(check)})" for target, check, is_met in measured if not is_met]
@@ -141,7 +143,7 @@ def _summary(results: Results) -> str:
 
 
 def _outcome(results: Results, target: Target) -> str:
-    """With the target's name, and with what exactly was missed if that is not all of it."""
+    """The result of a target: its name, and the checks that were not met if others were."""
     spreads = [(check, check.figure(results)) for check in target.checks]
     measured = [(check, check.is_met(spread)) for check, spread in spreads if spread is not None]
     if not measured:
@@ -186,7 +188,7 @@ def _plots(key: str) -> list[str]:
 
 
 def _remark(results: Results, key: str) -> list[str]:
-    """What only figures of another scenario can say."""
+    """Remarks that need figures of another scenario."""
     ceiling = results.spread("trivial", "c64.rps", OURS)
     if key != "scaling" or ceiling is None:
         return []

@@ -1,7 +1,7 @@
 """The bodies of requests, and what answers to them have to say.
 
-Every body is made by rule, so that runs on any machine send the same bytes. They are kept as files, as wrk and the
-clients read them from there. The bare HTTP server answers with ``reply``.
+Every body is made by rule, so that runs on any machine send the same bytes. They are kept as files,
+as wrk and the clients read them from there. The bare HTTP server answers with ``reply``.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Payload:
     reply: Callable[[], bytes]
 
     def file(self) -> Path:
-        """The body as a file."""
+        """Write the body to a file. Returns its path."""
         return self._kept(f"{self.key}.body", self.body)
 
     def reply_file(self) -> Path:
-        """The answer as a file."""
+        """Write the answer to a file. Returns its path."""
         return self._kept(f"{self.key}.reply", self.reply)
 
     @staticmethod
@@ -63,7 +63,8 @@ def _equals(value: object) -> Callable[[bytes], bool]:
 
 @lru_cache(maxsize=2)
 def rows_of(size: int) -> list[list[float]]:
-    """Rows of numbers with all their digits, as models' inputs have them, about ``size`` bytes of JSON."""
+    """Rows of numbers with all their digits, as models' inputs have them, about ``size`` bytes of
+    JSON."""
     chance = random.Random(size)
     bytes_of_row = len(json.dumps([chance.uniform(-1, 1) for _ in range(COLUMNS)])) + 2
     return [[chance.uniform(-1, 1) for _ in range(COLUMNS)] for _ in range(size // bytes_of_row)]
@@ -115,5 +116,6 @@ FLOATS = Payload(
     lambda: json.dumps({"values": floats_out.made()}).encode(),
 )  # fmt: skip
 IRIS = Payload("iris", _flowers, _are_flowers, lambda: b"{}")
-# What scripts/streaming.py sends, which needs a server's environment to be imported.
+# The data that scripts/streaming.py sends. It is repeated here, because importing that script needs
+# a server's environment.
 STREAM = Payload("stream", _DATA, lambda body: body == (b"x" * 1023 + b"\n") * 100, lambda: b"")

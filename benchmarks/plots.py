@@ -1,7 +1,7 @@
 """Draws the figures of a run as SVG files for docs/performance.md.
 
-Owns how they look. Files are the same for the same figures, so that a new run changes what has changed. The only module
-that needs matplotlib; imported when a page is written.
+Owns how they look. Files are the same for the same figures, so that a new run changes what has
+changed. The only module that needs matplotlib; imported when a page is written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ COLOURS = {
     CEILING: "#111827",
     "actix-1": "#6b7280",
 }
-# Drawn with thick lines: what the page is about.
+# The candidates that are drawn with thick lines.
 MAIN = (OURS, OURS_THREADS, REFERENCE)
 LARGE = {
     "numbers-1mb": "1 MB of numbers in",
@@ -51,7 +51,7 @@ LARGE = {
 
 
 def write(results: Results, folder: Path) -> None:
-    """Every drawing whose figures were measured."""
+    """Write every drawing whose figures were measured."""
     folder.mkdir(parents=True, exist_ok=True)
     drawings: dict[str, Callable[[Results], Any]] = {
         "trivial": _trivial,
@@ -108,7 +108,8 @@ def _connections(results: Results) -> Any:
 def _scaling(results: Results) -> Any:
     drawn = _lines(results, "scaling", [(count, f"w{count}.rps") for count in WORKERS], "workers")
     if drawn is not None:
-        # run() sleeps 10 ms, so no server can answer more than 100 requests a second with each worker.
+        # run() sleeps 10 ms, so no server can answer more than 100 requests a second with each
+        # worker.
         axis = drawn.axes[0]
         axis.plot(
             WORKERS, [100 * count for count in WORKERS], color="#111827", linestyle=":", label="limit: 10 ms each"
@@ -147,15 +148,16 @@ def _lines(results: Results, scenario: str, points: list[tuple[int, str]], title
 
 
 def _legend(drawn: Any) -> None:
-    """One legend, to the right, where no line can run behind it."""
+    """Add one legend to the right of the plot, so that no line runs behind it."""
     for old in drawn.legends:
         old.remove()
     drawn.legend(loc="outside right upper", fontsize=8, frameon=False)
 
 
 def _large(results: Results) -> Any:
-    """How many times as fast as the published server each one is; a bar at 1 would be that server itself. Without the
-    bare HTTP server, which looks at no body and would flatten the others."""
+    """The speed of each candidate relative to the published server, for which a bar would be 1. The
+    bare HTTP server is left out: it does not read bodies, and its bar would make the others too
+    small."""
     measured = [name for name in LARGE if REFERENCE in results.candidates_in(name)]
     others = [key for key in CANDIDATES if key not in (REFERENCE, CEILING)]
     keys = [key for key in others if any(results.spread(name, "p50_ms", key) for name in measured)]

@@ -1,6 +1,8 @@
-"""The figures of a run: samples as they were measured, medians and spreads of them, and the JSON file they are kept in.
+"""The figures of a run: samples as they were measured, medians and spreads of them, and the JSON
+file they are kept in.
 
-Pure but for ``save`` and ``load``. One sample is what one candidate did in one scenario in one round: several values.
+Pure but for ``save`` and ``load``. One sample is what one candidate did in one scenario in one
+round: several values.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Sample:
-    """What one candidate did in one scenario in one round."""
+    """The values of one candidate in one scenario in one round."""
 
     scenario: str
     candidate: str
@@ -25,7 +27,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of several figures, and how far they are apart."""
+    """The median of several figures, with the lowest and the highest."""
 
     median: float
     low: float
@@ -38,13 +40,13 @@ class Spread:
 
 @dataclass
 class Results:
-    """One run, or what there is of it so far."""
+    """The results of one run, perhaps not complete yet."""
 
     machine: dict[str, Any]
-    # How many are complete.
+    # Number of complete rounds.
     rounds: int
     seconds: float
-    # Exact versions of what was measured, by candidate and package.
+    # Exact versions of the measured packages, by candidate and package.
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     # Candidates and scenarios that were left out, with the reason.
     left_out: list[str] = field(default_factory=list)
@@ -59,12 +61,13 @@ class Results:
         }
 
     def spread(self, scenario: str, value: str, candidate: str) -> Spread | None:
-        """The same over the rounds; None if it was not measured."""
+        """The spread of one value of one candidate over the rounds; None if it was not measured."""
         figures = self.by_round(scenario, value, candidate)
         return Spread.of(list(figures.values())) if figures else None
 
     def ratio(self, scenario: str, value: str, candidate: str, reference: str) -> Spread | None:
-        """One candidate's median in terms of another's; low and high are of the ratios within single rounds."""
+        """The ratio of two candidates' medians, with the lowest and highest ratio within a
+        round."""
         ours, theirs = self.by_round(scenario, value, candidate), self.by_round(scenario, value, reference)
         ratios = [ours[number] / theirs[number] for number in sorted(ours.keys() & theirs.keys())]
         if not ratios:
@@ -73,11 +76,12 @@ class Results:
         return Spread(medians, min(ratios), max(ratios))
 
     def candidates_in(self, scenario: str) -> set[str]:
-        """Who was measured in a scenario."""
+        """The candidates that were measured in a scenario."""
         return {sample.candidate for sample in self.samples if sample.scenario == scenario}
 
     def save(self, path: Path) -> None:
-        """Whole or not at all, as a run may be interrupted while it saves."""
+        """Write the file completely or not at all, because a run may be interrupted while it
+        saves."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.write_text(json.dumps(_rounded(asdict(self)), indent=1) + "\n", "utf-8")
@@ -91,7 +95,7 @@ class Results:
 
 
 def _rounded(told: Any) -> Any:
-    """Figures to six digits: more would only make the file long."""
+    """Round figures to six digits, because more would only make the file longer."""
     if isinstance(told, dict):
         return {name: _rounded(value) for name, value in told.items()}
     if isinstance(told, list):

@@ -1,6 +1,8 @@
-"""What is measured: which script, which request, whose answers, and how its table on the page looks. Data only.
+"""What is measured: which script, which request, whose answers, and how its table on the page
+looks. Data only.
 
-``measure.py`` has the functions named here, ``payloads.py`` makes the bodies, ``candidates.py`` lists the servers.
+``measure.py`` has the functions named here, ``payloads.py`` makes the bodies, ``candidates.py``
+lists the servers.
 """
 
 from __future__ import annotations
@@ -27,11 +29,11 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Scenario:
-    """One thing that is measured."""
+    """One scenario: what is measured, and how the page shows it."""
 
     key: str
     title: str
-    # What a reader has to know about it, in a sentence or two.
+    # The explanation for readers, in one or two sentences.
     text: str
     # A file of benchmarks/scripts, or an example's script if there is a slash in it.
     script: str
@@ -241,6 +243,6 @@ _TABLE = (
 )
 
 SCENARIOS = {scenario.key: scenario for scenario in _TABLE}
-# Measured once, by environments.py.
+# The sizes of installations. environments.py measures them once, and not in each round.
 INSTALL = "install"
 INSTALL_COLUMNS = (Column("packages", "packages"), Column("mib", "MiB", ".1f"))

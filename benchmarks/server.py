@@ -1,8 +1,8 @@
 """One running candidate: its start, its health, its memory, its end.
 
-Each gets a session and a process group of its own, a port that the system chose, a small environment made for it, and a
-file for everything it prints: the same kind of sink for all. Ended as a group, whatever happens. Runs in the benchmark
-process.
+Each gets a session and a process group of its own, a port that the system chose, a small
+environment made for it, and a file for everything it prints: the same kind of sink for all. Ended
+as a group, whatever happens. Runs in the benchmark process.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ LOGS = FOLDER / "logs"
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.001
-# User and system time in /proc/PID/stat (fields 14 and 15 in proc(5)), counted from the field after the session.
+# User and system time in /proc/PID/stat (fields 14 and 15 in proc(5)), counted from the field after
+# the session.
 _USER, _SYSTEM = 7, 8
-# Their unit: ticks of the kernel per second.
+# The unit of these times: kernel ticks per second.
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class ServerFailed(Exception):
-    """A candidate did not start, or answered something else than it should. The text says what it printed last."""
+    """A candidate did not start, or gave a wrong answer. The text contains its last output."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a candidate is to serve."""
+    """The script and settings that a candidate must serve."""
 
     script: Path
     workers: int = 1
-    # How peers call run(): see peers/scoring.py.
+    # The way in which other servers call run(); see peers/scoring.py.
     call: str = "text"
     # The file that the bare HTTP server answers with.
     reply: Path | None = None
@@ -51,7 +52,8 @@ class Work:
 
 
 class Server:
-    """A candidate that runs, from the first healthy answer on. ``with serve(...) as server:`` ends it."""
+    """A running candidate, healthy when ``serve`` returns it. ``with serve(...) as server:`` ends
+    it."""
 
     def __init__(self, candidate: Candidate, installed: Installed, work: Work) -> None:
         self.port = _free_port()
@@ -89,8 +91,8 @@ class Server:
             raise
 
     def stop(self) -> None:
-        """TERM to the group, and KILL to whatever is left of the candidate's processes after a while. None of them is
-        running when it returns."""
+        """Send TERM to the group, and after a while KILL to all processes of the candidate that are
+        left. When it returns, none is running."""
         processes = self.processes()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
@@ -105,8 +107,8 @@ class Server:
         _wait_for_the_end(processes)
 
     def processes(self) -> list[int]:
-        """Every process of the candidate: those of its session, and their descendants, as some servers start their
-        workers in sessions of their own."""
+        """Every process of the candidate: those of its session, and their descendants, as some
+        servers start their workers in sessions of their own."""
         running = {int(name): _read_process(int(name)) for name in os.listdir("/proc") if name.isdigit()}
         found = {pid for pid, read in running.items() if read and read.session == self._process.pid}
         while True:
@@ -132,7 +134,7 @@ class Server:
         return CpuTime(sum(process.user for process in read) / TICKS, sum(process.system for process in read) / TICKS)
 
     def story(self) -> str:
-        """The last lines that it printed."""
+        """The last lines of its output."""
         lines = self._log.read_text("utf-8", "replace").strip().splitlines()
         return " | ".join(lines[-3:]) or "it printed nothing"
 
@@ -155,7 +157,7 @@ class Server:
 
 @contextlib.contextmanager
 def serve(candidate: Candidate, installed: Installed, work: Work) -> Iterator[Server]:
-    """A healthy server for the block."""
+    """Start a candidate, and yield it when it is healthy."""
     server = Server(candidate, installed, work)
     try:
         yield server
@@ -164,7 +166,8 @@ def serve(candidate: Candidate, installed: Installed, work: Work) -> Iterator[Se
 
 
 def _free_port() -> int:
-    """A port that the system just had free: none of the candidates can be asked to choose one and tell it."""
+    """A port that is free now. The candidates cannot report a port that the system chooses for
+    them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -178,7 +181,7 @@ class CpuTime(NamedTuple):
 
 
 class _Process(NamedTuple):
-    """What the system says about a process."""
+    """The facts about a process from /proc."""
 
     parent: int
     session: int
@@ -194,11 +197,12 @@ def _wait_for_the_end(processes: Sequence[int]) -> None:
 
 
 def _read_process(pid: int) -> _Process | None:
-    """None if it has ended, waited for or not."""
+    """Read the facts about a process; None if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The name, in parentheses, may hold anything; what follows it are single words.
+    # The name is in parentheses and may contain any character. The words after it contain no
+    # spaces.
     state, parent, _, session, *others = text.rpartition(")")[2].split()
     return None if state in "ZX" else _Process(int(parent), int(session), int(others[_USER]), int(others[_SYSTEM]))

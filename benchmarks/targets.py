@@ -1,6 +1,7 @@
 """The targets of this project, worked out from a run: measured figure, spread, met or not.
 
-The limits are data; notes on those that are not met are in ``notes.toml``, under the target's key. Pure.
+The limits are data; notes on those that are not met are in ``notes.toml``, under the target's key.
+Pure.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _HOLDS = {AT_LEAST: operator.ge, AT_MOST: operator.le}
 
 @dataclass(frozen=True)
 class Check:
-    """One figure and its limit: a value of this server, or how it compares with that of ``reference``."""
+    """One figure and its limit: a value of this server, or how it compares with that of
+    ``reference``."""
 
     scenario: str
     value: str
@@ -27,21 +29,21 @@ class Check:
     limit: float
     reference: str = ""
     candidate: str = OURS
-    # For times: how many times as fast it is, rather than which share of the time it takes.
+    # For times: compare speeds (how many times as fast), not shares of the time.
     as_speed: bool = False
-    # How the figure is called, where the names of scenario and reference do not say it.
+    # The name of the figure, if scenario and reference do not make it clear.
     label: str = ""
     form: str = ".2f"
 
     def figure(self, results: Results) -> Spread | None:
-        """What was measured; None if it was not."""
+        """The measured value; None if it was not measured."""
         if self.reference:
             pair = (self.reference, self.candidate) if self.as_speed else (self.candidate, self.reference)
             return results.ratio(self.scenario, self.value, *pair)
         return results.spread(self.scenario, self.value, self.candidate)
 
     def is_met(self, figure: Spread) -> bool:
-        """By the median."""
+        """True if the median meets the limit."""
         return bool(_HOLDS[self.bound](figure.median, self.limit))
 
 

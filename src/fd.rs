@@ -9,13 +9,13 @@ use std::io;
 #[cfg(unix)]
 use std::os::fd::AsFd;
 
-/// What Python's `socket.detach()` returns: a file descriptor.
+/// The result of Python's `socket.detach()` on Unix: a file descriptor.
 #[cfg(all(unix, feature = "python"))]
 pub type Raw = std::os::fd::RawFd;
 /// The socket as an owned object.
 #[cfg(all(unix, feature = "python"))]
 pub type Owned = std::os::fd::OwnedFd;
-/// What Python's `socket.detach()` returns: a handle.
+/// The result of Python's `socket.detach()` on Windows: a handle.
 #[cfg(windows)]
 pub type Raw = std::os::windows::io::RawSocket;
 /// The socket as an owned object.

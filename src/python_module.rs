@@ -163,7 +163,7 @@ mod _core {
     }
 }
 
-/// Where workers connect to `serve`.
+/// The place where workers connect, as `serve` has got it from Python.
 fn entrance(workers: &Bound<'_, PyAny>) -> PyResult<front::Workers> {
     if let Ok(hub) = workers.cast::<Hub>() {
         let arrivals = hub.get().hub.entrance();

@@ -17,7 +17,7 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 #[cfg(unix)]
 pub const OPEN_FILES_OR_MEMORY: &str = "Raise its limit of open files (ulimit -n) or of memory.";
 
-/// What to do about an error of the system; empty if the error's own text says enough.
+/// The remedy for an error of the system; empty if the error's own text says enough.
 pub fn remedy(error: &io::Error) -> &'static str {
     #[cfg(unix)]
     {

@@ -1,7 +1,9 @@
-"""Fixtures for all tests, what parallel test processes share out, and the notes about tests that did not run.
+"""Fixtures for all tests, what parallel test processes share out, and the notes about tests that
+did not run.
 
-Owns when servers are started and stopped: ``start`` for tests that do something to a server, ``shared`` for tests that
-only send requests. ``harness.py`` owns how. Loaded by pytest before any test module.
+Owns when servers are started and stopped: ``start`` for tests that do something to a server,
+``shared`` for tests that only send requests. ``harness.py`` owns how. Loaded by pytest before any
+test module.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from typing import Any
 
 import pytest
 
-# For the tests of benchmarks/. At the end: the server that is installed is tested, not the one in this folder.
+# Lets tests import benchmarks/. The folder is last, so that the installed server is tested and not
+# this folder.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 pytest.register_assert_rewrite("harness")
@@ -36,15 +39,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file, or those of one worker class in it, in one of the parallel test processes: they share
-    servers. Before pytest-xdist, which reads this mark (``--dist loadgroup``)."""
+    """Run the tests of a file (and of one worker class) in the same parallel test process, because
+    they share servers. It runs before pytest-xdist, which reads this mark (``--dist
+    loadgroup``)."""
     for item in items:
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         item.add_marker(pytest.mark.xdist_group(f"{item.path}-{parameters.get('worker_class', '')}"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Note how many tests were skipped and why in the file NOT_RUN, from which ``make`` prints its closing table.
+    """Note how many tests were skipped and why in the file NOT_RUN, from which ``make`` prints its
+    closing table.
 
     Not in a parallel test process of pytest-xdist, as its parent gets all reports.
     """
@@ -57,21 +62,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests marked ``any_worker_class`` run once for each."""
+    """Run tests marked ``any_worker_class`` once for each worker class."""
     if metafunc.definition.get_closest_marker("any_worker_class"):
         metafunc.parametrize("worker_class", ["process", "thread"], indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
 def worker_class(request: pytest.FixtureRequest) -> str:
-    """What the servers of this test run the script in."""
+    """The worker class of the servers of this test."""
     return getattr(request, "param", "process")
 
 
 @pytest.fixture
 def start(tmp_path: Path, worker_class: str) -> Iterator[Start]:
-    """``start("echo.py", "--worker_count", "2", NAME="value")``: a server of this test's own, ready unless
-    ``ready=False``. Stopped, and checked for leftovers, at the end."""
+    """``start("echo.py", "--worker_count", "2", NAME="value")``: a server of this test's own, ready
+    unless ``ready=False``. Stopped, and checked for leftovers, at the end."""
     with ExitStack() as stack:
         folders = itertools.count()
 
@@ -87,7 +92,8 @@ def start(tmp_path: Path, worker_class: str) -> Iterator[Start]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, worker_class: str) -> Iterator[Start]:
-    """Like ``start``, but the same arguments give the same ready server throughout a test module."""
+    """Like ``start``, but the same arguments give the same ready server throughout a test
+    module."""
     servers: dict[object, Server] = {}
     with ExitStack() as stack:
 
@@ -105,7 +111,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_class: str) -> Itera
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    """A terminal, closed at the end."""
+    """A terminal. It is closed when the test ends."""
     made = Terminal()
     yield made
     made.close()
@@ -117,6 +123,6 @@ def pipe() -> Iterator[tuple[int, int]]:
     reader, writer = os.pipe()
     yield reader, writer
     for descriptor in (reader, writer):
-        # A test may have closed it.
+        # OSError: the test has closed it.
         with suppress(OSError):
             os.close(descriptor)

@@ -1,8 +1,10 @@
-"""Starts the real command, talks HTTP to it byte by byte, and reads its log: what every end-to-end test is made of.
+"""Starts the real command, talks HTTP to it byte by byte, and reads its log: what every end-to-end
+test is made of.
 
-Owns processes (``Server``), the wire (``Connection``, ``Response``) and the log (``Record``). Does not own what is
-expected of them; the tests in ``e2e/`` do. Runs in the test process. Nothing here sleeps to wait for something to have
-happened: ``eventually`` polls for it, with a deadline that fails the test.
+Owns processes (``Server``), the wire (``Connection``, ``Response``) and the log (``Record``). Does
+not own what is expected of them; the tests in ``e2e/`` do. Runs in the test process. Nothing here
+sleeps to wait for something to have happened: ``eventually`` polls for it, with a deadline that
+fails the test.
 """
 
 from __future__ import annotations
@@ -27,26 +29,31 @@ from typing import Any, NamedTuple, TypeVar
 
 SCRIPTS = Path(__file__).parent / "scripts"
 COMMAND = (sys.executable, "-m", "azureml_inference_server_http")
-# Runs its arguments as a command that the kernel ends together with the test process (PR_SET_PDEATHSIG), so that a test
-# run that is killed leaves no servers behind. Not a preexec_fn: those are not safe once the test process has threads.
+# Runs its arguments as a command that the kernel ends together with the test process
+# (PR_SET_PDEATHSIG), so that a test run that is killed leaves no servers behind. Not a preexec_fn:
+# those are not safe once the test process has threads.
 TIED_TO_US = (
     *(sys.executable, "-I", "-S", "-c"),
-    # Ctrl-C is ignored in what a shell starts in the background, and with it in these tests.
+    # A shell ignores Ctrl-C in background commands, so it may be ignored here. The servers must not
+    # inherit that.
     "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, 9); signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "signal.signal(signal.SIGQUIT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
 )
-# Headers of a client that asks for another request on its connection: only /score keeps connections open unasked.
+# Headers of a client that asks for another request on its connection: only /score keeps connections
+# open unasked.
 KEPT = {"Connection": "keep-alive"}
-# What the front and a template call themselves; each other child of the supervisor is a worker.
+# The process names of the front and of a template. Every other child of the supervisor is a worker.
 FRONT, TEMPLATE = "azml:front", "azml:template"
-# Seconds that anything may take on a loaded machine; nothing is expected to need them.
+# Limit in seconds for anything that a test waits for. It is far longer than needed, because the
+# machine may be busy.
 PATIENCE = 20.0
 
 Found = TypeVar("Found")
 
 
 def eventually(probe: Callable[[], Found], what: str, timeout: float = PATIENCE) -> Found:
-    """Poll until ``probe`` returns something true, and return that. Fails, naming ``what``, at the deadline."""
+    """Poll until ``probe`` returns something true, and return that. Fails, naming ``what``, at the
+    deadline."""
     deadline = time.monotonic() + timeout
     while True:
         found = probe()
@@ -62,7 +69,7 @@ def eventually(probe: Callable[[], Found], what: str, timeout: float = PATIENCE)
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-    """One HTTP response as it arrived."""
+    """A received HTTP response."""
 
     version: str
     status: int
@@ -77,7 +84,8 @@ class Response:
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def __getitem__(self, name: str) -> str | None:
-        """``response["content-type"]``: the value of a header that is there once, None if it is not there."""
+        """``response["content-type"]``: the value of a header that is there once, None if it is not
+        there."""
         values = self.values(name)
         assert len(values) < 2, f"header {name} came {len(values)} times: {values}\n{self}"
         return values[0] if values else None
@@ -99,14 +107,15 @@ class Response:
 def request(
     method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None, version: str = "1.1"
 ) -> bytes:
-    """The bytes of a request. Content-Length is added for a body; a header of that name in ``headers`` replaces it."""
+    """The bytes of a request. Content-Length is added for a body; a header of that name in
+    ``headers`` replaces it."""
     fields = {"Host": "localhost", **({"Content-Length": str(len(body))} if body else {}), **(headers or {})}
     lines = [f"{method} {target} HTTP/{version}", *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 class Connection:
-    """A client's connection: bytes out, responses in."""
+    """A client's connection: sends bytes and reads responses."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
@@ -124,7 +133,7 @@ class Connection:
         return self
 
     def close_sending(self) -> Connection:
-        """Half-close: no more requests, but replies are still read."""
+        """Close the sending side. Replies can still be read."""
         self.socket.shutdown(socket.SHUT_WR)
         return self
 
@@ -132,7 +141,8 @@ class Connection:
         self.socket.close()
 
     def read(self, method: str = "POST") -> Response:
-        """The next response, interim ones included. ``method`` is that of the request, as HEAD has no body."""
+        """The next response, interim ones included. ``method`` is that of the request, as HEAD has
+        no body."""
         head = self._until(b"\r\n\r\n").decode("latin-1")
         status_line, *lines = head[:-4].split("\r\n")
         version, status, reason = (*status_line.split(" ", 2), "")[:3]
@@ -148,7 +158,7 @@ class Connection:
         return dataclasses.replace(response, body=body)
 
     def read_head_of_stream(self) -> Response:
-        """The head of a chunked response, its parts left for ``next_chunk``."""
+        """Read the head of a chunked response. ``next_chunk`` reads its parts."""
         response = self.read(method="HEAD")
         assert response["transfer-encoding"] == "chunked", str(response)
         return response
@@ -177,7 +187,7 @@ class Connection:
         return False
 
     def assert_closed(self) -> None:
-        """The server has closed the connection, and sent nothing more before that."""
+        """Check that the server closes the connection and sends nothing before that."""
         rest = self.rest()
         assert rest == b"", f"unexpected bytes before the end of the connection: {rest!r}"
 
@@ -193,14 +203,14 @@ class Connection:
         return found
 
     def exactly(self, length: int) -> bytes:
-        """So many bytes as they come."""
+        """Read this many bytes."""
         while len(self._received) < length:
             self._more(f"{length} bytes")
         found, self._received = self._received[:length], self._received[length:]
         return found
 
     def rest(self) -> bytes:
-        """Everything until the server closes the connection."""
+        """Read everything until the server closes the connection."""
         found, self._received = self._received, b""
         while data := self.socket.recv(65536):
             found += data
@@ -232,7 +242,7 @@ class Background:
         return bool(self._outcome)
 
     def result(self, timeout: float = PATIENCE) -> Response:
-        """The response, waited for."""
+        """Wait for the response and return it."""
         self._thread.join(timeout)
         assert self._outcome, f"no answer within {timeout} s"
         if isinstance(self._outcome[0], BaseException):
@@ -245,7 +255,8 @@ class Background:
 
 
 class Record(NamedTuple):
-    """A record of the contract's line format; ``text`` has the lines that follow the first one, too."""
+    """A record of the contract's line format; ``text`` has the lines that follow the first one,
+    too."""
 
     time: str
     level: str
@@ -292,7 +303,7 @@ def _stat(pid: int) -> _Stat | None:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The command name stands in parentheses and may hold anything.
+    # The command name is in parentheses, and may contain any character.
     name = text[text.index("(") + 1 : text.rindex(")")]
     state, parent, _, session = text[text.rindex(")") + 2 :].split()[:4]
     return _Stat(pid, name, state, int(parent), int(session))
@@ -305,8 +316,9 @@ def is_running(pid: int) -> bool:
 
 
 class Terminal:
-    """A pseudo terminal. ``starts`` is a program that starts the command given as its arguments with this terminal as
-    its controlling terminal and standard input: for ``Server(through=...)``."""
+    """A pseudo terminal. ``starts`` is a program that starts the command given as its arguments
+    with this terminal as its controlling terminal and standard input: for
+    ``Server(through=...)``."""
 
     def __init__(self) -> None:
         self._master, self._slave = pty.openpty()
@@ -324,7 +336,7 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the terminal, which sends SIGHUP to its programs."""
         if self._is_open:
             self._is_open = False
             os.close(self._slave)
@@ -332,7 +344,8 @@ class Terminal:
 
 
 class Port:
-    """A port that nobody else gets: bound, but never listened on, for as long as this object lives."""
+    """A port that nobody else gets: bound, but never listened on, for as long as this object
+    lives."""
 
     def __init__(self) -> None:
         self._socket = socket.socket()
@@ -360,7 +373,7 @@ def fill(writer: int) -> int:
 class Server:
     """The command, running in its own session with its own folder for temporary files."""
 
-    # All that have not been stopped yet, for failure reports.
+    # All servers that have not been stopped yet. Reports of failed tests show their output.
     running: list[Server] = []
 
     def __init__(
@@ -377,9 +390,10 @@ class Server:
     ) -> None:
         """Start the command in ``folder``, after ``files`` have been written there.
 
-        ``script`` is a file in ``tests/scripts``, or a path; ``environment`` is added to a bare one. ``stdout`` is a
-        descriptor for the log, which cannot be looked at then; ``through`` a program that starts the command given as
-        its arguments; ``command`` is started in its place. Does not wait for anything; see ``wait_until_ready``.
+        ``script`` is a file in ``tests/scripts``, or a path; ``environment`` is added to a bare
+        one. ``stdout`` is a descriptor for the log, which cannot be looked at then; ``through`` a
+        program that starts the command given as its arguments; ``command`` is started in its place.
+        Does not wait for anything; see ``wait_until_ready``.
         """
         for name, text in (files or {}).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -420,7 +434,7 @@ class Server:
     # ---- Waiting
 
     def wait_until_ready(self) -> Server:
-        """Until ``GET /`` answers 200. Fails with the output if the command ends instead."""
+        """Wait until ``GET /`` answers 200. Fails with the output if the command ends before."""
         eventually(self._is_ready, "the server is ready")
         return self
 
@@ -433,9 +447,12 @@ class Server:
             return False
 
     def wait_for_workers(self, count: int, instead_of: Collection[int] = ()) -> list[int]:
-        """Until exactly this many workers live, each has said that it is ready, and none is one of ``instead_of``;
-        their pids. All that a test compares comes from one look at the processes: between two looks, one may end and
-        another begin. Threads are counted dead or alive."""
+        """Wait until exactly this many workers live, each has logged that it is ready, and none is
+        one of ``instead_of``. Returns their pids.
+
+        All facts come from one look at the processes, because between two looks one may end and
+        another begin. Threads that have ended are counted too.
+        """
 
         def ready() -> list[int] | None:
             if self.has_threads:
@@ -448,7 +465,7 @@ class Server:
         return eventually(ready, f"{count} workers are ready" + (f" in place of {instead_of}" if instead_of else ""))
 
     def wait_for_exit(self, timeout: float = PATIENCE) -> int:
-        """Until the command has ended; its exit code."""
+        """Wait until the command has ended. Returns its exit code."""
         return self.process.wait(timeout)
 
     # ---- Processes
@@ -460,18 +477,19 @@ class Server:
         return [child.pid for child in self._children() if child.name not in (FRONT, TEMPLATE)]
 
     def templates(self) -> list[int]:
-        """Pids of the processes that have loaded the script for the workers (WORKER_PRELOAD), or are at it."""
+        """Pids of the template processes (WORKER_PRELOAD), including those that still load the
+        script."""
         return [child.pid for child in self._children() if child.name == TEMPLATE]
 
     def front(self) -> int:
-        """Pid of the front, waited for."""
+        """Wait for a front. Returns its pid."""
         return eventually(lambda: [child.pid for child in self._children() if child.name == FRONT], "there is a front")[
             0
         ]
 
     def kill_front(self) -> int:
-        """Kill the front, so that ``front`` cannot return it any more; the pid that it had. The next front may not have
-        begun."""
+        """Kill the front, and wait until it is dead, so that ``front`` cannot return it any more.
+        Returns its pid. The next front may not have begun."""
         front = self.front()
         os.kill(front, signal.SIGKILL)
         eventually(lambda: not is_running(front), "the front is dead")
@@ -489,11 +507,12 @@ class Server:
         return eventually(named, "every process of the server has a name")[0]
 
     def members(self) -> list[int]:
-        """Pids of every living process of the command's session, grandchildren and orphans included."""
+        """Pids of every living process of the command's session, grandchildren and orphans
+        included."""
         return [stat.pid for stat in _processes() if stat.session == self.pid and stat.state != "Z"]
 
     def signal(self, number: signal.Signals) -> None:
-        """To the supervisor alone, as a process manager does it."""
+        """Send a signal to the supervisor alone, as a process manager does."""
         self.process.send_signal(number)
 
     # ---- Output
@@ -505,14 +524,14 @@ class Server:
         return self._stderr.read_text(errors="replace")
 
     def complaints(self) -> str:
-        """What is on stderr beside the line that each worker writes when it boots."""
+        """The text on stderr without the line that each worker writes when it boots."""
         return re.sub(r".* gunicorn\.error - Booting worker with pid: \d+\n", "", self.stderr())
 
     def output(self) -> str:
         return f"--- stdout\n{self.stdout()}--- stderr\n{self.stderr()}"
 
     def records(self, logger: str | None = None, level: str | None = None) -> list[Record]:
-        """The log so far, or those of one logger or level."""
+        """The log records so far: all, or those of one logger or level."""
         return [
             record
             for record in parse_log(self.stdout())
@@ -536,7 +555,8 @@ class Server:
     # ---- Requests
 
     def connect(self, port: int | None = None) -> Connection:
-        """A raw connection. One that the test does not close is closed when the server is stopped."""
+        """Open a connection. If the test does not close it, it is closed when the server is
+        stopped."""
         self._connections.append(Connection(port or self.port))
         return self._connections[-1]
 
@@ -546,13 +566,15 @@ class Server:
             return connection.exchange("GET", target)
 
     def score(self, body: bytes | str = b"", **headers: str) -> Response:
-        """POST to /score by the standard library's client, a second opinion about framing."""
+        """POST to /score with the standard library's client, which checks the framing independently
+        of ``Connection``."""
         return self.request("POST", "/score", body, headers)
 
     def request(
         self, method: str, target: str, body: bytes | str = b"", headers: dict[str, str] | None = None
     ) -> Response:
-        """Any request by the standard library's client, on a connection of its own. ``_`` in names means ``-``."""
+        """Send any request with the standard library's client, on a connection of its own. ``_`` in
+        header names means ``-``."""
         client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         named = {name.replace("_", "-"): value for name, value in (headers or {}).items()}
         try:
@@ -564,7 +586,7 @@ class Server:
             client.close()
 
     def score_later(self, body: bytes | str = b"", **headers: str) -> Background:
-        """The same in a thread."""
+        """POST to /score in a thread of its own."""
         return Background(lambda: self.score(body, **headers))
 
     # ---- The end
@@ -592,7 +614,7 @@ class Server:
             self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"TERM did not end the command\n{self.output()}") from None
-        # Orphans of a killed supervisor die a moment later; the front removes the folder.
+        # When the supervisor was killed, its children end a moment later.
         if self.process.returncode < 0:
             eventually(lambda: not self.members(), "the orphans have ended")
 
@@ -605,5 +627,5 @@ class Server:
         self.process.wait(PATIENCE)
 
 
-# What the fixtures ``start`` and ``shared`` of conftest.py are.
+# The type of the fixtures ``start`` and ``shared`` of conftest.py.
 Start = Callable[..., Server]

@@ -1,7 +1,9 @@
-"""Reads responses as strictly as RFC 9112 writes them: an octet out of place is an error, not something to guess about.
+"""Reads responses as strictly as RFC 9112 writes them: an octet out of place is an error, not
+something to guess about.
 
-Owns what "well formed" means to the chaos runs and to the fuzzer of the HTTP surface. ``harness.Connection`` reads
-leniently, so that its tests can show what is wrong; here being wrong is all there is to find. Runs in the test process.
+Owns what "well formed" means to the chaos runs and to the fuzzer of the HTTP surface.
+``harness.Connection`` reads leniently, so that its tests can show what is wrong; here being wrong
+is all there is to find. Runs in the test process.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from harness import Response
 _STATUS_LINE = re.compile(rb"(HTTP/1\.[01]) ([1-9][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*)")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
-# No head and no line of a chunk is longer.
+# Limit for a head or a chunk's line, in bytes. A longer one is an error.
 _LONGEST_HEAD = 200_000
 
 
@@ -39,7 +41,8 @@ class Reader:
         self._buffer = bytearray()
 
     def response(self, method: str = "POST") -> Response:
-        """The next response, interim ones included. Raises ``Malformed``, ``Cut`` or what the socket raises."""
+        """The next response, interim ones included. Raises ``Malformed``, ``Cut`` or what the
+        socket raises."""
         head = self._until(b"\r\n\r\n")
         status_line, *lines = head[:-4].split(b"\r\n")
         matched = _STATUS_LINE.fullmatch(status_line)
@@ -134,7 +137,7 @@ def _field(line: bytes) -> tuple[str, str]:
 
 
 def explanation(response: Response) -> str:
-    """What an error reply says to its reader. Every error is JSON with a message, or it is malformed."""
+    """The message of an error reply. Raises ``Malformed`` unless it is JSON with a message."""
     if response.values("content-type") != ["application/json"]:
         raise Malformed(f"{response.status} is not JSON: {response}")
     try:

@@ -91,7 +91,7 @@ refuses, stops the start with exit code 3 and a record that says why.
 
 
 def page() -> str:
-    """The whole page."""
+    """Make the text of the page."""
     parts = [OPENING]
     for group, purpose in GROUPS.items():
         parts.append(f"\n## {group.capitalize()}\n\n{purpose}\n")

@@ -1,8 +1,9 @@
-"""Serves the quickstart example with the installed package, asks it once, and stops it: is this wheel any good?
+"""Serves the quickstart example with the installed package, asks it once, and stops it: is this
+wheel any good?
 
-Needs nothing but the standard library and runs on every system; the workflow that builds wheels calls it in an empty
-environment. ``python tools/try_wheel.py --worker_class thread``: options are passed on. Exits with 1 and the server's
-output if something is not as it should be.
+Needs nothing but the standard library and runs on every system; the workflow that builds wheels
+calls it in an empty environment. ``python tools/try_wheel.py --worker_class thread``: options are
+passed on. Exits with 1 and the server's output if something is not as it should be.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "quickstart"
 EXPECTED = {"scores": [4.5, 45.0]}
-# Seconds until it must answer, and until it must have ended.
+# Limit in seconds for the first answer, and for the end.
 PATIENCE = 60
 
 
@@ -31,7 +32,7 @@ def free_port() -> int:
 
 
 def ask(port: int, server: subprocess.Popen[bytes]) -> object:
-    """What the example answers, as soon as it does."""
+    """The example's answer, as soon as it answers."""
     body = (EXAMPLE / "sample-request.json").read_bytes()
     request = urllib.request.Request(f"http://127.0.0.1:{port}/score", body, {"Content-Type": "application/json"})
     deadline = time.monotonic() + PATIENCE
@@ -46,15 +47,17 @@ def ask(port: int, server: subprocess.Popen[bytes]) -> object:
 
 
 def main() -> int:
-    """Try it once."""
+    """Serve the example with the installed wheel, and check one answer."""
     port = free_port()
     command = [sys.executable, "-m", "azureml_inference_server_http", "--port", str(port), "--host", "127.0.0.1"]
-    # From the example's folder, so that it is not the source tree that is imported.
+    # Started in the example's folder, so that Python does not import the package from the source
+    # tree.
     with subprocess.Popen([*command, "--entry_script", "score.py", *sys.argv[1:]], cwd=EXAMPLE) as server:
         try:
             found = ask(port, server)
             print(f"answered {found}")
-            # Windows cannot ask a process politely without a console of its own.
+            # On Windows the process is killed, because a process without a console of its own
+            # cannot be asked to end.
             server.send_signal(signal.SIGTERM)
             code = server.wait(PATIENCE)
         finally:

@@ -1,1 +1,2 @@
-"""The launcher: from the command line and the settings to open listeners. Importing this package does nothing."""
+"""The launcher: from the command line and the settings to open listeners. Importing this package
+does nothing."""

@@ -44,7 +44,7 @@ def _listening(port: int) -> Iterator[str]:
 
 
 def _processes() -> Iterator[tuple[int, int]]:
-    """Every process with its parent."""
+    """The pids of all processes, each with the pid of its parent."""
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc"):
             if name.isdigit():

@@ -241,12 +241,14 @@ def _settle_for_threads(values: dict[str, Any], origins: Mapping[str, Origin]) -
     return notices
 
 
-# What a worker that people debug must not have: a limit that ends a call, and reasons to be replaced.
+# What a worker that people debug must not have: a limit that ends a call, and reasons to be
+# replaced.
 _UNLIMITED_UNDER_DEBUGGER = ("scoring_timeout_ms", "worker_timeout", "max_requests", "max_worker_rss")
 
 
 def _settle_for_debugger(values: dict[str, Any], origins: Mapping[str, Origin]) -> list[str]:
-    """One worker without limits, for --debug_port. Returns a sentence about each setting that was given otherwise."""
+    """One worker without limits, for --debug_port. Returns a sentence about each setting that was
+    given otherwise."""
     notices = []
     if values["worker_count"] != 1:
         given = f"{origins['worker_count'].name}={values['worker_count']}"

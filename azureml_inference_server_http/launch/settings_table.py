@@ -110,7 +110,7 @@ class Setting(NamedTuple):
 
 
 def default_text(setting: Setting) -> str:
-    """The default in words."""
+    """The default as the help shows it."""
     if setting.default_text is not None:
         return setting.default_text
     if isinstance(setting.default, bool):

@@ -1,1 +1,2 @@
-"""The user's script: loading it, calling it, and what it sees of the server. Importing this package does nothing."""
+"""The user's script: loading it, calling it, and what it sees of the server. Importing this package
+does nothing."""

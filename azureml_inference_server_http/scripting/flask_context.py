@@ -131,7 +131,7 @@ class FlaskContext:
                 500, None, [_JSON], outputs.to_json({"message": INTERNAL_ERROR}), outputs.SERVER_ERROR
             )
         finally:
-            call.failure = None  # because the traceback refers to the call: a cycle
+            call.failure = None  # breaks the cycle: the traceback of the exception refers to this call
 
     def _build_app(self, answers: tuple[type[BaseException], ...]) -> flask.Flask:
         app = _Application(

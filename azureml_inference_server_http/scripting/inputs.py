@@ -1,5 +1,5 @@
-"""Makes the arguments of run() from a request, if Rust (``src/worker/convert/input.rs``) cannot do that
-alone.
+"""Makes the arguments of run() from a request, if Rust (``src/worker/convert/input.rs``) cannot do
+that alone.
 
 Owns the rules for query strings, and the checks for schema-decorated scripts. Rust decodes plain
 text bodies, and ``flask_context`` makes raw requests. Runs in workers. Rules: contract section 6.

@@ -1,5 +1,5 @@
-"""Makes status, headers and body from a result of run(), if Rust (``src/worker/convert/output.rs``) cannot
-do that itself.
+"""Makes status, headers and body from a result of run(), if Rust (``src/worker/convert/output.rs``)
+cannot do that itself.
 
 Owns JSON as ``json.dumps`` writes it by default, extended by the types in ``_to_plain``, and Flask
 responses including streams. The front adds the headers of the request: ids, times, Content-Length

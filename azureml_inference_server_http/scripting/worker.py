@@ -71,7 +71,7 @@ class SignalledRetirement(Retirement):
         self._our_handler = self.ask
 
     def hurry(self, *_: object) -> None:
-        """Signal handler: ask the worker to exit, and limit the script's exit code to a moment."""
+        """Signal handler: ask the worker to exit, and limit the script's cleanup to a moment."""
         self._asked = self.is_hurried = True
 
     def handlers(self) -> dict[int, signal_handlers.Handler]:
@@ -101,8 +101,8 @@ def take_term_handler(ours: Any) -> signal_handlers.Handler | None:
 def run(settings: Settings, front: socket.socket, supervisor: int, prepared: Prepared | None) -> int:
     """The main function of a worker process. Returns the exit code.
 
-    The worker sends its connection through ``front`` (``supervise/worker_socket.py``). ``prepared`` is the
-    script that a template loaded before the fork; without it the worker loads the script.
+    The worker sends its connection through ``front`` (``supervise/worker_socket.py``). ``prepared``
+    is the script that a template loaded before the fork; without it the worker loads the script.
     """
     retirement = SignalledRetirement()
     code = 1
@@ -115,7 +115,7 @@ def run(settings: Settings, front: socket.socket, supervisor: int, prepared: Pre
 
 
 def _end(code: int, seconds: float, retirement: SignalledRetirement) -> None:
-    """Start the time limit for the script's exit code, and call the script's handler for SIGTERM.
+    """Start the time limit for the script's cleanup, and call the script's handler for SIGTERM.
     Python runs the rest of the exit code when the main module returns."""
     # This call replaces a handler for SIGTERM that the last request may have set.
     retirement()

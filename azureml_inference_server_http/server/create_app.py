@@ -2,10 +2,10 @@
 scoring scripts.
 
 This is a second implementation, as WSGI, of the parts of ``src/front`` that a test can see: routes,
-ids, error texts and headers (contract sections 5 to 9). The code that workers use converts input and
-results. ``tests/e2e/test_parity.py`` compares the replies with those of the server. Queue, timeouts,
-size limits, CORS, debugger and request log are missing, because tests of scripts do not need them.
-``print`` and log handlers are not changed. Never runs in a server.
+ids, error texts and headers (contract sections 5 to 9). The code that workers use converts input
+and results. ``tests/e2e/test_parity.py`` compares the replies with those of the server. Queue,
+timeouts, size limits, CORS, debugger and request log are missing, because tests of scripts do not
+need them. ``print`` and log handlers are not changed. Never runs in a server.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ class UserScriptTimeout(Exception):
 
 
 class CannotServe(SystemExit):
-    """The application for tests (``create_app.create()``) cannot be made. ``explanation`` has the script's traceback.
+    """The application for tests (``create_app.create()``) cannot be made. ``explanation`` has the
+    script's traceback.
 
     A SystemExit with code 3, because that is what tests of scripts have always got.
     """

@@ -41,7 +41,7 @@ def log(fields: Mapping[str, str]) -> None:
 
 
 def atoms(fields: Mapping[str, str]) -> Atoms:
-    """The fields by gunicorn's names."""
+    """Make the fields of a record, by gunicorn's names."""
     microseconds, sent = int(fields["microseconds"]), int(fields["sent"])
     found = {
         "h": fields["client"],

@@ -55,7 +55,7 @@ class Phase(enum.Enum):
     SERVING = enum.auto()
     # After TERM: the front finishes the requests that are queued or running.
     DRAINING = enum.auto()
-    # Every request is answered. The front exits, and the workers run the exit code of their
+    # Every request is answered. The front exits, and the workers run the cleanup of their
     # scripts.
     CLEANING_UP = enum.auto()
     # After INT, QUIT, a failure, or the graceful timeout: every child that has not exited soon is
@@ -342,8 +342,8 @@ class Children:
 
     def _retire(self, pids: Iterable[int], now: float) -> list[Action]:
         """Tell workers to exit when they have answered the jobs that they have. A worker limits the
-        time for its exit itself (``process_exit.py``), because only the worker knows when it has given
-        its last answer."""
+        time for its exit itself (``process_exit.py``), because only the worker knows when it has
+        given its last answer."""
         actions: list[Action] = []
         for pid in pids:
             worker = self.workers.get(pid)

@@ -3,7 +3,7 @@ that are ending.
 
 A template loads the script once, and workers are started from it. With WORKER_PRELOAD it is a
 process, with worker threads it is the main thread. At most one template starts workers and at most
-one loads. Earlier templates may still be running the script's exit code. Decisions only, as a part
+one loads. Earlier templates may still be running the script's cleanup. Decisions only, as a part
 of ``state.py``.
 """
 
@@ -22,7 +22,7 @@ class Condition(enum.Enum):
     LOADING = enum.auto()
     # It has loaded the script, and workers are started from it.
     CURRENT = enum.auto()
-    # It was told to end, and runs the script's exit code.
+    # It was told to end, and runs the script's cleanup.
     ENDING = enum.auto()
 
 
@@ -107,7 +107,7 @@ class Templates:
         """End every template, because the server ends.
 
         A template that is loading is killed after ``patience`` seconds, because it has nothing to
-        finish. The others run the script's exit code. They are killed after ``patience`` seconds
+        finish. The others run the script's cleanup. They are killed after ``patience`` seconds
         only if ``is_hurried``.
         """
         actions: list[Action] = []

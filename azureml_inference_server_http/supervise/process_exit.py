@@ -1,7 +1,7 @@
-"""The end of a process that ran the user's script: runs the script's exit code within a time limit.
+"""The end of a process that ran the user's script: runs the script's cleanup within a time limit.
 
-The order is: the script's handler for SIGTERM, threads that are not daemons, handlers of ``atexit``.
-The log names what is not finished when the time is over. Runs in workers, in templates
+The order is: the script's handler for SIGTERM, threads that are not daemons, handlers of
+``atexit``. The log names what is not finished when the time is over. Runs in workers, in templates
 (WORKER_PRELOAD) and in the server with worker threads, at the very end and on the main thread.
 """
 
@@ -45,8 +45,8 @@ class Ending:
     """The time limit for the end of this process, and the thread that enforces it."""
 
     def __init__(self, code: int, seconds: float | None, hurry: Collection[int]) -> None:
-        """The process will exit with ``code`` after ``seconds`` at most, or at once if that is None. One of the signals
-        ``hurry`` means that the time is over."""
+        """The process will exit with ``code`` after ``seconds`` at most, or at once if that is
+        None. One of the signals ``hurry`` means that the time is over."""
         self._code = code
         self._hurry = hurry
         self._began = time.monotonic()
@@ -71,7 +71,8 @@ class Ending:
             _logger.warning("Nothing limits the end of process %d but a signal: %s", os.getpid(), error)
 
     def call_term_handler(self, handler: Callable[..., Any]) -> None:
-        """Call the script's handler for SIGTERM. Its exceptions do not change how the process ends."""
+        """Call the script's handler for SIGTERM. Its exceptions do not change how the process
+        ends."""
         self._enter(_Stage.TERM_HANDLER)
         try:
             handler(signal.SIGTERM, sys._getframe())
@@ -113,7 +114,8 @@ class Ending:
             os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
     def _let_kernel_end(self, seconds: float) -> None:
-        """Make the kernel end this process a few seconds later than this, even if native code holds the GIL."""
+        """Make the kernel end this process a few seconds later than this, even if native code holds
+        the GIL."""
         if not hasattr(signal, "setitimer"):
             return
         with contextlib.suppress(ValueError):
@@ -170,7 +172,7 @@ class Ending:
 
 
 def _wait_for_threads() -> None:
-    # Executors are told to finish by this function, not only waited for.
+    # Python's own function for this. It also tells executors to finish.
     threading._shutdown()  # type: ignore[attr-defined]
 
 

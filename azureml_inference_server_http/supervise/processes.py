@@ -132,7 +132,7 @@ class Processes:
         self._log = log
 
     def catch_signals(self) -> None:
-        """Handle signals from here on."""
+        """Install signal handlers, so that signals become events from now on."""
         # The handlers do nothing, because Python also writes each signal's number to the wake-up
         # socket. The loop reads the numbers there, in order, when it has finished with the event
         # before.

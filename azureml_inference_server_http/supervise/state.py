@@ -101,7 +101,7 @@ class Supervisor(Children):
         return [*actions, *self._replacing.tell_when_done(), *self._finish_if_done()]
 
     def time_to_clean_up(self, now: float) -> float | None:
-        """Seconds that are left for the exit code of scripts; None if the server stops at once."""
+        """Seconds that are left for the cleanup of scripts; None if the server stops at once."""
         return max(0.0, self._graceful_until - now) if self.phase is Phase.CLEANING_UP else None
 
     def next_wakeup(self) -> float | None:
@@ -158,7 +158,7 @@ class Supervisor(Children):
         return [Log("info", "Stopping: finishing the requests that are queued or running."), TellFront(control.Drain())]
 
     def _clean_up(self, now: float) -> list[Action]:
-        """Tell the workers to exit, because every request is answered. Their scripts' exit code has
+        """Tell the workers to exit, because every request is answered. Their scripts' cleanup has
         the rest of the graceful timeout."""
         self.phase = Phase.CLEANING_UP
         self._spawn_workers_at = None

@@ -115,7 +115,7 @@ class _Hurry:
         self.is_wanted = False
 
     def want(self, *_: object) -> None:
-        """Signal handler."""
+        """Signal handler for SIGQUIT: note that the server stops at once."""
         self.is_wanted = True
 
 
@@ -141,7 +141,7 @@ def run(
 
 
 def _begin_end(settings: Settings, code: int, hurry: _Hurry) -> None:
-    """Start the time limit for the script's exit code, which Python runs when the main module
+    """Start the time limit for the script's cleanup, which Python runs when the main module
     returns."""
     seconds = settings.graceful_timeout if code == worker.EXIT_OK else process_exit.FAILED_START
     process_exit.Ending(code, None if hurry.is_wanted else seconds, {signal.SIGQUIT}).begin()

@@ -105,12 +105,12 @@ class Server:
         )
         self._threads = Threads(settings, clients)
         self._exit_code = EXIT_OK
-        # Seconds for the script's exit code; None if the server stops at once. Set by the
+        # Seconds for the script's cleanup; None if the server stops at once. Set by the
         # supervising thread.
         self._seconds: float | None = None
         # Set when the supervisor has finished.
         self._has_ended = threading.Event()
-        # True when the main thread has begun to run the script's exit code, whose time
+        # True when the main thread has begun to run the script's cleanup, whose time
         # ``process_exit.py`` limits.
         self._main_ends = False
 
@@ -152,7 +152,7 @@ class Server:
                 return
 
     def end(self, prepared: worker.Prepared | None) -> NoReturn:
-        """Run the script's exit code within its time, then end the process."""
+        """Run the script's cleanup within its time, then end the process."""
         self._main_ends = True
         end = process_exit.Ending(self._exit_code, self._seconds, _AT_ONCE)
         end.begin()
@@ -337,7 +337,7 @@ class Threads:
             # The main thread is the template, and loads the script in any case.
             return events.Spawned(MAIN, Role.TEMPLATE)
         if isinstance(action, events.ReleaseTemplate):
-            # Reported at once, because the main thread runs the script's exit code only after all
+            # Reported at once, because the main thread runs the script's cleanup only after all
             # others have ended.
             return events.Exited(MAIN, EXIT_OK)
         if isinstance(action, events.Kill):

@@ -69,7 +69,7 @@ class Roster:
     def __init__(self, longest_request: float | None, graceful_timeout: float) -> None:
         self.workers: dict[int, Worker] = {}
         self._longest_request = longest_request
-        # Seconds that a worker has for its script's exit code. The worker itself keeps this limit
+        # Seconds that a worker has for its script's cleanup. The worker itself keeps this limit
         # (``process_exit.py``).
         self._graceful_timeout = graceful_timeout
         # The workers that have been asked for and do not run yet: the template of each, and the

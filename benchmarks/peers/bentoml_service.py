@@ -9,7 +9,7 @@ import scoring
 
 @bentoml.service(workers=int(os.environ["BENCH_WORKERS"]))
 class Scoring:
-    """One worker process."""
+    """The service that runs in each worker process."""
 
     def __init__(self) -> None:
         script = scoring.load()

@@ -1,4 +1,5 @@
-"""The same for FastAPI on uvicorn. ``run()`` is called on the event loop: one request at a time in each process."""
+"""The same for FastAPI on uvicorn. ``run()`` is called on the event loop: one request at a time in
+each process."""
 
 import scoring
 from fastapi import FastAPI, Request, Response

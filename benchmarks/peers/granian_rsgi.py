@@ -1,6 +1,7 @@
 """The smallest application that serves a scoring script on granian's own protocol.
 
-Calls ``run()`` on the event loop: one request at a time in each worker process, as in the servers it is compared with.
+Calls ``run()`` on the event loop: one request at a time in each worker process, as in the servers
+it is compared with.
 """
 
 import scoring
@@ -9,7 +10,7 @@ JSON = [("content-type", "application/json")]
 
 
 class Application:
-    """One worker process."""
+    """The application that runs in each worker process."""
 
     def __rsgi_init__(self, loop):
         self.script = scoring.load()

@@ -1,4 +1,5 @@
-"""The same for LitServe, which parses and renders JSON itself: scripts that read JSON have ``predict()`` for it."""
+"""The same for LitServe, which parses and renders JSON itself: scripts that read JSON have
+``predict()`` for it."""
 
 import os
 
@@ -7,7 +8,7 @@ import scoring
 
 
 class Scoring(litserve.LitAPI):
-    """One worker process."""
+    """The service that runs in each worker process."""
 
     def setup(self, device):
         script = scoring.load()

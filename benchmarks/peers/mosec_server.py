@@ -1,4 +1,5 @@
-"""The same for mosec: one stage of BENCH_WORKERS processes. Its options (``--port``) are read by mosec itself."""
+"""The same for mosec: one stage of BENCH_WORKERS processes. Its options (``--port``) are read by
+mosec itself."""
 
 import os
 
@@ -7,7 +8,7 @@ from mosec import Server, Worker
 
 
 class Scoring(Worker):
-    """One worker process."""
+    """The service that runs in each worker process."""
 
     def __init__(self):
         super().__init__()

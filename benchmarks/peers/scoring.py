@@ -1,8 +1,9 @@
-"""What every peer does with a script: load it, call ``init()``, call ``run()`` with the body, render the result.
+"""What every peer does with a script: load it, call ``init()``, call ``run()`` with the body,
+render the result.
 
-The script's path is in BENCH_SCRIPT. BENCH_CALL says how ``run()`` is called: with the body as ``text``, or with the
-``parameters`` in its JSON object, which the script's schema converts. Runs in the processes of the peers, so it uses
-nothing but the standard library.
+The script's path is in BENCH_SCRIPT. BENCH_CALL says how ``run()`` is called: with the body as
+``text``, or with the ``parameters`` in its JSON object, which the script's schema converts. Runs in
+the processes of the peers, so it uses nothing but the standard library.
 """
 
 import importlib.util

@@ -1,5 +1,6 @@
-"""A model of 5 ms of CPU time: a loop that looks at the thread's own clock, so that other processes on the machine make
-it slower but not shorter. Tells how long it took by the wall, from which the client works out what the server added.
+"""A model of 5 ms of CPU time: a loop that looks at the thread's own clock, so that other processes
+on the machine make it slower but not shorter. Tells how long it took by the wall, from which the
+client works out what the server added.
 """
 
 import time

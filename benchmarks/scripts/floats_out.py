@@ -6,7 +6,7 @@ COUNT = 1_000_000
 
 
 def made():
-    """The same numbers in every process."""
+    """Make random numbers that are the same in every process."""
     chance = random.Random(1)
     return [chance.random() for _ in range(COUNT)]
 

@@ -1,5 +1,5 @@
-"""A model that waits as long as the request says, as one on an accelerator does; the CPU stays free meanwhile. Tells
-how long it has really been, as a sleep ends a little late.
+"""A model that waits as long as the request says, as one on an accelerator does; the CPU stays free
+meanwhile. Tells how long it has really been, as a sleep ends a little late.
 """
 
 import json

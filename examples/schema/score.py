@@ -1,4 +1,5 @@
-"""Gets the rows of a JSON body as a numpy array: ``@input_schema`` converts them, and describes them in /swagger.json.
+"""Gets the rows of a JSON body as a numpy array: ``@input_schema`` converts them, and describes
+them in /swagger.json.
 
 Served by the commands in README.md beside it.
 """

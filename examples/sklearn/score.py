@@ -14,8 +14,8 @@ model = None
 
 
 def init():
-    # In init(), not at the top of the file: the folder is known only when the server runs, and a model that cannot be
-    # loaded stops the server at its start, with the reason in the log.
+    # In init(), not at the top of the file: the folder is known only when the server runs, and a
+    # model that cannot be loaded stops the server at its start, with the reason in the log.
     global model
     path = os.path.join(os.environ["AZUREML_MODEL_DIR"], "model.joblib")
     model = joblib.load(path)

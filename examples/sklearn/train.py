@@ -1,7 +1,9 @@
-"""Trains a small classifier on the iris data that scikit-learn brings along, and saves it for score.py.
+"""Trains a small classifier on the iris data that scikit-learn brings along, and saves it for
+score.py.
 
-Run by ``make serve`` once, or by hand: ``python train.py``. Writes ``models/iris/1/model.joblib`` beside this file. The
-folder above the file is what a deployment on Azure passes in AZUREML_MODEL_DIR: models/NAME/VERSION.
+Run by ``make serve`` once, or by hand: ``python train.py``. Writes ``models/iris/1/model.joblib``
+beside this file. The folder above the file is what a deployment on Azure passes in
+AZUREML_MODEL_DIR: models/NAME/VERSION.
 """
 
 from pathlib import Path

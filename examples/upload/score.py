@@ -1,4 +1,5 @@
-"""Takes a file that a client uploads in a form, as ``curl -F`` does: ``@rawhttp`` gives ``run()`` the Flask request.
+"""Takes a file that a client uploads in a form, as ``curl -F`` does: ``@rawhttp`` gives ``run()``
+the Flask request.
 
 Served by the commands in README.md beside it.
 """

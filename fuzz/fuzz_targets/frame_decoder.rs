@@ -1,8 +1,9 @@
-//! Fuzz target: the frame codec takes any bytes, in any portions, without panicking and without trusting lengths.
+//! Fuzz target: the frame codec takes any bytes, in any portions, without panicking and without
+//! trusting lengths.
 //!
-//! Owns three claims: what is not a frame is an error and never a panic; the read buffer never grows much beyond what
-//! has arrived; what one end encodes, the other end decodes to the same, wherever the bytes are cut. Run by libFuzzer,
-//! see `Cargo.toml` beside this folder.
+//! Owns three claims: what is not a frame is an error and never a panic; the read buffer never
+//! grows much beyond what has arrived; what one end encodes, the other end decodes to the same,
+//! wherever the bytes are cut. Run by libFuzzer, see `Cargo.toml` beside this folder.
 
 #![no_main]
 
@@ -16,9 +17,11 @@ use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 
-/// What the decoder may hold beyond the bytes that arrived: one reservation, and what growing by doubling adds to it.
+/// What the decoder may hold beyond the bytes that arrived: one reservation, and what growing by
+/// doubling adds to it.
 const SPARE: usize = 4 << 20;
-/// Body limit that both halves decode with; above some of the lengths that the fuzzer writes, below others.
+/// Body limit that both halves decode with; above some of the lengths that the fuzzer writes, below
+/// others.
 const MAX_BODY_LEN: u64 = 64 << 20;
 
 #[derive(Debug, Arbitrary)]
@@ -125,8 +128,8 @@ fn read_everything(frame: &Frame) {
     assert!(frame.head.len() <= MAX_HEAD_LEN && frame.body.len() as u64 <= MAX_BODY_LEN);
     let _ = Hello::decode(frame);
     if let Ok(job) = Job::decode(frame) {
-        // The layout has one spelling for each message, so an accepted head is the one that would be written. What a
-        // peer says beside "the request was left out" is not written again.
+        // The layout has one spelling for each message, so an accepted head is the one that would
+        // be written. What a peer says beside "the request was left out" is not written again.
         if job.whole_request {
             let again = job.encode_head(BodyAt::Frame(frame.body.len()));
             assert_eq!(&again[again.len() - frame.head.len()..], &frame.head[..]);

@@ -1,9 +1,10 @@
 //! Fuzz target: strings and floats are written as Python's `json.dumps` writes them.
 //!
-//! Owns two oracles that share no code with `pyjson`: strings are spelled once more, character by character, from the
-//! rules of RFC 8259 and `ensure_ascii`, and read back by serde_json; floats take their digits from the standard
-//! library and only the shape from the rules of `float.__repr__`. `tests/fuzz` has Python itself as the oracle; this one
-//! is faster by far. Run by libFuzzer, see `Cargo.toml` beside this folder.
+//! Owns two oracles that share no code with `pyjson`: strings are spelled once more, character by
+//! character, from the rules of RFC 8259 and `ensure_ascii`, and read back by serde_json; floats
+//! take their digits from the standard library and only the shape from the rules of
+//! `float.__repr__`. `tests/fuzz` has Python itself as the oracle; this one is faster by far. Run
+//! by libFuzzer, see `Cargo.toml` beside this folder.
 
 #![no_main]
 
@@ -55,16 +56,19 @@ fn check_float(value: f64) {
     }
 }
 
-/// Random bits are hardly ever a number with few digits, or near the places where the notation changes.
+/// Random bits are hardly ever a number with few digits, or near the places where the notation
+/// changes.
 fn check_short_decimal(bits: u64) {
     let digits = bits % 10_u64.pow(1 + (bits >> 60) as u32);
     let exponent = (bits >> 50) as i32 % 48 - 24;
     check_float(format!("{digits}e{exponent}").parse().expect("a number"));
 }
 
-/// As few digits as identify the value; of several such numbers the nearest one, of two equally near ones the even one.
+/// As few digits as identify the value; of several such numbers the nearest one, of two equally
+/// near ones the even one.
 fn shortest_digits(value: f64) -> String {
-    // `{:e}` knows how many digits it takes, but leaves the choice between equally near ones open; rounding is exact.
+    // `{:e}` gives the right number of digits. But if two numbers with that many digits are equally
+    // near, it may choose either, so the digits are computed again by exact rounding.
     let shortest = format!("{value:e}");
     let digits = shortest.bytes().take_while(|&byte| byte != b'e').filter(u8::is_ascii_digit).count();
     let nearest = format!("{value:.*e}", digits - 1);
@@ -75,7 +79,8 @@ fn shortest_digits(value: f64) -> String {
     }
 }
 
-/// `float.__repr__`: exponent notation below 1e-4 and from 1e16 on, two digits of exponent at least.
+/// `float.__repr__`: exponent notation below 1e-4 and from 1e16 on, two digits of exponent at
+/// least.
 fn represented(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();

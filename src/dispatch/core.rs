@@ -43,7 +43,7 @@ const MAX_EXITS: usize = 64;
 
 /// Why a worker has to be killed.
 struct Overdue {
-    /// What the worker did wrong, for the log.
+    /// The fault of the worker, for the log.
     fault: &'static str,
     /// The limit, as a message to a client.
     message: String,
@@ -51,7 +51,7 @@ struct Overdue {
     jobs: Vec<(JobId, String)>,
 }
 
-/// Whether the server takes jobs.
+/// Tells if the server takes jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,

@@ -10,13 +10,14 @@
 #[cfg(any(target_os = "linux", test))]
 const DEBUGGED: &str = "azml:debugged";
 
-/// What debugs the process, for the log; `None` where the system does not tell it in this way.
+/// The debugger of the process, in words for the log; `None` where the system does not tell it in
+/// this way.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn debugger_of(_pid: u32) -> Option<String> {
     None
 }
 
-/// What debugs the process, for the log.
+/// The debugger of the process, in words for the log.
 #[cfg(target_os = "linux")]
 pub(super) fn debugger_of(pid: u32) -> Option<String> {
     debugger_in(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::ipc::control::Recycle;
 
-/// What happened.
+/// An event that the core must handle.
 #[derive(Debug)]
 pub enum Event<C> {
     /// A client has sent a request. The id is one above that of the last job.

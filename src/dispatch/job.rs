@@ -27,7 +27,7 @@ pub struct BodySize {
     pub shared: usize,
 }
 
-/// Where a job is. A job is in exactly one stage; a job that is done is not kept.
+/// The state of a job. A job has exactly one; a job that is done is not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stage {
     /// In the queue.
@@ -71,7 +71,7 @@ pub(super) enum Awaits {
     Client,
 }
 
-/// Who waits for a job's answer.
+/// The state of the client that a job's answer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Client {
     /// A client that has heard nothing yet.
@@ -85,7 +85,7 @@ pub(super) enum Client {
     Settled,
 }
 
-/// What the core keeps for a job.
+/// The core's record of a job.
 #[derive(Debug, Clone)]
 pub(super) struct Job {
     pub(super) stage: Stage,

@@ -55,7 +55,7 @@ impl ClaimCounter for Option<Claims> {
     }
 }
 
-/// Whether a worker gets jobs. A worker has exactly one condition.
+/// The condition of a worker. It decides whether the worker gets jobs. A worker has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition {
     /// It gets jobs while its pulse is [`Pulse::Responsive`].
@@ -66,7 +66,7 @@ pub(super) enum Condition {
     Doomed,
 }
 
-/// Whether a worker claims the jobs that it could start.
+/// Tells if a worker claims the jobs that it could start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pulse {
     Responsive,
@@ -80,7 +80,7 @@ pub(super) enum Pulse {
     },
 }
 
-/// What a worker that joins says about itself.
+/// The data about a worker that has just connected.
 #[derive(Debug)]
 pub struct Newcomer<C> {
     /// How the supervisor calls it: its process id, or its number if it is a thread.
@@ -91,11 +91,11 @@ pub struct Newcomer<C> {
     pub capacity: usize,
     /// True if it shares its interpreter with other workers (`--worker_class thread`).
     pub shares_interpreter: bool,
-    /// Who owns the jobs that were sent to it.
+    /// The counter that decides who owns the jobs that were sent to it.
     pub claims: C,
 }
 
-/// What the core keeps for a connected worker.
+/// The core's record of a connected worker.
 #[derive(Debug)]
 pub(super) struct Worker<C> {
     pub(super) name: u32,
@@ -196,7 +196,7 @@ impl<C: ClaimCounter> Worker<C> {
         self.in_flight.len().saturating_sub(self.capacity)
     }
 
-    /// May it get this job now?
+    /// True if it may get this job now.
     pub(super) fn accepts(&self, job: BodySize, now: Instant) -> bool {
         self.is_ready() && (self.in_flight.len() < self.capacity || self.prefetches(job, now))
     }

@@ -26,16 +26,16 @@ impl LeastRate {
     }
 }
 
-/// Why a body is refused.
+/// The reasons for refusing a body that is too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Late {
-    /// Nothing came for `--client_timeout`.
+    /// No bytes arrived for `--client_timeout`.
     Paused,
     /// It arrived at less than `--min_body_rate` until its grace was used up.
     Slow,
 }
 
-/// How far a body has arrived in time.
+/// The progress of a body, measured against its limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
     rate: LeastRate,

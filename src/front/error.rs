@@ -57,9 +57,9 @@ pub enum RequestError {
          (--min_body_rate)."
     )]
     BodyTooSlow {
-        /// The least rate.
+        /// The limit in bytes per second.
         bytes_per_second: usize,
-        /// How far it may fall behind.
+        /// For how many seconds a body may be behind the limit.
         seconds: f64,
     },
     /// The client was behind `--min_body_rate` when others needed the memory of the body.
@@ -125,8 +125,7 @@ pub enum ErrorHeaders {
     FlagOnly,
     /// Server version and request ids too.
     Full,
-    /// Like `Full` without the failure flag (swagger, section 14 has it; health of this server does
-    /// not).
+    /// Like `Full`, but without `x-ms-run-function-failed`.
     NoFlag,
 }
 

@@ -23,7 +23,7 @@ const KEPT_PART: usize = 4;
 /// Uploads of up to one part in this many of the limit may take the kept part too.
 const SMALL_PART: usize = 16;
 
-/// All bodies together.
+/// Counts the bytes of all bodies in memory, up to the limit.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
@@ -54,12 +54,12 @@ struct Upload {
 }
 
 impl Budget {
-    /// `limit` in bytes.
+    /// Makes a budget of `limit` bytes.
     pub fn new(limit: usize) -> Rc<Self> {
         Rc::new(Self { limit, used: Cell::new(0), peak: Cell::new(0), uploads: RefCell::default() })
     }
 
-    /// An empty share.
+    /// Makes a share that has taken no bytes.
     pub fn share(self: &Rc<Self>) -> Share {
         Share { budget: self.clone(), bytes: 0, upload: None }
     }
@@ -131,7 +131,7 @@ impl Upload {
 #[derive(Debug, Clone, Copy)]
 struct Holder {
     bytes: usize,
-    /// How far it is behind its least rate.
+    /// For how long it is behind its least rate.
     behind: Duration,
 }
 

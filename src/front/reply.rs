@@ -57,7 +57,7 @@ const PIECE: usize = 128 * 1024;
 
 /// The parts of a request that its reply needs.
 pub struct ReplyContext {
-    /// Ids to echo.
+    /// The request ids that the reply repeats.
     pub ids: RequestIds,
     /// The connection it goes to.
     pub connection: Rc<Connection>,

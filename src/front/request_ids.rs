@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::error::RequestError;
 
-/// Longest accepted id in bytes.
+/// Limit for an id, in bytes.
 const MAX_LEN: usize = 100;
 
 /// The ids of one request, ready for its reply headers.

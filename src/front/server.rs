@@ -57,15 +57,15 @@ const STOP_PATIENCE: Duration = Duration::from_millis(300);
 
 /// The sockets that the supervisor passes to the front.
 pub struct Sockets {
-    /// Where clients connect: the main port, and the health port if it is separate.
+    /// The listeners for clients: the main port, and the health port if it is separate.
     pub clients: Vec<std::net::TcpListener>,
-    /// Where workers connect.
+    /// The socket or queue from which the front gets the connections of workers.
     pub workers: Workers,
     /// The socket to the supervisor.
     pub supervisor: StdLine,
 }
 
-/// Where workers connect, by their kind.
+/// The source of connections from workers, for each class of workers.
 pub enum Workers {
     /// Processes: they send their connections to this socket (`supervise/worker_socket.py`).
     #[cfg(unix)]
@@ -82,7 +82,7 @@ pub struct Front {
     pub(super) dispatcher: Dispatcher,
     draining: Cell<bool>,
     pub(super) budget: Rc<memory_budget::Budget>,
-    /// Where large bodies wait for a worker.
+    /// The memory in which large bodies wait for a worker.
     pub(super) bodies: Store,
     connections: RefCell<HashMap<u64, Open>>,
     next_connection: Cell<u64>,

@@ -54,7 +54,7 @@ impl From<Bytes> for Body {
     }
 }
 
-/// Where large bodies go.
+/// Decides where the bytes of a body are kept.
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     #[cfg(target_os = "linux")]
@@ -144,7 +144,7 @@ impl Collected {
 mod tests {
     use super::{Body, Store, SHARED_FROM};
 
-    /// What a store has room for.
+    /// The limit for one body in the stores of these tests.
     const LARGEST: usize = 2 << 20;
 
     fn collected(store: &Store, announced: Option<usize>, length: usize) -> Body {

@@ -229,7 +229,7 @@ impl Filling {
         self.extent.first(self.filled)
     }
 
-    /// Ends the body.
+    /// Ends the body, because all parts have arrived.
     pub fn finish(mut self) -> Extent {
         self.extent.length = self.filled;
         self.extent

@@ -1,5 +1,5 @@
-//! Who owns a job that was sent to a worker: one counter in memory that the front and the worker
-//! share.
+//! Decides who owns a job that was sent to a worker: a counter in memory that the front and the
+//! worker share.
 //!
 //! Jobs of one connection are numbered from zero in the order in which they are sent, and both ends
 //! count them. The counter is the number of the next job that may start. A worker claims a job by
@@ -10,8 +10,8 @@
 //! (`docs/decisions/2026-11-22-in-flight-window.md`).
 //!
 //! Used by the front's event loop and on a worker's thread. For a worker process the front makes
-//! the counter in a memory file (`memory_file.rs`) and sends the descriptor when the worker
-//! connects; the memory lives as long as either end.
+//! the counter in a memory file (`memory_file.rs`), and sends the descriptor when the worker
+//! connects. The memory lives as long as either end.
 
 use std::sync::{
     atomic::{AtomicU64, Ordering},
@@ -26,9 +26,9 @@ pub struct Claims {
 
 #[derive(Debug)]
 enum Counter {
-    /// Shared by two threads.
+    /// The counter is shared by two threads.
     Threads(Arc<AtomicU64>),
-    /// Shared by two processes.
+    /// The counter is shared by two processes.
     #[cfg(unix)]
     Processes(mapped::Counter),
 }

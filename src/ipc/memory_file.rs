@@ -40,8 +40,8 @@ mod linux {
         Ok(file)
     }
 
-    /// An empty file that can grow but never shrink. A process that makes it longer must allocate
-    /// the memory that is mapped.
+    /// Makes an empty file that can grow but never shrink. A process that makes it longer must
+    /// allocate the memory that is mapped.
     pub fn growing(name: &CStr) -> io::Result<File> {
         let file = create(name)?;
         seal(&file, SealFlag::F_SEAL_SHRINK)?;

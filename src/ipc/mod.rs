@@ -1,9 +1,4 @@
-//! What processes and threads of one server say to each other.
-//!
-//! Between the front and a worker: the frames and the claims of jobs, large bodies in shared
-//! memory, and the connection itself, a Unix socket or within one process a thread channel. Between
-//! the front and the supervisor: `control`. The roles use it (`front`, `dispatch`, `worker`); it
-//! knows none of them. No pyo3.
+//! The communication between the processes and threads of one server.
 
 pub mod body;
 #[cfg(target_os = "linux")]

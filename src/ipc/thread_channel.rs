@@ -50,11 +50,11 @@ impl Hub {
 
 /// The front's end of a connection.
 pub struct FrontEnd {
-    /// To the worker.
+    /// Sends frames to the worker.
     pub sender: FrontSender,
-    /// From the worker; ends when the worker is gone.
+    /// Receives frames from the worker, and ends when the worker is gone.
     pub replies: mpsc::Receiver<Frame>,
-    /// Who owns the jobs that were sent.
+    /// The counter that decides who owns the jobs that were sent.
     pub claims: Claims,
 }
 
@@ -109,7 +109,7 @@ pub enum Taken {
 pub struct WorkerEnd {
     inbox: Arc<Inbox>,
     replies: mpsc::Sender<Frame>,
-    /// Who owns the jobs that were received.
+    /// The counter that decides who owns the jobs that were received.
     pub claims: Claims,
 }
 
@@ -156,7 +156,8 @@ impl WorkerEnd {
     }
 }
 
-/// From the front to one worker. A mutex, since both sides hold it only to move one frame.
+/// The frames from the front that one worker has not taken yet. A mutex, because both sides hold it
+/// only to move one frame.
 #[derive(Default)]
 struct Inbox {
     waiting: Mutex<Waiting>,

@@ -80,7 +80,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// At the start of the text.
+    /// A reader at the beginning of the text.
     pub fn new(text: &'a [u8]) -> Self {
         Self { text, at: 0 }
     }

@@ -7,9 +7,9 @@
 #[cfg(test)]
 mod tests;
 
-/// Between the items of a list or object.
+/// Written between the items of a list or object.
 pub const ITEM_SEPARATOR: &[u8] = b", ";
-/// Between key and value.
+/// Written between a key and its value.
 pub const KEY_SEPARATOR: &[u8] = b": ";
 
 const HEX: &[u8; 16] = b"0123456789abcdef";

@@ -24,7 +24,7 @@ pub(crate) struct Lines<W, E> {
 }
 
 impl<W: Write, E: Write> Lines<W, E> {
-    /// For records of this process.
+    /// Makes a writer for records of this process.
     pub(crate) fn new(output: W, errors: E) -> Self {
         Self { output, errors, own_pid: u64::from(std::process::id()), lost: 0, reason: String::new() }
     }

@@ -138,7 +138,7 @@ struct QueueLogger {
     queue: Arc<Queue>,
     /// The least severe level of the server's own loggers that is logged.
     level: LevelFilter,
-    /// Access records are wanted.
+    /// True if access records are wanted.
     access: bool,
 }
 
@@ -157,7 +157,7 @@ impl Log for QueueLogger {
             let mut owned = OwnedRecord::new(record.level(), record.target(), message, pid);
             if record.target() == ACCESS_LOGGER {
                 let mut fields = Fields::default();
-                // `Fields` takes every pair.
+                // This cannot fail, because `Fields` accepts every pair.
                 let _ = record.key_values().visit(&mut fields);
                 owned.access = Some(fields);
             }
@@ -168,7 +168,7 @@ impl Log for QueueLogger {
     fn flush(&self) {}
 }
 
-/// Where records go.
+/// The destination of records.
 enum Sink {
     /// Lines in the format of contract section 13.
     Stdout(Lines<Stdout, Stderr>),

@@ -4,10 +4,10 @@
 
 use std::fmt;
 
-/// The span of a caller.
+/// The trace and the span of the caller, read from `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
-    /// Names the trace; never all zeros.
+    /// Id of the trace; never all zeros.
     pub trace_id: [u8; 16],
     /// Names the caller's span; never all zeros.
     pub span_id: [u8; 8],
@@ -18,9 +18,9 @@ pub struct TraceParent {
 /// The server's own span of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Names the trace: that of the caller, if it is known.
+    /// Id of the trace: the caller's id, if the request has one.
     pub trace_id: [u8; 16],
-    /// Names the span.
+    /// Id of the span.
     pub span_id: [u8; 8],
     /// The span is recorded, and so should be the spans of the script.
     pub is_sampled: bool,
@@ -49,7 +49,7 @@ impl TraceParent {
     }
 }
 
-/// A value of `traceparent` for what the server calls.
+/// Writes the value of `traceparent` for requests that the server sends.
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "00-{}-{}-{:02x}", Hex(&self.trace_id), Hex(&self.span_id), u8::from(self.is_sampled))

@@ -31,7 +31,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// From `SCORING_TIMEOUT_MS` and `WORKER_TIMEOUT`; zero means none.
+    /// Computes the times from `SCORING_TIMEOUT_MS` and `WORKER_TIMEOUT`; zero means none.
     pub(super) fn of(scoring_timeout: Duration, worker_timeout: Duration) -> Self {
         let limit = Some(scoring_timeout).filter(|limit| !limit.is_zero());
         let check = worker_timeout - (worker_timeout / 2).min(Duration::from_secs(1));
@@ -61,12 +61,12 @@ pub(super) enum Deadline {
     /// disarms.
     #[cfg(unix)]
     Signal(Py<PyAny>),
-    /// By the watcher.
+    /// The watcher thread interrupts the call.
     Watched(Watched),
 }
 
 impl Deadline {
-    /// For the main thread of a process.
+    /// Makes the deadline for the main thread of a worker process.
     #[cfg(unix)]
     pub(super) fn by_signal(py: Python<'_>) -> PyResult<Self> {
         Ok(Self::Signal(py.import("azureml_inference_server_http.scripting.deadline")?.getattr("arm")?.unbind()))
@@ -123,7 +123,7 @@ struct Shared {
 struct State {
     threads: Vec<Slot>,
     next_key: u64,
-    /// The watcher's thread runs.
+    /// True if the watcher's thread runs.
     started: bool,
     /// When the watcher looks next by itself; `None` while it waits to be told.
     wakes_at: Option<Instant>,
@@ -139,9 +139,9 @@ struct Slot {
     /// `Some` if that look is only for a debugger. The inner value is the time at which the call
     /// will have taken too long; `None` means never.
     then: Option<Option<Instant>>,
-    /// A debugger held its call.
+    /// True if a debugger held its call.
     debugged: bool,
-    /// `TimeoutError` was thrown into the call.
+    /// True if `TimeoutError` was raised in the call.
     struck: bool,
 }
 

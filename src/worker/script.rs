@@ -25,7 +25,7 @@ pub(super) struct Script<'py> {
     pub(super) object: Bound<'py, PyAny>,
     /// The function `run`, looked up once when the script is loaded (contract section 4).
     pub(super) run: Bound<'py, PyAny>,
-    /// How it wants its input.
+    /// The mode of its input.
     pub(super) mode: Mode,
     /// Name of the argument that gets the input.
     pub(super) input_name: Bound<'py, PyString>,

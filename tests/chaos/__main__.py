@@ -1,4 +1,5 @@
-"""``python -m tests.chaos --seconds 600``: the long run. Prints the report; exit code 1 if a promise was not kept."""
+"""``python -m tests.chaos --seconds 600``: the long run. Prints the report; exit code 1 if a
+promise was not kept."""
 
 from __future__ import annotations
 

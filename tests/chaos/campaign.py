@@ -1,7 +1,8 @@
-"""One chaos run from start to end: servers, traffic alone, traffic and monkey, traffic alone, TERM, and the reckoning.
+"""One chaos run from start to end: servers, traffic alone, traffic and monkey, traffic alone, TERM,
+and the reckoning.
 
-The two quiet phases send the same requests, so that memory can be compared between their ends. Each script of
-``scripts/`` has a server of its own. Runs in the test process.
+The two quiet phases send the same requests, so that memory can be compared between their ends. Each
+script of ``scripts/`` has a server of its own. Runs in the test process.
 """
 
 from __future__ import annotations
@@ -25,22 +26,25 @@ SCRIPTS = Path(__file__).parent / "scripts"
 # Scripts and their numbers of workers.
 WORKERS = {"text": 2, "raw": 2, "schema": 1}
 KINDS: dict[str, tuple[int, Kind]] = {**polite.KINDS, **rude.KINDS}
-# Memory may grow by this share.
+# The share by which memory may grow during a run.
 SHARE = 0.10
-# The same for a run that ends before the memory allocator of each process has what it keeps.
+# The same for a short run, which ends before the memory allocators have reached their usual size.
 SHORT_RUN_SHARE = 0.2
-# For glibc: give back what is free. How much it would keep depends on chance, and would hide what is never freed.
+# Settings with which glibc returns all free memory. Otherwise the amount that it keeps would vary,
+# and hide a leak.
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
-# Milliseconds that health may take, 99 times of 100. Only a long run has enough answers to tell. The promise is 10 ms
-# (e2e/test_health_latency.py). Here three servers, their clients and a new interpreter every second share the cores; on
-# two of them most of the time is the scheduler's: 18 to 20 ms.
+# Milliseconds that health may take, 99 times of 100. Only a long run has enough answers to tell.
+# The promise is 10 ms (e2e/test_health_latency.py). Here three servers, their clients and a new
+# interpreter every second share the cores; on two of them most of the time is the scheduler's: 18
+# to 20 ms.
 HEALTH_P99, LONG = 50.0, 300.0
-# Seconds that a server may take to come to rest when nobody does anything to it any more.
+# Limit in seconds for a server to become idle when the traffic has ended.
 REST = 45.0
 
 
 def run(folder: Path, seconds: float, seed: int, worker_class: str = "process") -> Report:
-    """``seconds`` of chaos, and a tenth of that before and after it for the comparison of memory."""
+    """``seconds`` of chaos, and a tenth of that before and after it for the comparison of
+    memory."""
     quiet = min(max(seconds / 10, 2.0), 20.0)
     with ExitStack() as stack:
         servers = {script: _start(folder, script, worker_class, stack) for script in WORKERS}
@@ -56,7 +60,7 @@ def run(folder: Path, seconds: float, seed: int, worker_class: str = "process") 
             monkey.start()
             time.sleep(seconds)
             monkey.stop()
-            # While requests still come in: everybody who waits has to be served.
+            # Called while requests still arrive, because every request that waits must be answered.
             found = []
             for script, server in servers.items():
                 found += _come_to_rest(server, WORKERS[script] if worker_class == "process" else 0)
@@ -85,7 +89,7 @@ def _start(folder: Path, script: str, worker_class: str, stack: ExitStack) -> Se
         "--max_request_size": rude.MAX_REQUEST_SIZE,
         "--client_timeout": rude.CLIENT_TIMEOUT,
         "--keep_alive": 600,
-        # An option that not every version has is not named where its default will do.
+        # Left out for processes, because older versions do not have this option.
         **({} if worker_class == "process" else {"--worker_class": worker_class}),
     }
     server = Server(
@@ -108,7 +112,7 @@ def _quiet_phase(name: str, ports: Mapping[str, int], seconds: float, seed: int)
 
 
 def _come_to_rest(server: Server, workers: int) -> list[Violation]:
-    """Until the server is ready, with as many worker processes as at first."""
+    """Wait until the server is ready and has as many worker processes as at the start."""
     deadline = time.monotonic() + REST
     missing = 0
     while time.monotonic() < deadline:
@@ -159,7 +163,8 @@ def _of_health(script: str, latency: health.Latency, samples: list[health.Sample
 
 def _of_memory(before: memory.Memory, after: memory.Memory, seconds: float) -> list[Violation]:
     share = SHARE if seconds >= LONG else SHORT_RUN_SHARE
-    # All together: who has how large a share of common pages changes with every fork.
+    # All processes are added up, because the share of a process in common pages changes with every
+    # fork.
     first, last = sum(before), sum(after)
     if last <= first * (1 + share):
         return []

@@ -1,4 +1,5 @@
-"""How fast and how truthful health was while everything else happened: runs ``probe.py`` and reads what it prints.
+"""How fast and how truthful health was while everything else happened: runs ``probe.py`` and reads
+what it prints.
 
 Runs in the test process; the probes are its children.
 """
@@ -14,7 +15,7 @@ PROBE = Path(__file__).with_name("probe.py")
 
 
 class Sample(NamedTuple):
-    """One question for health: when, the status or 0 or -1 (``probe.py``), and how long it took."""
+    """One health check: its time, the status (or 0 or -1, see ``probe.py``), and its duration."""
 
     time: float
     status: int
@@ -22,7 +23,7 @@ class Sample(NamedTuple):
 
 
 class Probe:
-    """Asks one server until it is stopped."""
+    """Checks the health of one server until ``stop``."""
 
     def __init__(self, port: int, output: Path) -> None:
         self._path = output
@@ -32,14 +33,15 @@ class Probe:
             )
 
     def stop(self) -> list[Sample]:
-        """End the probe; everything it saw."""
+        """End the probe. Returns its samples."""
         self._process.communicate(timeout=20)
         rows = (line.split() for line in self._path.read_text().splitlines())
         return [Sample(float(time), int(status), float(took)) for time, status, took in rows]
 
 
 class Latency(NamedTuple):
-    """Milliseconds of the answers, and how many questions the death of a front cost."""
+    """Latencies in milliseconds, and the number of health checks that failed because a front
+    died."""
 
     answers: int
     p50: float

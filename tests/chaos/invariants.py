@@ -1,7 +1,7 @@
 """What must hold whatever was killed: finds every request that has a reason to complain.
 
-Pure functions over the clients' notes, the scripts' journals and the monkey's diary. Runs in the test process, when all
-servers have ended.
+Pure functions over the clients' notes, the scripts' journals and the monkey's diary. Runs in the
+test process, when all servers have ended.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from .journal import Start
 from .monkey import Harm
 from .traffic import Note
 
-# A request whose client has left may still begin within this many seconds: the front has to hear of it first.
+# A request may still begin within this many seconds after its client has left, because the front
+# learns that late.
 SLACK = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Violation:
-    """A promise that was not kept, to whom, and how."""
+    """A promise that the server has not kept: the request concerned, and the details."""
 
     promise: str
     note: Note | None
@@ -35,7 +36,7 @@ class Violation:
 
 @dataclasses.dataclass
 class Evidence:
-    """Everything that is known about one server."""
+    """All records of a run about one server."""
 
     notes: list[Note]
     journal: dict[str, list[Start]]
@@ -51,7 +52,7 @@ class Evidence:
 
 
 def violations(evidence: Evidence) -> Iterator[Violation]:
-    """All of one server."""
+    """All violations of one server."""
     known = {note.id for note in evidence.notes}
     for id, starts in evidence.journal.items():
         if id not in known:
@@ -90,7 +91,8 @@ def _of_leaver(note: Note, start: Start | None, harms: list[Harm]) -> Iterator[V
 
 
 def _was_begun_and_stopped(note: Note, start: Start, harms: list[Harm]) -> bool:
-    """Its worker was stopped while the client was there, perhaps between claiming the request and calling run()."""
+    """True if its worker was stopped while the client was connected, perhaps between claiming the
+    request and calling run()."""
     sent = note.opened if note.sent is None else note.sent
     return any(
         harm.pid == start.pid and sent <= harm.began <= note.ended and start.time <= harm.ended for harm in harms
@@ -98,7 +100,8 @@ def _was_begun_and_stopped(note: Note, start: Start, harms: list[Harm]) -> bool:
 
 
 def _is_guilty(note: Note, start: Start | None, harms: list[Harm], deaths: list[Harm]) -> bool:
-    """The request was on a worker that was harmed. One that had been handed over but not begun is on it as well."""
+    """True if the request was on a worker that was harmed, also if it was sent to the worker but
+    not begun."""
     if start is not None:
         return any(harm.pid == start.pid and _overlaps(harm, start.time, note.ended) for harm in harms)
     began = note.sent if note.sent is not None else note.opened

@@ -1,7 +1,8 @@
 """What the scripts noted when their run() began: which request, in which process, when.
 
-Owns reading the file that ``scripts/deeds.py`` writes. A worker that dies cannot tear a line, as each is one write to a
-file opened for appending. Runs in the test process, after the server has ended.
+Owns reading the file that ``scripts/deeds.py`` writes. A worker that dies cannot tear a line, as
+each is one write to a file opened for appending. Runs in the test process, after the server has
+ended.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""How much memory a server takes: what its processes alone hold, and their share of what several hold (PSS).
+"""How much memory a server takes: what its processes alone hold, and their share of what several
+hold (PSS).
 
 Runs in the test process.
 """
@@ -19,7 +20,7 @@ class Memory(NamedTuple):
 
 
 def measure(servers: list[Server]) -> Memory:
-    """Of all these servers together; "front" has the supervisor in it."""
+    """The memory of all these servers together. "front" includes the supervisor."""
     front = workers = 0.0
     for server in servers:
         own = server.workers()

@@ -1,7 +1,9 @@
-"""Does harm to the servers of a chaos run: kills, stops, replaces and resizes at random, and notes what it did.
+"""Does harm to the servers of a chaos run: kills, stops, replaces and resizes at random, and notes
+what it did.
 
-Owns the choice, which derives from the seed, and the notes that ``invariants.py`` needs to tell who may complain. What
-the script is to do to itself is handed to the clients as requests. Runs in a thread of the test process.
+Owns the choice, which derives from the seed, and the notes that ``invariants.py`` needs to tell who
+may complain. What the script is to do to itself is handed to the clients as requests. Runs in a
+thread of the test process.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from harness import Server
 
 from .traffic import Traffic
 
-# Seconds between two deeds, on average.
+# Seconds between two actions, on average.
 PAUSE = 0.35
-# A worker stays stopped for one of these; the last is longer than a request may take.
+# Seconds for which a worker is stopped, one of these at random. The last is longer than a request
+# may take.
 STOPS = (0.05, 0.2, 0.5, 1.0, 5.0)
 # Workers that a server may get beside its own.
 MOST_ADDED = 2
@@ -30,7 +33,8 @@ FOR_EVER = float("inf")
 
 
 class Harm(NamedTuple):
-    """A process that was killed, or stopped for a while: what depended on it from ``began`` to ``ended`` may fail."""
+    """A process that was killed, or stopped for a while: what depended on it from ``began`` to
+    ``ended`` may fail."""
 
     script: str
     pid: int
@@ -39,7 +43,7 @@ class Harm(NamedTuple):
 
 
 class Deed(NamedTuple):
-    """One line of the monkey's diary."""
+    """One action of the monkey, for the report."""
 
     time: float
     name: str
@@ -48,7 +52,8 @@ class Deed(NamedTuple):
 
 
 class Monkey(threading.Thread):
-    """Acts until ``stop``, and then undoes what can be undone."""
+    """A thread that harms servers at random until ``stop``, and then continues the workers that it
+    has stopped."""
 
     def __init__(self, servers: Mapping[str, Server], traffic: Traffic, seed: int, worker_class: str) -> None:
         super().__init__(name="monkey", daemon=True)
@@ -78,7 +83,7 @@ class Monkey(threading.Thread):
         self._resume_due(FOR_EVER)
         for script in self._servers:
             while self.remove_worker(script) is not None:
-                # Signals of one kind that come at once may be taken for one.
+                # A pause, because the system may merge signals of one kind that arrive together.
                 time.sleep(0.3)
 
     def stop(self) -> None:
@@ -94,13 +99,14 @@ class Monkey(threading.Thread):
             if now >= until:
                 _send(pid, signal.SIGCONT)
                 del self._stopped[pid]
-                # A moment more, as what was held up goes on only then.
+                # One second more, because delayed requests continue only after SIGCONT.
                 self.harms.append(Harm(script, pid, began, time.monotonic() + 1))
 
     # ---- Deeds. Each returns what the diary says, or None if there was nothing to do.
 
     def kill_worker(self, script: str) -> str | None:
-        # The command gives up when none of its workers ever gets ready, so it gets the time.
+        # Only if the server is healthy, because the command gives up when no worker ever gets
+        # ready.
         return self._kill(script, self._a_worker(script)) if self._is_healthy(script) else None
 
     def kill_all_workers(self, script: str) -> str | None:
@@ -132,7 +138,7 @@ class Monkey(threading.Thread):
         return ""
 
     def replace_and_kill(self, script: str) -> str | None:
-        """The worker that HUP starts dies before it is ready."""
+        """Send HUP, and kill the new worker before it is ready."""
         before = set(self._servers[script].workers())
         self.replace(script)
         self._stopping.wait(0.05)
@@ -169,7 +175,7 @@ class Monkey(threading.Thread):
 
 
 def is_healthy(server: Server) -> bool:
-    """The server says that a worker is ready. A front that dies just then is not healthy."""
+    """True if the server reports that a worker is ready; false if the front dies meanwhile."""
     try:
         return server.get("/").status == 200
     except OSError:
@@ -177,7 +183,8 @@ def is_healthy(server: Server) -> bool:
 
 
 def _send(pid: int, number: signal.Signals) -> None:
-    # Children of the command stay zombies until it has reaped them, so the number can hardly have passed to a stranger.
+    # Children of the command stay zombies until it has reaped them, so the number can hardly have
+    # passed to a stranger.
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
@@ -186,7 +193,7 @@ Action = Callable[[Monkey, str], "str | None"]
 
 
 def ask_for(kind: str) -> Action:
-    """An action that has the next client send a request of this kind."""
+    """Make an action that has the next client send a request of this kind."""
 
     def action(monkey: Monkey, script: str) -> str:
         monkey._traffic.asked_for.append((kind, script))
@@ -195,7 +202,7 @@ def ask_for(kind: str) -> Action:
     return action
 
 
-# What needs no process boundary: names, weights and functions.
+# The actions that work with worker threads too: names, weights and functions.
 THREAD_ACTIONS: dict[str, tuple[int, Action]] = {
     "TTIN": (8, Monkey.add_worker),
     "TTOU": (8, Monkey.remove_worker),

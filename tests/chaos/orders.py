@@ -1,4 +1,5 @@
-"""What clients ask of the scripts in ``scripts/``, how that is sent, and which answers to it are right.
+"""What clients ask of the scripts in ``scripts/``, how that is sent, and which answers to it are
+right.
 
 Pure functions; no sockets, no processes. Runs in the test process.
 """
@@ -12,13 +13,14 @@ from typing import Any, NamedTuple
 from harness import Response, request
 from strict_http import Malformed, explanation
 
-# What becomes of a request. "failed" and "cut" need a cause (``invariants.py``); "wrong" and "silent" have no excuse.
+# The outcomes of a request. "failed" and "cut" need a cause (``invariants.py``); "wrong" and
+# "silent" are always violations.
 ANSWERED, REFUSED, FAILED, CUT, LEFT, SILENT, WRONG = "answered", "refused", "failed", "cut", "left", "silent", "wrong"
 
 SCRIPT_ERROR = "An unexpected error occurred in scoring script. Check the logs for more info."
 TIMEOUT = "Scoring timeout after"
 LOST = "The worker process running this request "
-# A deed that ends in an error, and the words that must be in its reply.
+# Deeds that end in an error, with the words that the reply must contain.
 ERRORS = {
     "fail": SCRIPT_ERROR,
     "exit": f"{LOST}exited with code ",
@@ -41,21 +43,21 @@ class Order(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What an answer was worth; ``text`` is the server's message, or what is wrong."""
+    """The outcome of an answer. ``text`` is the server's message, or the fault."""
 
     outcome: str
     text: str = ""
 
 
 def encode(order: Order, script: str) -> bytes:
-    """The request that brings the order to one of the scripts."""
+    """Make the request that carries the order to one of the scripts."""
     content: dict[str, Any] = order._asdict()
     body = json.dumps({"order": content} if script == "schema" else content).encode()
     return request("POST", "/score", body, {"Content-Type": "application/json"})
 
 
 def judge(order: Order, response: Response) -> Verdict:
-    """What this answer to the order is worth. Raises ``Malformed`` for an error that is no JSON."""
+    """Judge the answer to an order. Raises ``Malformed`` for an error that is not JSON."""
     if response.status == 200 and order.deed not in ERRORS:
         return Verdict(ANSWERED) if is_right(order, response) else Verdict(WRONG, f"wrong content: {response}")
     if response.status != 500:
@@ -71,7 +73,7 @@ def judge(order: Order, response: Response) -> Verdict:
 
 
 def is_right(order: Order, response: Response) -> bool:
-    """The answer is the one that the script gives to this very order."""
+    """True if the answer is the script's answer to this order."""
     if order.deed == "stream":
         return response.body == "".join(f"{order.id}:{number}\n" for number in range(order.amount)).encode()
     if order.deed == "reply":

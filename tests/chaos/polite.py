@@ -1,6 +1,7 @@
 """The requests of a chaos run that are sent as they should be, whatever they ask of the script.
 
-Each function is one kind: it sends, waits, and leaves a note (``traffic.Client.noted``). Runs in the clients' threads.
+Each function is one kind: it sends, waits, and leaves a note (``traffic.Client.noted``). Runs in
+the clients' threads.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def slow_reader(client: Client, script: str) -> None:
 
 
 def deed(name: str) -> Kind:
-    """A kind that asks the script for this deed, with an exit code that no other part of the system uses."""
+    """A kind that asks the script for this deed, with an exit code that no other part of the system
+    uses."""
 
     def kind(client: Client, script: str) -> None:
         ask(client, script, client.order(name, 77))
@@ -87,7 +89,7 @@ def deed(name: str) -> Kind:
     return kind
 
 
-# Names, weights and functions.
+# The kinds of requests: names, weights and functions.
 KINDS: dict[str, tuple[int, Kind]] = {
     "small": (40, small),
     "brief": (15, brief),
@@ -98,7 +100,7 @@ KINDS: dict[str, tuple[int, Kind]] = {
     "slow upload": (3, slow_upload),
     "slow reader": (2, slow_reader),
     "script error": (3, deed("fail")),
-    # Sent by the monkey's order alone.
+    # Sent only when the monkey asks for it.
     "exit": (0, deed("exit")),
     "segfault": (0, deed("segfault")),
     "abort": (0, deed("abort")),

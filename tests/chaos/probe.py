@@ -1,8 +1,8 @@
 """Asks a server for its health every 50 ms on one connection, and prints how long each answer took.
 
-A program of its own, ``python probe.py PORT``, so that the interpreter lock of the clients is not measured along. Each
-line is the time, the status (0: the connection ended; -1: it was refused) and the milliseconds. Ends when its input
-does.
+A program of its own, ``python probe.py PORT``, so that the interpreter lock of the clients is not
+measured along. Each line is the time, the status (0: the connection ended; -1: it was refused) and
+the milliseconds. Ends when its input does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: probe\r\nConnection: keep-alive\r\n\r\n"
 
 
 def ask(connection: socket.socket) -> int:
-    """The status of one answer; 0 if the connection ends."""
+    """Check health once. Returns the status; 0 if the connection ends."""
     received = b""
     try:
         connection.sendall(REQUEST)

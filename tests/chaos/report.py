@@ -1,4 +1,5 @@
-"""The text of a chaos run: what was sent, what became of it, what was done to the servers, what was not kept.
+"""The text of a chaos run: what was sent, what became of it, what was done to the servers, what was
+not kept.
 
 Runs in the test process, at the end.
 """
@@ -31,7 +32,7 @@ MOST_SHOWN = 20
 
 @dataclasses.dataclass
 class Report:
-    """One run: figures and violations."""
+    """The result of one run: figures and violations."""
 
     seconds: float
     seed: int

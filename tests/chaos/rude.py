@@ -1,7 +1,7 @@
 """The requests of a chaos run whose clients leave, stall or do not speak HTTP.
 
-Each function is one kind. A client that leaves notes when; what is not a request has to be refused in JSON, and what it
-carries must never run (``invariants.py``). Runs in the clients' threads.
+Each function is one kind. A client that leaves notes when; what is not a request has to be refused
+in JSON, and what it carries must never run (``invariants.py``). Runs in the clients' threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from strict_http import Malformed, explanation
 from . import orders
 from .traffic import Client, Kind, Line, Note
 
-# As the servers are started with, in seconds and bytes (``campaign.py``).
+# The limits with which ``campaign.py`` starts the servers, in seconds and bytes.
 CLIENT_TIMEOUT = 3
 MAX_REQUEST_SIZE = 8_000_000
 
@@ -33,7 +33,7 @@ GARBAGE = (
 
 
 def leave(client: Client, line: Line, notes: list[Note]) -> None:
-    """Close, in the way of a polite program or of one that was killed."""
+    """Close the connection, at random either normally or with a reset, as for a killed program."""
     if client.random.random() < 0.3:
         line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     line.close()
@@ -42,7 +42,7 @@ def leave(client: Client, line: Line, notes: list[Note]) -> None:
 
 
 def leave_soon(client: Client, script: str) -> None:
-    """Leaves while its request waits or runs, or just when its answer arrives."""
+    """Disconnect while the request waits or runs, or just when its answer arrives."""
     order = client.order("sleep", client.random.randrange(5, 80))
     pause = client.random.uniform(0, 0.1)
     with client.noted(script, order.id, fresh=True) as (line, [note]):
@@ -53,7 +53,8 @@ def leave_soon(client: Client, script: str) -> None:
 
 
 def leave_several(client: Client, script: str) -> None:
-    """The same with requests behind it on the connection, which hide the end of the stream."""
+    """Disconnect with more requests on the connection, which hide the end of the stream from the
+    server."""
     several = [client.order("sleep", client.random.randrange(5, 40)) for _ in range(4)]
     pause = client.random.uniform(0, 0.1)
     with client.noted(script, *(order.id for order in several), fresh=True) as (line, notes):
@@ -82,7 +83,8 @@ def leave_stream(client: Client, script: str) -> None:
 
 
 def half_closed(client: Client, script: str) -> None:
-    """Says that it has nothing more to say. It is asked whether it is still there, if it waits, and it is answered."""
+    """Close the sending side. The server then probes for the client while the request waits, and
+    answers it."""
     order = client.order("sleep", client.random.randrange(30))
     with client.noted(script, order.id, fresh=True) as (line, [note]):
         line.socket.sendall(orders.encode(order, script))
@@ -95,9 +97,11 @@ def half_closed(client: Client, script: str) -> None:
 
 
 def refused(client: Client, script: str, id: str, data: bytes, *statuses: int, half_close: bool = False) -> None:
-    """Send what must be refused with one of these statuses and the end of the connection."""
+    """Send data that the server must refuse with one of these statuses, after which it must close
+    the connection."""
     with client.noted(script, id, fresh=True) as (line, [note]):
-        # One that is refused before all of it was sent may find the connection closed; the answer is there to read.
+        # The server may close the connection before all data was sent. Its answer can still be
+        # read.
         with contextlib.suppress(ConnectionError):
             line.socket.sendall(data)
         if half_close:
@@ -143,7 +147,7 @@ def too_large(client: Client, script: str) -> None:
     refused(client, script, order.id, orders.encode(order, script), 413)
 
 
-# Names, weights and functions.
+# The kinds of requests: names, weights and functions.
 KINDS: dict[str, tuple[int, Kind]] = {
     "leave soon": (6, leave_soon),
     "leave several": (2, leave_several),

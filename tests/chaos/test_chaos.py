@@ -1,4 +1,5 @@
-"""The short run of the chaos suite: one seed that stays, and one that is new each time and named by the report.
+"""The short run of the chaos suite: one seed that stays, and one that is new each time and named by
+the report.
 
 ``python -m tests.chaos`` (``make chaos``) runs for longer. ``-m "not soak"`` leaves both tests out.
 """

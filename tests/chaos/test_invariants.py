@@ -1,4 +1,5 @@
-"""The judge of the chaos runs is judged: what must be a violation is one, and what has an excuse is none."""
+"""The judge of the chaos runs is judged: what must be a violation is one, and what has an excuse is
+none."""
 
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ def test_who_left_is_not_served() -> None:
     assert not found(note(orders.LEFT, ended=0.5), BEGAN)
     assert found(note(orders.LEFT, ended=-0.5), BEGAN)
     assert found(note(orders.LEFT, sent=None), BEGAN)
-    # Its worker may have claimed it just before it was stopped.
+    # The worker may have claimed the request just before it was stopped.
     late = Start(7, 2.4)
     assert not found(note(orders.LEFT, ended=0.6), late, harms=[STOPPED])
     assert found(note(orders.LEFT, ended=0.6), Start(8, 2.4), harms=[STOPPED])

@@ -1,7 +1,9 @@
-"""The clients of a chaos run: threads that send one kind of request after another and note what becomes of each.
+"""The clients of a chaos run: threads that send one kind of request after another and note what
+becomes of each.
 
-Owns the clients and their notes; ``polite.py`` and ``rude.py`` are what they do. Nothing is sent twice: a request that
-was lost stays lost, so that the notes and the journal can be compared. Runs in the test process.
+Owns the clients and their notes; ``polite.py`` and ``rude.py`` are what they do. Nothing is sent
+twice: a request that was lost stays lost, so that the notes and the journal can be compared. Runs
+in the test process.
 """
 
 from __future__ import annotations
@@ -22,13 +24,14 @@ from . import orders
 from .orders import Order
 
 CLIENTS = 16
-# Seconds until a client that waits for the next byte says that it waits in vain.
+# After this many seconds without a byte a client records that the server is silent.
 PATIENCE = 40.0
 
 
 @dataclasses.dataclass
 class Note:
-    """What became of one request. Times are those of the monotonic clock, which all processes share."""
+    """The history of one request. Times are those of the monotonic clock, which all processes
+    share."""
 
     id: str
     kind: str
@@ -47,7 +50,7 @@ class Note:
 
 
 class Line:
-    """A connection and what reads it."""
+    """A connection with its reader."""
 
     def __init__(self, port: int) -> None:
         self.opened = time.monotonic()
@@ -63,7 +66,8 @@ Kind = Callable[["Client", str], None]
 
 
 class Client(threading.Thread):
-    """One client: a random number generator, a kept-alive connection to each server, and its notes."""
+    """One client: a random number generator, a kept-alive connection to each server, and its
+    notes."""
 
     def __init__(self, name: str, traffic: Traffic, seed: str) -> None:
         super().__init__(name=name, daemon=True)
@@ -87,17 +91,17 @@ class Client(threading.Thread):
             line.close()
 
     def act(self, name: str, script: str) -> None:
-        """One request, or a few at once, of this kind."""
+        """Send one request of this kind, or a few together."""
         self._kind = name
         self._traffic.kinds[name][1](self, script)
 
     def order(self, deed: str, amount: int = 0, padding: str = "") -> Order:
-        """An order with an id that nobody else uses."""
+        """Make an order with a new id."""
         self._sent += 1
         return Order(f"{self.name}.{self._sent}", deed, amount, padding)
 
     def _line(self, script: str) -> Line:
-        """The kept-alive connection to this server, now and then a new one."""
+        """The kept-alive connection to this server. At random it is replaced by a new one."""
         if script in self._lines and self.random.random() < 0.05:
             self._lines.pop(script).close()
         if script not in self._lines:
@@ -105,17 +109,15 @@ class Client(threading.Thread):
         return self._lines[script]
 
     def drop(self, script: str, line: Line) -> None:
-        """The connection is of no use any more."""
+        """Close the connection and forget it."""
         line.close()
         if self._lines.get(script) is line:
             del self._lines[script]
 
     @contextlib.contextmanager
     def noted(self, script: str, *ids: str, fresh: bool = False) -> Iterator[tuple[Line, list[Note]]]:
-        """Notes what becomes of requests on one connection: a ``fresh`` one, or the kept-alive one.
-
-        What goes wrong with the connection is the outcome of each request that has none yet.
-        """
+        """Record the outcome of requests on one connection, a ``fresh`` one or the kept-alive one.
+        An error of the connection is the outcome of each request that has none yet."""
         notes = [Note(id, self._kind, script, time.monotonic()) for id in ids]
         self.notes += notes
         line = None
@@ -143,7 +145,7 @@ class Client(threading.Thread):
                 note.settle(outcome, text)
 
     def read_answer(self, note: Note, line: Line, order: Order) -> None:
-        """Read the answer to an order, and judge it. Ends the line if the server does."""
+        """Read the answer to an order, and judge it. Closes the connection if the server does."""
         response = line.reader.response()
         verdict = orders.judge(order, response)
         if response["connection"] == "close":
@@ -154,14 +156,14 @@ class Client(threading.Thread):
 
 
 class Traffic:
-    """All clients of one phase. ``kinds`` maps the names of what they do to weights and functions; what has no weight
-    is done only when it is asked for."""
+    """All clients of one phase. ``kinds`` maps the names of request kinds to weights and functions.
+    A kind without a weight is sent only when the monkey asks for it."""
 
     def __init__(self, phase: str, ports: Mapping[str, int], kinds: Mapping[str, tuple[int, Kind]], seed: int) -> None:
         self.ports = ports
         self.kinds = kinds
         self.stopping = threading.Event()
-        # (kind, script) that are to be sent next.
+        # The requests that the monkey has asked for: kind and script.
         self.asked_for: deque[tuple[str, str]] = deque()
         self._clients = [Client(f"{phase}{number}", self, f"{seed}/{number}") for number in range(CLIENTS)]
 

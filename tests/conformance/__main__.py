@@ -1,6 +1,7 @@
 """`python tests/conformance --reference PYTHON --candidate PYTHON`: entry of `make conform`.
 
-Only makes the package importable when its folder is run as a script; everything else is in runner.py.
+Only makes the package importable when its folder is run as a script; everything else is in
+runner.py.
 """
 
 from __future__ import annotations

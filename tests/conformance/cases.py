@@ -1,9 +1,11 @@
-"""Case files: what is started, what is sent. Owns the format of `cases/*.toml`; knows no server and no result.
+"""Case files: what is started, what is sent. Owns the format of `cases/*.toml`; knows no server and
+no result.
 
-A file has a `section` (of the contract) and a list of `[[case]]`: one server configuration with many `checks`. A check
-is an inline table; short forms are `get = TARGET`, `post = BODY` (JSON content type unless `type` says otherwise) and
-`send = "METHOD TARGET"`; `raw` is a whole request. `{{x*100}}` repeats text, `{port}` and `{dir}` are the server's.
-Text of requests and headers is sent as latin-1, bodies as UTF-8, `hex` as bytes. Unknown keys are errors.
+A file has a `section` (of the contract) and a list of `[[case]]`: one server configuration with
+many `checks`. A check is an inline table; short forms are `get = TARGET`, `post = BODY` (JSON
+content type unless `type` says otherwise) and `send = "METHOD TARGET"`; `raw` is a whole request.
+`{{x*100}}` repeats text, `{port}` and `{dir}` are the server's. Text of requests and headers is
+sent as latin-1, bodies as UTF-8, `hex` as bytes. Unknown keys are errors.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Check:
         return self.fields.get(name, default)
 
     def request(self, port: int, directory: str) -> bytes:
-        """The bytes to send to a server on `port` whose working directory is `directory`."""
+        """Make the bytes to send to a server on `port` whose working directory is `directory`."""
         values = {"port": str(port), "dir": directory}
         if "raw" in self.fields:
             return _raw(expand(self.fields["raw"], values), self.fields.get("exact", False))
@@ -108,7 +110,7 @@ class Case:
 
     @property
     def comparison_names(self) -> list[str]:
-        """What of this case is compared: requests, start-up text, ways to end."""
+        """The parts of this case that are compared: requests, start-up text, ways to end."""
         names = [check.id for check in self.checks if "write" not in check.fields]
         return names + ["startup"] * self.startup + ["exit"] * self.exit + ["stop"] * bool(self.stop)
 
@@ -122,7 +124,8 @@ def expand(text: str, values: Mapping[str, str]) -> str:
 
 
 def _raw(text: str, exact: bool) -> bytes:
-    """Latin-1 bytes of a written-out request; unless exact, lines of the head get CRLF and a blank line ends it."""
+    """Latin-1 bytes of a written-out request; unless exact, lines of the head get CRLF and a blank
+    line ends it."""
     if exact:
         return text.encode("latin-1")
     head, blank, body = text.partition("\n\n")

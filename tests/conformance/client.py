@@ -1,8 +1,8 @@
 """One raw HTTP request on a connection of its own, and its reply as it came over the wire.
 
-Owns reading replies: framing by Content-Length, chunks or close, interim replies, a missing or cut reply. Does not
-judge or normalise anything. No HTTP library, because what is sent is often wrong on purpose and what comes back must
-stay as it is.
+Owns reading replies: framing by Content-Length, chunks or close, interim replies, a missing or cut
+reply. Does not judge or normalise anything. No HTTP library, because what is sent is often wrong on
+purpose and what comes back must stay as it is.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def exchange(port: int, request: bytes, method: str, *, shutdown: bool = False, 
 
 
 def exchange_all(port: int, request: bytes, method: str, timeout: float = 15.0) -> list[Reply]:
-    """Sends `request`, which may be several, and reads replies until the server closes the connection."""
+    """Sends `request`, which may be several, and reads replies until the server closes the
+    connection."""
     return _exchange(port, request, method, False, timeout, until_close=True)
 
 
@@ -146,6 +147,7 @@ def _body(reader: _Reader, reply: Reply, method: str) -> None:
             pass
         reply.body = b"".join(reply.chunks)
         return
-    # With several lengths (which the published server can be made to send) the first one frames the reply.
+    # With several lengths (which the published server can be made to send) the first one frames the
+    # reply.
     lengths = [value for name, value in headers if name == "content-length"]
     reply.body = reader.exactly(int(lengths[0])) if lengths else reader.rest()

@@ -1,9 +1,10 @@
 """Differences between two observations, and the list of those that are known.
 
-An observation maps facets to texts (normalise.py). A difference must be covered by an entry of known_differences.toml:
-the entry names checks (`case/check`, with wildcards), the facets that differ, and optionally a pattern for what this
-server gives there (`expect`); or `lines`, patterns of output lines that only one of the servers writes. An entry that
-covers nothing in the checks that ran is an error too, so the list cannot rot.
+An observation maps facets to texts (normalise.py). A difference must be covered by an entry of
+known_differences.toml: the entry names checks (`case/check`, with wildcards), the facets that
+differ, and optionally a pattern for what this server gives there (`expect`); or `lines`, patterns
+of output lines that only one of the servers writes. An entry that covers nothing in the checks that
+ran is an error too, so the list cannot rot.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Difference:
-    """One facet of one check that is not the same on both servers."""
+    """One facet of a check that differs between the two servers."""
 
     facet: str
     reference: str
@@ -84,7 +85,8 @@ def _validate(raw: Mapping[str, Any]) -> None:
 def differences(
     check: str, reference: Observation, candidate: Observation, entries: Iterable[Entry]
 ) -> list[Difference]:
-    """Every facet that differs, with the entry that covers it if there is one; marks the entries as seen."""
+    """Every facet that differs, with the entry that covers it if there is one; marks the entries as
+    seen."""
     own = [entry for entry in entries if entry.matches(check)]
     found: list[Difference] = []
     for facet in sorted({*reference, *candidate}):
@@ -120,7 +122,8 @@ def _without(text: str, patterns: list[str]) -> str:
 
 
 def stale(entries: Iterable[Entry], checks: Iterable[str]) -> list[str]:
-    """Patterns of entries that match checks that ran, or none at all, without any difference there."""
+    """Patterns of entries that match checks that ran, or none at all, without any difference
+    there."""
     ran = list(checks)
     problems = []
     for entry in entries:

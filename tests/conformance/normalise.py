@@ -1,8 +1,9 @@
 """Removes from replies and output what must vary between two runs or two servers, and nothing else.
 
-Turns a reply into facets (named texts) that compare.py sets side by side: outcome, version, status, one `header:NAME`
-per header name, body, interim, chunks. Output becomes lines without time and pid. Every rule says why it exists; rules
-that hide a decided difference do not belong here but in known_differences.toml.
+Turns a reply into facets (named texts) that compare.py sets side by side: outcome, version, status,
+one `header:NAME` per header name, body, interim, chunks. Output becomes lines without time and pid.
+Every rule says why it exists; rules that hide a decided difference do not belong here but in
+known_differences.toml.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 
 from conformance.client import Reply
 
-# Framing and identity of the server itself: one closes every connection, the other not all; the clock moves.
+# Headers about the connection and the server, which differ between any two servers or runs.
 DROPPED_HEADERS = {"connection", "date", "keep-alive", "server"}
 # Records about the process tree. Each server has its own; the contract compares none of them.
 DROPPED_LOGGERS = ("gunicorn.",)
@@ -24,7 +25,8 @@ RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]) \[\d+\] ([\w
 FRAME = re.compile(r'^([ |]*)File "([^"]*)", line \d+')
 UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b")
 REQUEST_LINE = re.compile(r"^(I azmlinfsrv - .* \d+ )\d+\.\d+ms (\S+)$")
-# The second line per request of the published server, where a user's configuration took its format away.
+# The published server's second log line for a request, if a user's configuration has changed its
+# format.
 ACCESS_LINE = re.compile(r'^\S+ - \S+ \[\d\d/\w{3}/\d{4}:[\d:]{8} [+-]\d{4}\] "')
 TRACEBACK = "Traceback (most recent call last):"
 BANNER_TITLE = "Azure ML Inferencing HTTP server v"
@@ -32,7 +34,7 @@ BANNER_TITLE = "Azure ML Inferencing HTTP server v"
 
 @dataclass
 class Context:
-    """What is particular to one server of one case: its paths and ports. `seen` numbers the uuids of one reply."""
+    """The paths and ports of one server of one case. `seen` numbers the uuids of one reply."""
 
     directory: str
     environment: str
@@ -70,7 +72,8 @@ def reply_facets(replies: list[Reply], context: Context, *, descriptions: bool, 
 
 
 def _one_reply(reply: Reply, context: Context, descriptions: bool, chunks: bool) -> dict[str, str]:
-    # How a connection that carries no reply ends (FIN or RST) depends on unread bytes, not on behaviour.
+    # How a connection that carries no reply ends (FIN or RST) depends on unread bytes, not on
+    # behaviour.
     facets = {"outcome": reply.outcome}
     if reply.interim:
         facets["interim"] = " ".join(reply.interim)
@@ -91,7 +94,8 @@ def _one_reply(reply: Reply, context: Context, descriptions: bool, chunks: bool)
 def _header(name: str, value: str, reply: Reply) -> str:
     if name == "x-ms-run-fn-exec-ms":
         return re.sub(r"^\d+\.\d{3}$", "«ms»", value)
-    # A body with a path in it differs in length between two servers; the bodies themselves are compared.
+    # A body with a path in it differs in length between two servers; the bodies themselves are
+    # compared.
     if name == "content-length" and value == str(len(reply.body)):
         return "«length of the body»"
     # The published server sends the methods in random order.
@@ -109,7 +113,8 @@ def _body(body: bytes, context: Context, descriptions: bool) -> str:
 
 
 def log_lines(text: str, context: Context, *, banner: bool = False) -> list[str]:
-    """Lines of stdout: records as `LEVEL logger - text`, with continuation lines, and plain lines as they are."""
+    """Lines of stdout: records as `LEVEL logger - text`, with continuation lines, and plain lines
+    as they are."""
     context.seen.clear()
     lines = [_line(context.text(line)) for line in text.splitlines()]
     lines = [line for line in lines if line is not None]
@@ -127,7 +132,8 @@ def stderr_lines(text: str, context: Context) -> list[str]:
         record = RECORD.match(line)
         own = record is not None and record[2].startswith((*DROPPED_LOGGERS, "azmlinfsrv"))
         if record:
-            # A traceback belongs to the record before it; after other records the next line is somebody else's.
+            # A traceback belongs to the record before it; after other records the next line is
+            # somebody else's.
             dropping = own and record[1] in "EC"
         if not dropping and not own:
             kept.append(_line(context.text(line)) or "")
@@ -145,7 +151,8 @@ def _line(line: str) -> str | None:
 
 
 def _without_banner(lines: list[str]) -> list[str]:
-    """From the blank line before the title to the blank one after the routes: only start-up cases compare that."""
+    """From the blank line before the title to the blank one after the routes: only start-up cases
+    compare that."""
     for start, line in enumerate(lines):
         if line.startswith(BANNER_TITLE):
             for end in range(start, len(lines)):
@@ -155,10 +162,11 @@ def _without_banner(lines: list[str]) -> list[str]:
 
 
 def _user_frames(lines: list[str]) -> list[str]:
-    """Tracebacks keep the frames of the user's files: the others show the inside of a server or a library.
+    """Tracebacks keep the frames of the user's files: the others show the inside of a server or a
+    library.
 
-    The heading of a traceback goes as well, since it may have lost all its frames; a record that began with it begins
-    with the next line that is kept.
+    The heading of a traceback goes as well, since it may have lost all its frames; a record that
+    began with it begins with the next line that is kept.
     """
     kept: list[str] = []
     frame_indent: int | None = None

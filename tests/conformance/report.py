@@ -1,7 +1,8 @@
-"""What people read: the table of a run, the text of unexpected differences, and docs/compatibility.md.
+"""What people read: the table of a run, the text of unexpected differences, and
+docs/compatibility.md.
 
-Formats only; decides nothing. The page is made from known_differences.toml alone, so it can be made and checked without
-either server.
+Formats only; decides nothing. The page is made from known_differences.toml alone, so it can be made
+and checked without either server.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ HEADINGS = {
 
 @dataclass
 class Result:
-    """What comparing one check gave. `problem` is set when a server could not be asked."""
+    """The result of comparing one check. `problem` is set if a server could not be asked."""
 
     check: str
     section: str
@@ -38,7 +39,7 @@ class Result:
 
     @property
     def failed(self) -> bool:
-        """Whether anything here is not in the list of known differences."""
+        """True if a difference is not in the list of known differences."""
         return bool(self.problem) or any(difference.entry is None for difference in self.differences)
 
 

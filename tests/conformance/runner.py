@@ -1,9 +1,10 @@
 """Runs cases on the reference and the candidate, several at a time, and compares what they did.
 
-Owns the order of things: start both servers of a case, send each check to both, stop, compare, report. Command line:
-`--reference PYTHON --candidate PYTHON` (interpreters of virtual environments), `--section`, `--case`, `--self-check`
-(reference against itself, no known differences), `--recorded` (reuse what the reference did), `--write-docs` and
-`--check`. Exit code 0 means no unexpected difference.
+Owns the order of things: start both servers of a case, send each check to both, stop, compare,
+report. Command line: `--reference PYTHON --candidate PYTHON` (interpreters of virtual
+environments), `--section`, `--case`, `--self-check` (reference against itself, no known
+differences), `--recorded` (reuse what the reference did), `--write-docs` and `--check`. Exit code 0
+means no unexpected difference.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ Observations = dict[str, dict[str, str]]
 
 @dataclass
 class Suite:
-    """One run: both interpreters, what is known, and the reference's observations where they are reused."""
+    """One run: the two interpreters, the known differences, and observations of the reference that
+    are used again."""
 
     reference: str
     candidate: str
@@ -47,7 +49,8 @@ class Suite:
             return [result for results in pool.map(self._case, chosen) for result in results]
 
     def _case(self, case: Case) -> list[Result]:
-        """One case. What is unexpected is looked at a second time: chance on a busy machine does not repeat itself."""
+        """Run one case. If it has an unexpected difference, run it again, because on a busy machine
+        the first result may be chance."""
         results = self._attempt(case)
         return self._attempt(case, reuse=False) if any(result.failed for result in results) else results
 
@@ -57,7 +60,8 @@ class Suite:
             tempfile.TemporaryDirectory(prefix="conform-", ignore_cleanup_errors=True) as folder,
             ExitStack() as started,
         ):
-            # Names of one length, so that bodies with paths in them have equal lengths. Both start before one is asked.
+            # The folders have names of the same length, so that bodies with paths have equal
+            # lengths. Both servers start before one is asked.
             interpreters = (
                 {"2": self.candidate} if reuse and key in self.recorded else {"1": self.reference, "2": self.candidate}
             )
@@ -75,7 +79,8 @@ class Suite:
 
 
 def _rules() -> str:
-    """What observations depend on besides the case: kept ones are of no use when it changes."""
+    """A digest of everything but the case that observations depend on. If it changes, stored
+    observations are not used."""
     return "".join(
         (cases.FOLDER / name).read_text("utf-8") for name in ("normalise.py", "client.py", "server.py", "runner.py")
     )
@@ -102,7 +107,8 @@ def _results(
 
 
 def _observe(case: Case, server: Server) -> Observations:
-    """Everything one server did, by check id. A server that fails gives a problem for all checks not reached."""
+    """Observe one server: its behaviour by check id. If the server fails, each check that was not
+    reached gets a problem."""
     context = normalise.Context(server.directory, server.environment_root, server.port, server.health_port)
     observed: Observations = {}
     try:
@@ -221,7 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def same_environment(reference: str, candidate: str) -> None:
-    """Another Python or another Flask would be blamed on the server: ServerProblem says what differs."""
+    """Raise ServerProblem if the environments differ in Python or Flask, because such differences
+    would look like the server's."""
     left, right = environment(reference), environment(candidate)
     different = [f"{name} {left[name]} and {right[name]}" for name in left if left[name] != right[name]]
     if different:

@@ -1,8 +1,9 @@
-"""One running server of either kind: start, output lines, readiness, end. Owns its process group and temporary folder.
+"""One running server of either kind: start, output lines, readiness, end. Owns its process group
+and temporary folder.
 
-Used by runner.py, one object per case and server. The server gets a session of its own, a clean environment and a port
-the system chose; everything is waited for by its output or its exit, with a bound. Does not look at what the output
-says, except for the line that announces a ready worker.
+Used by runner.py, one object per case and server. The server gets a session of its own, a clean
+environment and a port the system chose; everything is waited for by its output or its exit, with a
+bound. Does not look at what the output says, except for the line that announces a ready worker.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from conformance.cases import Case, expand
 
 READY = "ready for serving traffic"
 START_SECONDS = 40.0
-# What scripts of the cases import and what shapes the replies; both servers need the same versions.
+# Packages that scripts import or that affect replies. Both servers need the same versions.
 PACKAGES = ("flask", "werkzeug", "inference-schema", "numpy", "pandas", "scikit-learn", "pillow")
 
 
 class ServerProblem(Exception):
-    """The server did not start, or did not end, within its bound. The text carries its output."""
+    """The server did not start or end in time. The text contains its output."""
 
 
 class Server:
@@ -85,17 +86,20 @@ class Server:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise ServerProblem(self._story("did not end")) from None
-        # Children may still hold the pipes for a moment; what they say after the parent has gone does not count.
+        # Children may still hold the pipes for a moment; what they say after the parent has gone
+        # does not count.
         self._reader.join(2.0)
         return code
 
     def send_signal(self, name: str) -> None:
-        """Sends a signal to the process that was started, or, with `group ` before it, to its children as well."""
+        """Sends a signal to the process that was started, or, with `group ` before it, to its
+        children as well."""
         target, _, number = name.rpartition(" ")
         (os.killpg if target == "group" else os.kill)(self._process.pid, signal.Signals[f"SIG{number}"])
 
     def settle(self) -> None:
-        """Waits until everything logged for earlier requests was read, by a request whose log line is known."""
+        """Waits until the log of earlier requests has been read: sends a request whose log line is
+        known, and waits for that line."""
         self._sentinels += 1
         target = f"/swagger.json?version=mark-{self._sentinels}"
         request = f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
@@ -119,7 +123,8 @@ class Server:
             selector.register(stream, selectors.EVENT_READ, name)
         while selector.get_map():
             selector.select()
-            # stdout first: what was written to stderr before a line seen on stdout is then certainly read with it.
+            # stdout is read first. So if a line was seen on stdout, everything written to stderr
+            # before it is read as well.
             for name in ("stdout", "stderr"):
                 stream = streams[name]
                 if stream is None or self._drain(name, stream.fileno()):
@@ -205,7 +210,8 @@ class Server:
             "HOME": str(self._folder / "home"),
             "TMPDIR": str(self._folder / "tmp"),
             "LANG": "C.UTF-8",
-            # The published server's banner otherwise appears once per process, at a time that depends on buffering.
+            # The published server's banner otherwise appears once per process, at a time that
+            # depends on buffering.
             "PYTHONUNBUFFERED": "1",
         }
         environment.update({name: expand(value, self._values()) for name, value in self.case.env.items()})
@@ -218,7 +224,8 @@ def sys_prefix(python: str) -> str:
 
 
 def _reserve() -> socket.socket:
-    """A bound socket that never listens: nobody else is given its port, and a server with SO_REUSEADDR can bind it."""
+    """Bind a socket without listening, so that no other process gets its port. A server with
+    SO_REUSEADDR can still bind it."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(("0.0.0.0", 0))
@@ -226,7 +233,8 @@ def _reserve() -> socket.socket:
 
 
 def environment(python: str) -> dict[str, str]:
-    """Versions in a virtual environment that decide what a server answers. ServerProblem when one is missing."""
+    """Versions in a virtual environment that decide what a server answers. ServerProblem when one
+    is missing."""
     code = (
         "import importlib.metadata as m, json, platform, sys; "
         "print(json.dumps({'python': platform.python_version()} | {n: m.version(n) for n in sys.argv[1:]}))"

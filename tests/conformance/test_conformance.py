@@ -1,4 +1,5 @@
-"""Tests of the conformance suite itself: the rules of its data, how it normalises and how it compares.
+"""Tests of the conformance suite itself: the rules of its data, how it normalises and how it
+compares.
 
 They need no server. `make conform` runs the cases. Requires Python 3.11 (tomllib).
 """

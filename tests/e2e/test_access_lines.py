@@ -1,4 +1,5 @@
-"""Access lines for users whose logging.json names gunicorn's logger of them (contract section 13)."""
+"""Access lines for users whose logging.json names gunicorn's logger of them (contract section
+13)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.any_worker_class
 
 
 def config(**logger):
-    """A logging.json with these settings for gunicorn.access."""
+    """Make a logging.json with these settings for gunicorn.access."""
     return json.dumps(
         {
             "version": 1,
@@ -37,7 +38,8 @@ def wait_for_lines(server, count):
 
 
 REQUESTS = [
-    # What was sent, and the line of the published server for it; health checks that are exactly GET / have none.
+    # Requests, with the published server's line for each. A health check that is exactly GET / has
+    # no line.
     (request("GET", "/?x=1"), '"GET /?x=1 HTTP/1.1" 200 7 "-" "-"'),
     (request("HEAD", "/"), '"HEAD / HTTP/1.1" 200 0 "-" "-"'),
     (request("GET", "/", version="1.0"), '"GET / HTTP/1.0" 200 7 "-" "-"'),
@@ -62,7 +64,7 @@ def test_every_request_has_the_line_that_it_had(start):
             connection.send(bytes_sent).read(bytes_sent.split(b" ")[0].decode())
     expected = [f"127.0.0.1 - - [time] {line}" for _, line in REQUESTS if line]
     assert wait_for_lines(server, before + len(expected))[before:] == expected
-    # By this logger's handler alone, and not by that of the root logger as well.
+    # Written by this logger's handler only, and not by the root logger's as well.
     assert len(lines(server)) == before + len(expected)
 
 

@@ -1,4 +1,5 @@
-"""Every request of /score has its line in the log, whenever its client leaves (contract section 13)."""
+"""Every request of /score has its line in the log, whenever its client leaves (contract section
+13)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ REPLIES = {
 
 
 def reset(connection):
-    """Close so that the server's end is reset, as by a client that died with unread bytes."""
+    """Close with a reset, as a client that died with unread bytes does."""
     connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 

@@ -1,6 +1,8 @@
-"""``--debug_port``, and the configurations of docs/debugging.md, by the Debug Adapter Protocol as an editor speaks it.
+"""``--debug_port``, and the configurations of docs/debugging.md, by the Debug Adapter Protocol as
+an editor speaks it.
 
-``test_debuggers.py`` has the client. Each wait in it ends at its own deadline; no test counts on any time.
+``test_debuggers.py`` has the client. Each wait in it ends at its own deadline; no test counts on
+any time.
 """
 
 from __future__ import annotations
@@ -149,8 +151,8 @@ def test_the_launch_configuration_of_the_page_stops_the_worker_in_init(script):
             editor.wait_for("response", "initialize")
             editor.send("launch", **arguments)
             set_breakpoint(editor, script, IN_INIT)
-            # The adapter asks for a session for every process that is forked: the front and the worker.
-            # Either may come first; their names tell them apart.
+            # The adapter asks for a session for every process that is forked: the front and the
+            # worker. Either may come first; their names tell them apart.
             sessions = {}
             for _ in range(2):
                 child = editor.wait_for("event", "debugpyAttach")["body"]

@@ -51,7 +51,7 @@ def test_a_call_at_the_prompt_of_pdb_has_no_limit(start, script, terminal, limit
     (worker,) = server.wait_for_workers(1)
     name = Path(f"/proc/{worker}/comm").read_text()
     reply = server.score_later("stop")
-    # Not a record of its own: the line begins with the prompt.
+    # Searched in stdout and not in the records, because the line begins with the debugger's prompt.
     eventually(lambda: "A debugger holds this call of run()" in server.stdout(), "the log says so")
     server.wait_for_record("It is not killed, because a debugger in it", level="W")
     terminal.type("continue\n")
@@ -71,7 +71,8 @@ def test_a_worker_under_a_debugger_of_native_code_is_not_killed(start, script):
     eventually((server.folder / "started").exists, "it runs")
     if ptrace(PTRACE_SEIZE, worker, 0, 0):
         pytest.skip(f"this user may not debug processes: {os.strerror(ctypes.get_errno())}")
-    # The alarm before the limit stops the worker for its debugger, which it tells us of as to a parent.
+    # The alarm signal before the limit stops the worker for its debugger, and the kernel reports
+    # that here, to the debugger.
     os.waitpid(worker, 0)
     server.wait_for_record(f"It is not killed, because process {os.getpid()} debugs it.", level="W")
     assert ptrace(PTRACE_DETACH, worker, 0, signal.SIGALRM) == 0

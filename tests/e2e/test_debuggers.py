@@ -1,6 +1,8 @@
-"""Debuggers as people use them: a launch of the module under debugpy, and a worker that connects out to a waiting one.
+"""Debuggers as people use them: a launch of the module under debugpy, and a worker that connects
+out to a waiting one.
 
-The client side of the Debug Adapter Protocol is reduced to what an editor does to stop at one line of the script.
+The client side of the Debug Adapter Protocol is reduced to what an editor does to stop at one line
+of the script.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from harness import PATIENCE, SCRIPTS, eventually
 pytest.importorskip("debugpy")
 
 SCRIPT = SCRIPTS / "pid.py"
-# debugpy warns at length about modules that were compiled into the interpreter.
+# Suppresses debugpy's long warning about modules that are compiled into the interpreter.
 QUIETLY = ("-Xfrozen_modules=off",) if sys.version_info >= (3, 11) else ()
 # The line in run() where these tests stop.
 LINE = next(number for number, text in enumerate(SCRIPT.read_text().splitlines(), 1) if "return" in text)
@@ -49,7 +51,8 @@ class Editor:
         self._stream.flush()
 
     def wait_for(self, kind: str, name: str) -> dict:
-        """The next event, or response, of this name; what comes before it stays for later."""
+        """Wait for the next event or response of this name. Messages that arrive before it are
+        kept."""
         names = {"event": "event", "response": "command"}
         wanted = lambda message: message["type"] == kind and message[names[kind]] == name  # noqa: E731
         for message in self._unread:
@@ -80,8 +83,8 @@ class Editor:
         assert self.wait_for("response", "attach")["success"]
 
     def stop_and_go_on(self, meanwhile: Callable[[], object] = lambda: None) -> int:
-        """Until the breakpoint is reached; the line where the script stands. ``meanwhile`` is called, then the script
-        goes on."""
+        """Wait until the breakpoint is reached, call ``meanwhile``, and continue the script.
+        Returns the line."""
         stopped = self.wait_for("event", "stopped")["body"]
         self.send("stackTrace", threadId=stopped["threadId"], levels=1)
         frame = self.wait_for("response", "stackTrace")["body"]["stackFrames"][0]
@@ -109,7 +112,8 @@ def endpoints(tmp_path):
     return {"DEBUGPY_ADAPTER_ENDPOINTS": str(file)}, wait_for_port
 
 
-# A template would be between the debugger and the workers, so there is none.
+# Under a debugger no template is used, because debugpy could not follow workers that a template
+# forks.
 PRELOAD = pytest.mark.parametrize("preload", ["false", "true"])
 
 
@@ -125,7 +129,8 @@ def test_breakpoints_of_a_launch_under_debugpy_stop_run(start, endpoints, preloa
     with ExitStack() as stack:
         launched = stack.enter_context(Editor(port))
         launched.attach({"justMyCode": False, "subProcess": True})
-        # The adapter asks for a session of its own for every process that is forked: the front and the worker.
+        # The adapter asks for a session of its own for every process that is forked: the front and
+        # the worker.
         sessions = {}
         for _ in range(2):
             configuration = launched.wait_for("event", "debugpyAttach")["body"]

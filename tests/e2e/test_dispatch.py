@@ -1,4 +1,5 @@
-"""Who runs a request, and that nothing waits in the wrong place (docs/design.md, ``src/dispatch``)."""
+"""Who runs a request, and that nothing waits in the wrong place (docs/design.md,
+``src/dispatch``)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import signal
 import pytest
 from harness import eventually, request
 
-# Enough for every worker to have shown that it is fast, so that jobs are sent to it ahead of time.
+# After this many requests every worker counts as fast, so that jobs are sent to it ahead of time.
 WARM_UP = 200
 
 
@@ -53,7 +54,7 @@ def test_a_client_that_leaves_behind_a_slow_request_is_not_scored(start):
     (server.folder / "hold").touch()
     assert slow.read().status == 200
     assert server.score("end").status == 200
-    # One may have been faster than the slow one.
+    # A fast request may have finished before the slow one began.
     assert notes(server)[notes(server).index("hold") :] == ["hold", "end"]
 
 
@@ -86,7 +87,8 @@ def test_a_stopped_worker_gets_nothing_until_it_goes_on(start):
         free = server.score("y").json()
         (server.folder / "hold").touch()
         assert {free, connection.read().json()} == {stopped, other}
-    # It was never given a request and found out by that.
+    # The front knew that the worker was stopped, and did not have to find out by sending it a
+    # request.
     assert not [record for record in server.records() if "responds again" in record.message]
 
 
@@ -179,7 +181,8 @@ def test_a_slow_reader_of_a_stream_costs_no_worker(start):
     with server.connect() as reader, server.connect() as clock:
         reader.send(request("POST", "/score", b"flood"))
         assert reader.read_head_of_stream().status == 200
-        # Far more than the time-out, which is for the script: the script is not what takes so long.
+        # Far longer than the timeout. It must not end the call, because the client causes the delay
+        # and not the script.
         assert clock.is_silent(3)
         for _ in range(200):
             assert len(reader.next_chunk()) == 65536

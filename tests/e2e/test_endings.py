@@ -1,4 +1,5 @@
-"""Ends of processes: what scripts leave behind in workers, starts that never succeed, and what outlives whom."""
+"""Ends of processes: what scripts leave behind in workers, starts that never succeed, and what
+outlives whom."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ RUN = "def run(data): return os.getpid()\n"
 
 @pytest.fixture
 def serve(start, tmp_path):
-    """``serve("text of a script")``: a server of that, which has run() unless the text defines it."""
+    """``serve("text of a script")``: a server with this script. A run() is added if the text has
+    none."""
 
     def begin(text, *options, **more):
         script = tmp_path / "score.py"
@@ -25,7 +27,7 @@ def serve(start, tmp_path):
 
 
 def reload(server):
-    """HUP to a server with one worker; wait for the old one to be gone."""
+    """Send HUP to a server with one worker, and wait until the old worker has ended."""
     (old,) = server.wait_for_workers(1)
     server.signal(signal.SIGHUP)
     eventually(lambda: not is_running(old), "the old worker is gone")
@@ -187,7 +189,7 @@ def test_a_killed_supervisor_takes_busy_workers_along(serve, busy):
     assert not list(server.temporary.iterdir())
 
 
-# Replaces a decision by a failure, and then goes on like the command.
+# A program that replaces a decision of the supervisor by an error, and then runs the command.
 FAILING_SUPERVISOR = """
 import sys
 from azureml_inference_server_http.launch import cli

@@ -1,4 +1,5 @@
-"""What clients and logs are told when run() fails or takes too long (contract section 8, docs/design.md)."""
+"""What clients and logs are told when run() fails or takes too long (contract section 8,
+docs/design.md)."""
 
 from __future__ import annotations
 
@@ -72,7 +73,7 @@ def test_a_script_error_is_logged_with_its_traceback(start):
     assert f'  File "{SCRIPTS / "fail.py"}", line {RAISES}, in run' in lines
     assert "ValueError: secret text" in lines
     assert lines.index("ValueError: secret text") < lines.index(CHAIN) < lines.index(FINAL)
-    # Only the user's own frames: nobody wants to read the server's.
+    # The traceback has only the user's own frames.
     assert "azureml_inference_server_http/" not in record.text
 
 
@@ -152,7 +153,7 @@ def test_a_call_over_the_limit_is_interrupted(shared, how):
     last = f"{PREFIX}UserScriptTimeout: Script failed to finish execution within the allocated time: 1000ms"
     assert last in record.text.splitlines()
     assert server.records(logger="azmlinfsrv.print")[-1].message == f"finally of {how}"
-    # The worker is as good as before.
+    # The worker still works.
     assert server.score("next").json() == "next"
     assert server.workers() == [worker]
 
@@ -193,7 +194,7 @@ def test_no_limit_is_zero(start):
         connection.send(b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nlock")
         assert connection.is_silent(0.3)
     assert not server.records(level="E")
-    # Nothing else ends this call, and the server must be able to stop.
+    # Ended by a signal, because nothing else ends this call.
     server.signal(signal.SIGINT)
 
 

@@ -1,6 +1,7 @@
 """The commands and requests of README.md and the examples, as a newcomer types them.
 
-Owns that what these pages show is what happens. What they say without showing it is checked by ``unit/test_readme.py``.
+Owns that what these pages show is what happens. What they say without showing it is checked by
+``unit/test_readme.py``.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def type_curl(page: Path, folder: Path, server: Server) -> str:
 
 @pytest.fixture
 def quickstart(shared: Start) -> Server:
-    """The server that README.md starts."""
+    """Start the server as README.md does."""
     program, option, script = command(README, "azmlinfsrv")
     assert (program, option) == ("azmlinfsrv", "--entry_script")
     return shared(str(ROOT / script), "--host", "127.0.0.1")
@@ -148,7 +149,8 @@ def test_the_root_logger_of_a_script_as_the_readme_has_it(start: Start, tmp_path
 
 @pytest.mark.timeout(180)
 def test_sklearn_example(start: Start, tmp_path: Path):
-    """Training, serving and the request of the example's page; in a copy, so that the folder stays as it is."""
+    """Training, serving and the request of the example's page; in a copy, so that the folder stays
+    as it is."""
     pytest.importorskip("sklearn")
     page = SKLEARN / "README.md"
     folder = tmp_path / "sklearn"

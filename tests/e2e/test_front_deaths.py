@@ -1,4 +1,5 @@
-"""What the death of a front costs: the requests that it had accepted, and nothing else (docs/design.md)."""
+"""What the death of a front costs: the requests that it had accepted, and nothing else
+(docs/design.md)."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def test_new_connections_are_never_refused_while_fronts_die(start):
             except ConnectionRefusedError as error:
                 refused.append(error)
             except ConnectionError:
-                # Its front died after it had accepted the connection.
+                # The front died after it had accepted this connection.
                 continue
 
     clients = [threading.Thread(target=keep_connecting) for _ in range(4)]
@@ -46,7 +47,8 @@ def test_new_connections_are_never_refused_while_fronts_die(start):
 def test_what_comes_without_a_front_waits_for_the_next(start):
     server = start("echo.py")
     front = server.front()
-    # A process that is stopped accepts nothing; its death then leaves the connection to its successor.
+    # A stopped front accepts no connection. So when it dies, the connection is left for the next
+    # front.
     os.kill(front, signal.SIGSTOP)
     with server.connect() as connection:
         connection.send(request("POST", "/score", b"early"))
@@ -72,7 +74,8 @@ def test_a_worker_that_is_stuck_when_its_front_dies_is_replaced(start):
     server = start("slow.py", "--graceful_timeout", "1", SCORING_TIMEOUT_MS="1000", WORKER_TIMEOUT="2")
     (stuck,) = server.workers()
     server.connect().send(request("POST", "/score", b"native"))
-    # Answered later: so the worker has been sent the one before, and runs it whatever becomes of the front.
+    # Sent after the other request and answered, so the front has sent that one to the worker, which
+    # will run it.
     assert server.get("/livez").status == 200
     server.kill_front()
     assert server.score_later("x").result().json() == "x"
@@ -86,7 +89,7 @@ def test_a_worker_that_is_stuck_and_retires_when_its_front_dies_is_killed(start)
     retiring = max(server.wait_for_workers(2))
     for _ in range(2):
         server.connect().send(request("POST", "/score", b"native"))
-    # Answered later: so each worker has been sent one of them.
+    # Sent after the other requests and answered, so the front has sent one of them to each worker.
     assert server.get("/livez").status == 200
     server.signal(signal.SIGTTOU)
     server.kill_front()

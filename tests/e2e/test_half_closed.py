@@ -1,4 +1,5 @@
-"""Clients that have sent everything and closed their sending side: answered if they are there, not scored if not."""
+"""Clients that have sent everything and closed their sending side: answered if they are there, not
+scored if not."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ def notes(server):
 def occupy(server):
     """The only worker is busy until the file "go" exists."""
     busy = server.connect().send(request("POST", "/score", b"busy"))
-    # Sent later and answered: so the front has read the one before.
+    # Sent after the other request and answered, so the front has read that one.
     assert server.get("/livez").status == 200
     return busy
 
@@ -84,7 +85,8 @@ def test_a_half_closed_client_that_leaves_later_is_not_scored(start):
     busy = occupy(server)
     waiting = server.connect().send(request("POST", "/score", b"left")).close_sending()
     assert waiting.read().status == 102
-    # Nothing tells the server of this, as the sending side is closed already. It asks again.
+    # The server cannot notice this at once, because the sending side is closed already. It probes
+    # again.
     waiting.close()
     eventually(lambda: left(server) == 1, "the front saw it leave")
     (server.folder / "go").touch()

@@ -75,7 +75,8 @@ CLOSING = [
 @pytest.mark.any_worker_class
 @pytest.mark.parametrize(("method", "target", "status"), CLOSING)
 def test_a_client_may_read_to_the_end_of_the_stream(shared, method, target, status):
-    """As with 1.5.1: a probe written in shell does not ask for the end of the connection, and waits for it."""
+    """As with 1.5.1: a probe written in shell does not ask for the end of the connection, and waits
+    for it."""
     with shared("echo.py").connect() as connection:
         response = connection.exchange(method, target)
         assert (response.status, response["connection"].lower()) == (status, "close")
@@ -195,7 +196,7 @@ def test_health_is_fast_while_run_holds_the_interpreter(start):
     server = start("slow.py", SCORING_TIMEOUT_MS="0", WORKER_TIMEOUT="0")
     server.connect().send(request("POST", "/score", b"spin"))
     assert_fast(server, {"/": 200})
-    # Nothing else ends this call.
+    # Ended by a signal, because nothing else ends this call.
     server.signal(signal.SIGINT)
 
 

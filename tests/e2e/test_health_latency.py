@@ -1,4 +1,5 @@
-"""How fast health answers when no worker can, and how soon it tells the truth (promised: 10 ms, 1 s)."""
+"""How fast health answers when no worker can, and how soon it tells the truth (promised: 10 ms, 1
+s)."""
 
 from __future__ import annotations
 
@@ -69,8 +70,8 @@ def test_health_is_fast_whatever_the_workers_do(start, state):
 
 
 def changes(server, connection):
-    """Kill the only worker, let its successor start, stop that, let it go on: seconds until health tells each. Nobody
-    asks anything else of the server."""
+    """Kill the only worker, wait for its successor, stop that and continue it. Returns the seconds
+    until health shows each change. No other request is sent to the server."""
 
     def seconds_until(status):
         began = time.monotonic()

@@ -1,4 +1,5 @@
-"""Bytes that a client chooses never reach the log as they are: no escape sequences, forged records or endless lines."""
+"""Bytes that a client chooses never reach the log as they are: no escape sequences, forged records
+or endless lines."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from harness import Server, eventually
 
 pytestmark = pytest.mark.any_worker_class
 
-# What a terminal or a reader of lines may act on, as bytes on the wire.
+# Characters that a terminal or a program that reads lines may act on, as bytes on the wire.
 HOSTILE = {
     "escape": b"\x1b[31m",
     "bell": b"\x07",
@@ -50,7 +51,7 @@ FIELDS = (
     "X-Forwarded-For",
 )
 MAX_LINE = 8192 + 200
-# The last request; when its line is there, so are those of all before it.
+# The last request. When its line is in the log, the lines of all earlier requests are too.
 END = b"GET /the-end HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
@@ -84,7 +85,8 @@ def grammar(text: bytes) -> Iterator[bytes]:
 
 
 def attack(server: Server) -> None:
-    """Send everything, each on a connection of its own, and wait until the log has come to the end of it."""
+    """Send everything, each on a connection of its own, and wait until the log has come to the end
+    of it."""
     for text in HOSTILE.values():
         for request in grammar(text):
             with server.connect() as connection:
@@ -101,7 +103,8 @@ def attack(server: Server) -> None:
 
 
 def assert_plain(output: bytes, beginning: str) -> None:
-    """Every line begins as a record does, is of limited length, and has nothing that commands anything."""
+    """Check that every line begins like a record, is not too long, and has no control
+    characters."""
     lines = output.decode("utf-8").split("\n")
     assert len(lines) > 500
     for line in lines[:-1]:
@@ -117,7 +120,7 @@ def assert_plain(output: bytes, beginning: str) -> None:
         ]
         assert not wrong, f"{wrong} in {line[:200]!r}"
     text = "\n".join(lines)
-    # The parser lets no ASCII control character come so far, but others.
+    # The parser refuses ASCII control characters, but lets others pass.
     assert r"\x9b31m" in text
     assert r"\xe2\x80\xaegpj" in text
     assert "bytes left out ...]" in text
@@ -141,7 +144,8 @@ def test_the_log_of_the_server(start):
 def test_lines_that_a_script_with_a_logger_of_its_own_gets(start):
     server = start("own_logging.py", OWN_LOGGING="formatter")
     attack(server)
-    # The script's formatter writes JSON, which escapes control characters itself: what it was given counts.
+    # The script's formatter writes JSON, which escapes control characters too. So the text that it
+    # got is checked.
     texts = [json.loads(line)["text"] for line in served(server).decode().splitlines() if line.startswith("{")]
     assert any("/score?" in text for text in texts)
     assert all(text.isprintable() for text in texts)

@@ -1,4 +1,5 @@
-"""HTTP itself: connections, framing, and what is refused, always as JSON (contract section 18, RFC 9112)."""
+"""HTTP itself: connections, framing, and what is refused, always as JSON (contract section 18, RFC
+9112)."""
 
 from __future__ import annotations
 
@@ -157,7 +158,7 @@ def test_an_offered_upgrade_is_ignored(shared, fields):
         with shared("echo.py").connect() as connection:
             response = connection.exchange(method, target, body, fields)
             assert (response.status, response.json(), response["upgrade"]) == (200, answer, None)
-            # Going on and saying that it is over are both right; "upgrade" would be neither.
+            # The server may keep or close the connection, but must not announce "upgrade".
             if response["connection"] == "close":
                 connection.assert_closed()
             else:
@@ -280,7 +281,7 @@ def test_a_client_is_told_to_continue(shared):
 def test_a_body_over_the_limit_is_refused_before_it_is_sent(shared):
     with shared("echo.py", "--max_request_size", "1000").connect() as connection:
         connection.send(b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\nExpect: 100-continue\r\n\r\n")
-        # Not 100 first, which would ask for the body.
+        # The server must not send 100 first, because that asks for the body.
         assert_refused(connection, connection.read(), 413, "1000")
 
 

@@ -1,4 +1,5 @@
-"""Request ids through the wire: which come back under which name, and how long they may be (contract section 9)."""
+"""Request ids through the wire: which come back under which name, and how long they may be
+(contract section 9)."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ C_TOO_LONG = {"message": "x-ms-request-id and x-ms-client-request-id must not ex
 
 
 def send(server, method, target, *fields):
-    """A request with these header lines."""
+    """Send a request with these header lines."""
     lines = [f"{method} {target} HTTP/1.1", "Host: a", *(f"{name}: {value}" for name, value in fields), "", ""]
     with server.connect() as connection:
         return connection.send("\r\n".join(lines).encode("latin-1")).read(method)

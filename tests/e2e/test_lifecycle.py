@@ -1,4 +1,5 @@
-"""Start, stop and what the log says about them (contract sections 1, 2, 4, 13 and 16, docs/design.md)."""
+"""Start, stop and what the log says about them (contract sections 1, 2, 4, 13 and 16,
+docs/design.md)."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ def test_new_clients_hear_the_truth_while_the_server_finishes(start):
     early = [server.connect(), server.connect().send(b"POST /score HTTP/1.1\r\nHost: a\r\n")]
     server.signal(signal.SIGTERM)
     eventually(lambda: server.get("/readyz").status == 503, "readiness tells it")
-    # They had connected before, and not sent a request.
+    # Connections that were open before TERM, without a complete request.
     for connection, rest in zip(early, (request("POST", "/score", b"c"), b"Content-Length: 1\r\n\r\nc")):
         assert connection.send(rest).read().status == 503
     assert server.get("/readyz").json() == {"message": "Not ready: the server is shutting down."}
@@ -73,7 +74,7 @@ def test_new_clients_hear_the_truth_while_the_server_finishes(start):
     refused = server.score("b")
     assert (refused.status, refused["retry-after"], refused["connection"].lower()) == (503, "1", "close")
     assert refused.json() == {"message": "The server is shutting down and takes no new requests."}
-    # One that says nothing does not hold up the end.
+    # A connection without a request must not delay the end.
     server.connect()
     (server.folder / "a.go").touch()
     assert last.read().status == 200
@@ -106,7 +107,7 @@ def test_term_ends_an_idle_server_quickly(start):
     with server.connect() as idle:
         assert idle.exchange("GET", "/", headers=KEPT).status == 200
         server.signal(signal.SIGTERM)
-        # Well within --graceful_timeout, for which there is no reason to wait.
+        # Well before --graceful_timeout, because there is nothing to wait for.
         assert server.wait_for_exit() == 0
         idle.assert_closed()
 
@@ -157,7 +158,8 @@ def test_int_answers_everybody_and_ends_at_once(start, number):
     server = start("wait.py")
     with running(server) as first, server.connect() as second:
         second.send(request("POST", "/score", b"b"))
-        # The answer to a later request on another connection tells that the front has seen the second one.
+        # The answer to a later request on another connection tells that the front has seen the
+        # second one.
         assert server.get("/").status == 200
         server.signal(number)
         for connection in (first, second):
@@ -166,7 +168,7 @@ def test_int_answers_everybody_and_ends_at_once(start, number):
             assert response["x-ms-run-function-failed"] == "False"
             assert response["x-request-id"]
             connection.assert_closed()
-        # What run() waits for never happens, and this is well within --graceful_timeout.
+        # run() never returns, and this is well before --graceful_timeout.
         assert server.wait_for_exit() == 0
 
 
@@ -201,7 +203,8 @@ def test_a_server_that_starts_can_be_stopped(start, number):
 
 
 def test_ctrl_c_while_the_command_is_imported_leaves_no_traceback(start):
-    # Found before the standard library's, as the command is started in this folder.
+    # The command is started in this folder, so Python imports this file and not the standard
+    # library's module.
     interrupts = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
     server = start("echo.py", files={"argparse.py": interrupts}, ready=False)
     assert server.wait_for_exit() == -signal.SIGINT

@@ -1,4 +1,5 @@
-"""Limits on clients and workers: what is refused, cut or replaced, and what is not (``docs/settings.md``)."""
+"""Limits on clients and workers: what is refused, cut or replaced, and what is not
+(``docs/settings.md``)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ import time
 import pytest
 from harness import KEPT, PATIENCE, eventually, request
 
-# Of --client_timeout here, in seconds, where it is exceeded; where it must not be, and a pause that it survives.
+# Values of --client_timeout in seconds: one that tests exceed, one that they must not exceed, and a
+# pause within it.
 LIMIT, LONGER_LIMIT, PAUSE = "0.4", "2", 0.4
 
 
@@ -93,7 +95,7 @@ def test_a_request_waits_no_longer_than_the_queue_timeout(start):
         response = waiting.read()
         assert (response.status, response["retry-after"]) == (503, "1")
         assert "--queue_timeout" in response.json()["message"]
-        # The limit is one for waiting, not for running.
+        # The limit is for the time in the queue, not for the time of run().
         for name in "ab":
             (server.folder / f"{name}.go").touch()
         assert running.read().status == 200

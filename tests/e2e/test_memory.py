@@ -1,6 +1,7 @@
 """What the front keeps of large bodies, replies and streams: nothing, two seconds after the last.
 
-Measured is the resident memory of the front, shared memory included, against that of the idle front before.
+Measured is the resident memory of the front, shared memory included, against that of the idle front
+before.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pytest
 from harness import PATIENCE, eventually
 
 MIB = 1 << 20
-# Seconds that the front may take.
+# Limit in seconds for the front to return memory.
 SOON = 2.0
 
 
@@ -37,7 +38,8 @@ def connect():
 
 
 class Client:
-    """A connection that stays open, by the standard library's client: it reads large replies in one piece."""
+    """A connection that stays open, by the standard library's client: it reads large replies in one
+    piece."""
 
     def __init__(self, server):
         self.http = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
@@ -74,7 +76,7 @@ def many_small_bodies(client):
 
 
 def reply_that_nobody_reads(client):
-    """Its client leaves while the worker makes it."""
+    """Disconnect while the worker makes the reply."""
     client.http.request("GET", f"/score?total={60 * MIB}")
     client.http.close()
     return 200
@@ -105,11 +107,11 @@ def test_the_front_keeps_nothing_of_large_bodies(start, connect, traffic):
     server = start("large.py", "--worker_count", "3")
     server.wait_for_workers(3)
     front = server.front()
-    # What is loaded at the first request of each kind stays.
+    # Sent first, because the first request of each kind loads code, which stays in memory.
     for target in ("/score?total=10", "/score?total=10&part=5"):
         assert server.get(target).status == 200
     idle = resident(front)
-    # The connections stay open: what the front keeps for each counts.
+    # The connections stay open, because the memory that the front keeps for each is measured too.
     clients = [connect(server) for _ in range(3)]
     assert {traffic(client) for client in clients * 2} == {200}
     assert server.score(b"x").status == 200
@@ -117,7 +119,8 @@ def test_the_front_keeps_nothing_of_large_bodies(start, connect, traffic):
 
 
 def test_memory_of_all_kinds_is_back_in_time(start, connect):
-    """The time limit is that of the promise; a machine that is too busy for it gets three attempts."""
+    """The time limit is that of the promise; a machine that is too busy for it gets three
+    attempts."""
     server = start("large.py", "--worker_count", "2")
     front = server.front()
     assert server.get("/score?total=10").status == 200
@@ -143,5 +146,5 @@ def test_a_worker_keeps_nothing_of_large_bodies_and_replies(start, connect):
     before = resident(worker)
     for _ in range(2):
         assert {traffic(client) for traffic in TRAFFIC[:5]} == {200}
-    # What Python's own allocator keeps.
+    # Memory that Python's allocator may keep.
     eventually(lambda: resident(worker) - before < 20, "what bodies took is free")

@@ -1,7 +1,7 @@
 """Instrumentation of Flask sees each call of run() as it is answered, and may change the answer.
 
-Each tool is used as its documentation says. Nothing here needs a network: what the tools would send goes to a file,
-to standard output or to a receiver of this module.
+Each tool is used as its documentation says. Nothing here needs a network: what the tools would send
+goes to a file, to standard output or to a receiver of this module.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ def test_absolute_target_and_aml_request_of_a_request(start: Start) -> None:
 
 
 def spans(server: Server) -> list[dict[str, Any]]:
-    """What OpenTelemetry's console exporter has written: JSON objects, each from a line "{" to a line "}"."""
+    """Read the JSON objects that OpenTelemetry's console exporter has written, each from a line "{"
+    to a line "}"."""
     return [json.loads(text) for text in re.findall(r"^\{\n.*?^\}$", server.stdout(), re.DOTALL | re.MULTILINE)]
 
 
@@ -183,7 +184,8 @@ def test_sentry(start: Start) -> None:
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Takes what Azure Monitor's exporter sends. ``requests``: status and success of each request item."""
+    """Receives the data of Azure Monitor's exporter. ``requests``: status and success of each
+    request item."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Receiving)

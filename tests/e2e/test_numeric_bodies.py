@@ -1,4 +1,5 @@
-"""Large arrays by schema: read straight from the JSON body if they are plain numbers, otherwise as ever."""
+"""Large arrays by schema: read straight from the JSON body if they are plain numbers, otherwise as
+ever."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ def test_two_thousand_idle_connections_harm_nobody(start, many_files):
     front = server.front()
     before = resident(front)
     idle = [server.connect() for _ in range(2000)]
-    # All kinds of idle: nothing sent, half a head, half a body, kept alive after a reply.
+    # Idle connections of all kinds: nothing sent, half a head, half a body, kept alive after a
+    # reply.
     for connection in idle[500:1000]:
         connection.send(b"POST /score HT")
     for connection in idle[1000:1500]:
@@ -90,7 +91,7 @@ def test_bodies_beyond_max_buffered_are_refused_and_the_memory_is_given_back(sta
         response = connection.read()
         assert (response.status, response["retry-after"], response["connection"]) == (503, "1", "close")
         assert "--max_buffered" in response.json()["message"]
-    # Small ones still fit, and health is no body.
+    # Small bodies still fit, and health checks have no body.
     small = server.score_later("small")
     assert server.get("/").status == 200
     (server.folder / "go").touch()
@@ -103,7 +104,7 @@ def test_unfinished_uploads_give_way_and_are_given_back_when_their_clients_leave
     server = start("echo.py", "--max_buffered", str(4 * MIB), "--min_body_rate", "0")
     head = b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
     for _ in range(3):
-        # It takes all of the memory, and has a second to go on before it gives way.
+        # This body takes all the memory. It gives way when it has been late for a second.
         with server.connect() as leaving:
             leaving.send(head % (5 * MIB) + b"x" * (4 * MIB - 1000))
         eventually(lambda: not refused(server, 3 * MIB), "its memory is free again")
@@ -118,7 +119,8 @@ def test_unfinished_uploads_give_way_and_are_given_back_when_their_clients_leave
 @pytest.mark.any_worker_class
 @pytest.mark.parametrize("announced", [True, False], ids=["length", "chunked"])
 def test_bodies_that_trickle_keep_nobody_out(start, announced):
-    """Each has sent all but 100 bytes at once, and then sends one at a time; together they would take everything."""
+    """Each client sends all but 100 bytes at once, and then one byte at a time. Together they would
+    take all the memory."""
     server = start("raw_length.py", "--max_buffered", str(20 * MIB))
     sent = b"x" * (5 * MIB - 100)
     if announced:
@@ -167,14 +169,14 @@ def test_the_memory_of_the_front_is_bounded_by_what_it_may_buffer(start):
     answered = 0
     for connection in connections:
         connection.send(request("POST", "/score", b"x" * (2 * MIB)))
-        # One body after the other, as far as the machine is fast enough.
+        # Bodies are answered one after the other, at the speed of the machine.
         answered += not connection.is_silent(0.02)
 
     def late_answers():
         return select.select([connection.socket for connection in connections], [], [], 0)[0]
 
     eventually(lambda: answered + len(late_answers()) >= 30, "what does not fit is refused")
-    # Twice what is allowed leaves room for what is being copied and for free memory that the allocator keeps.
+    # Twice the limit, because copies and free memory of the allocator count too.
     eventually(lambda: resident(front) - before < 40, "the memory is what may be buffered")
     (server.folder / "go").touch()
     statuses = [connection.read().status for connection in connections]
@@ -192,7 +194,8 @@ def test_the_front_gives_the_memory_of_large_bodies_back(start):
 
 
 def test_compressed_bodies_pass_through_untouched(start):
-    """A bomb of 100 MB in 100 kB is 100 kB to this server; whether to unpack it is up to the script."""
+    """A compressed body counts with its compressed size, 100 kB here. The script decides whether to
+    unpack the 100 MB."""
     server = start("raw_length.py")
     bomb = gzip.compress(b"\0" * (100 * MIB))
     before = resident(server.front())

@@ -75,7 +75,8 @@ def run(data):
 
 
 def check(server):
-    """The lines of the command, the worker and the front are made by the user's classes, whichever writes them."""
+    """Check that the user's classes have made the lines of the command, the worker and the
+    front."""
     assert server.request("POST", "/score?secret", "drop me").status == 200
     assert server.request("POST", "/score?secret", "secret").status == 200
     server.get("/nowhere?secret")
@@ -100,7 +101,8 @@ def check(server):
 
 @pytest.fixture
 def begin(start):
-    """A server whose classes are in the folder ``classes``, and script and logging.json in ``root``."""
+    """A server whose classes are in the folder ``classes``, and script and logging.json in
+    ``root``."""
 
     def begin_one(classes, root=".", config=CONFIG, **environment):
         files = {f"{classes}/log_classes.py": MODULE, f"{classes}/json_of_the_user.py": "from json import dumps"}

@@ -1,4 +1,5 @@
-"""Scripts whose functions and classes go to other processes, or are pickled, find themselves as ``entry_module``."""
+"""Scripts whose functions and classes go to other processes, or are pickled, find themselves as
+``entry_module``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The application for tests of scripts (``server.create_app``) and the server answer the same requests alike.
+"""The application for tests of scripts (``server.create_app``) and the server answer the same
+requests alike.
 
-Owns the table of scripts and requests. The application answers in a process of its own, as it changes the process in
-which it loads a script. Left out is what may differ: ids that were made, times, headers of the connection, and the
-reason phrase, which is the one of Flask.
+Owns the table of scripts and requests. The application answers in a process of its own, as it
+changes the process in which it loads a script. Left out is what may differ: ids that were made,
+times, headers of the connection, and the reason phrase, which is the one of Flask.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ REQUESTS: list[tuple[str, str, str, bytes, dict[str, str]]] = [
     ("raw", "HEAD", "/score", b"", {}),
 ]
 
-# Answers requests in JSON on standard input by the application, as JSON on standard output.
+# A program that reads requests as JSON from standard input, passes them to the application, and
+# prints the answers as JSON.
 APPLICATION = """
 import base64, json, sys
 from azureml_inference_server_http.server.entry import app
@@ -137,13 +139,13 @@ for method, target, body, headers in json.load(sys.stdin):
 json.dump(replies, sys.stdout)
 """
 
-# Those of the connection alone.
+# Headers that belong to the connection and not to the reply.
 OF_THE_CONNECTION = {"date", "server", "connection", "transfer-encoding", "keep-alive"}
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def comparable(status: int, headers: list[tuple[str, str]], body: bytes) -> dict[str, Any]:
-    """A reply without what differs from one call to the next."""
+    """A reply without the parts that differ from call to call."""
     kept = []
     for name, value in headers:
         if name.lower() == "x-ms-run-fn-exec-ms":

@@ -1,4 +1,5 @@
-"""Requests sent without waiting for the answers before them (RFC 9112 section 9.3.2): each as if it were alone."""
+"""Requests sent without waiting for the answers before them (RFC 9112 section 9.3.2): each as if it
+were alone."""
 
 from __future__ import annotations
 
@@ -67,7 +68,8 @@ def test_an_answer_is_not_lost_to_a_broken_body_behind_it(shared):
 def test_nothing_is_served_after_an_answer_that_ends_the_connection(shared, first):
     with shared("echo.py", "--max_request_size", "1000").connect() as connection:
         response = connection.send(first + SECOND).read()
-        # An error whose body has arrived need not end the connection; then the next request is served.
+        # An error whose body has arrived need not end the connection; then the next request is
+        # served.
         if response["connection"] == "close":
             connection.assert_closed()
         else:
@@ -106,7 +108,7 @@ def test_trailers_do_not_cut_the_connection_while_the_next_request_runs(start):
         connection.send(TRAILERS.replace(b"5;a=b\r\nfirst", b"1;a=b\r\na"))
         assert connection.read().status == 200
         connection.send(request("POST", "/score", b"c"))
-        # Longer than a connection lingers whose client was refused.
+        # Longer than the server waits before it closes the connection of a refused client.
         assert connection.is_silent(2.5)
         (server.folder / "c.go").touch()
         assert connection.read().status == 200

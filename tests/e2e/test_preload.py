@@ -1,4 +1,5 @@
-"""WORKER_PRELOAD: a template process loads the script once and forks the workers; the supervisor never runs it."""
+"""WORKER_PRELOAD: a template process loads the script once and forks the workers; the supervisor
+never runs it."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ SERVES = "\ndef run(data): return os.getpid()\n"
 
 @pytest.fixture
 def preload(start, tmp_path):
-    """``preload("body of init()")``: a server whose template has run that."""
+    """``preload("body of init()")``: a server whose template has run this init()."""
 
     def begin(init, *options, **more):
         script = tmp_path / "score.py"
@@ -33,7 +34,7 @@ def waits(server, name="waiting"):
 
 
 def listeners(pid, port):
-    """Whether this process holds the listening socket of ``port``."""
+    """True if this process holds the listening socket of ``port``."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     inodes = {row[9] for row in rows if row[3] == "0A" and int(row[1].partition(":")[2], 16) == port}
     held = {os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")}
@@ -43,7 +44,7 @@ def listeners(pid, port):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("wait", ["time.sleep(60)", "threading.Event().wait()"])
 def test_a_signal_ends_a_long_init(preload, number, wait):
-    # A script that catches everything does not hold it up.
+    # A script that catches every exception must not delay the end.
     server = preload(f"open('waiting', 'w')\ntry: {wait}\nexcept BaseException: time.sleep(60)", ready=False)
     waits(server)
     server.signal(number)
@@ -54,7 +55,8 @@ def test_a_signal_ends_a_long_init(preload, number, wait):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_that_does_not_end_what_init_waits_for_is_heard(preload, number):
-    # It goes to the thread that has not blocked it, as one that arrives just before a wait goes unnoticed by that.
+    # The signal is handled in the thread that has not blocked it, because a signal that arrives
+    # just before the other thread waits does not wake that thread.
     server = preload(
         "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
         f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])\n"
@@ -68,7 +70,7 @@ def test_a_signal_that_does_not_end_what_init_waits_for_is_heard(preload, number
 
 
 def test_a_signal_is_heard_after_asyncio_has_had_them(preload):
-    # Its loop leaves Python without a descriptor for their numbers.
+    # An asyncio loop in init() has removed Python's wake-up descriptor.
     server = preload(
         "import asyncio\n"
         "async def use(): asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)\n"
@@ -106,7 +108,8 @@ def test_init_sees_the_exit_codes_of_its_own_children(preload):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_obeyed_though_init_keeps_the_interpreter(preload, number):
-    # In native code, with the GIL: no handler in Python would run before it returns.
+    # init() is in native code that keeps the GIL, so no Python signal handler can run before it
+    # returns.
     server = preload("import ctypes\nopen('waiting', 'w')\nctypes.PyDLL(None).sleep(60)", ready=False)
     waits(server)
     server.signal(number)
@@ -131,7 +134,7 @@ def test_a_thread_that_a_failing_init_leaves_does_not_keep_the_command(preload):
     init = "threading.Thread(target=threading.Event().wait).start()\n1 / 0"
     server = preload(init, "--worker_count", "2", ready=False)
     assert server.wait_for_exit() == 3
-    # Once, not for each worker.
+    # The traceback appears once and not for each worker.
     assert server.stdout().count("\nZeroDivisionError") == 1
 
 
@@ -191,7 +194,7 @@ def test_the_script_runs_in_the_template_and_its_forks_alone(preload):
     (template,) = server.templates()
     assert (server.folder / "who").read_text() == f"{template} {server.pid}\n"
     assert {server.score().json() for _ in range(20)} <= set(workers)
-    # What loads a script has the file open or mapped, and the packages that it imports.
+    # A process that loads the script has its file, or the packages that it imports, open or mapped.
     script_logger = {record.pid for record in server.records(logger="azmlinfsrv.user_script")}
     assert script_logger == {template}
 
@@ -285,7 +288,7 @@ def test_a_killed_template_is_replaced_when_a_worker_is_needed(preload):
 
 
 def test_a_template_that_is_killed_at_work_loses_no_worker(preload):
-    # Whatever it is doing just then: forking, or telling of it.
+    # The template is killed at a random moment: while it forks, or while it reports.
     server = preload("pass", "--worker_count", "3")
     workers = server.wait_for_workers(3)
     for _ in range(5):
@@ -307,7 +310,8 @@ VERSION += "def run(data): return [{code}, model, os.getpid()]\n"
 
 @pytest.fixture
 def versions(start, tmp_path):
-    """A server with a model in a file; and a function that writes the script with a number, and the model."""
+    """A server with a model in a file; and a function that writes the script with a number, and the
+    model."""
     script, model = tmp_path / "score.py", tmp_path / "model"
 
     def write(code, content):

@@ -1,4 +1,5 @@
-"""Death, replacement and number of processes, and what clients notice of it: as little as possible (docs/design.md)."""
+"""Death, replacement and number of processes, and what clients notice of it: as little as possible
+(docs/design.md)."""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ def test_only_running_requests_fail_when_all_workers_are_killed(start):
             assert response["x-ms-run-fn-exec-ms"] is None
             assert response["x-request-id"]
         assert queued.read().json() not in killed
-        # Nobody's connection was closed.
+        # No connection was closed.
         for connection in (guilty, other, queued):
             assert connection.exchange("POST", "/score", b"d").json() not in killed
 
@@ -176,7 +177,7 @@ def test_a_killed_front_is_replaced_and_the_workers_stay(start):
     let_go(server, "a")
     assert server.score("a").json() in workers
     front = server.kill_front()
-    # No refused connection in between: the listener outlives the front.
+    # No connection is refused meanwhile, because the listener outlives the front.
     assert server.score("a").json() in workers
     assert server.front() != front
     (first, one), (second, two) = begin(server, "b"), begin(server, "c")
@@ -305,7 +306,7 @@ def test_a_client_that_leaves_the_queue_is_not_scored(start):
     answer, _ = begin(server, "a")
     with server.connect() as leaving:
         leaving.send(request("POST", "/score", b"b"))
-    # The front has taken it out of the queue, and says so.
+    # The log line shows that the front has removed it from the queue.
     server.wait_for_record("POST /score 503")
     let_go(server, "a", "b", "c")
     assert answer.result().status == 200
@@ -331,7 +332,7 @@ def test_a_full_queue_refuses_at_once(start):
     queued = [server.connect().send(request("POST", "/score", b"a")) for _ in range(2)]
 
     def refused():
-        # Until both are in the queue this one waits, too, and leaves.
+        # This request leaves the queue again. It is sent until both others are in the queue.
         with server.connect() as connection:
             connection.send(request("POST", "/score", b"a"))
             return None if connection.is_silent(0.05) else connection.read()

@@ -75,7 +75,7 @@ def test_other(score_client): assert score_client.score(json=[1]).json() == [1]
     assert code == 1
     assert "1 passed, 2 errors" in output
     assert "broken.py cannot be served: the server ended with code 3." in output
-    # In the message and in the log, once each.
+    # It appears once in the message and once in the log.
     assert output.count('broken.py", line 1, in <module>') == 2
     assert "The server cannot be started: see the error of test_a.py::test_first[broken.py]." in output
 
@@ -116,7 +116,7 @@ from azureml_inference_server_http.server.entry import app
     assert (code, "1 passed, 1 error" in output) == (1, True), output
     assert 'broken.py", line 1, in <module>' in output
     assert "ModuleNotFoundError: No module named 'nowhere_at_all'" in output
-    # A SystemExit of somebody else does what it always did.
+    # A SystemExit that the plugin does not raise has its usual effect.
     code, output = session({"test_a.py": "raise SystemExit(5)"}, "--continue-on-collection-errors")
     assert "1 passed" not in output
 

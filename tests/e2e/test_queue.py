@@ -1,4 +1,5 @@
-"""The one queue: its order, its limit, who leaves it, and what an ideal one would do (docs/design.md)."""
+"""The one queue: its order, its limit, who leaves it, and what an ideal one would do
+(docs/design.md)."""
 
 from __future__ import annotations
 
@@ -17,11 +18,12 @@ SLOW, FAST = 200, 20
 
 
 def queue_up(server, *names):
-    """Requests on connections of their own, in this order; the front has seen each before the next is sent."""
+    """Requests on connections of their own, in this order; the front has seen each before the next
+    is sent."""
     connections = []
     for name in names:
         connections.append(server.connect().send(request("POST", "/score", name.encode())))
-        # Sent later and answered: so the front has read the one before.
+        # Sent after the other request and answered, so the front has read that one.
         assert server.get("/livez").status == 200
     return connections
 
@@ -59,7 +61,7 @@ def test_clients_that_leave_the_queue_are_not_scored_and_hold_up_nobody(start):
     for connection in connections[1:-1]:
         connection.close()
     eventually(lambda: sum(" 503 " in record.message for record in server.records()) == 20, "the front saw them leave")
-    # Their places are free again.
+    # Their places in the queue are free again.
     later = queue_up(server, "after")
     (server.folder / "go").touch()
     assert [connection.read().json() for connection in (connections[0], connections[-1], *later)] == [
@@ -74,7 +76,8 @@ def test_clients_that_leave_the_queue_are_not_scored_and_hold_up_nobody(start):
 
 
 def ideal_latencies(jobs, workers):
-    """Latencies that one queue in front of so many workers gives to (arrival, service time), in order of arrival."""
+    """The latencies of an ideal queue in front of this many workers, for (arrival, service time),
+    in order of arrival."""
     free_at = [0.0] * workers
     latencies = []
     for arrival, service in jobs:
@@ -90,8 +93,9 @@ def test_the_ideal_queue_is_simulated_rightly():
 
 
 def measure(server, seed):
-    """Requests on 12 kept-alive connections, a tenth of them slow: their (arrival, service time, latency) in order of
-    arrival; and the median time of health checks from the same clients. In seconds."""
+    """Requests on 12 kept-alive connections, a tenth of them slow: their (arrival, service time,
+    latency) in order of arrival; and the median time of health checks from the same clients. In
+    seconds."""
     seen, checks = [], []
 
     def client(number):
@@ -120,8 +124,9 @@ def measure(server, seed):
 
 @pytest.mark.serial
 def test_fast_requests_fare_as_with_an_ideal_queue(start):
-    """Within 20 %, as promised. The clients share the machine with the server, so a bad moment is given another try.
-    And an ideal queue has to be reached as well: that takes as long as two health checks, one more for the worker."""
+    """At most 20 % slower than an ideal queue, as promised. The clients use the same machine, so a
+    bad measurement is repeated. The time to reach an ideal queue is added: two health checks, and
+    one more for the worker."""
     server = start("sleep.py", "--worker_count", "2")
     server.wait_for_workers(2)
     ratios = []

@@ -17,7 +17,7 @@ def lines(server, text="POST /score"):
 
 
 def targets(server):
-    """What was requested, by lines that the script's formatter made; fails for any other line."""
+    """The targets in the lines that the script's formatter has made. Fails for any other line."""
     texts = [json.loads(line)["text"] for line in lines(server)]
     assert all(re.fullmatch(r"POST /score\?\d+ 200 \d+\.\d{3}ms \d+", text) for text in texts)
     return [int(text.split("?")[1].split()[0]) for text in texts]
@@ -25,7 +25,8 @@ def targets(server):
 
 @contextmanager
 def held_stream(server):
-    """A connection whose reply, a stream to `/score?2`, has begun; the script goes on when the file `go` is there."""
+    """A connection whose reply, a stream to `/score?2`, has begun; the script goes on when the file
+    `go` is there."""
     with server.connect() as connection:
         connection.send(request("POST", "/score?2", b"hold"))
         connection.read_head_of_stream()
@@ -52,7 +53,7 @@ def test_a_formatter_formats_each_line_once(start):
         assert all(connection.read().status == 200 for _ in range(100))
     eventually(lambda: len(lines(server)) >= 100, "all lines")
     assert sorted(targets(server)) == list(range(100))
-    # Nobody has a line left to write at the end.
+    # No process has log lines left to write at the end.
     server.signal(signal.SIGTERM)
     assert server.wait_for_exit() == 0
     assert sorted(targets(server)) == list(range(100))
@@ -110,7 +111,7 @@ def test_a_stream_is_logged_while_it_goes_on(start):
 def test_a_stream_whose_next_part_takes_long_keeps_its_line_for_the_script(start):
     server = start("own_logging.py", OWN_LOGGING="formatter")
     with held_stream(server) as connection:
-        # Longer than a worker may leave a job untouched.
+        # Longer than a worker may leave a job unclaimed.
         assert connection.next_chunk() == b"part "
         assert connection.is_silent(1)
         (server.folder / "go").touch()

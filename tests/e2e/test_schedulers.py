@@ -1,4 +1,5 @@
-"""Greenlets and asyncio tasks that init() leaves in the main thread run while the worker waits for requests."""
+"""Greenlets and asyncio tasks that init() leaves in the main thread run while the worker waits for
+requests."""
 
 from __future__ import annotations
 
@@ -81,5 +82,5 @@ def test_a_loop_that_a_thread_runs_is_left_to_it(start):
     server = start("schedulers.py", SCHEDULER="thread")
     wait_for_more_ticks(server, 200)
     assert server.score("ticks").json() > 100
-    # Two threads that run one loop get this.
+    # This error appears if two threads run one loop.
     assert "RuntimeError" not in server.stderr()

@@ -1,4 +1,5 @@
-"""/score: what run() gets from a request and what its result becomes (contract sections 5 to 7 and 10)."""
+"""/score: what run() gets from a request and what its result becomes (contract sections 5 to 7 and
+10)."""
 
 from __future__ import annotations
 
@@ -25,12 +26,12 @@ NOT_FOUND = {
 }
 NOT_ALLOWED = {"message": "The method is not allowed for the requested URL."}
 HTML = "text/html; charset=utf-8"
-# Headers of replies that a route made, whoever is to blame.
+# Headers that every reply of a route has, errors included.
 IDENTITY = ("x-ms-server-version", "x-request-id", "x-ms-request-id")
 
 
 def assert_identified(response):
-    """V, R and M are there (contract section 5)."""
+    """Check that the headers V, R and M are present (contract section 5)."""
     assert response["x-ms-server-version"] == f"azmlinfsrv/{package.__version__}"
     assert response["x-request-id"] == response["x-ms-request-id"] is not None
 
@@ -69,7 +70,7 @@ def test_a_large_body_arrives_whole(shared):
 
 def test_raw_bodies_of_any_size_arrive_as_they_were_sent(shared):
     server = shared("raw_digest.py")
-    # From 256 KiB on they reach worker processes in another way.
+    # Bodies of 256 KiB or more reach worker processes through shared memory.
     for size in (0, 1, (256 << 10) - 1, 256 << 10, (256 << 10) + 1, 5_000_000, 3):
         body = random.Random(size).randbytes(size)
         assert server.score(body).json() == hashlib.sha256(body).hexdigest(), size

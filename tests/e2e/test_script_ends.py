@@ -1,4 +1,5 @@
-"""What a script does at the end of its process: its handler for SIGTERM, threads that still work, ``atexit``."""
+"""What a script does at the end of its process: its handler for SIGTERM, threads that still work,
+``atexit``."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ import signal
 import pytest
 from harness import eventually, is_running
 
-# Seconds that work at the end takes here. Three times what it used to get, whatever --graceful_timeout said.
+# Seconds that the script's cleanup takes here. Before, it got a third of that, whatever
+# --graceful_timeout was.
 LONG = 4
 
 SCRIPT = """
@@ -35,7 +37,8 @@ def run(data):
 
 @pytest.fixture
 def serve(start, tmp_path):
-    """``serve("statements of init()")``: a ready server; what its script has noted is in ``notes(server)``."""
+    """``serve("statements of init()")``: a ready server. ``notes(server)`` returns the notes of its
+    script."""
 
     def begin(init, *options, **more):
         script = tmp_path / "score.py"
@@ -46,7 +49,7 @@ def serve(start, tmp_path):
 
 
 def notes(server, pid=None):
-    """What the script, or that process of it, has noted; without the pid."""
+    """The notes of the script, or of one process of it, without the pid."""
     path = server.folder / "notes"
     lines = [line.split(" ", 1) for line in path.read_text().splitlines()] if path.exists() else []
     return [text for by, text in lines if pid in (None, int(by))]
@@ -78,7 +81,8 @@ def test_work_of_the_script_is_finished_after_term(serve, work):
 def test_work_of_a_worker_that_is_replaced_is_finished_while_its_successor_serves(serve, how):
     server = serve("pass", *(["--max_requests", "1"] if how == "--max_requests" else []))
     (old,) = server.wait_for_workers(1)
-    # Ends when the test says so, which is after the successor has served.
+    # The script's cleanup ends when the file exists, which the test makes after the successor has
+    # served.
     waits = "while not os.path.exists('go'): time.sleep(0.01)"
     assert server.score(f"threading.Thread(target=lambda: exec({waits!r}) or note('done')).start()").status == 200
     if how == "HUP":
@@ -221,7 +225,7 @@ def test_a_script_that_is_broken_now_is_told_and_the_old_code_serves(start, tmp_
     text = server.wait_for_record("2 workers go on serving with the code loaded before.", level="E").message
     assert "exited with code 3" in text
     assert ("then send HUP again." if how == "HUP" else "The next attempt to replace Worker (pid:") in text
-    # Its cause is told before.
+    # The cause was logged before.
     assert any("ZeroDivisionError" in record.text for record in server.records(level="E"))
     assert server.get("/readyz").status == 200
     assert server.score().json() in old

@@ -1,7 +1,8 @@
-"""What a script can do to its process, and that only its own request pays for it (contract section 16).
+"""What a script can do to its process, and that only its own request pays for it (contract section
+16).
 
-Each deed is sent to ``obey.py`` while another request waits behind it; that one is always answered. What happens when
-workers die of something else is in ``test_processes.py``.
+Each deed is sent to ``obey.py`` while another request waits behind it; that one is always answered.
+What happens when workers die of something else is in ``test_processes.py``.
 """
 
 from __future__ import annotations
@@ -13,20 +14,21 @@ import pytest
 from harness import request
 
 SCRIPT_ERROR = "An unexpected error occurred in scoring script. Check the logs for more info."
-# Leaves so much address space that Python itself goes on.
+# Leaves enough address space for Python itself.
 LIMIT = "import resource; used = int(open('/proc/self/statm').read().split()[0]) * 4096; " + (
     "resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), -1))\n"
 )
 
 
 def do(server, statements):
-    """The answer to these statements, after the one to a request that waited meanwhile."""
+    """Have run() execute these statements while another request waits. Checks the other answer and
+    returns this one."""
     with server.connect() as culprit, server.connect() as bystander:
         culprit.send(request("POST", "/score", statements.encode()))
         bystander.send(request("POST", "/score", b"answer = 'not harmed'"))
         response = culprit.read()
         assert bystander.read().json() == "not harmed"
-        # Nor was anybody's connection.
+        # No connection was closed either.
         for connection in (culprit, bystander):
             assert connection.exchange("POST", "/score", b"answer = 'later'").json() == "later"
     assert server.get("/").status == 200
@@ -73,7 +75,8 @@ def test_a_dead_worker_is_named_and_replaced(shared, statements, cause):
 
 
 def test_a_worker_that_runs_out_of_memory_beyond_python_is_replaced(shared):
-    """An allocation that fails outside of Python ends the process; whichever fails first, somebody has to say so."""
+    """If an allocation outside of Python fails, the process ends. The log must have a reason for
+    it."""
     server = shared("obey.py")
     tight = LIMIT.replace("(100 << 20)", "(1 << 20)")
     response = do(server, f"{tight}answer = 'x' * (200 << 20)")
@@ -140,10 +143,10 @@ def test_what_python_can_catch_is_a_script_error(shared, statements):
 def test_what_a_script_changes_stays_in_its_process(start, statements):
     server = start("obey.py")
     response = do(server, statements)
-    # What it makes of such a deed is the script's own affair. Being answered is not.
+    # The script may succeed or fail, but the request must be answered.
     assert response.status in (200, 500)
     before = server.wait_for_workers(1)
-    # The next worker is not affected at all, and neither is the command: HUP and TERM work.
+    # Neither the next worker nor the command is affected: HUP and TERM work.
     server.signal(signal.SIGHUP)
     server.wait_for_workers(1, instead_of=before)
     assert server.score("answer = [os.getcwd(), os.umask(0o22)]").json() == [str(server.folder), 0o22]

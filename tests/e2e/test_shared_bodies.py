@@ -1,4 +1,5 @@
-"""Large bodies reach worker processes through shared memory: whole, unmixed, and whatever ends meanwhile.
+"""Large bodies reach worker processes through shared memory: whole, unmixed, and whatever ends
+meanwhile.
 
 What the memory itself promises is tested in ``src/ipc/body_arena.rs``.
 """
@@ -28,7 +29,8 @@ def digest(body):
 
 
 def shared_files(pid):
-    """The files of shared bodies that this process has open: their numbers on the system, and sizes in bytes."""
+    """The files of shared bodies that this process has open: their numbers on the system, and sizes
+    in bytes."""
     entries = [Path(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
     found = [entry for entry in entries if "azmlinfsrv-bodies" in os.readlink(entry)]
     return {stat.st_ino: stat.st_blocks * 512 for stat in map(os.stat, found)}
@@ -58,7 +60,7 @@ def test_bodies_of_many_clients_do_not_mix(start):
             body = made_up(seed * 100 + turn)
             whole = request("POST", "/score", body)
             with server.connect() as connection:
-                # In the middle of the body, or with an answer due.
+                # The client leaves in the middle of the body, or before the answer.
                 connection.send(whole[: len(whole) // 2] if turn % 2 else whole)
 
     threads = [threading.Thread(target=call, args=[seed]) for seed in range(4)]
@@ -106,7 +108,7 @@ def test_the_next_front_shares_bodies_as_well(start):
 
 def test_a_worker_without_a_descriptor_for_the_file_gets_bodies_all_the_same(start, tmp_path):
     script = tmp_path / "score.py"
-    # One is left for the socket.
+    # One descriptor is left for the socket.
     script.write_text(
         "import hashlib, os, resource\n"
         "from azureml_inference_server_http.api.aml_request import rawhttp\n"
@@ -134,7 +136,8 @@ def test_the_memory_of_bodies_is_given_back(start):
 
 @pytest.fixture
 def limited(start, tmp_path):
-    """``limited(100)``: a server whose workers may take so many MiB more than they have after ``init()``."""
+    """``limited(100)``: a server whose workers may use 100 MiB more address space than they have
+    after ``init()``."""
 
     def begin(mib):
         script = tmp_path / "score.py"

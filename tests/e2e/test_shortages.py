@@ -1,4 +1,5 @@
-"""A server that runs out of something: disk space, folders to write to, descriptors, processes, memory.
+"""A server that runs out of something: disk space, folders to write to, descriptors, processes,
+memory.
 
 Some of it needs a mount namespace of its own, and with it root; those tests are skipped elsewhere.
 """
@@ -30,7 +31,8 @@ needs_mounts = pytest.mark.skipif(not can_mount(), reason="no private mounts: no
 
 
 def through(preparation):
-    """A program that runs the command given as its arguments where these shell commands have been run before."""
+    """Make a program that runs these shell commands, and then the command that it gets as
+    arguments."""
     return (shutil.which("unshare") or "", "-m", "sh", "-ec", f'{preparation}\nexec "$@"', "sh")
 
 
@@ -45,7 +47,7 @@ def script(tmp_path):
 
 
 def replace(server):
-    """Kill a worker; the pid of the next one that answers."""
+    """Kill a worker. Returns the pid of the next one that answers."""
     old = server.score().json()
     os.kill(old, signal.SIGKILL)
     eventually(lambda: not is_running(old), "the worker is dead")
@@ -161,7 +163,7 @@ def test_a_worker_whose_script_has_used_up_the_descriptors_serves(start, script)
     (worker,) = server.wait_for_workers(1)
     assert server.score(LARGE).json() == worker
     server.kill_front()
-    # The next front gets the same worker, with the model that it has loaded.
+    # The same worker connects to the next front, and keeps its model.
     assert server.score(LARGE).json() == worker
 
 
@@ -230,7 +232,7 @@ def test_a_log_on_a_full_disk_costs_its_lines_only(start, script, tmp_path):
         return "log records were lost: " in (seen / "log").read_text(errors="replace")
 
     eventually(goes_on, "the log")
-    # Once from the supervisor, the front and each of the two workers at most.
+    # The supervisor, the front and each of the two workers may report it once.
     assert server.stderr().count(told) <= 4
     server.signal(signal.SIGTERM)
     assert server.wait_for_exit() == 0
@@ -241,7 +243,8 @@ def test_a_log_on_a_full_disk_costs_its_lines_only(start, script, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="not root, or no setpriv")
 def test_a_worker_that_cannot_be_forked_is_told_once_and_tried_again(start):
-    # A user of its own, as root has no such limit, who may read what root may.
+    # The server runs as another user, because root has no such limit. The user may read all files
+    # that root may.
     user = str(60_000 + os.getpid() % 5_000)
     may_read = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
     through = (shutil.which("setpriv"), f"--reuid={user}", "--clear-groups", *may_read)

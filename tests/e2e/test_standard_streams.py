@@ -1,4 +1,5 @@
-"""Standard streams that are closed, full, or lose their reader: the server serves and obeys all the same."""
+"""Standard streams that are closed, full, or lose their reader: the server serves and obeys all the
+same."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from harness import eventually, fill, is_running
 
 
 def drain(reader):
-    """What is in the pipe now."""
+    """Read everything that is in the pipe now."""
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     found = b""
@@ -21,7 +22,7 @@ def drain(reader):
 
 
 def replace(server, number=signal.SIGKILL):
-    """Kill the only worker; the next one."""
+    """Kill the only worker. Returns the pid of the next one."""
     (old,) = server.workers()
     os.kill(old, number)
     eventually(lambda: not is_running(old), "the worker is dead")
@@ -50,7 +51,7 @@ def test_a_log_that_nobody_reads_holds_up_nothing(start, pipe):
     server.signal(signal.SIGHUP)
     eventually(lambda: not is_running(second), "the worker is replaced")
     log = []
-    # What waited for a reader comes now that there is one.
+    # The lines that waited are written now, because the pipe is read.
     eventually(lambda: log.append(drain(reader)) or f"Worker (pid:{first}) was killed by" in "".join(log), "the lines")
     fill(writer)
     server.signal(signal.SIGTERM)
@@ -58,7 +59,7 @@ def test_a_log_that_nobody_reads_holds_up_nothing(start, pipe):
 
 
 def test_a_log_whose_reader_goes_away_holds_up_nothing(start, pipe):
-    # azmlinfsrv | head -1
+    # The reader closes the pipe, as in `azmlinfsrv | head -1`.
     reader, writer = pipe
     server = start("pid.py", stdout=writer)
     os.close(writer)

@@ -1,4 +1,5 @@
-"""What a start accepts and what it says: settings, listeners, lines that tools wait for (contract sections 1 to 3)."""
+"""What a start accepts and what it says: settings, listeners, lines that tools wait for (contract
+sections 1 to 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Responses made from generators: part by part, however long they take (contract sections 7 and 11)."""
+"""Responses made from generators: part by part, however long they take (contract sections 7 and
+11)."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def test_parts_arrive_as_they_are_made(start):
         # The empty part between the two is not sent: it would end the message.
         assert connection.next_chunk() == SECOND
         assert connection.next_chunk() == b""
-        # The connection goes on.
+        # The connection stays open.
         assert connection.exchange("POST", "/score", b"name").body == b"first," + SECOND
     assert server.wait_for_record("POST /score 200").message.endswith("ms N/A")
 

@@ -1,4 +1,5 @@
-"""The terminal that a server was started from: what is left when it is closed, and what SIGHUP means then."""
+"""The terminal that a server was started from: what is left when it is closed, and what SIGHUP
+means then."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ def test_a_server_under_nohup_outlives_its_terminal_and_obeys_hup(start, termina
         server.signal(signal.SIGHUP)
         return old not in server.workers() and server.records(level="I")
 
-    # In the moment after the loss it is taken for a part of it.
+    # HUP is sent again and again, because soon after the loss it counts as a part of the loss.
     eventually(is_replaced, "HUP replaces the worker")
     assert server.score("x").status == 200
 

@@ -1,4 +1,5 @@
-"""docs/testing.md: its files, written into one folder as they stand, are a test suite that passes."""
+"""docs/testing.md: its files, written into one folder as they stand, are a test suite that
+passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""``--worker_class thread``: what is not as with processes. Tests marked ``any_worker_class`` have what is the same."""
+"""``--worker_class thread``: what is not as with processes. Tests marked ``any_worker_class`` have
+what is the same."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ def test_python_code_over_the_limit_is_interrupted(start):
     assert (response.status, response.json()) == (500, timeout(1000))
     assert response["x-ms-run-error-location"].startswith("thread_calls.py:")
     assert response["x-ms-run-error-location"].endswith(" TimeoutError")
-    # The thread is as good as before.
+    # The thread still works.
     assert server.score("next").json() == "worker-1"
     assert len(server.ready_pids()) == 1
 
@@ -59,15 +60,17 @@ def test_the_limit_never_strikes_a_later_call(start):
     outcomes = []
     with server.connect() as connection:
         for _ in range(150):
-            # Both at once, so that the second is called right after the first has returned.
+            # Both requests are sent together, so that the second call begins right after the first
+            # has returned.
             first = request("POST", "/score", f"spin {near}".encode())
             connection.send(first + request("POST", "/score", b"guarded 0.004"))
             outcomes.append(connection.read().status)
             second = connection.read()
             assert second.status == 200
-            # On a busy machine even this short call may reach the limit; then it was its own.
+            # On a busy machine even this short call may exceed the limit. Then its own time shows
+            # that.
             assert second.json() == "worker-1" or float(second["x-ms-run-fn-exec-ms"]) >= 20
-            # Walks along the edge: a call that was interrupted is followed by a shorter one.
+            # Keeps the duration near the limit: after an interrupted call the next one is shorter.
             near += 0.0002 if outcomes[-1] == 200 else -0.0003
     assert set(outcomes) == {200, 500}, "the calls were not near the limit"
     assert server.complaints() == ""
@@ -100,7 +103,7 @@ def test_the_worker_timeout_is_answered_and_the_thread_replaced(start):
     assert "WORKER_TIMEOUT" in response.json()["message"]
     assert later.result().status == 200
     assert server.score("next").json() == "worker-2"
-    # The stuck thread does not hold up the end.
+    # The stuck thread does not delay the end.
     server.signal(signal.SIGTERM)
     assert server.wait_for_exit() == 0
 
@@ -184,7 +187,7 @@ def test_a_child_of_the_script_keeps_neither_the_port_nor_the_signals(start):
     try:
         server.signal(signal.SIGKILL)
         assert server.wait_for_exit() == -signal.SIGKILL
-        # The child closes it in a hook, which it may come to after its parent has answered.
+        # The child closes the port in a hook, which may run after its parent has answered.
         eventually(lambda: refuses_connections(server), "the child closes the port")
         os.kill(child, signal.SIGTERM)
         eventually(lambda: child not in server.members(), "TERM ends the child")
@@ -199,8 +202,8 @@ def test_what_only_processes_have_is_said(start):
     assert [message.split(" has no effect")[0] for message in messages] == ["WORKER_PRELOAD", "--max_requests"]
 
 
-# As near to Windows as a test gets elsewhere: whatever of Unix alone is used is an AttributeError. The standard library
-# is imported before, as it decides by the platform, too.
+# Imitates Windows: names of Unix functions are removed, so that using one is an AttributeError. The
+# standard library is imported before, because it also chooses its code by the platform.
 WITHOUT_UNIX = """
 import argparse, asyncio, atexit, faulthandler, importlib, inspect, json, logging.config, os, queue, select, selectors
 import signal, socket, subprocess, sys, tempfile, textwrap, threading, traceback, urllib.parse

@@ -1,7 +1,9 @@
-"""``python -m tests.fuzz --seconds 600``: the long run. Prints cases tried and what was wrong; exit code 1 if so.
+"""``python -m tests.fuzz --seconds 600``: the long run. Prints cases tried and what was wrong; exit
+code 1 if so.
 
-Starts one server for each subject, and one for each kind of made-up request, and gives each the same share of the time.
-The test process and the server must be the same Python, since ``json`` of this one is what the other is compared with.
+Starts one server for each subject, and one for each kind of made-up request, and gives each the
+same share of the time. The test process and the server must be the same Python, since ``json`` of
+this one is what the other is compared with.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from harness import Server
 from fuzz import campaign, http_framings, http_grammar, http_surface
 from fuzz.subjects import SCRIPTS, SUBJECTS, Subject
 
-# Subjects that are no comparison with Python: what is sent to a server of their own.
+# Subjects that are not compared with Python. Their requests go to a server of their own.
 SENT = {"HTTP surface": http_grammar.draw, "HTTP framings": http_framings.draw}
 
 
@@ -50,7 +52,7 @@ def main() -> int:
 
 
 def _run(subject: Subject, seed: int, seconds: float) -> campaign.Report:
-    # Records about results that cannot be rendered would fill the disk.
+    # Without this level, log records about results that cannot be rendered would fill the disk.
     environment = {**subject.environment, "AZUREML_LOG_LEVEL": "CRITICAL"}
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder), str(SCRIPTS / subject.script), **environment)

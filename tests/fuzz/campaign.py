@@ -1,6 +1,8 @@
-"""Sends cases over several kept-alive connections, compares, and makes what differs as small as it can.
+"""Sends cases over several kept-alive connections, compares, and makes what differs as small as it
+can.
 
-Owns the loop and its figures. Knows neither what is sent nor what is right (``subjects.py``). Runs in the test process.
+Owns the loop and its figures. Knows neither what is sent nor what is right (``subjects.py``). Runs
+in the test process.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from harness import Connection
 from .subjects import Case, Subject
 
 CONNECTIONS = 12
-# Differences of one subject that are made smaller and told apart; beyond these they are only counted.
+# Differences of one subject that are minimised and reported. Further ones are only counted.
 MOST_EXAMPLES = 12
-# Requests spent on making one difference smaller.
+# Limit for the requests that minimise one difference.
 MOST_ATTEMPTS = 3000
 
 Reply = tuple[int, bytes]
@@ -39,7 +41,8 @@ class Client:
             connection.close()
 
     def ask(self, requests: Sequence[bytes]) -> list[Reply | str]:
-        """The replies in order; a text that says what happened for a request without one."""
+        """Send the requests. Returns the replies in order, with a description in place of a missing
+        reply."""
         replies: list[Reply | str] = []
         for start in range(0, len(requests), len(self._connections)):
             batch = requests[start : start + len(self._connections)]
@@ -100,7 +103,7 @@ class Report:
     seconds: float = 0.0
     differing: int = 0
     examples: list[Difference] = dataclasses.field(default_factory=list)
-    # How often each status was the right one.
+    # How many cases expected each status.
     statuses: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -111,11 +114,12 @@ class Report:
 
 
 def run(subject: Subject, client: Client, seed: int, cases: int | None = None, seconds: float | None = None) -> Report:
-    """Try ``cases`` cases, or as many as fit into ``seconds``. The same seed gives the same cases."""
+    """Try ``cases`` cases, or as many as fit into ``seconds``. The same seed gives the same
+    cases."""
     report = Report(subject)
     started = time.monotonic()
     while report.cases < (cases or float("inf")) and report.seconds < (seconds or float("inf")):
-        # Each case has a seed of its own, so that it can be made again alone.
+        # Each case has its own seed, so that a single case can be repeated.
         seeds = [seed * 1_000_000_000 + report.cases + index for index in range(4 * CONNECTIONS)]
         inputs = [subject.draw(Random(one), True) for one in seeds]
         drawn = [subject.case(one) for one in inputs]

@@ -1,7 +1,7 @@
 """JSON request bodies: random text that is JSON, or nearly so, and what ``json.loads`` makes of it.
 
-Owns the texts and the expected replies of ``scripts/describe.py``. The text is not made by ``json.dumps``, which would
-never write most of what a client may send. Runs in the test process.
+Owns the texts and the expected replies of ``scripts/describe.py``. The text is not made by
+``json.dumps``, which would never write most of what a client may send. Runs in the test process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONTENT_TYPES = (
     "application/vnd.x+json",
 )
 ENCODINGS = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "latin-1")
-# What only nearly is a JSON value.
+# Texts that are almost JSON values.
 NEARLY = (
     *("nan", "-NaN", "+1", "01", "-01", "1.", ".5", "-", "1e", "1e+", "- 1", "0x10", "1_000", "\u0661", "1.e5", "--1"),
     *("Inf", "infinity", "+Infinity", "-Infinity0", "NaN1", "True", "None", "nul", "truefalse", "undefined"),
@@ -47,7 +47,8 @@ MUTATIONS = b'[]{},:"\\\x00\x1f\x7f\x80\xbf\xc0\xc3\xed\xa0\xf0\xff \n01e.-uNI'
 
 
 def draw(random: Random, large: bool) -> tuple[str, bytes]:
-    """Content type and body. ``large`` allows what is too big for a test that hypothesis makes smaller."""
+    """Draw content type and body. Without ``large`` they are small enough for hypothesis to
+    minimise."""
     content_type = random.choice(CONTENT_TYPES)
     kind = random.randrange(100)
     if kind == 99:
@@ -66,7 +67,7 @@ def draw(random: Random, large: bool) -> tuple[str, bytes]:
 
 
 def mutate(random: Random, body: bytes) -> bytes:
-    """The same with a few bytes changed, added or missing, or cut short."""
+    """The body with a few bytes changed, added or removed, or with its end cut off."""
     for _ in range(random.choice((1, 1, 1, 2, 5))):
         at, end = (random.randrange(len(body) + 1) for _ in range(2))
         kind = random.randrange(6)
@@ -86,7 +87,8 @@ def mutate(random: Random, body: bytes) -> bytes:
 
 
 def draw_deep(random: Random) -> str:
-    """Around 200, where the native parser gives up, and 1000, where Python does."""
+    """Draw a document nested about 200 levels deep (the limit of the native parser), or about 1000
+    (Python's limit)."""
     depth = random.choice((50, 197, 198, 199, 200, 201, 202, 260, 500, 850, 940, 990, 995, 1000, 1200, 3000))
     kinds = [
         random.choice((("[", "]"), ("[", "]"), ('{"k":', "}"), ("[1, ", ",2]"))) for _ in range(random.randrange(1, 4))
@@ -185,7 +187,8 @@ def draw_digits(random: Random, longest: int) -> str:
 
 
 def draw_halfway(random: Random) -> str:
-    """Exactly or nearly between two neighbouring floats: where the rounding is decided by the very last digit."""
+    """Draw a number exactly or almost halfway between two neighbouring floats, whose last digit
+    decides the rounding."""
     low = abs(draw_float(random))
     if not 0.0 < low < 1e300:
         low = 2.0**53 + 2 * random.randrange(9)
@@ -242,7 +245,8 @@ INTERNAL = "An unexpected internal error occurred. Check the logs for more info.
 
 
 def expected(body: bytes) -> set[tuple[int, bytes]]:
-    """The possible replies, by contract section 6. More than one only where Python's recursion limit is near."""
+    """The possible replies, by contract section 6. More than one only where Python's recursion
+    limit is near."""
     if body.count(b"[") + body.count(b"{") >= DEEP:
         return outcomes(lambda: _answer(body))
     return {_answer(body)}

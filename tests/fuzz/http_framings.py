@@ -1,8 +1,10 @@
-"""Makes up connections of several requests whose bodies end in odd but known places, some of them broken.
+"""Makes up connections of several requests whose bodies end in odd but known places, some of them
+broken.
 
-Owns a grammar of framings: lengths, chunks with extensions and trailers, what RFC 9112 refuses, each with more requests
-behind it. What must come back is known of every case, so answers that are too many, too few, out of order or of another
-length are found. Everything is drawn from the random numbers it is given. Runs in the test process.
+Owns a grammar of framings: lengths, chunks with extensions and trailers, what RFC 9112 refuses,
+each with more requests behind it. What must come back is known of every case, so answers that are
+too many, too few, out of order or of another length are found. Everything is drawn from the random
+numbers it is given. Runs in the test process.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from random import Random
 
 from .http_grammar import WAIT, Case, split
 
-# Behind the size of a chunk. A proxy may add them, a server drops them.
+# Chunk extensions. A proxy may add them, and the server ignores them.
 EXTENSIONS = [b";a", b";a=b", b'; a = "b;c"', b" ;a;b", b"\t", b';a="\xfc"']
 TRAILERS = [b"X: y", b"X:", b"Content-Length: 7", b"Transfer-Encoding: x", b"a!b:\tc \xfc", b"X: " + b"y" * 5000]
 BROKEN_TRAILERS = [b"X", b": y", b"X : y", b" X: y", b"X: y\r\n z", b"X: y\nZ: z", b"X: \0", b"X: " + b"y" * 20_000]
@@ -54,7 +56,7 @@ KEPT = b"Connection: keep-alive"
 
 
 class _Requests:
-    """What is sent on one connection, and what must come back."""
+    """The requests for one connection, and their expected answers."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []

@@ -1,8 +1,9 @@
-"""Makes up what clients may send: requests as RFC 9112 has them, the same with parts exchanged, and broken bytes.
+"""Makes up what clients may send: requests as RFC 9112 has them, the same with parts exchanged, and
+broken bytes.
 
-Owns the grammar and its mutations. Everything is drawn from the random numbers it is given, so a seed names a case.
-Knows nothing of sockets (``http_surface.py``), and what must come back of right requests only. Runs in the test
-process.
+Owns the grammar and its mutations. Everything is drawn from the random numbers it is given, so a
+seed names a case. Knows nothing of sockets (``http_surface.py``), and what must come back of right
+requests only. Runs in the test process.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ HALF_CLOSE, WAIT, ABORT = "half-close", "wait", "abort"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is sent, in which pieces, and how the client ends."""
+    """The bytes of a case, the pieces in which they are sent, and how the client ends."""
 
     pieces: tuple[bytes, ...]
     ending: str
     # (status, body) of each answer if that is known; None as the body stands for any error in JSON.
     expected: tuple[tuple[int, bytes | None], ...] | None = None
-    # Of such a case: the methods of its requests, and whether the last answer ends the connection.
+    # Only if ``expected`` is known: the methods of the requests, and whether the last answer ends
+    # the connection.
     methods: tuple[str, ...] = ()
     closes: bool = False
 
@@ -34,7 +36,8 @@ class Case:
         return b"".join(self.pieces)
 
     def __str__(self) -> str:
-        """The bytes as Python writes them, with long repetitions as products, and where they are cut into pieces."""
+        """The bytes as a Python expression, with long repetitions as products, and the positions
+        where they are cut."""
         data = _RUN.sub(lambda run: f"' + b'{run[1]}' * {len(run[0])} + b'", repr(self.data))
         ends = list(itertools.accumulate(len(piece) for piece in self.pieces))[:-1]
         if len(ends) > 10:
@@ -42,16 +45,17 @@ class Case:
         return f"{self.ending}, cut at {ends}:\n    {data}"
 
 
-# The same character, 30 times or more.
+# One character that is repeated 30 times or more.
 _RUN = re.compile(r"([^\\'])\1{29,}")
 
 
 def draw(random: Random) -> Case:
-    """A case: of five, one is right, two are strange and two are broken."""
+    """Draw a case. Of five cases one is valid, two are unusual and two are broken."""
     ending = random.choices([HALF_CLOSE, WAIT, ABORT], [16, 3, 1])[0]
     kind = random.randrange(5)
     if kind == 0:
-        # Waiting: whoever closes its side may be taken to have left, and then is not answered.
+        # If the client closes its sending side while a request waits, the server may treat it as
+        # gone and not answer.
         return _all_right(random)
     data = b"".join(_strange(random) for _ in range(random.choice([1, 1, 1, 2, 3])))
     if kind > 2:
@@ -61,7 +65,8 @@ def draw(random: Random) -> Case:
 
 
 def _all_right(random: Random) -> Case:
-    """Some good requests; one that asks for the end of the connection makes those behind it void."""
+    """Draw some valid requests. After one that asks for the end of the connection, the others get
+    no answer."""
     count = random.randrange(1, 5)
     last = random.choice([None, None, random.randrange(count)])
     requests, expected, methods = [], [], []
@@ -106,7 +111,7 @@ def _right(random: Random) -> tuple[bytes, tuple[int, bytes]]:
 
 
 def _strange(random: Random) -> bytes:
-    """A request with parts that servers have been known to misread."""
+    """Draw a request with parts that other servers have misread."""
 
     def mostly(usual: bytes, others: list[bytes]) -> bytes:
         return usual if random.random() < 0.7 else random.choice(others)

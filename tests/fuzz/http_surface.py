@@ -1,8 +1,10 @@
-"""Sends made-up bytes to the server's port and looks whether it keeps its manners, whatever they are.
+"""Sends made-up bytes to the server's port and looks whether it keeps its manners, whatever they
+are.
 
-For each case: an answer or the end of the connection within ten seconds; only well-formed responses, errors as JSON
-with a message; no status that blames the server; nothing after the last response; and whoever comes next is served.
-Owns the sockets and the judgement; ``http_grammar.py`` makes the cases. Runs in threads of the test process.
+For each case: an answer or the end of the connection within ten seconds; only well-formed
+responses, errors as JSON with a message; no status that blames the server; nothing after the last
+response; and whoever comes next is served. Owns the sockets and the judgement; ``http_grammar.py``
+makes the cases. Runs in threads of the test process.
 """
 
 from __future__ import annotations
@@ -26,30 +28,31 @@ from .subjects import smaller_bytes
 
 SCRIPT = "echo.py"
 OPTIONS = ("--client_timeout", "0.5", "--keep_alive", "1", "--max_request_size", "100000")
-# Cases that are tried at the same time; most of them wait.
+# Number of cases that run at the same time. Most of them wait.
 PARALLEL = 24
-# Seconds after which a connection that neither says anything nor ends is one that hangs.
+# A connection that sends nothing and does not end for this many seconds counts as hanging.
 HANG = 10.0
-# What a client can be told. 501 is an answer to a coding that nobody has to know, so it is the client's doing.
+# The allowed statuses. 501 is among them: it answers an unknown transfer coding, which is the
+# client's fault.
 STATUSES = {100, 200, 400, 404, 405, 408, 413, 414, 417, 431, 501}
-# Two others for a client that has closed its sending side while its request waits: HTTP/1.1 is asked whether it is
-# still there, HTTP/1.0 counts as gone and is told so, in case it reads on.
+# Two more statuses for a client that closes its sending side while its request waits. With HTTP/1.1
+# it gets a probe. With HTTP/1.0 it counts as gone, and gets an error in case it still reads.
 ASKED = 102
 LEFT = "The client closed the connection while the request was waiting."
-# Requests spent on making one failing case smaller.
+# Limit for the requests that minimise one failing case.
 MOST_ATTEMPTS = 60
 
 
 class Failure(Exception):
-    """The server did something it must not; the text says what."""
+    """The server has broken a rule. The text names it."""
 
 
 class MixedUp(Failure):
-    """Requests that came one behind the other had an effect on each other's answers."""
+    """Requests on one connection have affected each other's answers."""
 
 
 class _Bytes:
-    """What has been received, in the place of the socket that it came from."""
+    """Bytes that were received before, behind the interface of a socket."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -60,7 +63,8 @@ class _Bytes:
 
 
 def responses(data: bytes, methods: tuple[str, ...]) -> list[Response]:
-    """The responses in ``data``, if it holds nothing else. ``methods`` are those of their requests."""
+    """The responses in ``data``, if it holds nothing else. ``methods`` are those of their
+    requests."""
     source = _Bytes(data)
     reader = Reader(source)  # type: ignore[arg-type]
     found = []
@@ -74,7 +78,8 @@ def responses(data: bytes, methods: tuple[str, ...]) -> list[Response]:
 
 
 def understand(data: bytes, may_have_head: bool) -> list[Response]:
-    """The responses in ``data``. Where broken requests may be HEAD requests, each answer may be one to such."""
+    """The responses in ``data``. If a broken request may be a HEAD request, each response may be
+    without a body."""
     first_error: Exception | None = None
     tries = itertools.product(("POST", "HEAD"), repeat=4) if may_have_head else [("POST",)]
     for methods in tries:
@@ -91,7 +96,8 @@ def exchange(port: int, case: Case) -> bytes:
     deadline = time.monotonic() + HANG
     with socket.create_connection(("127.0.0.1", port), timeout=HANG) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A server that has refused a request need not take the rest of it. What it said is there to read.
+        # OSError: the server has refused the request and closed the connection. Its answer can
+        # still be read.
         with contextlib.suppress(OSError):
             for piece in case.pieces:
                 client.sendall(piece)
@@ -109,7 +115,8 @@ def exchange(port: int, case: Case) -> bytes:
         except socket.timeout:
             raise Failure(f"neither an answer nor an end within {HANG} s, after {received[-200:]!r}") from None
         except ConnectionResetError:
-            # Whoever sent more than was wanted may lose a part of the answer, but not all of it.
+            # A client that sends more than the server reads may lose a part of the answer, but not
+            # all of it.
             if case.expected is not None or not received:
                 raise Failure(f"the connection was reset after {received!r}") from None
             return b""
@@ -195,7 +202,7 @@ class Report:
     seconds: float = 0.0
     statuses: Counter[int] = dataclasses.field(default_factory=Counter)
     failures: list[str] = dataclasses.field(default_factory=list)
-    # Those of the kind ``MixedUp``.
+    # Failures of the type ``MixedUp``.
     mixed_up: list[str] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
@@ -214,7 +221,8 @@ def run(
     draw: Callable[[Random], Case] = draw,
     name: str = "HTTP surface",
 ) -> Report:
-    """Try ``cases`` cases, or as many as fit into ``seconds``. The same seed gives the same cases."""
+    """Try ``cases`` cases, or as many as fit into ``seconds``. The same seed gives the same
+    cases."""
     report = Report(seed, name)
     front, workers = server.front(), server.workers()
     began = time.monotonic()
@@ -222,7 +230,7 @@ def run(
         for number in itertools.count():
             if report.cases >= (cases or float("inf")) or report.seconds >= (seconds or float("inf")):
                 break
-            # Each case has a seed of its own, so that it can be made again alone.
+            # Each case has its own seed, so that a single case can be repeated.
             seeds = range(number * 10 * PARALLEL, (number + 1) * 10 * PARALLEL)
             drawn = [draw(Random(f"{seed}/{one}")) for one in seeds]
             for case, outcome in zip(drawn, pool.map(lambda case: _outcome(server.port, case), drawn)):

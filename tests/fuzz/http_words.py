@@ -1,4 +1,5 @@
-"""The words that made-up requests are put together from: right ones, and those that parsers have been known to misread.
+"""The words that made-up requests are put together from: right ones, and those that parsers have
+been known to misread.
 
 Data for ``http_grammar.py``. Each of them may be sent in the place of a word of its kind.
 """

@@ -1,7 +1,9 @@
-"""Results of run(): random values of every type that may be returned, and what ``json.dumps`` makes of them.
+"""Results of run(): random values of every type that may be returned, and what ``json.dumps`` makes
+of them.
 
-Owns the values and the expected bodies. ``plain`` states once more, on its own, which values beyond JSON's the server
-renders (numpy, pandas, times, dataclasses); everything else is ``json.dumps``. Runs in the test process.
+Owns the values and the expected bodies. ``plain`` states once more, on its own, which values beyond
+JSON's the server renders (numpy, pandas, times, dataclasses); everything else is ``json.dumps``.
+Runs in the test process.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ ALPHABETS = (
     "\ud800\udbff\udc00\udfff",
 )
 KEYS = ("a", "b", "data", "prediction", "", "é", '"', "\x7f", "1", "true", "null", "NaN", "\ud800")
-# Any depth from here on may meet the recursion limit, which depends on how many frames are on the stack.
+# From this depth on a result may exceed the recursion limit, which depends on the number of frames
+# on the stack.
 DEEP = 400
 # Frames by which the stacks of a worker and of the test process may differ; see `outcomes`.
 FRAMES = 150
@@ -108,7 +111,7 @@ REFUSED_KEYS: tuple[Any, ...] = ((1, 2), b"k", frozenset(), shapes.Plain.ONE, de
 
 
 def draw(random: Random, large: bool) -> Any:
-    """A result. ``large`` allows what is too big for a test that hypothesis makes smaller."""
+    """Draw a result. Without ``large`` it is small enough for hypothesis to minimise."""
     kind = random.randrange(60)
     if kind == 59:
         return draw_nested(random)
@@ -135,7 +138,8 @@ class _Drawing:
         self.random = random
         self.large = large
         self.made: list[Any] = []
-        # One unusual value anywhere makes the server leave the whole result to Python, so most results have none.
+        # One unusual value anywhere makes the server leave the whole result to Python, so most
+        # results have none.
         self.is_usual = random.randrange(3) < 2
         self.has_converted = not self.is_usual and random.randrange(2) == 1
         self.has_refused = not self.is_usual and random.randrange(4) == 3
@@ -300,7 +304,8 @@ def _rendered(value: Any) -> bytes | None:
 
 
 def outcomes(call: Callable[[], bytes | None]) -> set[bytes | None]:
-    """What ``call`` returns with somewhat fewer and with somewhat more frames left than a worker has."""
+    """The results of ``call`` with somewhat fewer and somewhat more frames left than a worker
+    has."""
     depth, frame = 0, sys._getframe()
     while frame := frame.f_back:  # type: ignore[assignment]
         depth += 1
@@ -316,7 +321,8 @@ def outcomes(call: Callable[[], bytes | None]) -> set[bytes | None]:
 
 
 def plain(value: Any) -> Any:
-    """One step from a value that json does not know to one that it may know, as for ``json.dumps(default=)``."""
+    """One step from a value that json does not know to one that it may know, as for
+    ``json.dumps(default=)``."""
     if value is pd.NaT or value is pd.NA:
         return None
     if isinstance(value, (np.datetime64, np.timedelta64)) and np.isnat(value):
@@ -366,7 +372,7 @@ def _plain_key(key: Any) -> Any:
 
 
 def smaller(recipe: Any) -> Iterator[Any]:
-    """Simpler values that may differ for the same reason, the simplest first."""
+    """Simpler values that may fail for the same reason, the simplest first."""
     if isinstance(recipe, shapes.Nested):
         for depth in (recipe.depth // 2, recipe.depth - 1):
             if 0 < depth < recipe.depth:

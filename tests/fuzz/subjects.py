@@ -1,4 +1,5 @@
-"""What is fuzzed: for each subject its script, how an input becomes a request, and which replies are right.
+"""What is fuzzed: for each subject its script, how an input becomes a request, and which replies
+are right.
 
 Ties the generators to the wire; knows nothing about sending. Runs in the test process.
 """
@@ -28,7 +29,8 @@ class Case(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """One kind of input. ``draw`` makes an input, ``case`` what to send for it, ``smaller`` simpler inputs."""
+    """One kind of input. ``draw`` makes an input, ``case`` what to send for it, ``smaller`` simpler
+    inputs."""
 
     name: str
     script: str
@@ -68,7 +70,7 @@ def _smaller_typed(typed: tuple[str, bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def smaller_bytes(data: bytes) -> Iterator[bytes]:
-    """The same without one half, one quarter, … one byte of it."""
+    """The data without one half, one quarter, … one byte of it."""
     size = len(data)
     while size > 1:
         size = (size + 1) // 2

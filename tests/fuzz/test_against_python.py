@@ -1,7 +1,8 @@
-"""The short run of the fuzzer: the same cases every time, and hypothesis to make what fails smaller.
+"""The short run of the fuzzer: the same cases every time, and hypothesis to make what fails
+smaller.
 
-``python -m tests.fuzz`` runs longer and with new cases. Both use the same generators, here fed by hypothesis' random
-numbers or by a fixed seed.
+``python -m tests.fuzz`` runs longer and with new cases. Both use the same generators, here fed by
+hypothesis' random numbers or by a fixed seed.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def test_many_random_inputs(shared: Any, client: campaign.Client, subject: Subje
 
 @pytest.mark.parametrize("kinds", ["l", "t", "d", "ld", "L", "D"])
 def test_nesting_of_results(shared: Any, kinds: str) -> None:
-    """The native writer leaves what is deeper than 100 to Python, whose own limit depends on its version."""
+    """The native writer leaves results nested deeper than 100 levels to Python, whose own limit
+    depends on its version."""
     subject = BY_NAME["results"]
     with _client(shared, subject) as client:
         for depth in (1, 98, 99, 100, 101, 102, 500, 700, 1200, 1700):
@@ -86,7 +88,8 @@ def test_nesting_of_results(shared: Any, kinds: str) -> None:
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"k":', "}"), ("[[1],", "]")])
 def test_nesting_of_documents(shared: Any, opening: str, closing: str) -> None:
-    """The native parser leaves what is deeper than 200 to Python, whose own limit depends on its version."""
+    """The native parser leaves documents nested deeper than 200 levels to Python, whose own limit
+    depends on its version."""
     subject = BY_NAME["JSON bodies"]
     with _client(shared, subject) as client:
         for depth in (1, 196, 197, 198, 199, 200, 201, 202, 500, 800, 1200, 5000):

@@ -1,7 +1,9 @@
-"""Arrays that are read straight from JSON bodies, beside those that inference-schema makes of the same bodies.
+"""Arrays that are read straight from JSON bodies, beside those that inference-schema makes of the
+same bodies.
 
-A content type with parameters always takes the general way: ``json.loads``, then ``numpy.array``. So each document is
-sent twice, and the replies, error texts included, have to be the same. ``scripts/arrays.py`` tells which way it was.
+A content type with parameters always takes the general way: ``json.loads``, then ``numpy.array``.
+So each document is sent twice, and the replies, error texts included, have to be the same.
+``scripts/arrays.py`` tells which way it was.
 """
 
 from __future__ import annotations
@@ -32,13 +34,15 @@ def client(shared: Any) -> Iterator[Connection]:
 
 
 def body_of(**values: str) -> bytes:
-    """A document with these values, as they are written, and plain numbers for the other parameters."""
+    """A document with these values, as they are written, and plain numbers for the other
+    parameters."""
     members = (f'"{name}": {value}' for name, value in {**PLAIN, **values}.items())
     return f"{{{', '.join(members)}}}".encode("utf-8", "surrogatepass")
 
 
 def both_ways(client: Connection, body: bytes) -> int | None:
-    """Checks that the replies are equal; how many arrays were read straight, or None if it was refused."""
+    """Send the document both ways, and check that the replies are equal. Returns how many arrays
+    were read natively; None if it was refused."""
     straight, general = (
         client.exchange("POST", "/score", body + PADDING, {"Content-Type": content_type})
         for content_type in ("application/json", "application/json; charset=utf-8")
@@ -113,7 +117,8 @@ def test_many_random_arrays(client: Connection) -> None:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_single_numbers(client: Connection, kind: str) -> None:
-    """The ends of all types, what lies between them, and what Python reads in an unexpected way."""
+    """The limits of all types, numbers beside them, and texts that Python reads in an unexpected
+    way."""
     for text in (
         *("0", "-0", "0.0", "-0.0", "1e2", "-1", "1.5", "true", "null", '"1"', "[1]", "NaN", "Infinity", "-Infinity"),
         *("255", "256", "16777217", "2147483647", "2147483648", "-2147483648", "-2147483649", "9007199254740993"),

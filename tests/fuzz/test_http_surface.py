@@ -1,4 +1,5 @@
-"""The short run of the fuzzer of the HTTP surface: the same cases every time. ``python -m tests.fuzz`` runs longer."""
+"""The short run of the fuzzer of the HTTP surface: the same cases every time. ``python -m
+tests.fuzz`` runs longer."""
 
 from __future__ import annotations
 

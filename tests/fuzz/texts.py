@@ -1,7 +1,8 @@
 """Bodies and queries of undecorated scripts: random bytes, and the text that run() must get.
 
-Owns the bytes and the expected replies of ``scripts/give_back.py``. Bodies are compared with strict UTF-8 decoding,
-queries with urllib's parser under the rules of contract section 6. Runs in the test process.
+Owns the bytes and the expected replies of ``scripts/give_back.py``. Bodies are compared with strict
+UTF-8 decoding, queries with urllib's parser under the rules of contract section 6. Runs in the test
+process.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ BROKEN = (
     ),
     *(b"\xf5\x80\x80\x80", b"\xf8\x88\x80\x80\x80", b"\xfe", b"\xff", b"\xef\xbb\xbf", b"\x00", b"\xf0\x9f\x98"),
 )
-# Visible ASCII without "#", which ends a target, and without what the HTTP library refuses unless it is encoded.
+# Visible ASCII without "#", which ends a target, and without what the HTTP library refuses unless
+# it is encoded.
 QUERY_CHARACTERS = "".join(sorted(set(map(chr, range(0x21, 0x7F))) - set('#"<>')))
 
 
@@ -53,7 +55,8 @@ QUERY_CHARACTERS = "".join(sorted(set(map(chr, range(0x21, 0x7F))) - set('#"<>')
 
 
 def draw_body(random: Random, large: bool) -> tuple[str, bytes]:
-    """Content type and body. ``large`` allows what is too big for a test that hypothesis makes smaller."""
+    """Draw content type and body. Without ``large`` they are small enough for hypothesis to
+    minimise."""
     pieces = []
     for _ in range(random.randrange(6)):
         if random.randrange(8) == 7:
@@ -71,7 +74,7 @@ def draw_body(random: Random, large: bool) -> tuple[str, bytes]:
 
 
 def expected_body(content_type: str, body: bytes) -> set[tuple[int, bytes]]:
-    """The reply, by contract section 6."""
+    """The possible replies, by contract section 6."""
     if content_type.lower().startswith("multipart/form-data;"):
         return {(200, b'""')}
     try:
@@ -109,7 +112,7 @@ def _draw_field(random: Random) -> bytes:
 
 
 def _quoted(random: Random, text: bytes) -> bytes:
-    """Percent-encoded, thoroughly or only where it must be."""
+    """Percent-encode all characters, or only those that must be encoded."""
     kept = (
         b""
         if random.randrange(4) == 3
@@ -119,7 +122,8 @@ def _quoted(random: Random, text: bytes) -> bytes:
 
 
 def expected_query(query: bytes) -> set[tuple[int, bytes]]:
-    """The possible replies, by contract section 6. More than one only where Python's recursion limit is near."""
+    """The possible replies, by contract section 6. More than one only where Python's recursion
+    limit is near."""
     return outcomes(lambda: _query_answer(query)) if query.count(b"[") >= 300 else {_query_answer(query)}
 
 

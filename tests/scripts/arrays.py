@@ -1,4 +1,5 @@
-"""Takes numpy arrays by schema and tells all about them; also how many of them the server made itself."""
+"""Takes numpy arrays by schema and tells all about them; also how many of them the server made
+itself."""
 
 import numpy as np
 from inference_schema.parameter_types.numpy_parameter_type import NumpyParameterType

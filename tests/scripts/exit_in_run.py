@@ -1,4 +1,5 @@
-"""Ends its process with the code it got, after a moment in which further jobs can arrive at it; else echoes."""
+"""Ends its process with the code it got, after a moment in which further jobs can arrive at it;
+else echoes."""
 
 import os
 import time

@@ -1,4 +1,5 @@
-"""Watches its own calls by all means of Flask, and changes each reply by a WSGI middleware and by after_request.
+"""Watches its own calls by all means of Flask, and changes each reply by a WSGI middleware and by
+after_request.
 
 The body "seen" is answered with what was seen since then, "boom" by an exception.
 """

@@ -1,4 +1,5 @@
-"""Forks in run() without exec, and lets the child return, raise or exit by way of the server's code."""
+"""Forks in run() without exec, and lets the child return, raise or exit by way of the server's
+code."""
 
 import os
 import sys

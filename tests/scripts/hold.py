@@ -1,4 +1,5 @@
-"""Answers at once, except to what begins with "hold": that waits for the file of its name. Notes all it was asked."""
+"""Answers at once, except to what begins with "hold": that waits for the file of its name. Notes
+all it was asked."""
 
 import os
 import pathlib

@@ -1,4 +1,5 @@
-"""Answers with as many bytes as it is asked for, whole or as a stream, or with the length of the body."""
+"""Answers with as many bytes as it is asked for, whole or as a stream, or with the length of the
+body."""
 
 import json
 
@@ -17,7 +18,8 @@ def parts(total, size):
 
 @rawhttp
 def run(request):
-    """``?total=``: bytes of the reply; ``&part=``: bytes of each part of a stream; without either the body's length."""
+    """``?total=``: bytes of the reply; ``&part=``: bytes of each part of a stream; without either
+    the body's length."""
     total, part = (int(request.args.get(name, 0)) for name in ("total", "part"))
     if part:
         return AMLResponse(parts(total, part), 200)

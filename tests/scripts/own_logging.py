@@ -1,7 +1,8 @@
-"""Does to the server's logger what OWN_LOGGING says, in init() or when it is loaded (OWN_LOGGING_AT=module).
+"""Does to the server's logger what OWN_LOGGING says, in init() or when it is loaded
+(OWN_LOGGING_AT=module).
 
-run() returns the records that the handler of "handler" got; it may also stream until the file "go" is there, stream a
-part and then hold until it is, or die.
+run() returns the records that the handler of "handler" got; it may also stream until the file "go"
+is there, stream a part and then hold until it is, or die.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""Gives its own functions and objects to processes, by the start method that the body names, and to pickle."""
+"""Gives its own functions and objects to processes, by the start method that the body names, and to
+pickle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Raw answers that a client sees only in part: what was done meanwhile is the answer to ?w=events."""
+"""Raw answers that a client sees only in part: what was done meanwhile is the answer to
+?w=events."""
 
 from azureml_inference_server_http.api.aml_request import AMLRequest, rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse

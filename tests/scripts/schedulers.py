@@ -1,7 +1,8 @@
-"""Leaves a greenlet or an asyncio task in the main thread, by SCHEDULER, which appends to the file "ticks".
+"""Leaves a greenlet or an asyncio task in the main thread, by SCHEDULER, which appends to the file
+"ticks".
 
-run() waits by means of the same scheduler and returns how often it has ticked, or has the greenlet or task raise
-something.
+run() waits by means of the same scheduler and returns how often it has ticked, or has the greenlet
+or task raise something.
 """
 
 import asyncio

@@ -1,4 +1,5 @@
-"""Streams one part, waits for NAME.go, streams another and ends, or fails if it is called "broken"."""
+"""Streams one part, waits for NAME.go, streams another and ends, or fails if it is called
+"broken"."""
 
 import pathlib
 import time

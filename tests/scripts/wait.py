@@ -1,4 +1,5 @@
-"""Says that it has started (NAME.started, with its pid), waits for NAME.go, then answers with its pid."""
+"""Says that it has started (NAME.started, with its pid), waits for NAME.go, then answers with its
+pid."""
 
 import os
 import pathlib

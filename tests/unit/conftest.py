@@ -1,4 +1,5 @@
-"""Fixtures for several files: the records of our logger, and servers for the tests of the supervisor's decisions."""
+"""Fixtures for several files: the records of our logger, and servers for the tests of the
+supervisor's decisions."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from supervisor_world import World
 
 @pytest.fixture
 def records(caplog, monkeypatch):
-    """What was logged so far: level and text of each record."""
+    """The records logged so far, each with level and text."""
     monkeypatch.setattr(logging.getLogger("azmlinfsrv"), "propagate", True)
     caplog.set_level(logging.DEBUG, "azmlinfsrv")
     return lambda: [(record.levelname, record.getMessage()) for record in caplog.records]

@@ -36,7 +36,8 @@ class World:
         self.started = self.tell(Started())
 
     def tell(self, event):
-        """Handle an event, and the starts that follow from it as ``supervise/supervising.py`` does; all actions."""
+        """Handle an event, and report the starts that it causes, as ``supervise/supervising.py``
+        does. Returns all actions."""
         found = []
         for action in self.state.handle(event, self.now):
             found.append(action)
@@ -67,7 +68,7 @@ class World:
         return self.tell(Tick())
 
     def wake_up(self):
-        """Let the time pass until the supervisor wants to be woken up."""
+        """Move the clock to the time of the supervisor's next planned Tick, and send the Tick."""
         at = self.state.next_wakeup()
         assert at is not None, "nothing is planned"
         return self.wait(max(0.0, at - self.now))

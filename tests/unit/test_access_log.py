@@ -28,7 +28,7 @@ FIELDS = {
 
 @pytest.fixture
 def logged(caplog):
-    """Log a request; the record."""
+    """Log a request. Returns the record."""
     caplog.set_level(logging.INFO, access_log.NAME)
 
     def log(**changed: str) -> logging.LogRecord:

@@ -1,4 +1,5 @@
-"""The classes scripts import: AMLResponse arguments and AMLRequest/rawhttp (contract sections 7 and 11)."""
+"""The classes scripts import: AMLResponse arguments and AMLRequest/rawhttp (contract sections 7 and
+11)."""
 
 from __future__ import annotations
 

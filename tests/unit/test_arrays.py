@@ -47,7 +47,8 @@ def test_a_numpy_parameter_with_its_type_and_shape():
 
 
 def test_this_release_of_inference_schema_is_known():
-    """A new one has to be read first: nobody but its decorator may see the list, and an array must pass unchanged."""
+    """The code of a new release must be read first: only its decorator may see the list, and an
+    array must pass unchanged."""
     assert importlib.metadata.version("inference-schema") in arrays.KNOWN_RELEASES
 
 

@@ -1,4 +1,5 @@
-"""benchmarks: what is worked out from measurements. Medians and ratios, wrk's outcome, the ideal queue, targets."""
+"""benchmarks: what is worked out from measurements. Medians and ratios, wrk's outcome, the ideal
+queue, targets."""
 
 from __future__ import annotations
 
@@ -87,7 +88,7 @@ class TestIdealQueue:
         assert arrivals != queueing.poisson_arrivals(seed=8, seconds=100, workers=2)
         assert [a.at for a in arrivals] == sorted(a.at for a in arrivals)
         assert sum(a.ms == queueing.SLOW_MS for a in arrivals) == round(len(arrivals) / 10)
-        # Chance moves the moments, so the use of the workers is near 70 %, not at it.
+        # Arrivals are random, so the utilisation of the workers is only near 70 %.
         assert sum(a.ms for a in arrivals) / 1000 / 2 / arrivals[-1].at == pytest.approx(queueing.UTILISATION, rel=0.2)
 
     @pytest.mark.parametrize(

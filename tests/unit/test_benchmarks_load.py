@@ -47,7 +47,7 @@ def test_open_loop_tells_when_each_was_sent_and_how_long_its_run_took(port: int)
     due = [Arrival(0.1, 20), Arrival(0, 20), Arrival(0.05, 200)]
     served = load.open_loop(port, due)
     assert len(served) == 3
-    # A client cannot be early, and in which order it was served is in the moments.
+    # A client never sends early. The order of sending shows in the times.
     assert all(request.arrival.at >= at for request, at in zip(served, [0, 0.05, 0.1]))
     assert [request.arrival.at for request in served] == sorted(request.arrival.at for request in served)
     assert sorted(request.arrival.ms for request in served) == [7.5, 8.5, 9.5]

@@ -1,4 +1,5 @@
-"""benchmarks: the page that is made of a run's figures, and that the committed one belongs to the committed figures."""
+"""benchmarks: the page that is made of a run's figures, and that the committed one belongs to the
+committed figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""benchmarks: a candidate is started, asked for its health, measured as a whole, and leaves nothing behind."""
+"""benchmarks: a candidate is started, asked for its health, measured as a whole, and leaves nothing
+behind."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from benchmarks.candidates import Candidate
 from benchmarks.environments import Installed
 from benchmarks.server import ServerFailed, Work
 
-# A server with a child in a session of its own; both would run for ever, and the child does not heed TERM.
+# A server with a child in a session of its own; both would run for ever, and the child does not
+# heed TERM.
 SERVER = """
 import http.server, subprocess, sys
 child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"

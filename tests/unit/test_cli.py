@@ -1,6 +1,8 @@
-"""The command line: options, abbreviations, help, every error text and exit code, the order of a start.
+"""The command line: options, abbreviations, help, every error text and exit code, the order of a
+start.
 
-Needs no server: the module that would start processes is replaced, and so is logging.json, except in one test.
+Needs no server: the module that would start processes is replaced, and so is logging.json, except
+in one test.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ NEW_OPTIONS = ["--version", *(setting.flag for setting in SETTINGS if setting.fl
 
 
 class Outcome(NamedTuple):
-    """What one start gave. ``settings`` is what the processes would have been started with."""
+    """The result of one start. ``settings`` are those with which the processes would have been
+    started."""
 
     code: int
     out: str
@@ -52,18 +55,19 @@ Start = Callable[..., Outcome]
 
 
 class LogConfigError(Exception):
-    """Stands for the one of log_config."""
+    """Replaces the exception class of log_config."""
 
 
 class ListenError(Exception):
-    """Stands for the one of listeners."""
+    """Replaces the exception class of listeners."""
 
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Start]:
-    """Run the command in an empty folder and environment, with log lines as ``L logger - message`` on stdout."""
+    """Run the command in an empty folder and environment, with log lines as ``L logger - message``
+    on stdout."""
     monkeypatch.chdir(tmp_path)
-    # A start puts folders there.
+    # Restored at the end, because a start adds folders.
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(package, "__version__", "9.8.7", raising=False)
     for name in list(os.environ):
@@ -151,7 +155,7 @@ def test_help_names_every_option_and_variable_but_not_rest(start: Start) -> None
 @pytest.mark.parametrize("columns", [50, 80, 200])
 def test_help_fits_the_terminal(start: Start, columns: int) -> None:
     out = start("--help", COLUMNS=str(columns)).out
-    # The longest option stands alone on its line, whatever the width.
+    # Only the longest option may exceed the width, because it is alone on its line.
     assert all(len(line) < min(columns, 110) for line in out.splitlines() if not line.lstrip().startswith("-"))
 
 
@@ -223,7 +227,7 @@ def test_usage_errors(start: Start, arguments: list[str], text: str) -> None:
 
 
 def test_a_terminal_ends_with_what_was_wrong() -> None:
-    """There the two streams are one."""
+    """On a terminal both streams appear together."""
     command = [sys.executable, "-m", package.__name__, "--entry_scrpt", "score.py"]
     folder = Path(package.__file__ or "").parents[1]
     done = subprocess.run(
@@ -236,7 +240,7 @@ def test_a_terminal_ends_with_what_was_wrong() -> None:
 
 
 def meaning(prefix: str) -> str | None:
-    """What an abbreviation stands for by the rule: options of the original command first. None: it is ambiguous."""
+    """The option that an abbreviation means: options of 1.5.1 first. None if it is ambiguous."""
     for options in (ORIGINAL_OPTIONS, NEW_OPTIONS):
         matches = [option for option in options if option.startswith(prefix)]
         if matches:
@@ -478,7 +482,8 @@ def test_old_console_entry() -> None:
 
 
 def python(*arguments: str) -> str:
-    """What a new interpreter prints that finds the package under test even with -S, installed or not."""
+    """Run a new interpreter, which finds the package under test even with -S. Returns its
+    output."""
     folder = Path(package.__file__ or "").parents[1]
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, cwd=folder, timeout=30, check=True
@@ -486,7 +491,7 @@ def python(*arguments: str) -> str:
 
 
 def test_with_the_real_logging_config() -> None:
-    """In a process of its own: logging is configured for the whole process."""
+    """Runs in a process of its own, because logging is configured for a whole process."""
     code = f"""
 import os, sys, types
 from {package.__name__} import supervise
@@ -517,13 +522,14 @@ def test_start_up_imports_nothing_heavy() -> None:
     code = (
         f"import sys, {package.__name__}.launch.cli as cli; cli.build_parser().parse_args(['--entry_script', 's.py']); "
     )
-    # -S: what an installed package's .pth file imports is not ours.
+    # With -S, because modules that a .pth file of another package imports do not count.
     loaded = python("-S", "-c", code + f"print([name for name in {heavy!r} if name in sys.modules])")
     assert loaded.strip() == "[]"
 
 
 def test_version_of_the_package(tmp_path: Path) -> None:
-    """Read from the metadata folder beside the package, and only when asked for."""
+    """The version is read from the metadata folder beside the package, and only when it is asked
+    for."""
     copy = tmp_path / "azureml_inference_server_http"
     copy.mkdir()
     (copy / "__init__.py").write_bytes(Path(package.__file__ or "").read_bytes())

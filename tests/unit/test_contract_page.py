@@ -1,4 +1,5 @@
-"""Holds "contract section N" in sources, tests and pages against docs/contract.md: each N is a heading there."""
+"""Holds "contract section N" in sources, tests and pages against docs/contract.md: each N is a
+heading there."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ MENTION = re.compile(r"\bcontract(?:\.md)?,? sections? (\d+(?:(?:, | and )\d+)*)
 
 
 def mentioned(text: str) -> set[str]:
-    """The numbers of all sections that a text names, also where a comment breaks the line between two words."""
+    """The numbers of all sections that a text names, also where a comment breaks the line between
+    two words."""
     joined = re.sub(r"\n[ \t]*(?://[/!]?|#)?[ \t]*", " ", text)
     return {number for numbers in MENTION.findall(joined) for number in re.findall(r"\d+", numbers)}
 
@@ -53,7 +55,8 @@ def test_each_mentioned_section_is_on_the_page(folder: str) -> None:
 
 
 def test_no_page_is_named_that_is_not_in_the_repository() -> None:
-    """``docs/design.md`` and ``docs/contract.md`` took the place of two pages that had names in capitals."""
+    """``docs/design.md`` and ``docs/contract.md`` took the place of two pages that had names in
+    capitals."""
     outside = re.compile(r"\b(?:DESIGN|CONTRACT)\b")
     named = [path for path in files() if path != Path(__file__) and outside.search(path.read_text(encoding="utf-8"))]
     assert not named

@@ -1,4 +1,5 @@
-"""azureml.contrib.services aliases: every import form, with and without a real azureml package (contract section 4).
+"""azureml.contrib.services aliases: every import form, with and without a real azureml package
+(contract section 4).
 
 Each case runs in an interpreter of its own, because imports cannot be undone.
 """

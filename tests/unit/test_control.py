@@ -1,4 +1,5 @@
-"""What supervisor and front say to each other, with the examples that ``src/ipc/control.rs`` is tested with, too."""
+"""What supervisor and front say to each other, with the examples that ``src/ipc/control.rs`` is
+tested with, too."""
 
 from __future__ import annotations
 

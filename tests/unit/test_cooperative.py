@@ -14,7 +14,8 @@ from azureml_inference_server_http.scripting.cooperative import Waiter
 
 @pytest.fixture
 def loop(monkeypatch):
-    """A loop that is set for this thread; without the time that a worker waits before it runs one."""
+    """A loop that is set for this thread. A worker runs it at once, because the waiting time is set
+    to 0."""
     monkeypatch.setattr(cooperative, "GRACE", 0.0)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

@@ -1,4 +1,5 @@
-"""AZUREML_DEBUG_PORT and --debug_port: what the worker does before it loads the script (contract section 3)."""
+"""AZUREML_DEBUG_PORT and --debug_port: what the worker does before it loads the script (contract
+section 3)."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ WARNING = (
 
 @pytest.fixture
 def debugpy(monkeypatch):
-    """A debugpy that notes what was asked of it."""
+    """A fake debugpy that records its calls."""
     calls = []
     fake = SimpleNamespace(
         calls=calls,
@@ -65,7 +66,7 @@ def test_no_debugger_listens(debugpy):
 
 
 class Debugger(bdb.Bdb):
-    """One that notes whether it is noticed, at each line where it stops."""
+    """A debugger that records, at each line where it stops, if the server notices it."""
 
     def __init__(self, then):
         super().__init__()
@@ -86,7 +87,7 @@ def step(debugger):
 
 @pytest.fixture(autouse=True)
 def no_editor(monkeypatch):
-    """The debugger of an editor, which may run these tests, would be noticed."""
+    """Hide the debugger of an editor that may run these tests."""
     for name in ("debugpy", "_pydevd_bundle.pydevd_constants"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -104,7 +105,7 @@ def test_a_debugger_is_noticed_while_it_stops_or_steps():
 
 def test_a_debugger_that_was_told_to_continue_is_gone():
     debugger = Debugger(lambda: debugger.set_continue())
-    # What it stopped in counts as held to its end.
+    # A function in which it has stopped counts as held until the function ends.
     assert step(debugger)
     assert debugger.noticed == [(True, True)]
     assert not debug.holds(sys._getframe())

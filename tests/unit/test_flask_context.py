@@ -26,7 +26,8 @@ def request(method="POST", target="/score", headers=(("Host", "h:1"),), body=b""
 
 
 class Script:
-    """What a FlaskContext uses of ``script.Script``, with a list of what was logged."""
+    """A fake of ``script.Script`` with the parts that FlaskContext uses. It records log
+    messages."""
 
     def __init__(self, run, pass_headers=False):
         self.run = run
@@ -60,7 +61,7 @@ def call(run, kwargs=None, pass_headers=False, **fields):
 
 
 def seen(read, **fields):
-    """What ``read(request)`` gives inside run()."""
+    """The result of ``read(request)`` inside run()."""
     kept = []
     call(lambda data: kept.append(read(data)), **fields)
     return kept[0]

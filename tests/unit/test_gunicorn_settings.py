@@ -14,7 +14,7 @@ def of_variable(text: str) -> list[str]:
 
 
 def advice(text: str) -> dict[str, str]:
-    """What to set instead, by argument."""
+    """The setting to use instead, by argument."""
     (line,) = of_variable(text)
     start = "GUNICORN_CMD_ARGS has no effect: gunicorn does not run here. Use instead: "
     assert line.startswith(start)

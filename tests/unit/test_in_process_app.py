@@ -1,7 +1,8 @@
-"""The server as a Flask application in the caller's process, as people's own tests use it (contract sections 5 to 11).
+"""The server as a Flask application in the caller's process, as people's own tests use it (contract
+sections 5 to 11).
 
-Owns what a test client sees; conversions have tests of their own. Each test loads its script by ``create()``, and what
-that changes in this process is put back.
+Owns what a test client sees; conversions have tests of their own. Each test loads its script by
+``create()``, and what that changes in this process is put back.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ NAMES = sorted(f"{package}.{name}" for package, names in lean_imports.SUBMODULES
 
 
 def run(code, *arguments):
-    """What the code prints as JSON, in a Python of its own with the hooks installed."""
-    # -I and -S: nothing but Python itself has imported anything.
+    """Run the code in a new interpreter with the hooks installed. Returns the JSON that it
+    prints."""
+    # With -I and -S, so that only Python itself has imported modules.
     root = str(Path(lean_imports.__file__).parents[2])
     start = f"import sys; sys.path.append({root!r})\nfrom azureml_inference_server_http.scripting import lean_imports\n"
     command = [sys.executable, "-I", "-S", "-W", "error", "-c", f"{start}lean_imports.install()\n{code}", *arguments]

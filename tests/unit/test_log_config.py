@@ -24,7 +24,7 @@ def settings(tmp_path):
 
 @pytest.fixture(autouse=True)
 def logging_state():
-    """dictConfig changes the process: put the loggers it touches back."""
+    """Restore the loggers at the end, because dictConfig changes them for the whole process."""
     kept = [
         (logger, logger.handlers[:], logger.filters[:], logger.level, logger.propagate, logger.disabled)
         for logger in map(logging.getLogger, (None, "azmlinfsrv", "gunicorn.access", "gunicorn.error"))
@@ -261,7 +261,7 @@ def test_changes_of_the_logger_are_noticed(settings, change):
     log_config.configure(settings)
     logger = logging.getLogger("azmlinfsrv")
     before = log_config.LoggerState()
-    # What scripts do all the time changes nothing.
+    # Usual actions of scripts do not count as changes.
     logging.getLogger("azmlinfsrv.mine").warning("text")
     logging.getLogger().addHandler(logging.NullHandler())
     assert not before.has_changed()

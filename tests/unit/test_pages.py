@@ -1,4 +1,5 @@
-"""The pages about the inside: the length of docs/design.md, its paths, the headings that links name, the decisions.
+"""The pages about the inside: the length of docs/design.md, its paths, the headings that links
+name, the decisions.
 
 ``test_readme.py`` checks all pages for links, options, variables and make targets.
 """

@@ -29,7 +29,8 @@ class Collector(logging.Handler):
 
 @contextlib.contextmanager
 def hook(handler=None):
-    """The hook on a stdout of its own. Not a fixture: pytest exchanges sys.stdout between set-up and test."""
+    """Install the hook with a stdout of its own. This is no fixture, because pytest replaces
+    sys.stdout between set-up and test."""
     collector, stdout = handler or Collector(), io.StringIO()
     kept = sys.stdout, sys.__stdout__, LOGGER.level
     LOGGER.addHandler(collector)

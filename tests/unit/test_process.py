@@ -1,4 +1,5 @@
-"""What happens to children and what they say, as events, without a server; ``e2e/test_processes.py`` has the rest."""
+"""What happens to children and what they say, as events, without a server;
+``e2e/test_processes.py`` has the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from azureml_inference_server_http.supervise.template import ENDED, Line
 
 @pytest.fixture
 def children():
-    """No children, but a front that the test plays."""
+    """Processes without children. The test plays the front."""
     made = processes.Processes(SimpleNamespace(), [])
     made._front, made.front_side = socket.socketpair()
     made._front.setblocking(False)
@@ -111,7 +112,7 @@ def test_children_that_stop_go_on_and_end_become_events(children, monkeypatch):
     waitpid = os.waitpid
     found = []
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
-        # So that no other child of the test process is reaped.
+        # Waits for this child only, so that no other child of the test process is reaped.
         monkeypatch.setattr(os, "waitpid", lambda _, options: waitpid(child.pid, options))
         children._roles[child.pid] = Role.WORKER
         for count, number in enumerate((signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL), 1):
@@ -136,7 +137,7 @@ def test_reaping_without_children_is_fine(children, monkeypatch):
 
 @pytest.fixture
 def ended(monkeypatch):
-    """``ended((pid, status), ...)``: what the kernel tells of children, once."""
+    """``ended((pid, status), ...)``: the statuses that waitpid returns, once."""
 
     def tell(*changes):
         told = iter([*changes, (0, 0)])
@@ -288,5 +289,5 @@ def test_a_process_that_a_debugger_holds_is_noticed():
         assert reports.is_debugged(os.getpid())
     finally:
         titles.set_name(own)
-    # Larger than any number of a process.
+    # Larger than any pid.
     assert not reports.is_debugged(2**31 - 1)

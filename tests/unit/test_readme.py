@@ -1,6 +1,8 @@
-"""Holds the pages that people read against the code: links, options, variables, defaults, files and make targets.
+"""Holds the pages that people read against the code: links, options, variables, defaults, files and
+make targets.
 
-Owns what can be checked without a server; ``e2e/test_examples.py`` runs the commands and requests of the same pages.
+Owns what can be checked without a server; ``e2e/test_examples.py`` runs the commands and requests
+of the same pages.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from azureml_inference_server_http.launch.settings_table import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-# Without the settings page, which is generated, and the contract, whose names are those of the published server.
+# Without the settings page, which is generated, and the contract, whose names are those of the
+# published server.
 PAGES = [
     path
     for pattern in ("*.md", "docs/*.md", "examples/*/*.md")
@@ -38,7 +41,8 @@ OTHER_VARIABLES = {
     "CLEANING_UP",
 }
 
-# Of granian, with which docs/performance.md compares, and of pytest. The expression below stops at their hyphens.
+# Options of granian, with which docs/performance.md compares, and of pytest. The expression below
+# ends at their hyphens.
 OTHER_OPTIONS = {"--blocking", "--continue"}
 
 

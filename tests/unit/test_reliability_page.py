@@ -1,4 +1,5 @@
-"""Holds docs/reliability.md against the tests: what it names is there, and what is expected to fail is a known gap."""
+"""Holds docs/reliability.md against the tests: what it names is there, and what is expected to fail
+is a known gap."""
 
 from __future__ import annotations
 

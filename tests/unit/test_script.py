@@ -1,4 +1,5 @@
-"""Loading and inspecting the user's script, init(), and the records about its errors (contract sections 4 and 8)."""
+"""Loading and inspecting the user's script, init(), and the records about its errors (contract
+sections 4 and 8)."""
 
 from __future__ import annotations
 
@@ -729,7 +730,7 @@ def test_internal_failed(settings, records):
         loaded.internal_failed(exc)
     level, name, message = records()[-1]
     assert (level, name) == ("E", "azmlinfsrv")
-    # The test's own frame comes first; the worker loop has none, and json's say nothing.
+    # The test's own frame is first. The worker loop has none, and frames of json are left out.
     assert message.startswith("Encountered Exception: Traceback (most recent call last):\n")
     assert "json/" not in message
     assert message.endswith(

@@ -1,4 +1,5 @@
-"""From what was given to what it means: precedence, the syntax of values, refusals, exported variables.
+"""From what was given to what it means: precedence, the syntax of values, refusals, exported
+variables.
 
 Needs no server: the environment is a dictionary and the current folder a temporary one.
 """
@@ -630,7 +631,7 @@ def test_a_debugged_server_has_one_worker_and_no_limits(load: Load) -> None:
         "SCORING_TIMEOUT_MS has no effect with --debug_port: a debugger may hold the worker.",
         "--max_requests has no effect with --debug_port: a debugger may hold the worker.",
     )
-    # The defaults are no news.
+    # Defaults cause no notice.
     assert load(flags={"debug_port": 5678}).notices == ()
 
 

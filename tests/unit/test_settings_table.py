@@ -1,6 +1,7 @@
 """The settings table itself: complete, without contradictions, defaults as published, documented.
 
-Needs no server and no native module. Expected values are written out here, not taken from the table.
+Needs no server and no native module. Expected values are written out here, not taken from the
+table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What forked children do with signals; each test in an interpreter of its own, as fork hooks are for ever."""
+"""What forked children do with signals; each test in an interpreter of its own, as fork hooks are
+for ever."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def test_handlers_of_a_script_stay():
 
 
 def test_a_signal_to_a_newborn_child_is_neither_lost_nor_told_to_the_parent():
-    # The hook that was registered first runs first: before the child has given back anything.
+    # The hook that was registered first runs first in the child, before the child has restored any
+    # handler.
     run(
         "import socket\n"
         "os.register_at_fork(after_in_child=die)\n"

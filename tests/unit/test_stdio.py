@@ -1,4 +1,5 @@
-"""Log output that nobody has to wait for; ``e2e/test_standard_streams.py`` has closed and full ones."""
+"""Log output that nobody has to wait for; ``e2e/test_standard_streams.py`` has closed and full
+ones."""
 
 from __future__ import annotations
 

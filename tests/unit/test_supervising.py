@@ -1,4 +1,5 @@
-"""A supervisor that fails must not leave its children alone: failures are injected into a performer that only plays."""
+"""A supervisor that fails must not leave its children alone: failures are injected into a performer
+that only plays."""
 
 from __future__ import annotations
 
@@ -15,11 +16,12 @@ from azureml_inference_server_http.supervise.worker_kinds import PRELOADED_PROCE
 
 
 class Injected(Exception):
-    """What goes wrong."""
+    """The error that the tests inject."""
 
 
 class Player:
-    """Children that start at once and obey; ``fails(what)`` may raise for an action, or for "wait"."""
+    """A performer whose children start and end at once. ``fails(what)`` may raise an exception for
+    an action, or for "wait"."""
 
     def __init__(self, fails=lambda what: None):
         self.fails = fails
@@ -68,7 +70,7 @@ def state(request):
 
 
 def once(match):
-    """Fails the first time that ``match(what)`` is true."""
+    """Make a function that raises the first time that ``match(what)`` is true."""
     left = [1]
 
     def fails(what):
@@ -92,7 +94,7 @@ def test_without_a_failure_the_code_is_that_of_the_state(state, records):
 
 STARTS = {
     "front": events.SpawnFront,
-    # Without a template it is a worker.
+    # If no template is used, a worker is started in its place.
     "template": (events.SpawnTemplate, events.SpawnWorker),
     "worker": events.SpawnWorker,
 }

@@ -1,4 +1,5 @@
-"""The supervisor's decisions, rule by rule, without a process (docs/design.md, contract section 16)."""
+"""The supervisor's decisions, rule by rule, without a process (docs/design.md, contract section
+16)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the supervisor does when a front dies, and with workers that do not come to the next one, without a process."""
+"""What the supervisor does when a front dies, and with workers that do not come to the next one,
+without a process."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def limited():
 
 
 def lose_front(world):
-    """The front dies, and another one is there soon."""
+    """Let the front die and another one start."""
     world.exit(world.front, KILLED)
     assert world.wake_up() == [SpawnFront()]
 
@@ -91,7 +92,8 @@ def test_a_front_that_never_works_ends_the_command():
 
 
 def test_a_retiring_worker_is_told_again_by_a_new_front(two):
-    # The order was given to the front that died; the worker has connected to the new one like any other.
+    # The front that got the order has died. The worker has connected to the new front as if there
+    # had been no order.
     _, second = two.workers
     assert two.signal(signal.SIGTTOU) == [TellFront(control.Retire(second))]
     two.exit(two.front, KILLED)

@@ -95,7 +95,8 @@ def test_an_old_worker_that_dies_while_its_successor_starts_leaves_no_surplus(on
 
 
 def test_a_worker_that_is_let_go_before_it_is_ready_is_killed_soon(one):
-    # Its init() may take any time, and a handler in Python is not run before native code returns.
+    # It is killed, because its init() may take any time, and a Python signal handler does not run
+    # before native code returns.
     world = World()
     (old,) = world.workers
     world.signal(signal.SIGHUP)
@@ -160,7 +161,7 @@ def large(pid):
 
 
 def recycle(world, event):
-    """The worker is replaced; the pid of the next one."""
+    """Let the worker be replaced. Returns the pid of its successor."""
     assert SpawnWorker() in world.tell(event)
     new = world.workers[-1]
     assert TellFront(control.Retire(event.pid)) in world.ready(new)
@@ -199,7 +200,7 @@ def test_a_worker_that_is_too_large_like_the_one_before_it_waits(one):
     third = one.workers[-1]
     assert one.ready(third) == [TellFront(control.Retire(second))]
     one.exit(second)
-    # Told once is enough.
+    # The warning is logged only once.
     assert one.tell(large(third)) == []
     assert one.state.next_wakeup() == pytest.approx(one.now + RECYCLE_PAUSE)
 
@@ -260,7 +261,7 @@ def test_ttou_ends_a_worker_that_is_still_starting(one):
     one.signal(signal.SIGTTIN)
     starting = one.workers[-1]
     assert one.signal(signal.SIGTTOU) == [Kill(starting, signal.SIGTERM)]
-    # Before it has installed its handler, TERM simply ends it: as wanted, and no reason for alarm.
+    # Before it has installed its handler, TERM kills it. That is intended, so no error is logged.
     actions = one.exit(starting, -signal.SIGTERM)
     assert logs(actions, "error") == []
     assert one.state.next_wakeup() is None
@@ -291,7 +292,8 @@ def test_ttou_while_workers_are_replaced_ends_with_the_right_number(two):
 
 
 def settle(world):
-    """Everything that has begun happens: workers that retire end, those that start get ready, what is due is done."""
+    """Complete everything that has begun: workers that retire end, workers that start get ready,
+    and planned actions are done."""
     for _ in range(50):
         for pid, worker in list(world.state.workers.items()):
             if worker.retiring:
@@ -316,7 +318,7 @@ def test_a_worker_that_ttou_retires_gets_no_successor():
     first, second, third = world.workers
     world.signal(signal.SIGHUP)
     assert world.signal(signal.SIGTTOU) == [TellFront(control.Retire(third))]
-    # It takes its time.
+    # The worker is not ready at once.
     while not all(worker.ready for worker in world.state.workers.values()):
         world.ready(*(pid for pid, worker in world.state.workers.items() if not worker.ready))
     settle(world)
@@ -326,7 +328,7 @@ def test_a_worker_that_ttou_retires_gets_no_successor():
 
 def test_a_worker_that_is_no_longer_wanted_when_it_has_been_started_ends(two):
     first, second = two.workers
-    # Its start takes its time.
+    # Its start takes a while.
     assert two.state.handle(Signalled(signal.SIGTTIN), two.now) == [SpawnWorker()]
     assert two.signal(signal.SIGTTOU) == []
     two.workers.append(third := 99)

@@ -101,7 +101,7 @@ def test_a_worker_that_is_not_ready_has_nothing_to_end():
 
 
 def test_a_worker_that_dies_while_draining_is_replaced(one):
-    # Its queue still has to be answered by someone.
+    # The requests in its queue must still be answered.
     one.signal(signal.SIGTERM)
     assert SpawnWorker() in one.exit(one.workers[0], KILLED)
 

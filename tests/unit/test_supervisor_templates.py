@@ -34,13 +34,13 @@ KILLED = -signal.SIGKILL
 
 @pytest.fixture
 def loading():
-    """A server with two workers to come whose template loads the script."""
+    """A server for two workers, whose template is loading the script."""
     return World(worker_count=2, kind=PRELOADED_PROCESSES)
 
 
 @pytest.fixture
 def serving(loading):
-    """The same when it serves."""
+    """The same server when both workers are ready."""
     loading.load()
     loading.ready(*loading.workers)
     return loading

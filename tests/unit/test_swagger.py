@@ -1,4 +1,5 @@
-"""Documents for /swagger.json: generated, from schemas, from the user's files (contract section 14)."""
+"""Documents for /swagger.json: generated, from schemas, from the user's files (contract section
+14)."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ def build(settings, script=None):
 
 
 def undescribed(part):
-    """The document without its sentences; fails where one is missing or empty."""
+    """The document without its descriptions. Fails if one is missing or empty."""
     if isinstance(part, list):
         return [undescribed(item) for item in part]
     if not isinstance(part, dict):

@@ -1,4 +1,5 @@
-"""``testing``: what ``serve()`` makes of its arguments, and what a client makes of a reply, without any server."""
+"""``testing``: what ``serve()`` makes of its arguments, and what a client makes of a reply, without
+any server."""
 
 from __future__ import annotations
 

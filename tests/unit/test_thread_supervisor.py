@@ -1,4 +1,5 @@
-"""Worker threads: what is decided for them, in virtual time and without threads, and how that is carried out.
+"""Worker threads: what is decided for them, in virtual time and without threads, and how that is
+carried out.
 
 ``e2e/test_threads.py`` has the rest.
 """
@@ -62,7 +63,7 @@ def serving(starting):
 
 
 def leave_behind(world, number):
-    """The front says that this thread does not return; all actions."""
+    """Let the front report that this thread does not return. Returns all actions."""
     return [*world.tell(KillWanted(number, "did not finish a request in time")), *world.exit(number, LEFT_BEHIND)]
 
 
@@ -227,7 +228,7 @@ def test_int_during_init_ends_the_server(starting):
 
 @pytest.fixture
 def performer(monkeypatch):
-    """Threads that do nothing until they are let go, with a front that the test plays."""
+    """Threads that wait until the test releases them. The test plays the front."""
     let_go = threading.Event()
     monkeypatch.setattr(threads.front, "serve", lambda *_: let_go.wait(20))
     monkeypatch.setattr(threads._core, "work", lambda *_, **__: let_go.wait(20))
@@ -244,7 +245,7 @@ def performer(monkeypatch):
 
 
 def told(performer, count=1):
-    """The next events."""
+    """Wait for the next events."""
     found = []
     eventually(lambda: found.extend(performer.wait(time.monotonic() + 0.1)) or len(found) >= count, f"{count} events")
     return found

@@ -1,4 +1,5 @@
-"""What a worker process does about signals, without a server; ``e2e/test_script_ends.py`` has the rest."""
+"""What a worker process does about signals, without a server; ``e2e/test_script_ends.py`` has the
+rest."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from azureml_inference_server_http.supervise import signal_handlers
 
 @pytest.fixture
 def retirement():
-    """One whose handlers are installed."""
+    """A retirement whose signal handlers are installed."""
     made = worker.SignalledRetirement()
     before = {number: signal.getsignal(number) for number in made.handlers()}
     signal_handlers.install(made.handlers())
@@ -51,5 +52,5 @@ def test_a_script_cannot_make_its_worker_deaf(retirement, action):
 
 
 def test_the_question_before_each_request_makes_no_enum():
-    # signal.getsignal takes several microseconds for it.
+    # The C function, because signal.getsignal takes several microseconds.
     assert worker._handler_of is sys.modules["_signal"].getsignal

@@ -33,7 +33,7 @@ use crate::{
     shortage::{Repeated, ACCEPT_PAUSE},
 };
 
-/// Where workers come from.
+/// The source of new connections from workers.
 pub enum Entrance {
     /// Worker processes send their connections through this socket. The front sends each the
     /// descriptors for claims and shared bodies.

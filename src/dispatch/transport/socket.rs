@@ -228,7 +228,7 @@ impl SocketFrames {
             match read {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
-                // Closed, and all is read.
+                // The connection is closed, and everything has been read.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 // A worker that died with jobs unread resets the connection instead of closing it.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),

@@ -23,14 +23,14 @@ pub struct Chunked {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In the digits of a chunk's size.
+    /// The next byte is a digit of a chunk's size, or follows the digits.
     Size {
         digits: u8,
         size: u64,
     },
     /// White space after the digits.
     Padding(u64),
-    /// In the extensions of a chunk of this size.
+    /// The next byte belongs to the extensions of a chunk of this size.
     Extension(u64),
     /// After the CR that ends the line with the size.
     SizeLf(u64),
@@ -38,7 +38,7 @@ enum State {
     Data(u64),
     DataCr,
     DataLf,
-    /// At the beginning of a line of the trailer section.
+    /// The next byte begins a line of the trailer section.
     TrailerStart,
     TrailerName,
     TrailerValue,

@@ -27,7 +27,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(2);
 /// How often the socket sends such a client a probe.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// Whether the server still takes requests on this connection.
+/// Tells if the server still takes requests on this connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Serving,
@@ -39,7 +39,7 @@ enum Standing {
     Late,
 }
 
-/// Whether the client is still connected.
+/// Tells if the client is still connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Client {
     Present,

@@ -18,7 +18,7 @@ pub const MAX_REQUEST_LINE: usize = 65_535;
 /// Largest number of header fields; the parser's limit.
 pub const MAX_FIELDS: usize = 96;
 
-/// What the head says about the body.
+/// The length of the body, as the head declares it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyLength {
     /// This many bytes follow, possibly none.
@@ -58,7 +58,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
     }
 }
 
-/// What the header fields say about the connection and the body.
+/// The values of header fields about the connection and the body.
 #[derive(Default)]
 struct Fields<'a> {
     host: Option<&'a [u8]>,

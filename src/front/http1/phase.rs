@@ -1,4 +1,4 @@
-//! Where a connection is in its exchange of requests and replies, and how long it may stay there.
+//! The phase of a connection: what it waits for, and for how long.
 //!
 //! Pure; runs in the front's event loop. `connection.rs` changes from one phase to the next.
 
@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 /// never see the reply (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long a client may take.
+/// The time limits for a client.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For a request head, and for reading the bytes that were written (`--client_timeout`).
+    /// The limit for a request head, and for reading the bytes that were written
+    /// (`--client_timeout`).
     pub client: Duration,
-    /// Between two requests (`--keep_alive`).
+    /// The limit for the time between two requests (`--keep_alive`).
     pub keep_alive: Duration,
 }
 
-/// Where the connection is in its exchange of requests and replies.
+/// The phase of a connection. It has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// The first request, or the rest of a request head, has not arrived. The server has waited for
@@ -46,13 +47,13 @@ pub enum Phase {
 pub struct Request {
     /// HTTP/1.1 and not HTTP/1.0.
     pub is_http_1_1: bool,
-    /// Whether its body has been read.
+    /// Tells if its body has been read.
     pub body: BodyUse,
     /// What follows the reply, as far as it is known.
     pub after: After,
 }
 
-/// Whether a request's body has been read.
+/// Tells if a request's body has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyUse {
     /// The request has no body, or all of it was read.

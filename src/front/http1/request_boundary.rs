@@ -20,7 +20,7 @@ pub struct RequestBoundary {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In the head.
+    /// The next bytes belong to the head.
     Head {
         /// How many of its bytes had arrived when it was last read and found incomplete.
         read: usize,
@@ -64,7 +64,7 @@ impl RequestBoundary {
         }
     }
 
-    /// Begins with the next request.
+    /// Expects the head of the next request from now on.
     pub fn start_next(&mut self) {
         self.state = State::default();
     }

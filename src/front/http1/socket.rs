@@ -67,7 +67,7 @@ pub struct ClientSocket<S> {
     awaits_continue: bool,
 }
 
-/// The direction from the client.
+/// The state of the direction from the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Input {
     Open,
@@ -77,7 +77,7 @@ enum Input {
     Refused,
 }
 
-/// The direction to the client.
+/// The state of the direction to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Output {
     /// The system has taken everything that the parser wanted to write.
@@ -322,7 +322,7 @@ impl<S: ClientStream> ClientSocket<S> {
             if polled.is_pending() && self.output == (Output::Closed { lingers: false }) {
                 return Poll::Ready(Ok(()));
             }
-            // A reset ends the waiting too.
+            // A reset by the client ends the wait as well.
             if !matches!(ready!(polled), Ok(1..)) {
                 return Poll::Ready(Ok(()));
             }

@@ -344,7 +344,7 @@ fn cut(dice: &mut Dice, sent: &[u8]) -> Vec<Vec<u8>> {
 fn every_request_ends_where_it_was_meant_to() {
     let cases = std::env::var("FUZZ_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(3000_u64);
     let mut kinds = [0_u64; 3];
-    // The codec's clock needs one.
+    // Needed by the clock of actix-http's codec.
     let runtime = actix_web::rt::System::new();
     for case in 0..cases {
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (case + 1));

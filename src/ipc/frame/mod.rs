@@ -283,7 +283,7 @@ pub struct Job {
 /// The place of a body in the memory that front and workers share (`ipc/body_arena.rs`), in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// From the start of the file.
+    /// Position in the file.
     pub offset: u64,
     /// Length of the body.
     pub length: u64,
@@ -303,9 +303,9 @@ impl Place {
 /// Where the worker finds the body of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyAt {
-    /// In the same frame. The number is its length in bytes.
+    /// The body is in the same frame. The number is its length in bytes.
     Frame(usize),
-    /// In shared memory.
+    /// The body is in shared memory.
     Shared(Place),
 }
 

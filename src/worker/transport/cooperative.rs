@@ -21,7 +21,7 @@ pub(in crate::worker) struct Cooperative {
 }
 
 impl Cooperative {
-    /// For the worker of this `script.Script`.
+    /// Makes the waiter for the worker of this `script.Script`.
     pub(in crate::worker) fn new(script: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = script.py();
         let modules: Bound<'_, PyDict> = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?.cast_into()?;

@@ -39,9 +39,9 @@ const CLOSED: &str = "the script has closed a file descriptor that it did not op
 /// A connection to one front.
 pub(super) struct Connection {
     pub(super) stream: UnixStream,
-    /// Who owns the jobs that the front has sent.
+    /// The counter that decides who owns the jobs that the front has sent.
     pub(super) claims: Option<Claims>,
-    /// Where the front puts large bodies.
+    /// The file in which the front puts large bodies.
     #[cfg(target_os = "linux")]
     pub(super) shared: Option<SharedFile>,
 }
@@ -147,7 +147,7 @@ pub(super) fn is_pause(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
-/// Whether the worker must continue to look for a front.
+/// Decides whether a worker without a front must continue to look for one.
 pub(super) struct Life {
     supervisor: nix::unistd::Pid,
     /// Tells whether a signal has asked this process to finish; `ask()` does the same.

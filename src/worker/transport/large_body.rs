@@ -42,7 +42,7 @@ impl Arriving {
         Ok(arriving)
     }
 
-    /// Where the next bytes belong; empty once all are there. Needs no GIL.
+    /// The memory for the next bytes; empty once all have arrived. Needs no GIL.
     pub(super) fn room(&mut self) -> &mut [MaybeUninit<u8>] {
         // SAFETY: the object holds `length` bytes, and nobody else has it.
         unsafe {

@@ -43,7 +43,7 @@ pub(super) enum Received {
     FrontGone,
 }
 
-/// A connection that has said hello.
+/// A connection to the front, over which the worker has sent its hello.
 pub(super) trait Front {
     /// Waits for the next frame.
     fn receive(&mut self, py: Python<'_>) -> PyResult<Received>;

@@ -33,7 +33,7 @@ use crate::ipc::{
 
 /// A body from this size on is received into Python's object.
 const LARGE_BODY: usize = 256 * 1024;
-/// Read buffer growth.
+/// The read buffer grows by this many bytes.
 const READ_SIZE: usize = 64 * 1024;
 
 /// Connection to the front.

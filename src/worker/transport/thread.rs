@@ -19,7 +19,7 @@ const GIL_OFFERED_EVERY: u32 = 32;
 pub(in crate::worker) struct LocalFront {
     end: WorkerEnd,
     hello: Hello,
-    /// Jobs received.
+    /// How many jobs have been received.
     received: u64,
     without_wait: u32,
 }

@@ -1,7 +1,8 @@
-"""What the scoring scripts of the chaos runs do when they are asked: note that they were, then serve, fail or die.
+"""What the scoring scripts of the chaos runs do when they are asked: note that they were, then
+serve, fail or die.
 
-Shared by ``text.py``, ``raw.py`` and ``schema.py`` beside it, which differ only in how they are called. Runs in the
-workers.
+Shared by ``text.py``, ``raw.py`` and ``schema.py`` beside it, which differ only in how they are
+called. Runs in the workers.
 """
 
 import ctypes
@@ -23,7 +24,8 @@ def open_journal():
 
 
 def perform(order):
-    """Carry out an order of ``tests/chaos/orders.py``. The first thing is its line in the journal, in one write."""
+    """Carry out an order of ``tests/chaos/orders.py``. The first thing is its line in the journal,
+    in one write."""
     os.write(journal, f"{order['id']} {os.getpid()} {time.monotonic_ns()}\n".encode())
     return globals()[f"do_{order['deed']}"](order)
 
@@ -69,8 +71,8 @@ def do_abort(order):
 
 
 def do_hang(order):
-    # A process is interrupted, or killed. A thread is left behind and keeps its memory: it has to return before memory
-    # is compared.
+    # A process is interrupted, or killed. A thread is left behind and keeps its memory: it has to
+    # return before memory is compared.
     is_process = threading.current_thread() is threading.main_thread()
     time.sleep(3600 if is_process else LEFT_BEHIND)
 

@@ -1,4 +1,5 @@
-"""A queue emptied by a daemon thread of init(), a package beside the script, a file found by __file__, atexit."""
+"""A queue emptied by a daemon thread of init(), a package beside the script, a file found by
+__file__, atexit."""
 
 import json
 import os

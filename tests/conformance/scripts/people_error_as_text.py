@@ -1,4 +1,5 @@
-"""Everything in try/except; failures go out as text with status 200, or as an AMLResponse with a status."""
+"""Everything in try/except; failures go out as text with status 200, or as an AMLResponse with a
+status."""
 
 import json
 import traceback

@@ -1,4 +1,5 @@
-"""Binary payload: reads an image from the body or a form, answers with its size or with other image bytes."""
+"""Binary payload: reads an image from the body or a form, answers with its size or with other image
+bytes."""
 
 from io import BytesIO
 

@@ -1,4 +1,5 @@
-"""Logging set up the ways people do it: root helpers, a named logger with its own handler, prints, exc_info."""
+"""Logging set up the ways people do it: root helpers, a named logger with its own handler, prints,
+exc_info."""
 
 import json
 import logging

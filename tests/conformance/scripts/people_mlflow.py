@@ -1,4 +1,5 @@
-"""Tables in the split form or as lists; model loaded at import from AZUREML_MODEL_DIR; errors with their text."""
+"""Tables in the split form or as lists; model loaded at import from AZUREML_MODEL_DIR; errors with
+their text."""
 
 import json
 import logging

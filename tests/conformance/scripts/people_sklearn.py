@@ -1,4 +1,5 @@
-"""Linear model from a pickle under AZUREML_MODEL_DIR; plain run() with json.loads and a list as the result."""
+"""Linear model from a pickle under AZUREML_MODEL_DIR; plain run() with json.loads and a list as the
+result."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""Classifier behind stacked schema decorators, a method parameter with a default, and JSON text as the result."""
+"""Classifier behind stacked schema decorators, a method parameter with a default, and JSON text as
+the result."""
 
 import json
 

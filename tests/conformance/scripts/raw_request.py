@@ -1,4 +1,5 @@
-"""A raw script that answers with what it sees of the request, by the `show` argument of the query."""
+"""A raw script that answers with what it sees of the request, by the `show` argument of the
+query."""
 
 import json
 

@@ -1,4 +1,5 @@
-"""One parameter of each standard kind, nested types, defaults, an output schema; answers with reprs of arguments."""
+"""One parameter of each standard kind, nested types, defaults, an output schema; answers with reprs
+of arguments."""
 
 import datetime
 

@@ -1,7 +1,8 @@
-"""Which submodules of the standard library a script reaches through their package, having imported only that.
+"""Which submodules of the standard library a script reaches through their package, having imported
+only that.
 
-NAMES are those that the published server has imported when it loads a script, on Python 3.11; run() says which of them
-cannot be reached, and which more had been imported.
+NAMES are those that the published server has imported when it loads a script, on Python 3.11; run()
+says which of them cannot be reached, and which more had been imported.
 """
 
 import importlib

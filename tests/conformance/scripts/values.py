@@ -1,4 +1,5 @@
-"""Scores by returning a value of the kind named in the body: everything json.dumps can be asked to write."""
+"""Scores by returning a value of the kind named in the body: everything json.dumps can be asked to
+write."""
 
 import collections
 import dataclasses

@@ -1,7 +1,8 @@
-"""What the fuzzed scripts and the fuzzer both need: classes of results, deep nesting, and a description of values.
+"""What the fuzzed scripts and the fuzzer both need: classes of results, deep nesting, and a
+description of values.
 
-Imported by the test process and, from the folder of the scripts, by worker processes. Decides nothing about what is
-right: it only makes and shows values.
+Imported by the test process and, from the folder of the scripts, by worker processes. Decides
+nothing about what is right: it only makes and shows values.
 """
 
 import collections

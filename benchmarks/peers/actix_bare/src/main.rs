@@ -1,8 +1,10 @@
-//! The ceiling in the benchmarks: actix-web, the library under this project's front, without a script behind it.
+//! The ceiling in the benchmarks: actix-web, the library under this project's front, without a
+//! script behind it.
 //!
-//! `actix-bare PORT REPLY [THREADS]` reads each request to `/score` whole and answers with the contents of the file
-//! REPLY. Without THREADS there are as many as actix-web starts by default: one for each core. If `SPENT` stands in
-//! REPLY, it works for 5 ms by the clock before each answer, and says in its place how many they were.
+//! `actix-bare PORT REPLY [THREADS]` reads each request to `/score` whole and answers with the
+//! contents of the file REPLY. Without THREADS there are as many as actix-web starts by default:
+//! one for each core. If `SPENT` stands in REPLY, it works for 5 ms by the clock before each
+//! answer, and says in its place how many they were.
 
 use std::{
     env, fs, io,
