@@ -1,9 +1,10 @@
-//! Fuzz target: the frame codec takes any bytes, in any portions, without panicking and without
-//! trusting lengths.
+//! Fuzz target: the frame codec accepts any bytes, in pieces of any size, without a panic, and does
+//! not trust declared lengths.
 //!
-//! Owns three claims: what is not a frame is an error and never a panic; the read buffer never
-//! grows much beyond what has arrived; what one end encodes, the other end decodes to the same,
-//! wherever the bytes are cut. Run by libFuzzer, see `Cargo.toml` beside this folder.
+//! It checks three rules. Bytes that are not a frame cause an error and never a panic. The read
+//! buffer never grows much beyond the bytes that have arrived. A message that one end encodes is
+//! decoded to the same message, wherever the bytes are cut. libFuzzer runs it; see `Cargo.toml` in
+//! the folder above.
 
 #![no_main]
 
@@ -17,18 +18,18 @@ use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 
-/// What the decoder may hold beyond the bytes that arrived: one reservation, and what growing by
-/// doubling adds to it.
+/// Limit for the buffer beyond the bytes that have arrived: one reservation, and the extra memory
+/// of a buffer that grows by doubling.
 const SPARE: usize = 4 << 20;
-/// Body limit that both halves decode with; above some of the lengths that the fuzzer writes, below
-/// others.
+/// The body limit of the decoders here. Some lengths that the fuzzer writes are above it, others
+/// below.
 const MAX_BODY_LEN: u64 = 64 << 20;
 
 #[derive(Debug, Arbitrary)]
 enum Input {
-    /// Bytes of a peer that may be anything.
+    /// Any bytes, as from another program.
     Stray { bytes: Vec<u8>, cuts: Vec<u16> },
-    /// Frames of a well-behaved peer.
+    /// Valid frames, cut at any positions.
     Written { messages: Vec<Message>, cuts: Vec<u16> },
 }
 
@@ -76,7 +77,7 @@ enum Message {
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// A message as it must come out again.
+/// A message that is encoded, and must be decoded to an equal one.
 #[derive(Debug, PartialEq)]
 enum Meaning {
     Hello(Hello),
@@ -100,7 +101,8 @@ fuzz_target!(|input: Input| match input {
     }
 });
 
-/// Feeds the decoder one portion after the other. True if it refused nothing and left nothing over.
+/// Gives the decoder one piece after the other. Returns true if it has accepted everything and no
+/// bytes are left.
 fn receive(wire: &[u8], cuts: &[u16], mut on_frame: impl FnMut(Frame)) -> bool {
     let decoder = Decoder { max_body_len: MAX_BODY_LEN, trusted: false };
     let mut buf = BytesMut::new();
@@ -123,20 +125,23 @@ fn receive(wire: &[u8], cuts: &[u16], mut on_frame: impl FnMut(Frame)) -> bool {
     buf.is_empty()
 }
 
-/// All readers, whatever the frame claims to be: a peer may put any head behind any kind.
+/// Calls all readers, whatever the kind of the frame is, because a peer may send any head with any
+/// kind.
 fn read_everything(frame: &Frame) {
     assert!(frame.head.len() <= MAX_HEAD_LEN && frame.body.len() as u64 <= MAX_BODY_LEN);
     let _ = Hello::decode(frame);
     if let Ok(job) = Job::decode(frame) {
-        // The layout has one spelling for each message, so an accepted head is the one that would
-        // be written. What a peer says beside "the request was left out" is not written again.
+        // Each message has exactly one encoding, so encoding an accepted head again must give the
+        // same bytes. A head that says "the request was left out" is not compared, because its
+        // other fields are not encoded again.
         if job.whole_request {
             let again = job.encode_head(BodyAt::Frame(frame.body.len()));
             assert_eq!(&again[again.len() - frame.head.len()..], &frame.head[..]);
         }
     }
     if let Ok(reply) = ReplyHead::decode(frame) {
-        // Every NaN means "no time", so compare only what was understood.
+        // Every NaN means "no time", and there are many NaNs. So the decoded values are compared,
+        // and not the bytes.
         let again = reply.encode(Kind::Reply, frame.body.len()).expect("it was within the limits");
         assert_eq!(again.len() - _core::ipc::frame::PREFIX_LEN, frame.head.len());
     }
@@ -234,7 +239,7 @@ impl Message {
                     _ => Origin::ServerError,
                 };
                 let run_ms = run_ms.filter(|ms| !ms.is_nan());
-                // NaN equals nothing, not even what was decoded from it.
+                // NaN does not equal itself, so it is left out of the comparison.
                 let busy_ms = if busy_ms.is_nan() { 0.0 } else { busy_ms };
                 let fields = owned(fields);
                 let head = ReplyHead {

@@ -56,16 +56,16 @@ fn check_float(value: f64) {
     }
 }
 
-/// Random bits are hardly ever a number with few digits, or near the places where the notation
-/// changes.
+/// Random bits seldom make a number with few digits, or one near the limits where the notation
+/// changes, so such numbers are added.
 fn check_short_decimal(bits: u64) {
     let digits = bits % 10_u64.pow(1 + (bits >> 60) as u32);
     let exponent = (bits >> 50) as i32 % 48 - 24;
     check_float(format!("{digits}e{exponent}").parse().expect("a number"));
 }
 
-/// As few digits as identify the value; of several such numbers the nearest one, of two equally
-/// near ones the even one.
+/// Computes the fewest digits that identify the value. Of several such numbers it takes the nearest
+/// one, and of two equally near ones the even one.
 fn shortest_digits(value: f64) -> String {
     // `{:e}` gives the right number of digits. But if two numbers with that many digits are equally
     // near, it may choose either, so the digits are computed again by exact rounding.
@@ -79,8 +79,8 @@ fn shortest_digits(value: f64) -> String {
     }
 }
 
-/// `float.__repr__`: exponent notation below 1e-4 and from 1e16 on, two digits of exponent at
-/// least.
+/// Writes the digits as `float.__repr__` does: with an exponent below 1e-4 and from 1e16 on, and
+/// with at least two digits of the exponent.
 fn represented(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();

@@ -88,8 +88,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// When and why a body is refused of which so many bytes come after each pause, in seconds from
-    /// its start; `None` if it goes on for a day.
+    /// Simulates a body of which `bytes` arrive after each pause. Returns when (in seconds from its
+    /// start) and why it is refused; `None` if it continues for a day.
     fn refused(rate: usize, pause: u32, first: usize, every: Duration, bytes: usize) -> Option<(u64, Late)> {
         let start = Instant::now();
         let mut progress = Progress::begin(LeastRate { bytes_per_second: rate, pause: SECOND * pause }, start);

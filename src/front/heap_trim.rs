@@ -78,7 +78,8 @@ pub fn give_back() {
 mod tests {
     use super::*;
 
-    /// When memory goes back, in tenths of a second, if so many bytes come in each.
+    /// The times (in tenths of a second) at which memory is returned, if `bytes` arrive in each
+    /// tenth.
     fn given_back(bytes: impl Fn(u64) -> usize) -> Vec<u64> {
         let (start, mut keeper) = (Instant::now(), Keeper::default());
         (0..100).filter(|tenth| keeper.note(start + Duration::from_millis(tenth * 100), bytes(*tenth))).collect()

@@ -246,7 +246,7 @@ mod tests {
         assert_eq!([budget.take_peak(), budget.take_peak()], [110, 0]);
     }
 
-    /// An upload that has so many bytes and waits for more since `now`.
+    /// Makes an upload that has taken `bytes` and has waited for more since `now`.
     fn upload(budget: &Rc<Budget>, bytes: usize, now: Instant) -> Share {
         let mut share = budget.share();
         share.grow(bytes, now).expect("room");

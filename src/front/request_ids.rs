@@ -19,7 +19,8 @@ pub struct RequestIds {
     pub request: Option<Bytes>,
     /// `x-ms-request-id`: as the client sent it, else its client request id, else the request id.
     pub ms_request: Option<Bytes>,
-    /// `x-ms-client-request-id`, if the client named itself by either header.
+    /// `x-ms-client-request-id`; absent unless the client has sent this header or
+    /// `x-ms-request-id`.
     pub client: Option<Bytes>,
     /// `TraceId`, repeated as the client sent it.
     pub trace: Option<Bytes>,

@@ -258,8 +258,8 @@ impl Extent {
 
     fn first(&self, length: usize) -> io::Result<Vec<u8>> {
         let Some(room) = &self.room else { return Err(io::ErrorKind::NotFound.into()) };
-        // SAFETY: so many bytes are mapped for as long as the room lives; they are only written
-        // through `Filling::push`, which takes `&mut`. Workers cannot write.
+        // SAFETY: this many bytes are mapped for as long as the room lives. Only `Filling::push`
+        // writes to them, which takes `&mut`. Workers cannot write.
         let mapped = unsafe { slice::from_raw_parts(room.mapping.start.as_ptr(), room.mapped(length)) };
         let mut bytes = mapped.to_vec();
         bytes.resize(length, 0);
@@ -317,8 +317,8 @@ impl SharedFile {
         }
         let mapped = self.map(place).map_or(0, |mapping| {
             let mapped = min(target.len(), mapping.length.get());
-            // SAFETY: so many bytes are mapped, within the file, whose size is sealed. Should the
-            // front write there meanwhile, the copy is thrown away, as the module says.
+            // SAFETY: this many bytes are mapped. They are within the file, whose size is sealed.
+            // If the front writes there meanwhile, the copy is thrown away, as the module says.
             unsafe { std::ptr::copy_nonoverlapping(mapping.start.as_ptr(), target.as_mut_ptr().cast(), mapped) };
             mapped
         });

@@ -30,7 +30,7 @@ mod linux {
 
     use super::{io, File};
 
-    /// `length` zero bytes. The size can never change.
+    /// Makes a file of `length` zero bytes. Its size can never change.
     pub fn fixed(name: &CStr, length: usize) -> io::Result<File> {
         let file = create(name)?;
         // Write the zeros instead of only setting the length: if there is no memory, this returns
@@ -79,7 +79,7 @@ mod posix {
 
     use super::{io, File};
 
-    /// `length` zero bytes.
+    /// Makes a file of `length` zero bytes.
     pub fn fixed(_name: &CStr, length: usize) -> io::Result<File> {
         // macOS accepts 31 bytes. A name that is taken is an error, and nobody can guess this one.
         let name = format!("/az-{}", &uuid::Uuid::new_v4().simple().to_string()[..24]);

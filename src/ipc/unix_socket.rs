@@ -91,7 +91,7 @@ pub fn receive(stream: &UnixStream, buffer: &mut BytesMut) -> io::Result<usize> 
     // SAFETY: receiving writes to the slice and never reads from it or makes it uninitialised.
     let room = unsafe { buffer.chunk_mut().as_uninit_slice_mut() };
     let read = SockRef::from(stream).recv_with_flags(room, libc::MSG_DONTWAIT)?;
-    // SAFETY: so many bytes of the room have just been written.
+    // SAFETY: the call above has just written `read` bytes of the room.
     unsafe { buffer.advance_mut(read) };
     Ok(read)
 }

@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def candidate(program: str) -> Candidate:
-    # Braces would be taken for what server.py fills in.
+    # Braces are doubled, because server.py replaces names in single braces.
     program = program.replace("{", "{{").replace("}", "}}")
     return Candidate("one", "a server", (sys.executable, "-c", program, "{port}"), health="/health")
 

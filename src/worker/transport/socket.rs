@@ -271,7 +271,7 @@ impl FrontSocket {
         if let Some(arriving) = &mut self.arriving {
             // Waits for all of the body, unless a second passes or a signal arrives.
             let read = SockRef::from(stream).recv_with_flags(arriving.room(), flags | nix::libc::MSG_WAITALL)?;
-            // SAFETY: so many bytes of the room have just been written.
+            // SAFETY: the call above has just written `read` bytes of the room.
             unsafe { arriving.advance(read) };
             return Ok(read);
         }
