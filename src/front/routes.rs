@@ -29,7 +29,7 @@ use crate::telemetry::access_line::Line;
 /// Methods of the routes that only report something.
 const READ_METHODS: &str = "GET, HEAD, OPTIONS";
 
-/// What a path leads to.
+/// The routes of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// `/`: is there a worker that takes requests?

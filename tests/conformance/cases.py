@@ -116,7 +116,8 @@ class Case:
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
-    """`{{x*3}}` becomes `xxx`; `{port}` and `{dir}` their values. Other braces stay."""
+    """Replace `{{x*3}}` by `xxx`, and `{port}` and `{dir}` by their values. Other braces are not
+    changed."""
     text = re.sub(r"\{\{(.+?)\*(\d+)\}\}", lambda match: match[1] * int(match[2]), text, flags=re.DOTALL)
     for name, value in values.items():
         text = text.replace("{" + name + "}", value)
@@ -124,8 +125,8 @@ def expand(text: str, values: Mapping[str, str]) -> str:
 
 
 def _raw(text: str, exact: bool) -> bytes:
-    """Latin-1 bytes of a written-out request; unless exact, lines of the head get CRLF and a blank
-    line ends it."""
+    """Make the Latin-1 bytes of a written request. Unless exact, lines of the head get CRLF, and a
+    blank line ends the head."""
     if exact:
         return text.encode("latin-1")
     head, blank, body = text.partition("\n\n")
@@ -135,7 +136,8 @@ def _raw(text: str, exact: bool) -> bytes:
 
 
 def load(folder: Path = FOLDER / "cases") -> list[Case]:
-    """Every case of the folder, in file order. ValueError names the file of a mistake."""
+    """Read every case of the folder, in the order of the files. Raises ValueError, which names the
+    file, for a mistake."""
     cases: list[Case] = []
     for path in sorted(folder.glob("*.toml")):
         document = tomllib.loads(path.read_text("utf-8"))

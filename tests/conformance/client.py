@@ -18,7 +18,7 @@ class _Closed(Exception):
 
 @dataclass
 class Reply:
-    """A reply, or the way in which there was none (`outcome` other than "reply")."""
+    """A reply. If there was none, `outcome` says why."""
 
     outcome: str = "no reply"
     version: str = ""
@@ -85,7 +85,8 @@ def _exchange(port: int, request: bytes, method: str, shutdown: bool, timeout: f
     except ConnectionRefusedError:
         return [Reply()]
     with connection:
-        # A server may answer and close before it has read everything: that answer is what counts.
+        # A server may answer and close before it has read the whole request. Then that answer
+        # counts.
         with contextlib.suppress(ConnectionError):
             connection.sendall(request)
             if shutdown:

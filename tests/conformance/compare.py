@@ -40,11 +40,11 @@ class Entry:
     covered: set[str] = field(default_factory=set)
 
     def matches(self, check: str) -> bool:
-        """Whether the entry speaks about this check."""
+        """True if the entry is about this check."""
         return any(fnmatch.fnmatchcase(check, pattern) for pattern in self.checks)
 
     def covers(self, facet: str) -> bool:
-        """Whether the entry allows this facet to differ."""
+        """True if the entry allows this facet to differ."""
         return any(fnmatch.fnmatchcase(facet, pattern) for pattern in self.differs)
 
 
@@ -60,7 +60,7 @@ class Difference:
 
 
 def load(path: Path) -> list[Entry]:
-    """The entries of the file. ValueError for one that is not complete."""
+    """Read the entries of the file. Raises ValueError for an entry that is not complete."""
     entries = []
     for raw in tomllib.loads(path.read_text("utf-8")).get("difference", []):
         _validate(raw)
@@ -85,7 +85,7 @@ def _validate(raw: Mapping[str, Any]) -> None:
 def differences(
     check: str, reference: Observation, candidate: Observation, entries: Iterable[Entry]
 ) -> list[Difference]:
-    """Every facet that differs, with the entry that covers it if there is one; marks the entries as
+    """Find every facet that differs, with the entry that covers it, if any. Marks these entries as
     seen."""
     own = [entry for entry in entries if entry.matches(check)]
     found: list[Difference] = []
@@ -122,8 +122,7 @@ def _without(text: str, patterns: list[str]) -> str:
 
 
 def stale(entries: Iterable[Entry], checks: Iterable[str]) -> list[str]:
-    """Patterns of entries that match checks that ran, or none at all, without any difference
-    there."""
+    """Find the patterns of entries that match no check, or only checks without a difference."""
     ran = list(checks)
     problems = []
     for entry in entries:

@@ -94,7 +94,7 @@ def _one_reply(reply: Reply, context: Context, descriptions: bool, chunks: bool)
 def _header(name: str, value: str, reply: Reply) -> str:
     if name == "x-ms-run-fn-exec-ms":
         return re.sub(r"^\d+\.\d{3}$", "«ms»", value)
-    # A body with a path in it differs in length between two servers; the bodies themselves are
+    # If a body contains a path, its length differs between the servers. The bodies themselves are
     # compared.
     if name == "content-length" and value == str(len(reply.body)):
         return "«length of the body»"
@@ -106,7 +106,8 @@ def _header(name: str, value: str, reply: Reply) -> str:
 
 def _body(body: bytes, context: Context, descriptions: bool) -> str:
     text = context.text(body.decode("utf-8", "backslashreplace"))
-    # Descriptions in the swagger documents are each server's own words, unless they are the user's.
+    # Each server has its own words for descriptions in swagger documents, so they are compared only
+    # if they are the user's.
     if not descriptions and text.startswith(('{"swagger": "2.0"', '{"openapi": "3.')):
         text = re.sub(r'("description": )"(?:[^"\\]|\\.)*"', r'\1"«words»"', text)
     return text
@@ -132,8 +133,8 @@ def stderr_lines(text: str, context: Context) -> list[str]:
         record = RECORD.match(line)
         own = record is not None and record[2].startswith((*DROPPED_LOGGERS, "azmlinfsrv"))
         if record:
-            # A traceback belongs to the record before it; after other records the next line is
-            # somebody else's.
+            # A traceback belongs to the record before it. After any other record, the next line
+            # does not belong to the record.
             dropping = own and record[1] in "EC"
         if not dropping and not own:
             kept.append(_line(context.text(line)) or "")
@@ -151,8 +152,8 @@ def _line(line: str) -> str | None:
 
 
 def _without_banner(lines: list[str]) -> list[str]:
-    """From the blank line before the title to the blank one after the routes: only start-up cases
-    compare that."""
+    """Remove the banner: from the blank line before its title to the one after the routes. Only
+    start-up cases compare it."""
     for start, line in enumerate(lines):
         if line.startswith(BANNER_TITLE):
             for end in range(start, len(lines)):
@@ -162,11 +163,11 @@ def _without_banner(lines: list[str]) -> list[str]:
 
 
 def _user_frames(lines: list[str]) -> list[str]:
-    """Tracebacks keep the frames of the user's files: the others show the inside of a server or a
-    library.
+    """Remove the frames that are not in the user's files from tracebacks, because they show the
+    inside of a server or a library.
 
-    The heading of a traceback goes as well, since it may have lost all its frames; a record that
-    began with it begins with the next line that is kept.
+    The heading of a traceback is removed too, because no frames may be left. If a record began with
+    it, the record begins with the next line that is kept.
     """
     kept: list[str] = []
     frame_indent: int | None = None

@@ -44,7 +44,7 @@ class Result:
 
 
 def table(results: list[Result], seconds: float) -> str:
-    """Sections with their counts, and the totals."""
+    """The text of a table: the sections with their counts, and the totals."""
     lines = [f"{'section':34}{'cases':>7}{'checks':>8}{'equal':>7}{'known':>7}{'unexpected':>12}"]
     order = list(SECTIONS)
     sections = sorted({result.section for result in results}, key=order.index)
@@ -65,7 +65,8 @@ def _counts(results: list[Result]) -> str:
 
 
 def failure(result: Result) -> str:
-    """One unexpected result: what was sent, and each facet as a diff (- reference, + candidate)."""
+    """The text of one unexpected result: the request, and each facet as a diff (- reference, +
+    candidate)."""
     lines = [f"=== {result.check}", *(f"    > {line}" for line in result.request.splitlines())]
     if result.problem:
         lines += [f"    {line}" for line in result.problem.splitlines()[-40:]]

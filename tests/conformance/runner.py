@@ -159,7 +159,8 @@ def _check(case: Case, check: Check, server: Server, context: normalise.Context)
 
 
 def _lengths(lines: list[str], facets: dict[str, str]) -> list[str]:
-    """The length in a request line of a swagger document depends on its words."""
+    """Remove the length from the log line of a swagger request, because it depends on the words of
+    the document."""
     if "«words»" not in facets.get("body", "") and "HEAD /swagger" not in "".join(lines):
         return lines
     return [line.rsplit(" ", 1)[0] if "«ms»" in line else line for line in lines]
@@ -181,7 +182,7 @@ def _stop(case: Case, server: Server) -> dict[str, str]:
 
 
 def select(everything: Sequence[Case], sections: Sequence[str], names: Sequence[str]) -> list[Case]:
-    """Cases of the sections and with the ids (or beginnings of ids) asked for."""
+    """The cases that are in one of ``sections``, or whose id begins with one of ``names``."""
     return [
         case
         for case in everything
@@ -196,7 +197,7 @@ def page_text() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python tests/conformance`; returns the exit code."""
+    """The main function of `python tests/conformance`. Returns the exit code."""
     options = _parser().parse_args(arguments)
     if options.write_docs or options.check:
         return _docs(write=options.write_docs)

@@ -81,13 +81,13 @@ class Server:
                 self._changed.wait(0.02)
 
     def wait_exit(self, seconds: float = START_SECONDS) -> int:
-        """The exit code, once the process has gone and its output was read."""
+        """Wait until the process has ended and its output has been read. Returns the exit code."""
         try:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise ServerProblem(self._story("did not end")) from None
-        # Children may still hold the pipes for a moment; what they say after the parent has gone
-        # does not count.
+        # Children may keep the pipes open for a moment. Output after the end of the parent does not
+        # count.
         self._reader.join(2.0)
         return code
 
@@ -140,7 +140,7 @@ class Server:
             self._changed.notify_all()
 
     def _drain(self, name: str, descriptor: int) -> bool:
-        """Reads what there is; false at the end of the stream."""
+        """Read the bytes that have arrived. Returns false at the end of the stream."""
         while True:
             try:
                 data = os.read(descriptor, 65536)
@@ -210,7 +210,7 @@ class Server:
             "HOME": str(self._folder / "home"),
             "TMPDIR": str(self._folder / "tmp"),
             "LANG": "C.UTF-8",
-            # The published server's banner otherwise appears once per process, at a time that
+            # Without this the published server's banner appears once per process, at a time that
             # depends on buffering.
             "PYTHONUNBUFFERED": "1",
         }
@@ -233,8 +233,8 @@ def _reserve() -> socket.socket:
 
 
 def environment(python: str) -> dict[str, str]:
-    """Versions in a virtual environment that decide what a server answers. ServerProblem when one
-    is missing."""
+    """Read the versions of packages that affect a server's answers from a virtual environment.
+    Raises ServerProblem if one is missing."""
     code = (
         "import importlib.metadata as m, json, platform, sys; "
         "print(json.dumps({'python': platform.python_version()} | {n: m.version(n) for n in sys.argv[1:]}))"
