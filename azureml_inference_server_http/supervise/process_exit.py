@@ -58,7 +58,7 @@ class Ending:
         self._signals: tuple[socket.socket, socket.socket] | None = None
 
     def begin(self) -> None:
-        """Start the time. Call this before anything of the script is waited for."""
+        """Start the time limit. Call this before waiting for any part of the script's cleanup."""
         self._watch_signals()
         # Python calls the handler that was registered last first, so this notes that exit handlers
         # have begun.
