@@ -6,14 +6,23 @@ from typing import Any, Final, final
 from .launch.settings import Settings
 from .scripting.script import Script
 
-__all__ = ["INTERRUPT_GRACE", "Hub", "adopt_orphans", "arguments", "check", "die_with_parent", "serve", "work"]
+__all__ = [
+    "INTERRUPT_GRACE",
+    "ThreadChannel",
+    "adopt_orphans",
+    "arguments",
+    "check",
+    "die_with_parent",
+    "serve",
+    "work",
+]
 
 # Seconds after SCORING_TIMEOUT_MS until a call of run() in native code is answered and its worker
 # is killed.
 INTERRUPT_GRACE: Final[float]
 
 @final
-class Hub:
+class ThreadChannel:
     """Connects the front and the worker threads of one process. Pass the same one to ``serve`` and
     to every ``work``."""
 
@@ -21,14 +30,14 @@ def serve(
     settings: Settings,
     *,
     clients: list[int],
-    workers: int | Hub,
+    workers: int | ThreadChannel,
     supervisor: int,
     log: tuple[int, bool, Callable[[dict[str, str]], None] | None],
 ) -> None: ...
 def work(
     settings: Settings,
     *,
-    front: tuple[int, int] | Hub,
+    front: tuple[int, int] | ThreadChannel,
     worker: int,
     script: Script,
     swagger: dict[str, str],

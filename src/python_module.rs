@@ -20,13 +20,13 @@ use crate::{
 /// every `work`.
 #[pyclass(frozen)]
 #[derive(Default)]
-pub(crate) struct Hub {
-    hub: thread_channel::Hub,
+pub(crate) struct ThreadChannel {
+    channel: thread_channel::ThreadChannel,
     watcher: worker::Watcher,
 }
 
 #[pymethods]
-impl Hub {
+impl ThreadChannel {
     #[new]
     fn new() -> Self {
         Self::default()
@@ -38,7 +38,7 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
-    use super::Hub;
+    use super::ThreadChannel;
 
     /// How many seconds native code in `run()` may take beyond `SCORING_TIMEOUT_MS`.
     #[pymodule_export]
@@ -47,7 +47,7 @@ mod _core {
     /// Serves clients until the supervisor says `drain` or `stop`. Returns when the front is
     /// finished. Takes over the sockets.
     ///
-    /// `workers` is the socket that worker processes send their connections to, or the hub for
+    /// `workers` is the socket that worker processes send their connections to, or the channel for
     /// threads of this process. `supervisor` is the socket to the supervisor. `log` is the least
     /// severe level that is wanted, whether records go to Python's `logging`, and in that case the
     /// function that takes the fields of access records, if they are wanted.
@@ -70,9 +70,9 @@ mod _core {
             std::net::TcpListener::set_nonblocking(client, true)?;
         }
         sockets.supervisor.set_nonblocking(true)?;
-        // With worker threads (the hub), the script runs in this process too and may count on the
+        // With worker threads, the script runs in this process too and may count on the
         // allocator's defaults.
-        if !matches!(sockets.workers, front::Workers::Hub(_)) {
+        if !matches!(sockets.workers, front::Workers::Threads(_)) {
             heap_trim::keep_large_blocks();
         }
         let (level, to_python, access) = log;
@@ -89,7 +89,7 @@ mod _core {
     /// Serves jobs until the front retires this worker. Returns when the worker is finished.
     ///
     /// `front` is the worker's end of the socket that takes connections to the front, with a
-    /// duplicate that reserves a descriptor, both taken over; or the hub if the front is in this
+    /// duplicate that reserves a descriptor, both taken over; or the channel if the front is in this
     /// process. `worker` is the supervisor's name for this worker.
     #[pyfunction]
     #[pyo3(signature = (settings, *, front, worker, script, swagger, retiring))]
@@ -102,9 +102,9 @@ mod _core {
         swagger: BTreeMap<String, String>,
         retiring: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        if let Ok(hub) = front.cast::<Hub>() {
-            let Hub { hub, watcher } = hub.get();
-            let place = worker::Place::Hub(hub, watcher);
+        if let Ok(channel) = front.cast::<ThreadChannel>() {
+            let ThreadChannel { channel, watcher } = channel.get();
+            let place = worker::Place::ThisProcess(channel, watcher);
             return worker::work(py, &settings, place, worker, script, swagger, retiring);
         }
         #[cfg(unix)]
@@ -165,11 +165,11 @@ mod _core {
 
 /// The place where workers connect, as `serve` has got it from Python.
 fn entrance(workers: &Bound<'_, PyAny>) -> PyResult<front::Workers> {
-    if let Ok(hub) = workers.cast::<Hub>() {
-        let arrivals = hub.get().hub.entrance();
+    if let Ok(channel) = workers.cast::<ThreadChannel>() {
+        let arrivals = channel.get().channel.entrance();
         return arrivals
-            .map(front::Workers::Hub)
-            .ok_or_else(|| PyRuntimeError::new_err("this hub has a front already"));
+            .map(front::Workers::Threads)
+            .ok_or_else(|| PyRuntimeError::new_err("this channel has a front already"));
     }
     #[cfg(unix)]
     {
@@ -182,7 +182,7 @@ fn entrance(workers: &Bound<'_, PyAny>) -> PyResult<front::Workers> {
 }
 
 #[cfg(not(unix))]
-const ONLY_THREADS: &str = "this system has worker threads only: a Hub is needed";
+const ONLY_THREADS: &str = "this system has worker threads only: a ThreadChannel is needed";
 
 /// The filter that lets records of Python's numeric level, and more severe ones, pass.
 fn level_filter(level: u32) -> LevelFilter {

@@ -119,7 +119,7 @@ def _end(code: int, seconds: float, retirement: SignalledRetirement) -> None:
     Python runs the rest of the exit code when the main module returns."""
     # This call replaces a handler for SIGTERM that the last request may have set.
     retirement()
-    end = process_exit.Ending(code, None if retirement.is_hurried else seconds, {signal.SIGQUIT})
+    end = process_exit.ProcessExit(code, None if retirement.is_hurried else seconds, {signal.SIGQUIT})
     end.begin()
     if code == EXIT_OK and retirement.script_handler and not retirement.is_hurried:
         end.call_term_handler(retirement.script_handler)

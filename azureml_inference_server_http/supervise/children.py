@@ -30,7 +30,7 @@ from .preloading import Condition, Template, Templates
 from .replacing import Replacing
 from .restart_delay import BACK_OFF, CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY, Fronts, Series
 from .worker_kinds import PROCESSES, Kind, describe_exit, describe_signal
-from .workers import Roster, Worker
+from .workers import KnownWorkers, Worker
 
 EXIT_OK = 0
 # The front or the supervisor has failed.
@@ -81,8 +81,8 @@ class Children:
         self._is_debugged = is_debugged
         self._kind = kind
         self.front: int | None = None
-        self._roster = Roster(longest_request, graceful_timeout)
-        self.workers = self._roster.workers
+        self._known = KnownWorkers(longest_request, graceful_timeout)
+        self.workers = self._known.workers
         self._templates = Templates(kind.has_template)
         # Worker threads that did not return in time. They cannot be killed, and may still return.
         self._left_behind: set[int] = set()
@@ -93,7 +93,7 @@ class Children:
         # Deaths in a row of workers within STEADY seconds of being ready.
         self._quick_deaths = Series(0.0, *CRASH_BACK_OFF)
         self._fronts = Fronts()
-        self._replacing = Replacing(self._roster, self._templates, kind)
+        self._replacing = Replacing(self._known, self._templates, kind)
         self._spawn_front_at: float | None = None
         self._spawn_workers_at: float | None = None
         self._kill_front_at: float | None = None
@@ -122,27 +122,27 @@ class Children:
     def _fill_up(self) -> list[Action]:
         """Ask for the workers that are missing, or, if there is no template to fork them, for a
         template."""
-        missing = self._roster.missing(self.worker_count)
+        missing = self._known.missing(self.worker_count)
         if missing and not self._templates.can_spawn:
             return self._templates.need()
         template = self._templates.current
-        return [action for _ in range(missing) for action in self._roster.ask(template)]
+        return [action for _ in range(missing) for action in self._known.ask(template)]
 
     def _spawned(self, event: Spawned, now: float) -> list[Action]:
         self._refusals.pop(event.role, None)
         if event.role is Role.FRONT:
             self.front = event.pid
             self._fronts.begin(now)
-            self._roster.expect_back(now)
+            self._known.expect_back(now)
         elif event.role is Role.TEMPLATE:
             self._templates.arrived(event.pid)
         else:
-            self._roster.arrived(event.pid, event.template)
+            self._known.arrived(event.pid, event.template)
             self._replacing.arrived(event.pid)
         if self.starts_nothing:
             return [Kill(event.pid, KILL)]
         # TTOU may have lowered the number of workers after this one had been asked for.
-        actions = self._retire(self._roster.too_many(self.worker_count), now) if event.role is Role.WORKER else []
+        actions = self._retire(self._known.too_many(self.worker_count), now) if event.role is Role.WORKER else []
         return actions if event.template is None else [*actions, *self._replacing.next()]
 
     def _spawn_failed(self, event: SpawnFailed, now: float) -> list[Action]:
@@ -151,7 +151,7 @@ class Children:
         if event.role is Role.TEMPLATE and self._templates.refused() and self._is_serving():
             return self._replacing.failed(f"The new template process could not be started ({event.reason})", now)
         if event.role is Role.WORKER:
-            replaced = self._roster.refused(event.template)
+            replaced = self._known.refused(event.template)
             if replaced is not None:
                 self._replacing.wait_again(replaced)
         if event.role is Role.FRONT:
@@ -182,7 +182,7 @@ class Children:
         template = self._templates.left(event.pid)
         if template is not None:
             return self._template_exited(event, template, now)
-        worker = self._roster.left(event.pid)
+        worker = self._known.left(event.pid)
         if worker is None:
             return []
         how = self._kind.describe_exit(event.code)
@@ -222,7 +222,7 @@ class Children:
             return [*actions, *self._fill_up(), *self._replacing.next()]
         if template.reloads and self._is_serving():
             failed = self._replacing.failed(f"The new template process (pid:{event.pid}) {how}", now)
-            if self._roster.missing(self.worker_count) and not self._templates.can_spawn:
+            if self._known.missing(self.worker_count) and not self._templates.can_spawn:
                 self._spawn_workers_at = now + SPAWN_AGAIN
             return [*actions, *failed]
         return actions + self._early_death(event, None, how, now)
@@ -312,7 +312,7 @@ class Children:
             return self._clean_up(now)
         # The requests of this front are lost. The supervisor keeps the listeners open, so new
         # connections wait in their backlog for the next front.
-        self._roster.lose_front(now)
+        self._known.lose_front(now)
         pause = self._fronts.end(now)
         how = describe_exit(event.code)
         if self._fronts.useless > MAX_EARLY_DEATHS:

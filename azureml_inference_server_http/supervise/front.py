@@ -46,7 +46,7 @@ def run(
 def serve(
     settings: Settings,
     clients: list[socket.socket],
-    workers: int | _core.Hub,
+    workers: int | _core.ThreadChannel,
     supervisor: socket.socket,
 ) -> None:
     """Serve clients without the GIL until the supervisor ends the front. Closes the sockets then.

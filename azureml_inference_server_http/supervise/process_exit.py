@@ -41,7 +41,7 @@ class _Stage(enum.Enum):
     EXIT_HANDLERS = enum.auto()
 
 
-class Ending:
+class ProcessExit:
     """The time limit for the end of this process, and the thread that enforces it."""
 
     def __init__(self, code: int, seconds: float | None, hurry: Collection[int]) -> None:
@@ -64,7 +64,7 @@ class Ending:
         # have begun.
         atexit.register(self._enter, _Stage.EXIT_HANDLERS)
         self._let_kernel_end(self._seconds)
-        watch = threading.Thread(target=self._watch, name="azmlinfsrv-ending", daemon=True)
+        watch = threading.Thread(target=self._watch, name="azmlinfsrv-exit", daemon=True)
         try:
             watch.start()
         except RuntimeError as error:

@@ -11,7 +11,7 @@ from . import control
 from .events import Action, Log, RecycleWanted
 from .preloading import Templates
 from .worker_kinds import Kind
-from .workers import Roster, is_due
+from .workers import KnownWorkers, is_due
 
 # Seconds before a worker is replaced for its size if the worker before it was too large as well,
 # counted from the moment when it was ready. Also the seconds until the next attempt if a successor
@@ -23,8 +23,8 @@ RELOADED = "The new workers serve. An old worker exits when it has finished its 
 class Replacing:
     """The workers that wait for their replacement: no successor has been asked for yet."""
 
-    def __init__(self, roster: Roster, templates: Templates, kind: Kind) -> None:
-        self._roster = roster
+    def __init__(self, known: KnownWorkers, templates: Templates, kind: Kind) -> None:
+        self._known = known
         self._templates = templates
         self._kind = kind
         self._waiting: list[int] = []
@@ -58,10 +58,10 @@ class Replacing:
     def _replace_all(self) -> list[Action]:
         # Leaves out the workers whose successor is starting already, and those successors, unless
         # an older template has forked them.
-        replaced = self._roster.being_replaced()
+        replaced = self._known.being_replaced()
         self._waiting = [
             pid
-            for pid, worker in self._roster.workers.items()
+            for pid, worker in self._known.workers.items()
             if not worker.retiring and pid not in replaced and (worker.replaces is None or self._is_outdated(pid))
         ]
         return self.next()
@@ -69,7 +69,7 @@ class Replacing:
     def _is_outdated(self, pid: int) -> bool:
         """True if this worker may have an older version of the script than the workers that are
         started now."""
-        return self._kind.has_template and self._roster.workers[pid].template != self._templates.current
+        return self._kind.has_template and self._known.workers[pid].template != self._templates.current
 
     def arrived(self, pid: int) -> None:
         """Replace a worker that has just been started by an old template: HUP came after the worker
@@ -80,7 +80,7 @@ class Replacing:
     def tell_when_done(self) -> list[Action]:
         """Log the end of a reload: a successor of every worker serves, and the old workers have
         been told to exit."""
-        if not self._reloading or self._templates.is_reloading or self._waiting or self._roster.being_replaced():
+        if not self._reloading or self._templates.is_reloading or self._waiting or self._known.being_replaced():
             return []
         self._reloading = False
         return [Log("info", RELOADED)] if not self._has_ended else []
@@ -88,16 +88,16 @@ class Replacing:
     def next(self) -> list[Action]:
         """Ask for the successor of the next worker that waits, unless another successor is
         starting."""
-        if not self._waiting or self._has_ended or self._roster.being_replaced():
+        if not self._waiting or self._has_ended or self._known.being_replaced():
             return []
         if not self._templates.can_spawn:
             return self._templates.need()
-        return self._roster.ask(self._templates.current, replaces=self._waiting.pop(0))
+        return self._known.ask(self._templates.current, replaces=self._waiting.pop(0))
 
     def recycle(self, event: RecycleWanted) -> list[Action]:
         """Replace a worker, because the front asks for that: for its age, its size, or because it
         exits."""
-        worker = self._roster.workers.get(event.pid)
+        worker = self._known.workers.get(event.pid)
         if self._has_ended or worker is None or worker.retiring or worker.recycling:
             return []
         worker.recycling, worker.too_large = True, event.kind == control.LARGE
@@ -112,14 +112,14 @@ class Replacing:
                 f" Until then a worker is replaced for its size {RECYCLE_PAUSE:g} s after it was ready, not earlier."
             )
             return [Log("warning", text)]
-        if event.pid in self._waiting or event.pid in self._roster.being_replaced():
+        if event.pid in self._waiting or event.pid in self._known.being_replaced():
             return []
         self._waiting.append(event.pid)
         return [Log("info", f"{what}. It is replaced."), *self.next()]
 
     def begin_due(self, now: float) -> list[Action]:
         """Let the workers whose pause is over wait for their replacement."""
-        for pid, worker in self._roster.workers.items():
+        for pid, worker in self._known.workers.items():
             if is_due(worker.recycle_at, now):
                 worker.recycle_at = None
                 self._waiting.append(pid)
@@ -132,11 +132,9 @@ class Replacing:
         A reload is not repeated: whoever sent HUP can read the log and send it again. The front
         asks only once.
         """
-        serving = sum(worker.ready and not worker.retiring for worker in self._roster.workers.values())
+        serving = sum(worker.ready and not worker.retiring for worker in self._known.workers.values())
         stay = "1 worker goes" if serving == 1 else f"{serving} workers go"
-        again = {
-            pid: worker for pid, worker in self._roster.workers.items() if worker.recycling and not worker.retiring
-        }
+        again = {pid: worker for pid, worker in self._known.workers.items() if worker.recycling and not worker.retiring}
         for worker in again.values():
             worker.recycle_at = now + RECYCLE_PAUSE
         advice = []

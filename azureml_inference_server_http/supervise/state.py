@@ -108,7 +108,7 @@ class Supervisor(Children):
         """The time at which the caller must send the next Tick; None if nothing is planned."""
         hurry_at = self._graceful_until if self.phase is Phase.CLEANING_UP else None
         own = [self._spawn_front_at, self._spawn_workers_at, self._kill_front_at, hurry_at]
-        times = [*own, *self._roster.wakeups(), *self._templates.wakeups()]
+        times = [*own, *self._known.wakeups(), *self._templates.wakeups()]
         return min((time for time in times if time is not None), default=None)
 
     # ---- Signals
@@ -127,7 +127,7 @@ class Supervisor(Children):
             return self._fill_up()
         if number == TTOU and self.worker_count > 1:
             self.worker_count -= 1
-            return self._retire(self._roster.too_many(self.worker_count), now)
+            return self._retire(self._known.too_many(self.worker_count), now)
         return []
 
     def _hung_up(self, event: HungUp, now: float) -> list[Action]:

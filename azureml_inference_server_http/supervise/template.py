@@ -144,7 +144,7 @@ def _begin_end(settings: Settings, code: int, hurry: _Hurry) -> None:
     """Start the time limit for the script's cleanup, which Python runs when the main module
     returns."""
     seconds = settings.graceful_timeout if code == worker.EXIT_OK else process_exit.FAILED_START
-    process_exit.Ending(code, None if hurry.is_wanted else seconds, {signal.SIGQUIT}).begin()
+    process_exit.ProcessExit(code, None if hurry.is_wanted else seconds, {signal.SIGQUIT}).begin()
 
 
 def _serve(

@@ -154,7 +154,7 @@ class Server:
     def end(self, prepared: worker.Prepared | None) -> NoReturn:
         """Run the script's cleanup within its time, then end the process."""
         self._main_ends = True
-        end = process_exit.Ending(self._exit_code, self._seconds, _AT_ONCE)
+        end = process_exit.ProcessExit(self._exit_code, self._seconds, _AT_ONCE)
         end.begin()
         if prepared and prepared.term_handler and self._seconds is not None:
             end.call_term_handler(prepared.term_handler)
@@ -185,7 +185,7 @@ class Threads:
     def __init__(self, settings: Settings, clients: list[socket.socket]) -> None:
         self._settings = settings
         self._clients = clients
-        self._hub = _core.Hub()
+        self._channel = _core.ThreadChannel()
         self._line, self._line_of_front = socket.socketpair()
         self._lines = control.Lines()
         # Carries one byte for each signal, with its number, and a zero for each event in ``_told``.
@@ -241,7 +241,7 @@ class Threads:
         """The main function of the front's thread."""
         code = EXIT_OK
         try:
-            front.serve(self._settings, self._clients, self._hub, self._line_of_front)
+            front.serve(self._settings, self._clients, self._channel, self._line_of_front)
         except OSError as error:
             _logger.critical("The front failed: %s", shortage.explain(error))
             code = EXIT_FAILED
@@ -261,7 +261,7 @@ class Threads:
         try:
             script, swagger, _ = prepared
             _core.work(
-                self._settings, front=self._hub, worker=number, script=script, swagger=swagger, retiring=retirement
+                self._settings, front=self._channel, worker=number, script=script, swagger=swagger, retiring=retirement
             )
         except BaseException:
             _logger.error("Worker thread %d has raised an exception.", number, exc_info=True)

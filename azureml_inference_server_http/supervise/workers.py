@@ -63,7 +63,7 @@ class Worker:
         return self.ready_at is not None
 
 
-class Roster:
+class KnownWorkers:
     """All workers by pid, and those that have been asked for."""
 
     def __init__(self, longest_request: float | None, graceful_timeout: float) -> None:

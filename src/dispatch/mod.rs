@@ -41,7 +41,7 @@ use self::{
     job::{BodySize, JobId, WorkerId},
     limits::{resident_mib, Limits},
     session::OpenStream,
-    transport::Link,
+    transport::FrameSender,
     worker::Newcomer,
 };
 use crate::ipc::{
@@ -177,7 +177,7 @@ struct Request {
 /// A connected worker.
 struct Peer {
     hello: Rc<Hello>,
-    link: Link,
+    sender: FrameSender,
 }
 
 /// A reply that a worker has just sent. It goes with the event that reports it.
@@ -304,7 +304,7 @@ impl Dispatcher {
     /// that signal.
     pub fn release_workers(&self) {
         for peer in self.state.borrow().peers.values() {
-            peer.link.send(frame::encode_bare(Kind::Retire), Bytes::new());
+            peer.sender.send(frame::encode_bare(Kind::Retire), Bytes::new());
         }
     }
 
@@ -369,19 +369,19 @@ impl Dispatcher {
     // ---- Workers, for `session.rs`
 
     /// A worker has connected and said hello.
-    fn join(&self, hello: Hello, link: Link, claims: Option<Claims>) -> WorkerId {
+    fn join(&self, hello: Hello, sender: FrameSender, claims: Option<Claims>) -> WorkerId {
         let hello = Rc::new(hello);
         let newcomer = Newcomer {
             name: hello.worker,
             pid: hello.pid,
             capacity: hello.capacity.into(),
-            shares_interpreter: link.is_local(),
+            shares_interpreter: sender.is_thread(),
             claims,
         };
         let mut state = self.state.borrow_mut();
         let id = WorkerId(state.next_worker);
         state.next_worker += 1;
-        state.peers.insert(id, Peer { hello: hello.clone(), link });
+        state.peers.insert(id, Peer { hello: hello.clone(), sender });
         drop(state);
         self.handle(Event::Joined(id, newcomer));
         self.script.send_replace(Some(hello));
@@ -464,7 +464,7 @@ impl State {
             Effect::Retire(worker) => self.send_frame(worker, frame::encode_bare(Kind::Retire)),
             Effect::Disconnect(worker) => {
                 if let Some(peer) = self.peers.get(&worker) {
-                    peer.link.close();
+                    peer.sender.close();
                 }
             }
             Effect::SayReady { name } => supervisor.say_ready(name),
@@ -476,7 +476,7 @@ impl State {
 
     fn send_frame(&self, worker: WorkerId, frame: Bytes) {
         if let Some(peer) = self.peers.get(&worker) {
-            peer.link.send(frame, Bytes::new());
+            peer.sender.send(frame, Bytes::new());
         }
     }
 
@@ -484,16 +484,16 @@ impl State {
         let Some(peer) = self.peers.get(&worker) else { return };
         for request in jobs.iter().filter_map(|job| self.requests.get(job)) {
             match request.encode(&peer.hello) {
-                Ok((head, body)) => peer.link.enqueue(head, body),
+                Ok((head, body)) => peer.sender.enqueue(head, body),
                 Err(error) => {
                     // Both ends count the jobs of a connection, so the front must not skip one.
                     // Close the connection; the worker connects again.
                     log::error!(target: LOG, "Cannot read the body of a request to send it to a worker: {error}");
-                    return peer.link.close();
+                    return peer.sender.close();
                 }
             }
         }
-        peer.link.flush();
+        peer.sender.flush();
     }
 
     /// Answers the job's client. Returns the answer if no client takes it.

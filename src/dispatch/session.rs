@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, OwnedSemaphorePermit, Semaphore};
 use super::{
     event::Event,
     job::{JobId, WorkerId},
-    transport::Frames,
+    transport::FrameReceiver,
     Dispatcher, Interest, Reply, LOG,
 };
 use crate::ipc::frame::{self, Frame, Hello, Kind, ReplyHead};
@@ -23,7 +23,7 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 const STREAM_BUFFER: u32 = 1 << 20;
 
 /// Reads frames from one worker until it is gone.
-pub(super) async fn serve_worker(mut frames: Frames, dispatcher: Dispatcher) {
+pub(super) async fn serve_worker(mut frames: FrameReceiver, dispatcher: Dispatcher) {
     let hello = match tokio::time::timeout(HELLO_PATIENCE, frames.next()).await {
         Ok(Ok(Some(frame))) => match accepted_hello(&frame) {
             Ok(hello) => hello,
@@ -33,14 +33,14 @@ pub(super) async fn serve_worker(mut frames: Frames, dispatcher: Dispatcher) {
         _ => return,
     };
     let (name, pid) = (hello.worker, hello.pid);
-    let link = frames.link();
+    let sender = frames.sender();
     let claims = frames.take_claims(&hello);
-    let worker = dispatcher.join(hello, link.clone(), claims);
+    let worker = dispatcher.join(hello, sender.clone(), claims);
     let session = Session { dispatcher: &dispatcher, worker, pid };
     let problem = tokio::select! {
         ended = session.read_frames(&mut frames) => ended.err(),
         // A worker that still reads a large body does not hang, so tell the core.
-        ended = link.write_backlog(|| dispatcher.handle(Event::BodyRead(worker))) => {
+        ended = sender.write_backlog(|| dispatcher.handle(Event::BodyRead(worker))) => {
             log::debug!(target: LOG, "Cannot write to worker {name}: {ended:?}");
             None
         }
@@ -112,7 +112,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn read_frames(&self, frames: &mut Frames) -> Result<(), String> {
+    async fn read_frames(&self, frames: &mut FrameReceiver) -> Result<(), String> {
         while let Some(frame) = frames.next().await? {
             self.handle(frame).await.map_err(|error| error.to_string())?;
         }

@@ -70,8 +70,8 @@ pub enum Workers {
     /// Processes: they send their connections to this socket (`supervise/worker_socket.py`).
     #[cfg(unix)]
     Socket(std::os::unix::net::UnixDatagram),
-    /// Threads of this process connect through the hub; this is the hub's entrance.
-    Hub(mpsc::UnboundedReceiver<FrontEnd>),
+    /// Threads of this process: their connections arrive here, through the thread channel.
+    Threads(mpsc::UnboundedReceiver<FrontEnd>),
 }
 
 /// The parts of the front that all requests use.
@@ -195,7 +195,7 @@ pub fn serve(settings: Settings, sockets: Sockets) -> io::Result<()> {
 
 async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let supervisor = Supervisor::new(sockets.supervisor)?;
-    let has_threads = matches!(sockets.workers, Workers::Hub(_));
+    let has_threads = matches!(sockets.workers, Workers::Threads(_));
     let bodies = if has_threads { Store::default() } else { Store::shared(settings.max_request_size) };
     let front = Front::new(settings, bodies.clone(), supervisor.clone());
     let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
@@ -204,7 +204,7 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let entrance = match sockets.workers {
         #[cfg(unix)]
         Workers::Socket(socket) => Entrance::Socket(tokio::net::UnixDatagram::from_std(socket)?, bodies),
-        Workers::Hub(arrivals) => Entrance::Hub(arrivals),
+        Workers::Threads(arrivals) => Entrance::Threads(arrivals),
     };
     let worker_loop = tokio::task::spawn_local(transport::accept(entrance, front.dispatcher.clone()));
     let mut accept_loops = Vec::new();

@@ -18,20 +18,20 @@ use crate::ipc::{claims::Claims, frame::Frame};
 const UNREAD: usize = 64;
 
 /// Connects the front and the workers. It is made before them, and all of them have a handle to it.
-pub struct Hub {
+pub struct ThreadChannel {
     arrivals: mpsc::UnboundedSender<FrontEnd>,
     /// `None` once the front has taken it.
     entrance: Mutex<Option<mpsc::UnboundedReceiver<FrontEnd>>>,
 }
 
-impl Default for Hub {
+impl Default for ThreadChannel {
     fn default() -> Self {
         let (arrivals, entrance) = mpsc::unbounded_channel();
         Self { arrivals, entrance: Mutex::new(Some(entrance)) }
     }
 }
 
-impl Hub {
+impl ThreadChannel {
     /// Takes the receiver of new connections. `None` the second time, because there is only one
     /// front.
     pub fn entrance(&self) -> Option<mpsc::UnboundedReceiver<FrontEnd>> {
@@ -193,9 +193,9 @@ mod tests {
     }
 
     fn connect() -> (FrontEnd, WorkerEnd) {
-        let hub = Hub::default();
-        let mut entrance = hub.entrance().expect("there is no front yet");
-        let worker = hub.connect().expect("a front listens");
+        let channel = ThreadChannel::default();
+        let mut entrance = channel.entrance().expect("there is no front yet");
+        let worker = channel.connect().expect("a front listens");
         (entrance.try_recv().expect("a worker has come"), worker)
     }
 
@@ -247,10 +247,10 @@ mod tests {
         for id in 0..2 * UNREAD as u64 {
             worker.send(frame(id));
         }
-        let hub = Hub::default();
-        assert!(hub.entrance().is_some());
-        assert!(hub.connect().is_none(), "its front is gone");
-        assert!(hub.entrance().is_none(), "there is one front");
+        let channel = ThreadChannel::default();
+        assert!(channel.entrance().is_some());
+        assert!(channel.connect().is_none(), "its front is gone");
+        assert!(channel.entrance().is_none(), "there is one front");
     }
 
     #[test]

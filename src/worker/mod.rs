@@ -20,7 +20,7 @@ use self::{
     call::{Caller, Outcome},
     deadline::Deadline,
     script::Script,
-    transport::{Arrived, Front, LocalFront, Received},
+    transport::{Arrived, Front, Received, ThreadFront},
 };
 pub(crate) use self::{
     convert::input::{for_tests as arguments_for_tests, Converted},
@@ -29,7 +29,7 @@ pub(crate) use self::{
 use crate::{
     ipc::{
         frame::{self, FrameError, Hello, Job, Kind, ReplyHead},
-        thread_channel::Hub,
+        thread_channel::ThreadChannel,
     },
     settings::Settings,
 };
@@ -40,7 +40,7 @@ pub(crate) enum Place<'a> {
     #[cfg(unix)]
     Socket(std::os::fd::OwnedFd, std::os::fd::OwnedFd),
     /// In this process.
-    Hub(&'a Hub, &'a Watcher),
+    ThisProcess(&'a ThreadChannel, &'a Watcher),
 }
 
 /// Serves jobs until the front retires this worker, the supervisor has died, or `retiring` returns
@@ -76,7 +76,7 @@ pub(crate) fn work(
             let entrance = (entrance, spare);
             let caller = Caller::new(&script, settings, Deadline::by_signal(py)?);
             let cooperative = transport::Cooperative::new(&script.object)?;
-            match transport::FrontSocket::connect(
+            match transport::SocketFront::connect(
                 py,
                 entrance,
                 hello,
@@ -88,9 +88,9 @@ pub(crate) fn work(
                 None => Ok(()),
             }
         }
-        Place::Hub(hub, watcher) => {
+        Place::ThisProcess(channel, watcher) => {
             let caller = Caller::new(&script, settings, Deadline::Watched(watcher.watch_this_thread(py)?));
-            match LocalFront::connect(py, hub, hello)? {
+            match ThreadFront::connect(py, channel, hello)? {
                 Some(mut front) => serve(py, &mut front, &caller, retiring),
                 None => Ok(()),
             }

@@ -1,8 +1,8 @@
 //! The connection between the front and one worker, whichever kind of worker it is: a process
 //! (`socket.rs`) or a thread of this process (`thread.rs`).
 //!
-//! Runs in the front's event loop: [`accept`] waits for workers, a [`Link`] sends to one,
-//! [`Frames`] reads from it. `session.rs` interprets the frames.
+//! Runs in the front's event loop: [`accept`] waits for workers, a [`FrameSender`] sends to one,
+//! [`FrameReceiver`] reads from it. `session.rs` interprets the frames.
 
 #[cfg(unix)]
 mod socket;
@@ -19,8 +19,8 @@ use nix::errno::Errno;
 use tokio::io::Interest;
 
 #[cfg(unix)]
-use self::socket::{SocketFrames, SocketLink};
-use self::thread::{LocalFrames, LocalLink};
+use self::socket::{SocketReceiver, SocketSender};
+use self::thread::{ThreadReceiver, ThreadSender};
 use super::{session::serve_worker, Dispatcher};
 use crate::ipc::{
     claims::Claims,
@@ -40,7 +40,7 @@ pub enum Entrance {
     #[cfg(unix)]
     Socket(tokio::net::UnixDatagram, Store),
     /// Threads of this process.
-    Hub(mpsc::UnboundedReceiver<FrontEnd>),
+    Threads(mpsc::UnboundedReceiver<FrontEnd>),
 }
 
 /// Accepts workers until the entrance is closed.
@@ -52,7 +52,7 @@ pub async fn accept(mut entrance: Entrance, dispatcher: Dispatcher) {
 
 impl Entrance {
     #[cfg_attr(not(unix), allow(unused_variables))]
-    async fn next(&mut self, max_body_len: u64) -> Option<Frames> {
+    async fn next(&mut self, max_body_len: u64) -> Option<FrameReceiver> {
         match self {
             #[cfg(unix)]
             Self::Socket(socket, bodies) => {
@@ -63,8 +63,8 @@ impl Entrance {
                     // If the front has no free descriptor, it closes the connection, and the worker
                     // sends another one.
                     let stream = stream.and_then(|stream| stream.ok_or_else(|| Errno::EMFILE.into()));
-                    match stream.and_then(|stream| SocketFrames::new(stream.into(), max_body_len, bodies)) {
-                        Ok(frames) => return Some(Frames::Socket(frames)),
+                    match stream.and_then(|stream| SocketReceiver::new(stream.into(), max_body_len, bodies)) {
+                        Ok(frames) => return Some(FrameReceiver::Socket(frames)),
                         Err(error) => {
                             failures.log("Cannot accept a worker, which will try again", &error);
                             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -72,23 +72,23 @@ impl Entrance {
                     }
                 }
             }
-            Self::Hub(arrivals) => arrivals.recv().await.map(|end| Frames::Local(LocalFrames::new(end))),
+            Self::Threads(arrivals) => arrivals.recv().await.map(|end| FrameReceiver::Thread(ThreadReceiver::new(end))),
         }
     }
 }
 
 /// The sending side; clones share it.
 #[derive(Clone)]
-pub(in crate::dispatch) enum Link {
+pub(in crate::dispatch) enum FrameSender {
     #[cfg(unix)]
-    Socket(Rc<SocketLink>),
-    Local(Rc<LocalLink>),
+    Socket(Rc<SocketSender>),
+    Thread(Rc<ThreadSender>),
 }
 
-impl Link {
+impl FrameSender {
     /// True if the worker shares this process, and its interpreter, with others.
-    pub(in crate::dispatch) fn is_local(&self) -> bool {
-        matches!(self, Self::Local(_))
+    pub(in crate::dispatch) fn is_thread(&self) -> bool {
+        matches!(self, Self::Thread(_))
     }
 
     /// Sends one frame: its encoded head, and its body. Never blocks. If sending fails, the reading
@@ -98,13 +98,13 @@ impl Link {
         self.flush();
     }
 
-    /// Like [`Link::send`], but a socket may keep the frame until [`Link::flush`], so that one
-    /// system call sends several frames.
+    /// Like [`FrameSender::send`], but a socket may keep the frame until [`FrameSender::flush`], so
+    /// that one system call sends several frames.
     pub(in crate::dispatch) fn enqueue(&self, head: Bytes, body: Bytes) {
         match self {
             #[cfg(unix)]
-            Self::Socket(link) => link.enqueue(head, body),
-            Self::Local(link) => link.send(head, body),
+            Self::Socket(sender) => sender.enqueue(head, body),
+            Self::Thread(sender) => sender.send(head, body),
         }
     }
 
@@ -112,8 +112,8 @@ impl Link {
     pub(in crate::dispatch) fn flush(&self) {
         match self {
             #[cfg(unix)]
-            Self::Socket(link) => link.flush(),
-            Self::Local(_) => {}
+            Self::Socket(sender) => sender.flush(),
+            Self::Thread(_) => {}
         }
     }
 
@@ -121,8 +121,8 @@ impl Link {
     pub(in crate::dispatch) fn close(&self) {
         match self {
             #[cfg(unix)]
-            Self::Socket(link) => link.close(),
-            Self::Local(link) => link.close(),
+            Self::Socket(sender) => sender.close(),
+            Self::Thread(sender) => sender.close(),
         }
     }
 
@@ -133,25 +133,25 @@ impl Link {
     pub(in crate::dispatch) async fn write_backlog(&self, progress: impl Fn()) -> Result<(), String> {
         match self {
             #[cfg(unix)]
-            Self::Socket(link) => link.write_backlog(progress).await.map_err(|error| error.to_string()),
-            Self::Local(_) => std::future::pending().await,
+            Self::Socket(sender) => sender.write_backlog(progress).await.map_err(|error| error.to_string()),
+            Self::Thread(_) => std::future::pending().await,
         }
     }
 }
 
 /// The reading side.
-pub(in crate::dispatch) enum Frames {
+pub(in crate::dispatch) enum FrameReceiver {
     #[cfg(unix)]
-    Socket(SocketFrames),
-    Local(LocalFrames),
+    Socket(SocketReceiver),
+    Thread(ThreadReceiver),
 }
 
-impl Frames {
-    pub(in crate::dispatch) fn link(&self) -> Link {
+impl FrameReceiver {
+    pub(in crate::dispatch) fn sender(&self) -> FrameSender {
         match self {
             #[cfg(unix)]
-            Self::Socket(frames) => Link::Socket(frames.link.clone()),
-            Self::Local(frames) => Link::Local(frames.link.clone()),
+            Self::Socket(frames) => FrameSender::Socket(frames.sender.clone()),
+            Self::Thread(frames) => FrameSender::Thread(frames.sender.clone()),
         }
     }
 
@@ -162,7 +162,7 @@ impl Frames {
         match self {
             #[cfg(unix)]
             Self::Socket(frames) => frames.take_claims(hello),
-            Self::Local(frames) => frames.claims.take(),
+            Self::Thread(frames) => frames.claims.take(),
         }
     }
 
@@ -171,7 +171,7 @@ impl Frames {
         match self {
             #[cfg(unix)]
             Self::Socket(frames) => frames.next().await,
-            Self::Local(frames) => Ok(frames.next().await),
+            Self::Thread(frames) => Ok(frames.next().await),
         }
     }
 }

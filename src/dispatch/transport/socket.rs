@@ -42,7 +42,7 @@ const SEND_BUFFER: usize = 1 << 20;
 const READ_SIZE: usize = 64 * 1024;
 
 /// The sending side of a worker's socket.
-pub(in crate::dispatch) struct SocketLink {
+pub(in crate::dispatch) struct SocketSender {
     stream: Rc<UnixStream>,
     outbox: RefCell<VecDeque<Bytes>>,
     /// The next reply has arrived already and may send the worker another job: keep the outbox, so
@@ -55,7 +55,7 @@ pub(in crate::dispatch) struct SocketLink {
     close: Notify,
 }
 
-impl SocketLink {
+impl SocketSender {
     fn new(stream: UnixStream) -> Self {
         Self {
             stream: Rc::new(stream),
@@ -68,12 +68,12 @@ impl SocketLink {
         }
     }
 
-    /// Keeps the parts of one frame until [`SocketLink::flush`].
+    /// Keeps the parts of one frame until [`SocketSender::flush`].
     pub(super) fn enqueue(&self, head: Bytes, body: Bytes) {
         self.outbox.borrow_mut().extend([head, body].into_iter().filter(|part| !part.is_empty()));
     }
 
-    /// Writes what was enqueued, unless the link is corked. Never blocks. If writing fails, the
+    /// Writes what was enqueued, unless the sender is corked. Never blocks. If writing fails, the
     /// reading side reports the worker as lost.
     pub(super) fn flush(&self) {
         if !self.corked.get() {
@@ -87,7 +87,7 @@ impl SocketLink {
         self.close.notify_one();
     }
 
-    /// Writes what [`SocketLink::flush`] could not, for as long as the worker is connected. Calls
+    /// Writes what [`SocketSender::flush`] could not, for as long as the worker is connected. Calls
     /// `progress` each time the worker has read some of it. Ends with an error when the worker is
     /// gone.
     pub(super) async fn write_backlog(&self, progress: impl Fn()) -> io::Result<()> {
@@ -145,8 +145,8 @@ fn advance(outbox: &mut VecDeque<Bytes>, mut written: usize) {
 }
 
 /// The reading side of a worker's socket.
-pub(in crate::dispatch) struct SocketFrames {
-    pub(super) link: Rc<SocketLink>,
+pub(in crate::dispatch) struct SocketReceiver {
+    pub(super) sender: Rc<SocketSender>,
     stream: AsyncFd<Rc<UnixStream>>,
     /// The counter that the worker has been sent.
     claims: Option<Claims>,
@@ -154,7 +154,7 @@ pub(in crate::dispatch) struct SocketFrames {
     buffer: BytesMut,
 }
 
-impl SocketFrames {
+impl SocketReceiver {
     /// Takes in a worker that has connected: sends it the claim counter and the file of shared
     /// bodies.
     #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
@@ -164,7 +164,7 @@ impl SocketFrames {
         let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
         // The event loop registers a descriptor once, and the reading and the writing side wait for
         // different events, so each has its own descriptor.
-        let link = Rc::new(SocketLink::new(stream.try_clone()?));
+        let sender = Rc::new(SocketSender::new(stream.try_clone()?));
         let (claims, counter) = Claims::share()
             .inspect_err(|error| {
                 let remedy = shortage::remedy(error);
@@ -179,7 +179,7 @@ impl SocketFrames {
         let _ = unix_socket::send_descriptor(&stream, counter.as_ref().map(AsFd::as_fd))
             .and_then(|()| unix_socket::send_descriptor(&stream, bodies));
         Ok(Self {
-            link,
+            sender,
             stream: unix_socket::watch(Rc::new(stream), Interest::READABLE)?,
             claims,
             decoder: Decoder { max_body_len, trusted: false },
@@ -205,24 +205,24 @@ impl SocketFrames {
     pub(super) async fn next(&mut self) -> Result<Option<Frame>, String> {
         loop {
             if let Some(frame) = self.decoder.decode(&mut self.buffer).map_err(|error| error.to_string())? {
-                // Each reply may lead to the worker's next job, so the link may keep jobs until the
+                // Each reply may lead to the worker's next job, so the sender may keep jobs until the
                 // next reply is handled. Other frames must not delay jobs, because somebody may
                 // wait for them.
-                self.link.corked.set(frame.kind == Kind::Reply && self.buffer.len() > frame::PREFIX_LEN);
+                self.sender.corked.set(frame.kind == Kind::Reply && self.buffer.len() > frame::PREFIX_LEN);
                 return Ok(Some(self.detach(frame)));
             }
-            self.link.corked.set(false);
-            self.link.write_now();
+            self.sender.corked.set(false);
+            self.sender.write_now();
             if self.buffer.capacity() - self.buffer.len() < READ_SIZE / 4 {
                 self.buffer.reserve(READ_SIZE);
             }
-            let read = if self.link.closed.get() {
+            let read = if self.sender.closed.get() {
                 unix_socket::receive(self.stream.get_ref(), &mut self.buffer)
             } else {
                 tokio::select! {
                     biased;
                     read = receive(&self.stream, &mut self.buffer) => read,
-                    () = self.link.close.notified() => continue,
+                    () = self.sender.close.notified() => continue,
                 }
             };
             match read {
@@ -238,7 +238,7 @@ impl SocketFrames {
     }
 }
 
-impl SocketFrames {
+impl SocketReceiver {
     /// Copies what would keep a large frame's memory in use for too long.
     ///
     /// Head, body and the rest of the read buffer are parts of one allocation. The read buffer

@@ -18,13 +18,13 @@ use crate::ipc::{
 };
 
 /// The sending side.
-pub(in crate::dispatch) struct LocalLink {
+pub(in crate::dispatch) struct ThreadSender {
     sender: FrontSender,
     closed: Cell<bool>,
     close: Notify,
 }
 
-impl LocalLink {
+impl ThreadSender {
     pub(super) fn send(&self, head: Bytes, body: Bytes) {
         match Frame::from_parts(head, body) {
             Ok(frame) => self.sender.send(frame),
@@ -42,17 +42,17 @@ impl LocalLink {
 }
 
 /// The reading side.
-pub(in crate::dispatch) struct LocalFrames {
-    pub(super) link: Rc<LocalLink>,
+pub(in crate::dispatch) struct ThreadReceiver {
+    pub(super) sender: Rc<ThreadSender>,
     /// `None` once the session has taken them.
     pub(super) claims: Option<Claims>,
     replies: mpsc::Receiver<Frame>,
 }
 
-impl LocalFrames {
+impl ThreadReceiver {
     pub(super) fn new(end: FrontEnd) -> Self {
-        let link = LocalLink { sender: end.sender, closed: Cell::new(false), close: Notify::new() };
-        Self { link: Rc::new(link), claims: Some(end.claims), replies: end.replies }
+        let sender = ThreadSender { sender: end.sender, closed: Cell::new(false), close: Notify::new() };
+        Self { sender: Rc::new(sender), claims: Some(end.claims), replies: end.replies }
     }
 
     /// The next frame; `None` when the worker is gone and everything it sent has been read.
@@ -61,12 +61,12 @@ impl LocalFrames {
             match self.replies.try_recv() {
                 Ok(frame) => return Some(frame),
                 Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) if self.link.closed.get() => return None,
+                Err(TryRecvError::Empty) if self.sender.closed.get() => return None,
                 Err(TryRecvError::Empty) => {}
             }
             tokio::select! {
                 frame = self.replies.recv() => return frame,
-                () = self.link.close.notified() => {}
+                () = self.sender.close.notified() => {}
             }
         }
     }

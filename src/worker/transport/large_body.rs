@@ -1,4 +1,4 @@
-//! A large job whose body is still arriving from the front. The body is received into the `bytes`
+//! A large job whose body is still large_body from the front. The body is received into the `bytes`
 //! object that the script gets.
 //!
 //! A body in any other buffer would have to be copied into that object. Used on the worker's main
@@ -15,7 +15,7 @@ use super::Arrived;
 use crate::ipc::frame::{Frame, Kind};
 
 /// A job whose body has not arrived completely.
-pub(super) struct Arriving {
+pub(super) struct LargeBody {
     head: Bytes,
     /// The Python object of the body. No other code has a reference to it before the body is
     /// complete.
@@ -24,7 +24,7 @@ pub(super) struct Arriving {
     filled: usize,
 }
 
-impl Arriving {
+impl LargeBody {
     /// `first` is the part of the body that has arrived; `length` is the size of the whole body.
     pub(super) fn new(py: Python<'_>, head: Bytes, length: usize, first: &[u8]) -> PyResult<Self> {
         let size = ffi::Py_ssize_t::try_from(length)?;
@@ -34,12 +34,12 @@ impl Arriving {
             let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
             Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked()
         };
-        let mut arriving = Self { head, object: object.unbind(), length, filled: 0 };
-        for (room, byte) in arriving.room().iter_mut().zip(first) {
+        let mut large_body = Self { head, object: object.unbind(), length, filled: 0 };
+        for (room, byte) in large_body.room().iter_mut().zip(first) {
             room.write(*byte);
         }
-        arriving.filled = first.len();
-        Ok(arriving)
+        large_body.filled = first.len();
+        Ok(large_body)
     }
 
     /// The memory for the next bytes; empty once all have arrived. Needs no GIL.
@@ -53,7 +53,7 @@ impl Arriving {
 
     /// # Safety
     ///
-    /// The caller must have written the first `written` bytes of [`Arriving::room`].
+    /// The caller must have written the first `written` bytes of [`LargeBody::room`].
     pub(super) unsafe fn advance(&mut self, written: usize) {
         self.filled += written;
     }

@@ -16,9 +16,9 @@ mod thread;
 use bytes::Bytes;
 use pyo3::{prelude::*, types::PyBytes};
 
-pub(super) use self::thread::LocalFront;
+pub(super) use self::thread::ThreadFront;
 #[cfg(unix)]
-pub(super) use self::{cooperative::Cooperative, socket::FrontSocket};
+pub(super) use self::{cooperative::Cooperative, socket::SocketFront};
 use crate::ipc::frame::{self, Frame, Hello, Kind};
 
 /// A frame, with the Python object of its body if the body was received into one.

@@ -20,7 +20,7 @@ use socket2::SockRef;
 use super::{
     cooperative::Cooperative,
     entrance::{is_pause, Connection, Entrance, Life, READ_TIMEOUT},
-    large_body::Arriving,
+    large_body::LargeBody,
     Arrived, Front, Received,
 };
 #[cfg(target_os = "linux")]
@@ -37,7 +37,7 @@ const LARGE_BODY: usize = 256 * 1024;
 const READ_SIZE: usize = 64 * 1024;
 
 /// Connection to the front.
-pub(in crate::worker) struct FrontSocket {
+pub(in crate::worker) struct SocketFront {
     /// `None` while the worker connects again. The lost connection is dropped first, because its
     /// descriptors may be the last ones that the process can have.
     connection: Option<Connection>,
@@ -52,7 +52,7 @@ pub(in crate::worker) struct FrontSocket {
     /// Frames read while a stream was being sent.
     early: VecDeque<Arrived>,
     /// The large job whose body is being received.
-    arriving: Option<Arriving>,
+    large_body: Option<LargeBody>,
     /// Why a reply could not be sent.
     failed: Cell<Option<Errno>>,
     life: Life,
@@ -60,7 +60,7 @@ pub(in crate::worker) struct FrontSocket {
     cooperative: Cooperative,
 }
 
-impl FrontSocket {
+impl SocketFront {
     /// Connects and says hello; `None` if there is no front. Jobs may be `max_body` bytes long.
     /// `retiring` is a callable that tells whether a signal has asked this process to finish.
     pub(in crate::worker) fn connect(
@@ -83,7 +83,7 @@ impl FrontSocket {
             decoder: Decoder { max_body_len: max_body as u64, trusted: true },
             buffer: BytesMut::with_capacity(READ_SIZE),
             early: VecDeque::new(),
-            arriving: None,
+            large_body: None,
             failed: Cell::new(None),
             life,
             cooperative,
@@ -91,7 +91,7 @@ impl FrontSocket {
     }
 }
 
-impl Front for FrontSocket {
+impl Front for SocketFront {
     fn hello(&mut self) -> &mut Hello {
         &mut self.hello
     }
@@ -184,7 +184,7 @@ impl Front for FrontSocket {
     }
 }
 
-impl FrontSocket {
+impl SocketFront {
     fn claims(&self) -> Option<&Claims> {
         self.connection.as_ref()?.claims.as_ref()
     }
@@ -197,14 +197,14 @@ impl FrontSocket {
     }
 
     fn next_decoded(&mut self, py: Python<'_>) -> PyResult<Option<Arrived>> {
-        if self.arriving.is_none() {
+        if self.large_body.is_none() {
             let large = self.decoder.decode_large_job(&mut self.buffer, LARGE_BODY).map_err(protocol_error)?;
             if let Some((head, length)) = large {
-                self.arriving = Some(Arriving::new(py, head, length, &self.buffer)?);
+                self.large_body = Some(LargeBody::new(py, head, length, &self.buffer)?);
                 self.buffer.clear();
             }
         }
-        let arrived = if let Some(full) = self.arriving.take_if(|arriving| arriving.is_full()) {
+        let arrived = if let Some(full) = self.large_body.take_if(|large_body| large_body.is_full()) {
             full.finish(py)
         } else {
             match self.decoder.decode(&mut self.buffer).map_err(protocol_error)? {
@@ -234,11 +234,11 @@ impl FrontSocket {
             return Err(protocol_error(FrameError::Malformed("job for this worker")));
         };
         let length = usize::try_from(place.length)?;
-        let mut arriving = Arriving::new(py, head, length, &[])?;
-        py.detach(|| shared.read(place, arriving.room()))?;
+        let mut large_body = LargeBody::new(py, head, length, &[])?;
+        py.detach(|| shared.read(place, large_body.room()))?;
         // SAFETY: all of the room has just been written.
-        unsafe { arriving.advance(length) };
-        Ok(arriving.finish(py))
+        unsafe { large_body.advance(length) };
+        Ok(large_body.finish(py))
     }
 
     /// Reads the bytes that have arrived, or waits for some. While it waits, other threads run, and
@@ -246,7 +246,7 @@ impl FrontSocket {
     fn wait_and_read(&mut self, py: Python<'_>) -> PyResult<io::Result<usize>> {
         let Some(Connection { stream, .. }) = &self.connection else { return Ok(Ok(0)) };
         let stream = stream.as_raw_fd();
-        if self.arriving.is_none() && self.cooperative.may_be_used(py)? {
+        if self.large_body.is_none() && self.cooperative.may_be_used(py)? {
             match py.detach(|| self.read(false)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return Ok(read),
@@ -268,11 +268,11 @@ impl FrontSocket {
     fn read(&mut self, wait: bool) -> io::Result<usize> {
         let Some(Connection { stream, .. }) = &self.connection else { return Ok(0) };
         let flags = if wait { 0 } else { nix::libc::MSG_DONTWAIT };
-        if let Some(arriving) = &mut self.arriving {
+        if let Some(large_body) = &mut self.large_body {
             // Waits for all of the body, unless a second passes or a signal arrives.
-            let read = SockRef::from(stream).recv_with_flags(arriving.room(), flags | nix::libc::MSG_WAITALL)?;
+            let read = SockRef::from(stream).recv_with_flags(large_body.room(), flags | nix::libc::MSG_WAITALL)?;
             // SAFETY: the call above has just written `read` bytes of the room.
-            unsafe { arriving.advance(read) };
+            unsafe { large_body.advance(read) };
             return Ok(read);
         }
         self.buffer.reserve(READ_SIZE);
@@ -287,7 +287,7 @@ impl FrontSocket {
     fn reconnect(&mut self, py: Python<'_>) -> PyResult<bool> {
         self.buffer.clear();
         self.early.clear();
-        self.arriving = None;
+        self.large_body = None;
         self.connection = None;
         (self.received, self.decoded) = (0, 0);
         self.connection = self.entrance.connect(py, &mut self.hello, &self.life)?;

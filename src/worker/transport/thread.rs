@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use super::{encoded, Front, Received};
 use crate::ipc::{
     frame::{self, Frame, Hello, Kind},
-    thread_channel::{Hub, Taken, WorkerEnd},
+    thread_channel::{Taken, ThreadChannel, WorkerEnd},
 };
 
 /// After this many frames without a wait the worker gives up the GIL once. Python code would do so
@@ -16,7 +16,7 @@ use crate::ipc::{
 const GIL_OFFERED_EVERY: u32 = 32;
 
 /// Connection to the front.
-pub(in crate::worker) struct LocalFront {
+pub(in crate::worker) struct ThreadFront {
     end: WorkerEnd,
     hello: Hello,
     /// How many jobs have been received.
@@ -24,10 +24,10 @@ pub(in crate::worker) struct LocalFront {
     without_wait: u32,
 }
 
-impl LocalFront {
+impl ThreadFront {
     /// Connects and says hello; `None` if there is no front.
-    pub(in crate::worker) fn connect(py: Python<'_>, hub: &Hub, hello: Hello) -> PyResult<Option<Self>> {
-        let Some(end) = hub.connect() else { return Ok(None) };
+    pub(in crate::worker) fn connect(py: Python<'_>, channel: &ThreadChannel, hello: Hello) -> PyResult<Option<Self>> {
+        let Some(end) = channel.connect() else { return Ok(None) };
         let greeting = encoded(&hello)?;
         let front = Self { end, hello, received: 0, without_wait: 0 };
         front.send(py, greeting, Bytes::new());
@@ -35,7 +35,7 @@ impl LocalFront {
     }
 }
 
-impl Front for LocalFront {
+impl Front for ThreadFront {
     fn receive(&mut self, py: Python<'_>) -> PyResult<Received> {
         if self.without_wait >= GIL_OFFERED_EVERY {
             self.without_wait = 0;
