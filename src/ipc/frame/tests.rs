@@ -1,6 +1,11 @@
 //! Round trips, cuts at every byte, refused lengths.
 
-use super::*;
+use bytes::{BufMut as _, BytesMut};
+
+use super::{
+    codec::{encode, MAX_RESERVE},
+    *,
+};
 
 const DECODER: Decoder = Decoder { max_body_len: 1 << 20, trusted: false };
 

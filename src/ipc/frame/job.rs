@@ -1,0 +1,143 @@
+//! One request on its way to a worker, and the place of its body.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+use super::{
+    codec::{encode, put_bytes, put_fields, Reader},
+    Frame, FrameError, Kind,
+};
+
+/// Name and value of a header field. They are bytes, because HTTP does not require values to be
+/// valid text.
+pub type Field = (Bytes, Bytes);
+
+/// One request, for a worker. If the worker did not set `wants_request`, `target`, `peer`,
+/// `request_id` and `fields` are empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Job {
+    /// Names the job in replies and cancellations. A front never uses an id again.
+    pub id: u64,
+    /// Request method, upper case.
+    pub method: String,
+    /// Request target, as the client sent it.
+    pub target: Bytes,
+    /// The text after the first `?` of the target, as the client sent it.
+    pub query: Bytes,
+    /// The Content-Type field, empty if there is none.
+    pub content_type: Bytes,
+    /// Minor version of HTTP/1.x.
+    pub http_minor: u8,
+    /// True if `target`, `peer`, `request_id` and `fields` are filled.
+    pub whole_request: bool,
+    /// True if the client sent the deprecated header `x-ms-request-id`. A warning in the log says
+    /// so.
+    pub deprecated_id: bool,
+    /// Address of the client, `ip:port`.
+    pub peer: String,
+    /// The `x-request-id` of the reply. Scripts may read it from `flask.g`.
+    pub request_id: String,
+    /// Header fields in the order sent, names in lower case.
+    pub fields: Vec<Field>,
+}
+
+/// The place of a body in the memory that front and workers share (`ipc/body_arena.rs`), in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Position in the file.
+    pub offset: u64,
+    /// Length of the body.
+    pub length: u64,
+}
+
+impl Place {
+    /// Takes the place from the head of a [`Kind::SharedJob`]. The rest is the head of a
+    /// [`Kind::Job`].
+    pub fn split_from(head: &mut Bytes) -> Result<Self, FrameError> {
+        let mut fields = Reader::new(head, "place");
+        let place = Self { offset: fields.u64()?, length: fields.u64()? };
+        *head = fields.rest;
+        Ok(place)
+    }
+}
+
+/// Where the worker finds the body of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyAt {
+    /// The body is in the same frame. The number is its length in bytes.
+    Frame(usize),
+    /// The body is in shared memory.
+    Shared(Place),
+}
+
+/// Writes the prefix and the head of a job.
+fn encode_job(body: BodyAt, write_head: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let encoded = match body {
+        BodyAt::Frame(length) => encode(Kind::Job, length, write_head),
+        BodyAt::Shared(place) => encode(Kind::SharedJob, 0, |out| {
+            out.put_u64_le(place.offset);
+            out.put_u64_le(place.length);
+            write_head(out);
+        }),
+    };
+    encoded.freeze()
+}
+
+impl Job {
+    /// Writes the prefix and the head. If the body is in the same frame, the caller sends it after
+    /// them.
+    pub fn encode_head(&self, body: BodyAt) -> Bytes {
+        encode_job(body, |out| {
+            out.put_u64_le(self.id);
+            out.put_u8(self.http_minor);
+            out.put_u8(1);
+            out.put_u8(self.deprecated_id.into());
+            for part in [
+                self.method.as_bytes(),
+                &self.target,
+                &self.query,
+                &self.content_type,
+                self.peer.as_bytes(),
+                self.request_id.as_bytes(),
+            ] {
+                put_bytes(out, part);
+            }
+            put_fields(out, &self.fields);
+        })
+    }
+
+    /// Writes the prefix and the head for a worker that did not set `wants_request`. Fields that it
+    /// does not need are empty.
+    pub fn encode_short_head(&self, body: BodyAt) -> Bytes {
+        encode_job(body, |out| {
+            out.put_u64_le(self.id);
+            out.put_u8(self.http_minor);
+            out.put_u8(0);
+            out.put_u8(self.deprecated_id.into());
+            for part in [self.method.as_bytes(), b"", &self.query, &self.content_type, b"", b""] {
+                put_bytes(out, part);
+            }
+            put_fields(out, &[]);
+        })
+    }
+
+    /// Reads the head of a [`Kind::Job`] frame.
+    pub fn decode(frame: &Frame) -> Result<Self, FrameError> {
+        const WHAT: &str = "job";
+        let mut head = Reader::new(&frame.head, WHAT);
+        let job = Self {
+            id: head.u64()?,
+            http_minor: head.u8()?,
+            whole_request: head.flag()?,
+            deprecated_id: head.flag()?,
+            method: head.text()?,
+            target: head.bytes()?,
+            query: head.bytes()?,
+            content_type: head.bytes()?,
+            peer: head.text()?,
+            request_id: head.text()?,
+            fields: head.fields()?,
+        };
+        head.end()?;
+        Ok(job)
+    }
+}
