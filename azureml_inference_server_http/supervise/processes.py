@@ -1,7 +1,7 @@
 """The supervisor's side of the operating system for worker processes: forks, sockets, signals and
 waiting.
 
-Makes the events for ``supervisor.Supervisor`` and performs its actions (``supervising.py`` has the
+Makes the events for ``state.Supervisor`` and performs its actions (``supervising.py`` has the
 loop). Owns the children and their descriptors. Runs in the launcher, which becomes the supervisor
 when the listeners are open. Nothing here may start a thread, because a fork in a process with
 threads may leave locks behind that nobody releases, or load the script, because a script may block.
