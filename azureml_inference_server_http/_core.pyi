@@ -32,7 +32,7 @@ def serve(
     clients: list[int],
     workers: int | ThreadChannel,
     supervisor: int,
-    log: tuple[int, bool, Callable[[dict[str, str]], None] | None],
+    log: tuple[int, bool, Callable[[dict[str, str]], None] | None, bool],
 ) -> None: ...
 def work(
     settings: Settings,

@@ -17,9 +17,11 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable
 
+from .launch import display as display_text
 from .supervise import access_log
 
 if TYPE_CHECKING:
+    from .launch.display import Display
     from .launch.settings import Settings
 
 LOGGER_NAME = "azmlinfsrv"
@@ -27,6 +29,7 @@ LOGGER_NAME = "azmlinfsrv"
 # for those lines (contract section 2).
 PROCESS_LOGGER_NAME = "gunicorn.error"
 DEFAULT_CONFIG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "logging.json")
+_PRINT_LOGGER = "azmlinfsrv.print"
 _ROOT_ACCESS = "GET / HTTP/1.1"
 
 
@@ -38,6 +41,24 @@ class AMLLogFormatter(logging.Formatter):
     """The standard formatter, but with times in UTC."""
 
     converter = time.gmtime  # type: ignore[assignment]
+
+
+class TerminalFormatter(AMLLogFormatter):
+    """The lines of the server on a terminal. Keeps what the script has printed last for the progress of init()."""
+
+    def __init__(self, line_format: str | None, display: Display) -> None:
+        super().__init__(line_format)
+        self._display = display
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        progress = self._display.progress
+        erasing = ""
+        if progress is not None:
+            if record.name == _PRINT_LOGGER:
+                progress.note(record.getMessage())
+            erasing = progress.erasing()
+        return erasing + (display_text.record(line) if self._display.colour else line)
 
 
 class RootAccessFilter(logging.Filter):
@@ -114,6 +135,8 @@ def configure(settings: Settings) -> str:
     logger = logging.getLogger(LOGGER_NAME)
     if path is None:
         logger.setLevel(settings.log_level)
+        if settings.display.colour or settings.display.progress is not None:
+            _format_for_terminal(logger, settings.display)
     else:
         _apply_users(path)
     if not any(isinstance(existing, WorkerPidFilter) for existing in logger.filters):
@@ -121,6 +144,12 @@ def configure(settings: Settings) -> str:
     in_force = path or DEFAULT_CONFIG
     logger.info("Loaded logging config from %s", in_force)
     return in_force
+
+
+def _format_for_terminal(logger: logging.Logger, display: Display) -> None:
+    for handler in logger.handlers:
+        if handler.formatter is not None:
+            handler.setFormatter(TerminalFormatter(handler.formatter._fmt, display))
 
 
 def is_default(path: str) -> bool:

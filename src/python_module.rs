@@ -50,7 +50,8 @@ mod _core {
     /// `workers` is the socket that worker processes send their connections to, or the channel for
     /// threads of this process. `supervisor` is the socket to the supervisor. `log` is the least
     /// severe level that is wanted, whether records go to Python's `logging`, and in that case the
-    /// function that takes the fields of access records, if they are wanted.
+    /// function that takes the fields of access records, if they are wanted; and whether lines get
+    /// colours.
     #[pyfunction]
     #[pyo3(signature = (settings, *, clients, workers, supervisor, log))]
     fn serve(
@@ -59,7 +60,7 @@ mod _core {
         clients: Vec<fd::Raw>,
         workers: &Bound<'_, PyAny>,
         supervisor: fd::Raw,
-        log: (u32, bool, Option<Py<PyAny>>),
+        log: (u32, bool, Option<Py<PyAny>>, bool),
     ) -> PyResult<()> {
         let sockets = front::Sockets {
             clients: clients.into_iter().map(|client| Ok(fd::take_over(client)?.into())).collect::<PyResult<_>>()?,
@@ -75,8 +76,9 @@ mod _core {
         if !matches!(sockets.workers, front::Workers::Threads(_)) {
             heap_trim::keep_large_blocks();
         }
-        let (level, to_python, access) = log;
-        let destination = if to_python { logging::Destination::Python(access) } else { logging::Destination::Stdout };
+        let (level, to_python, access, colour) = log;
+        let destination =
+            if to_python { logging::Destination::Python(access) } else { logging::Destination::Stdout { colour } };
         let drain = logging::install(py, level_filter(level), destination)?;
         let served = py.detach(|| {
             let served = front::serve(settings, sockets);

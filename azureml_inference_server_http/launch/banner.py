@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import azureml_inference_server_http as package
 
+from . import display
 from .settings import FILE, Settings
 from .settings_table import SETTINGS, Setting
 
@@ -24,7 +25,10 @@ def show(settings: Settings, environment: Mapping[str, str]) -> None:
     """Write remarks and banner to standard output, and flush it, because in a pipe they would
     otherwise appear after the workers' lines."""
     encoding = sys.stdout.encoding or "utf-8"
-    text = "\n".join([*remarks(settings, environment), *lines(settings, environment)]) + "\n"
+    shown = [*remarks(settings, environment), *lines(settings, environment)]
+    if settings.display.is_short:
+        shown = display.start(settings, settings.display.colour)
+    text = "\n".join(shown) + "\n"
     # Encoded with "backslashreplace", because variables may contain bytes that are no text.
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()

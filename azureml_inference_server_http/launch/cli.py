@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn
 import azureml_inference_server_http as package
 
 from ..scripting import import_path
+from . import display, stdio
 from . import settings_table as table
-from . import stdio
 from .config_file import ConfigFile, ConfigFileError
 from .settings import (
     DEFAULT,
@@ -93,6 +93,7 @@ def _start(raw: RawSettings, settings: Settings) -> int:
     and serve, in the order of contract section 2."""
     import logging
 
+    settings = settings._replace(display=_display(settings))
     if not _configure_logging(raw, settings):
         return EXIT_CANNOT_START
     logger = logging.getLogger(LOGGER_NAME)
@@ -130,6 +131,17 @@ def _start(raw: RawSettings, settings: Settings) -> int:
         logger.warning("Application Insights is enabled, but this version does not send telemetry yet.")
 
     return _serve(settings, clients)
+
+
+def _display(settings: Settings) -> display.Display:
+    """What standard output gets, by where it goes and what the environment says."""
+    interactive = display.is_interactive(os.environ, sys.stdout.isatty(), settings.plain)
+    progress = None
+    if interactive and sys.platform != "win32":
+        from .progress import Progress
+
+        progress = Progress(sys.stdout.fileno())
+    return display.Display(display.has_colour(os.environ, interactive, settings.plain), interactive, progress)
 
 
 def _missing_folders(settings: Settings) -> list[str]:
@@ -217,12 +229,16 @@ class _HelpFormatter(argparse.HelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """A parser with the error output and the abbreviations of the contract (section 1)."""
 
+    # Options with names that are similar to an unknown one.
+    _similar: Sequence[str] = ()
+
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
             has_script = "entry_script" in found
+            self._similar = _similar_options(unknown)
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._suggestion(unknown, has_script)}")
         return found
 
@@ -231,9 +247,14 @@ class _Parser(argparse.ArgumentParser):
         error, and exit with 1.
 
         The message comes last, because the help is long, and the message would scroll off the
-        terminal.
+        terminal. A person at a terminal gets similar names in place of the help.
         """
         usage = self.format_usage()
+        if display.is_interactive(os.environ, sys.stdout.isatty(), _asks_for_plain(sys.argv)):
+            similar = f"Options with similar names: {', '.join(self._similar)}.\n" if self._similar else ""
+            hint = f"{similar}{self.prog} --help lists all options.\n"
+            sys.stderr.write(f"{usage}{self.prog}: error: {message}\n{hint}")
+            sys.exit(EXIT_REFUSED)
         with contextlib.suppress(OSError):  # the reader has closed the pipe; the message below must still be written
             sys.stdout.write(self.format_help()[len(usage) :])
             sys.stdout.flush()
@@ -263,11 +284,26 @@ class _Parser(argparse.ArgumentParser):
         if not word.startswith("-"):
             is_script = word.endswith(".py") and not has_script
             return f" (did you mean --entry_script {word}?)" if is_script else ""
-        import difflib
-
-        option = "--" + word.partition("=")[0].lstrip("-").replace("-", "_")
-        close = difflib.get_close_matches(option, [s.flag for s in SETTINGS if s.flag and not s.hidden], 1, 0.8)
+        close = _close_to(word, 1, 0.8)
         return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _similar_options(unknown: Sequence[str]) -> list[str]:
+    """Options whose names are similar to any of these words, the most similar ones first."""
+    words = [word for word in unknown if word.startswith("-")]
+    return list(dict.fromkeys(option for word in words for option in _close_to(word, 3, 0.6)))
+
+
+def _close_to(word: str, count: int, least: float) -> list[str]:
+    import difflib
+
+    option = "--" + word.partition("=")[0].lstrip("-").replace("-", "_")
+    return difflib.get_close_matches(option, [s.flag for s in SETTINGS if s.flag and not s.hidden], count, least)
+
+
+def _asks_for_plain(argv: Sequence[str]) -> bool:
+    """True if plain text is asked for, as far as a wrong command line can tell."""
+    return "--plain" in argv or os.environ.get("AZMLINFSRV_PLAIN", "").lower() in table.TRUE_WORDS
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@ import azureml_inference_server_http as package
 
 from . import settings_table as table
 from .config_file import ConfigFile, absolute, any_case_names, keys_without_effect, read_config_file
+from .display import Display
 from .settings_table import SETTINGS, Setting
 
 # Whole numbers with an optional ".0", because the contract accepts " 400.0 ", which int() refuses.
@@ -95,6 +96,7 @@ class Settings(NamedTuple):
     max_requests: int
     max_worker_rss: int
     error_details: bool
+    plain: bool
     log_level: str
     debug_port: int | None
     debug_wait: bool
@@ -116,6 +118,8 @@ class Settings(NamedTuple):
     notices: tuple[str, ...]
     # The configuration file that was read, named or found.
     config_file_read: str | None
+    # What the terminal gets; the launcher decides on that.
+    display: Display = Display()
 
     def __repr__(self) -> str:
         # The key is hidden, because it is a secret, and this text may get into logs and tracebacks.

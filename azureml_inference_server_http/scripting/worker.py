@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..launch import stdio
@@ -221,8 +222,9 @@ def _load(settings: Settings) -> Prepared | None:
             # alarm signal.
             deadline.install()
         logger_before = log_config.LoggerState()
-        script = user_script.load(settings)
-        script.initialize()
+        with _progress(settings):
+            script = user_script.load(settings)
+            script.initialize()
         script.logs_requests = logger_before.has_changed()
         if any(name in os.environ for name in ("AML_DBG_MODEL_INFO", "AML_DBG_RESOURCE_INFO")):
             _logger.warning(
@@ -235,6 +237,20 @@ def _load(settings: Settings) -> Prepared | None:
     except ScriptLoadError:
         return None
     return Prepared(script, {version: document.decode() for version, document in documents.items()}, None)
+
+
+@contextlib.contextmanager
+def _progress(settings: Settings) -> Iterator[None]:
+    """Let the supervisor show on a terminal that the script is being loaded."""
+    progress = settings.display.progress
+    if progress is None:
+        yield
+        return
+    progress.begin()
+    try:
+        yield
+    finally:
+        progress.end()
 
 
 def _set_signals(retirement: SignalledRetirement) -> None:

@@ -62,6 +62,7 @@ def serve(
             logger.getEffectiveLevel(),
             log_config.find_user_config(settings) is not None,
             access_log.log if log_config.wants_access_lines() else None,
+            settings.display.colour,
         ),
     )
 

@@ -79,7 +79,7 @@ def run(settings: Settings, clients: list[socket.socket]) -> int:
         return EXIT_FAILED
     processes.catch_signals()
     try:
-        code = supervising.run(state, processes)
+        code = supervising.run(state, processes, settings.display.progress)
     except supervising.ChildEnded as child:
         return child.code
     _logger.info("Stopped.")

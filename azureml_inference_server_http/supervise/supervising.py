@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
+from ..launch.progress import Progress
 from . import events
 from .children import EXIT_FAILED
 from .state import Supervisor
@@ -55,15 +56,15 @@ class Performer(Protocol):
         """Kill all children."""
 
 
-def run(state: Supervisor, performer: Performer) -> int:
-    """Supervise until every child has ended. Returns the exit code.
+def run(state: Supervisor, performer: Performer, progress: Progress | None = None) -> int:
+    """Supervise until every child has ended. Returns the exit code. Draws ``progress`` meanwhile.
 
     If this code or the performer raises an exception, the children are stopped by the usual rules,
     because without a supervisor nobody would stop or replace them. If that fails as well, they are
     killed.
     """
     try:
-        return _supervise(state, performer, events.Started())
+        return _supervise(state, performer, events.Started(), progress=progress)
     except ChildEnded:
         # This process is a child that the performer has forked, and is exiting.
         raise
@@ -77,15 +78,24 @@ def run(state: Supervisor, performer: Performer) -> int:
     return EXIT_FAILED
 
 
-def _supervise(state: Supervisor, performer: Performer, first: events.Event, deadline: float | None = None) -> int:
+def _supervise(
+    state: Supervisor,
+    performer: Performer,
+    first: events.Event,
+    deadline: float | None = None,
+    progress: Progress | None = None,
+) -> int:
     """Handle the event ``first`` and all later ones until a Finish action. Returns the code of that
     action."""
     code = _handle(state, performer, first)
     while code is None:
-        planned = [at for at in (state.next_wakeup(), deadline) if at is not None]
+        look = progress.next_look() if progress else None
+        planned = [at for at in (state.next_wakeup(), deadline, look) if at is not None]
         for event in performer.wait(min(planned, default=None)):
             code = _first(code, _handle(state, performer, event))
         code = _first(code, _handle(state, performer, events.Tick()))
+        if progress:
+            progress.draw()
         if deadline is not None and time.monotonic() >= deadline and code is None:
             raise TimeoutError(f"children were left after {LAST_ATTEMPT:g} s")
     return code

@@ -163,7 +163,7 @@ class Server:
     # ---- The supervising thread
 
     def _supervise(self) -> None:
-        self._exit_code = supervising.run(self._state, self._threads)
+        self._exit_code = supervising.run(self._state, self._threads, self._settings.display.progress)
         self._seconds = self._state.time_to_clean_up(time.monotonic())
         _logger.info("Stopped.")
         self._has_ended.set()

@@ -158,7 +158,8 @@ def _command_line(
     script: str, model_dir: str | os.PathLike[str] | None, settings: Mapping[str, Any]
 ) -> tuple[list[str], dict[str, str]]:
     """The options of the command, and the variables for the settings that have no option with a value."""
-    options = ["--entry_script", script, "--host", "127.0.0.1", "--port", "0", "--health_port", "0"]
+    # The log must be plain text with the banner, whatever FORCE_COLOR says.
+    options = ["--plain", "--entry_script", script, "--host", "127.0.0.1", "--port", "0", "--health_port", "0"]
     variables = {}
     if model_dir is not None:
         options += ["--model_dir", os.fspath(model_dir)]

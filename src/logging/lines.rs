@@ -11,6 +11,16 @@ use log::Level;
 
 use crate::{logging::OwnedRecord, shortage};
 
+// Codes of the terminal, as in `launch/display.py`.
+const PLAIN: &str = "\x1b[0m";
+const DIM: &str = "\x1b[2m";
+const RED: &str = "\x1b[31m";
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const CYAN: &str = "\x1b[36m";
+/// Erases the line from the cursor on.
+const ERASE: &str = "\x1b[K";
+
 /// Writes lines to `output`. Records that cannot be written, for example to a full disk, are lost.
 /// It reports the loss to `errors` at once, and to `output` when that takes lines again.
 /// `launch/stdio.py` does the same for the supervisor and the workers.
@@ -18,6 +28,8 @@ pub(crate) struct Lines<W, E> {
     output: W,
     errors: E,
     own_pid: u64,
+    /// Lines get colours.
+    colour: bool,
     /// Records that were lost since the last success, and why.
     lost: usize,
     reason: String,
@@ -25,8 +37,8 @@ pub(crate) struct Lines<W, E> {
 
 impl<W: Write, E: Write> Lines<W, E> {
     /// Makes a writer for records of this process.
-    pub(crate) fn new(output: W, errors: E) -> Self {
-        Self { output, errors, own_pid: u64::from(std::process::id()), lost: 0, reason: String::new() }
+    pub(crate) fn new(output: W, errors: E, colour: bool) -> Self {
+        Self { output, errors, own_pid: u64::from(std::process::id()), colour, lost: 0, reason: String::new() }
     }
 
     /// Writes the records, as far as `output` takes them.
@@ -54,31 +66,35 @@ impl<W: Write, E: Write> Lines<W, E> {
             // A part of the last line may have been written.
             lines.push(b'\n');
             let text = format!("{} log records were lost: {}", self.lost, self.reason);
-            write_line(&mut lines, &OwnedRecord::new(Level::Warn, "azmlinfsrv", text, None), self.own_pid);
+            let record = OwnedRecord::new(Level::Warn, "azmlinfsrv", text, None);
+            write_line(&mut lines, &record, self.own_pid, self.colour);
         }
         for record in records {
-            write_line(&mut lines, record, self.own_pid);
+            write_line(&mut lines, record, self.own_pid, self.colour);
         }
         self.output.write_all(&lines)?;
         self.output.flush()
     }
 }
 
-/// `2026-11-22 07:13:22,123 I [42] azmlinfsrv - text`, in UTC.
-fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64) {
+/// `2026-11-22 07:13:22,123 I [42] azmlinfsrv - text`, in UTC; coloured as `launch/display.py` has it, or not.
+fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64, colour: bool) {
     let since_epoch = record.time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or_default();
     let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-    let letter = match record.level {
-        Level::Error => 'E',
-        Level::Warn => 'W',
-        Level::Info => 'I',
-        Level::Debug | Level::Trace => 'D',
+    let (letter, level_colour) = match record.level {
+        Level::Error => ('E', RED),
+        Level::Warn => ('W', YELLOW),
+        Level::Info => ('I', PLAIN),
+        Level::Debug | Level::Trace => ('D', DIM),
     };
+    // The progress of init() may be on the terminal, with the cursor at its beginning.
+    let (erase, time_colour, end) = if colour { (ERASE, DIM, PLAIN) } else { ("", "", "") };
+    let (level_colour, level_end) = if colour && level_colour != PLAIN { (level_colour, PLAIN) } else { ("", "") };
     // Writing to a vector cannot fail.
-    let _ = writeln!(
+    let _ = write!(
         out,
-        "{:04}-{:02}-{:02} {:02}:{:02}:{:02},{:03} {letter} [{}] {} - {}",
+        "{erase}{time_colour}{:04}-{:02}-{:02} {:02}:{:02}:{:02},{:03}{end} {level_colour}{letter}{level_end} [{}] {} - ",
         time.year(),
         u8::from(time.month()),
         time.day(),
@@ -88,8 +104,34 @@ fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64) {
         since_epoch.subsec_millis(),
         record.worker_pid.unwrap_or(own_pid),
         record.target,
-        record.message
     );
+    match if colour { split_at_status(&record.message) } else { None } {
+        Some((before, status, after)) => {
+            let _ = writeln!(out, "{before}{}{status}{PLAIN}{after}", status_colour(status));
+        }
+        None => {
+            let _ = writeln!(out, "{}", record.message);
+        }
+    }
+}
+
+fn status_colour(status: &str) -> &'static str {
+    match status.as_bytes().first() {
+        Some(b'2') => GREEN,
+        Some(b'3') => CYAN,
+        Some(b'4') => YELLOW,
+        _ => RED,
+    }
+}
+
+/// Cuts the line of a request (`access_line.rs`) into what is before its status, the status, and the rest. `None` for any
+/// other text.
+fn split_at_status(text: &str) -> Option<(&str, &str, &str)> {
+    let mut words = text.rsplitn(4, ' ');
+    let (_length, duration, status, before) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let is_request = duration.ends_with("ms") && status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit());
+    let at = before.len() + 1;
+    is_request.then(|| (&text[..at], status, &text[at + status.len()..]))
 }
 
 #[cfg(test)]
@@ -106,14 +148,30 @@ mod tests {
     #[test]
     fn lines_have_the_format_of_contract_section_13() {
         let mut out = Vec::new();
-        write_line(&mut out, &record(None), 42);
-        write_line(&mut out, &record(Some(7)), 42);
+        write_line(&mut out, &record(None), 42, false);
+        write_line(&mut out, &record(Some(7)), 42, false);
         let text = String::from_utf8(out).expect("text");
         assert_eq!(
             text,
             "2026-11-22 07:13:22,007 I [42] azmlinfsrv - GET /score 200\n\
              2026-11-22 07:13:22,007 I [7] azmlinfsrv - GET /score 200\n"
         );
+    }
+
+    #[test]
+    fn colours_mark_the_time_the_level_and_the_status_of_a_request() {
+        let line = |level, message: &str| {
+            let mut out = Vec::new();
+            let coloured = OwnedRecord { level, message: message.to_owned(), ..record(None) };
+            write_line(&mut out, &coloured, 42, true);
+            String::from_utf8(out).expect("text")
+        };
+        let time = "\x1b[K\x1b[2m2026-11-22 07:13:22,007\x1b[0m";
+        assert_eq!(
+            line(Level::Info, "POST /score?a=1 404 5.385ms 8"),
+            format!("{time} I [42] azmlinfsrv - POST /score?a=1 \x1b[33m404\x1b[0m 5.385ms 8\n")
+        );
+        assert_eq!(line(Level::Error, "no request"), format!("{time} \x1b[31mE\x1b[0m [42] azmlinfsrv - no request\n"));
     }
 
     /// A disk that is full until it is told otherwise.
@@ -139,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_a_full_disk_costs_is_told_once_and_counted() {
-        let mut lines = Lines::new(Disk::default(), Vec::new());
+        let mut lines = Lines::new(Disk::default(), Vec::new(), false);
         lines.emit(&[record(None), record(None)]);
         lines.emit(&[record(None)]);
         lines.output.has_room = true;

@@ -213,8 +213,11 @@ impl Drain {
 
 /// Where `serve` is told to send records.
 pub(crate) enum Destination {
-    /// Standard output, in the package's own format.
-    Stdout,
+    /// Standard output, in the package's own format, perhaps with colours.
+    Stdout {
+        /// Lines get colours.
+        colour: bool,
+    },
     /// Python `logging`; access records, if they are wanted, to this function.
     Python(Option<Py<PyAny>>),
 }
@@ -224,7 +227,7 @@ pub(crate) enum Destination {
 pub(crate) fn install(py: Python<'_>, level: LevelFilter, destination: Destination) -> PyResult<Drain> {
     let wants_access = matches!(destination, Destination::Python(Some(_)));
     let mut sink = match destination {
-        Destination::Stdout => Sink::Stdout(Lines::new(io::stdout(), io::stderr())),
+        Destination::Stdout { colour } => Sink::Stdout(Lines::new(io::stdout(), io::stderr(), colour)),
         Destination::Python(access) => {
             let logger = pyo3_log::Logger::new(py, pyo3_log::Caching::LoggersAndLevels)?.filter(level);
             Sink::Python { logger, access }

@@ -13,13 +13,14 @@ from types import SimpleNamespace
 import pytest
 
 from azureml_inference_server_http import log_config
+from azureml_inference_server_http.launch.display import Display
 
 LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} I \[\d+\] azmlinfsrv - "
 
 
 @pytest.fixture
 def settings(tmp_path):
-    return SimpleNamespace(app_root=str(tmp_path), entry_script=None, log_level="INFO")
+    return SimpleNamespace(app_root=str(tmp_path), entry_script=None, log_level="INFO", display=Display())
 
 
 @pytest.fixture(autouse=True)

@@ -31,6 +31,8 @@ FLAGS = {setting.flag: setting for setting in SETTINGS if setting.flag}
 VARIABLES = {setting.environment: setting for setting in SETTINGS if setting.environment}
 # Names in capitals that are not settings of this server.
 OTHER_VARIABLES = {
+    "NO_COLOR",
+    "FORCE_COLOR",
     "GUNICORN_CMD_ARGS",
     "SCRIPT_NAME",
     "RAW_URI",

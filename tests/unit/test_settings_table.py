@@ -37,6 +37,7 @@ DEFAULTS = {
     "rest": False,
     "worker_preload": False,
     "scoring_timeout_ms": 3600000,
+    "plain": False,
     "log_level": "INFO",
     "debug_port": None,
     "debug_wait": False,
@@ -80,6 +81,7 @@ KEYS_OF_THE_FILE = {
     "AZMLINFSRV_DEBUG_PORT",
     "AZMLINFSRV_DEBUG_WAIT",
     "AZMLINFSRV_HOST",
+    "AZMLINFSRV_PLAIN",
     "AZMLINFSRV_MAX_QUEUE",
     "AZMLINFSRV_MAX_REQUEST_SIZE",
     "AZMLINFSRV_GRACEFUL_TIMEOUT",
@@ -124,7 +126,7 @@ def test_no_name_is_used_twice(column: str) -> None:
 
 
 def test_every_row_has_an_attribute_and_every_attribute_is_a_row_or_known() -> None:
-    derived = {"app_insights_requested", "origins", "notices", "config_file_read"}
+    derived = {"app_insights_requested", "origins", "notices", "config_file_read", "display"}
     assert set(settings.Settings._fields) == {setting.name for setting in SETTINGS} | derived
 
 

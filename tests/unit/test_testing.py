@@ -20,7 +20,7 @@ def test_settings_become_variables_and_paths_stay_as_given():
         Path("models"),
         {"worker_count": 2, "error_details": False, "app_root": Path("a"), "queue_timeout": 0.5, "rest": True},
     )
-    assert options == ["--entry_script", "a/score.py", *SERVED, "--model_dir", "models", "--rest"]
+    assert options == ["--plain", "--entry_script", "a/score.py", *SERVED, "--model_dir", "models", "--rest"]
     assert variables == {
         "WORKER_COUNT": "2",
         "AZMLINFSRV_ERROR_DETAILS": "false",
