@@ -32,8 +32,8 @@ PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)
 LIBPYTHON_FOLDER := import os, sysconfig as s; folder, name = map(s.get_config_var, ("LIBDIR", "LDLIBRARY")); \
 	print(folder if name.endswith(".so") and os.path.exists(os.path.join(folder, name)) else "")
 
-# Test processes that run at the same time: one for each core, two at least, as tests wait more than they compute.
-TEST_PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores > 2 ? cores : 2)))
+# Test processes that run at the same time: three for two cores, because tests wait more than they compute.
+TEST_PROCESSES ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores * 3 / 2 > 2 ? cores * 3 / 2 : 2)))
 PARALLEL = -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 # Systems that this machine cannot run. `make check` compiles for those whose standard library is installed.
 FOREIGN_TARGETS := x86_64-pc-windows-gnu aarch64-apple-darwin
