@@ -8,6 +8,7 @@ any time.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PATIENCE, Server, eventually
+from harness import PATIENCE, Port, Server, eventually
 
 pytest.importorskip("debugpy")
 
-from test_debuggers import Editor, connected, free_port  # needs debugpy
+from test_debuggers import Editor, Endpoints  # needs debugpy
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "debugging.md"
 SCRIPT = """import os
@@ -54,6 +55,12 @@ def port_of(server: Server) -> int:
     """The port that the server says a debugger can attach to."""
     said = eventually(lambda: re.search(r"can attach to 127\.0\.0\.1:(\d+)\.", server.stdout()), "it says the port")
     return int(said[1])
+
+
+def free_port() -> int:
+    port = Port()
+    port.release()
+    return port.number
 
 
 def name_of(pid: int) -> str:
@@ -95,7 +102,7 @@ def test_a_debugger_attaches_to_a_server_that_runs(start, script):
     assert server.wait_for_record("Scoring timeout is set to 0 ms (no limit)")
     assert server.score().json() == worker
     arguments = configuration("attach")
-    with connected(port_of(server), "debugpy") as editor:
+    with Editor(port_of(server)) as editor:
         attach(editor, {**arguments, "connect": {"host": "127.0.0.1", "port": port_of(server)}}, script, IN_RUN)
         reply = server.score_later()
         thread, line = stopped_line(editor, script)
@@ -109,7 +116,7 @@ def test_a_debugger_attaches_to_a_server_that_runs(start, script):
 @pytest.mark.any_worker_class
 def test_the_script_waits_for_the_debugger_if_it_is_asked_to(start, script):
     server = start(str(script), "--debug_port", "0", "--debug_wait", ready=False)
-    with connected(port_of(server), "debugpy") as editor:
+    with Editor(port_of(server)) as editor:
         assert "Found user script" not in server.stdout()
         attach(editor, {"justMyCode": True}, script, IN_INIT)
         thread, line = stopped_line(editor, script)
@@ -137,16 +144,17 @@ def test_a_taken_port_stops_the_start_and_says_so(start, script):
     assert f"--debug_port {server.port} cannot be opened" in other.stdout()
 
 
-def test_the_launch_configuration_of_the_page_stops_the_worker_in_init(script):
-    port = free_port()
+def test_the_launch_configuration_of_the_page_stops_the_worker_in_init(script, tmp_path):
     arguments = {**configuration("launch"), "cwd": str(script.parent), "console": "internalConsole"}
     served = free_port()
     arguments.update(python=[sys.executable], args=[*arguments["args"], "--host", "127.0.0.1", "--port", str(served)])
     arguments["env"] = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    adapter = subprocess.Popen([sys.executable, "-m", "debugpy.adapter", "--host", "127.0.0.1", "--port", str(port)])
+    endpoints = Endpoints(tmp_path)
+    command = [sys.executable, "-m", "debugpy.adapter", "--host", "127.0.0.1", "--port", "0"]
+    adapter = subprocess.Popen(command, env={**os.environ, **endpoints.environment})
     try:
         with ExitStack() as stack:
-            editor = stack.enter_context(connected(port, "the adapter"))
+            editor = stack.enter_context(Editor(endpoints.wait_for_port()))
             editor.send("initialize", adapterID="debugpy", pathFormat="path", linesStartAt1=True)
             editor.wait_for("response", "initialize")
             editor.send("launch", **arguments)

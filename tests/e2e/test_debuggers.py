@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from harness import PATIENCE, SCRIPTS, eventually
@@ -94,22 +95,26 @@ class Editor:
         return frame["line"]
 
 
-@pytest.fixture
-def endpoints(tmp_path):
-    """The environment of a debug adapter, and a function that waits until it listens and returns its port.
+class Endpoints:
+    """The file in which an adapter says where it listens, for editors and for debugged processes.
 
-    By the file that the adapter writes when it listens for editors and for debugged processes. An editor that connects
-    between these two moments can end the thread that accepts connections.
+    An editor that connects between the opening of the two can end the thread that accepts editors.
     """
-    file = tmp_path / "endpoints"
 
-    def wait_for_port() -> int:
-        # The file is there a moment before its text.
-        text = eventually(lambda: file.exists() and file.read_text().endswith("\n") and file.read_text(), "it listens")
-        port: int = json.loads(text)["client"]["port"]
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "endpoints"
+        # For the adapter, or for the process that starts it.
+        self.environment = {"DEBUGPY_ADAPTER_ENDPOINTS": str(self._file)}
+
+    def wait_for_port(self) -> int:
+        """The port for editors, as soon as the adapter listens."""
+        # The file exists a moment before its text.
+        eventually(lambda: self._text().endswith("\n"), "the adapter listens")
+        port: int = json.loads(self._text())["client"]["port"]
         return port
 
-    return {"DEBUGPY_ADAPTER_ENDPOINTS": str(file)}, wait_for_port
+    def _text(self) -> str:
+        return self._file.read_text() if self._file.exists() else ""
 
 
 # Under a debugger no template is used, because debugpy could not follow workers that a template
@@ -118,14 +123,13 @@ PRELOAD = pytest.mark.parametrize("preload", ["false", "true"])
 
 
 @PRELOAD
-def test_breakpoints_of_a_launch_under_debugpy_stop_run(start, endpoints, preload):
-    environment, wait_for_port = endpoints
+def test_breakpoints_of_a_launch_under_debugpy_stop_run(start, tmp_path, preload):
+    endpoints = Endpoints(tmp_path)
     under_debugger = (sys.executable, *QUIETLY, "-m", "debugpy", "--listen", "127.0.0.1:0", "--wait-for-client")
     command = (*under_debugger, "-m", "azureml_inference_server_http.amlserver")
-    server = start(
-        SCRIPT.name, "--graceful_timeout", "5", ready=False, command=command, WORKER_PRELOAD=preload, **environment
-    )
-    port = wait_for_port()
+    more = {"WORKER_PRELOAD": preload, **endpoints.environment}
+    server = start(SCRIPT.name, "--graceful_timeout", "5", ready=False, command=command, **more)
+    port = endpoints.wait_for_port()
     with ExitStack() as stack:
         launched = stack.enter_context(Editor(port))
         launched.attach({"justMyCode": False, "subProcess": True})
@@ -144,12 +148,12 @@ def test_breakpoints_of_a_launch_under_debugpy_stop_run(start, endpoints, preloa
 
 
 @PRELOAD
-def test_a_worker_connects_to_a_debugger_that_waits_for_it(start, endpoints, preload):
-    environment, wait_for_port = endpoints
+def test_a_worker_connects_to_a_debugger_that_waits_for_it(start, tmp_path, preload):
+    endpoints = Endpoints(tmp_path)
     command = [sys.executable, "-m", "debugpy.adapter", "--host", "127.0.0.1", "--port", "0"]
-    adapter = subprocess.Popen(command, env={**os.environ, **environment})
+    adapter = subprocess.Popen(command, env={**os.environ, **endpoints.environment})
     try:
-        with Editor(wait_for_port()) as editor:
+        with Editor(endpoints.wait_for_port()) as editor:
             editor.send("initialize", adapterID="debugpy", pathFormat="path", linesStartAt1=True)
             editor.send("attach", listen={"host": "127.0.0.1", "port": 0}, justMyCode=False)
             waiting = editor.wait_for("event", "debugpyWaitingForServer")["body"]["port"]

@@ -110,7 +110,7 @@ def test_failing_call_on_close_changes_no_reply(start: Start, kind: str) -> None
     server = start("raw_answers.py")
     reply = server.get(f"/score?w={kind}")
     assert (reply.status, reply.body) == (200, b"ab")
-    record = server.wait_for_record("a function failed that runs when the response is closed", level="E")
+    record = server.wait_for_record("A function that is called when the response is closed failed.", level="E")
     assert "RuntimeError: of call_on_close" in record.text
 
 
