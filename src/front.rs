@@ -18,6 +18,7 @@ mod request_ids;
 mod routes;
 mod server;
 mod swagger;
+mod tracking;
 
 use self::server::Front;
 pub use self::{

@@ -206,7 +206,7 @@ class FlaskContext:
             call.origin = outputs.SERVER_ERROR
             self._script.internal_failed(exc)
             return _error_response(500, INTERNAL_ERROR)
-        call.origin = outputs.SCRIPT_ERROR
+        call.origin = outputs.TIMEOUT if isinstance(exc, TimeoutError) else outputs.SCRIPT_ERROR
         call.location = self._script.script_failed(exc)
         content = {"message": SCRIPT_ERROR}
         if isinstance(exc, TimeoutError):
@@ -353,7 +353,7 @@ def _without_added(headers: Fields, sent: _WireResponse | None) -> Fields:
 def _added_fields(call: _Call, environ: dict[str, Any], status: int) -> Fields:
     """The headers that the front will add to this reply (contract sections 7 to 9)."""
     fields = []
-    if call.origin == outputs.SCRIPT_ERROR or (call.origin == outputs.RESPONSE and status >= 500):
+    if call.origin in (outputs.SCRIPT_ERROR, outputs.TIMEOUT) or (call.origin == outputs.RESPONSE and status >= 500):
         fields.append((_FAILED, "True"))
     elif call.origin != outputs.RESPONSE:
         fields.append((_FAILED, "False"))

@@ -25,7 +25,8 @@ _logger = logging.getLogger("azmlinfsrv")
 # codec of frames has the same names.
 RESULT = "result"  # a plain result as JSON
 RESPONSE = "response"  # a response object of the script, or of a function that Flask calls around it
-SCRIPT_ERROR = "script_error"  # run() raised, or took too long
+SCRIPT_ERROR = "script_error"  # run() raised
+TIMEOUT = "timeout"  # run() took too long
 SERVER_ERROR = "server_error"  # run() was not called, or its result cannot be sent
 
 

@@ -373,8 +373,9 @@ impl<C: ClaimCounter> Core<C> {
         );
         for job in orphans {
             if let Some(orphan) = self.jobs.get_mut(&job) {
-                orphan.stage =
-                    Stage::Orphaned { name: worker.name, pid: worker.pid, until, otherwise: otherwise.clone() };
+                let started = orphan.started();
+                let (name, otherwise) = (worker.name, otherwise.clone());
+                orphan.stage = Stage::Orphaned { name, started, until, otherwise };
                 self.orphans.insert(job);
                 effects.wake_at(until);
             }
@@ -394,14 +395,15 @@ impl<C: ClaimCounter> Core<C> {
         }
         let jobs = &mut self.jobs;
         self.orphans.retain(|id| {
-            let Some(Job { stage: Stage::Orphaned { name, pid, until, otherwise }, client, .. }) = jobs.get(id) else {
+            let Some(Job { stage: Stage::Orphaned { name, started, until, otherwise }, client, .. }) = jobs.get(id)
+            else {
                 return false;
             };
             let Some(cause) = cause_of(*name, *until, otherwise) else { return true };
             effects.push(match client {
                 Client::Settled => Effect::Forget(*id),
                 Client::Waits | Client::HasGivenUp | Client::Receives => {
-                    Effect::Answer { job: *id, outcome: Outcome::Lost { pid: *pid, cause } }
+                    Effect::Answer { job: *id, outcome: Outcome::Lost { started: *started, cause } }
                 }
             });
             jobs.remove(id);
@@ -546,12 +548,13 @@ impl<C: ClaimCounter> Core<C> {
         if !has_looked && self.keeps(Rule::SpareTheDebugged) {
             return effects.push(Effect::LookForDebugger(id));
         }
-        let (name, pid) = (worker.name, worker.pid);
+        let name = worker.name;
         effects.push(Effect::AskToKill { name, reason: format!("{fault} ({})", message.trim_end_matches('.')) });
         for (id, message) in jobs {
             let Some(job) = self.jobs.get_mut(&id).filter(|job| job.is_awaited()) else { continue };
             job.client = Client::Settled;
-            effects.push(Effect::Answer { job: id, outcome: Outcome::Overdue { pid, message } });
+            let started = job.started();
+            effects.push(Effect::Answer { job: id, outcome: Outcome::Overdue { started, message } });
         }
         let taken = self.take_back(id, now);
         if let Some(worker) = self.workers.get_mut(&id) {

@@ -101,9 +101,9 @@ pub enum Outcome {
     /// The streamed reply that the event has begun.
     Streams,
     /// The worker was lost while it had the job. For a stream: it is cut off.
-    Lost { pid: u32, cause: String },
+    Lost { started: Option<Instant>, cause: String },
     /// `run()` did not return in time, and its worker is being killed.
-    Overdue { pid: u32, message: String },
+    Overdue { started: Option<Instant>, message: String },
     /// The queue is full.
     QueueFull { waiting: usize },
     /// The server is stopping at once.

@@ -54,8 +54,8 @@ pub(super) enum Stage {
     Orphaned {
         /// The worker's name for the supervisor.
         name: u32,
-        /// Process id of the worker.
-        pid: u32,
+        /// When the worker had started the job; `None` if it had not.
+        started: Option<Instant>,
         until: Instant,
         /// The cause that the client is told if the supervisor reports none until then.
         otherwise: String,
@@ -109,6 +109,15 @@ impl Job {
                 Some(worker)
             }
             Stage::Queued | Stage::Orphaned { .. } => None,
+        }
+    }
+
+    /// The earliest time at which a worker can have called `run()` for the job. `None` if no worker has started it, and
+    /// for a stream, whose call of `run()` is over.
+    pub(super) fn started(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Started { since, .. } => Some(since),
+            _ => None,
         }
     }
 

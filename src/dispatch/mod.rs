@@ -27,7 +27,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt, io,
     rc::{Rc, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -44,23 +44,35 @@ use self::{
     transport::FrameSender,
     worker::Newcomer,
 };
-use crate::ipc::{
-    body::Body,
-    claims::Claims,
-    control::Supervisor,
-    frame::{self, BodyAt, Hello, Job, Kind, ReplyHead},
+use crate::{
+    ipc::{
+        body::Body,
+        claims::Claims,
+        control::Supervisor,
+        frame::{self, BodyAt, Hello, Job, Kind, ReplyHead},
+    },
+    telemetry::record::{JobTimes, Worker},
 };
 
 /// Logger of the dispatcher's own lines.
 const LOG: &str = "azmlinfsrv.front";
 
-/// What becomes of a submitted job.
+/// What has become of a submitted job, and when.
+#[derive(Debug)]
+pub struct Answered {
+    /// What has become of it.
+    pub answer: Answer,
+    /// When the job passed from one stage to the next. The end of a stream is still to come.
+    pub times: JobTimes,
+    /// The worker that had the job, unless the front has refused the job or the server stops.
+    pub worker: Option<Worker>,
+}
+
+/// What has become of a submitted job.
 #[derive(Debug)]
 pub enum Answer {
-    /// A complete reply.
+    /// A complete reply of a worker.
     Whole {
-        /// Process id of the worker; `None` if the front made the reply.
-        pid: Option<u32>,
         /// Status, headers, timing.
         head: ReplyHead,
         /// The body.
@@ -68,8 +80,6 @@ pub enum Answer {
     },
     /// A streamed reply: parts follow as the script yields them.
     Stream {
-        /// Process id of the worker.
-        pid: u32,
         /// Status, headers, timing.
         head: ReplyHead,
         /// The parts.
@@ -77,15 +87,11 @@ pub enum Answer {
     },
     /// The worker was lost while it ran the job.
     Lost {
-        /// Process id of the worker.
-        pid: u32,
         /// What happened, as the supervisor saw it: `was killed by signal 9 (SIGKILL)`.
         cause: String,
     },
     /// `run()` did not return in time; its worker is being killed.
     Overdue {
-        /// Process id of the worker.
-        pid: u32,
         /// The message for the client.
         message: String,
     },
@@ -119,21 +125,27 @@ impl fmt::Debug for Interest {
 /// A submitted job. Dropping it before the answer came abandons the job.
 #[derive(Debug)]
 pub struct Pending {
-    answer: oneshot::Receiver<Answer>,
+    answer: oneshot::Receiver<Answered>,
     interest: Rc<Interest>,
     is_open: bool,
 }
 
 impl Pending {
     /// Waits for the answer.
-    pub async fn answer(&mut self) -> Answer {
+    pub async fn answer(&mut self) -> Answered {
         // The sender is dropped without an answer only when the dispatcher itself is dropped.
-        self.answer_if_started().await.unwrap_or(Answer::Stopped)
+        let stopped = || Answered { answer: Answer::Stopped, times: JobTimes::default(), worker: None };
+        self.answer_if_started().await.unwrap_or_else(stopped)
     }
 
     /// True until the answer has come.
     pub fn is_open(&self) -> bool {
         self.is_open
+    }
+
+    /// True while no worker can have started the job.
+    pub fn is_waiting(&self) -> bool {
+        self.interest.dispatcher.is_waiting(self.id())
     }
 
     /// Cancels the job, unless a worker has started it or can start it now. If that worker gives
@@ -144,7 +156,7 @@ impl Pending {
     }
 
     /// Waits for the answer to a job that was given up; `None` if the job was cancelled.
-    pub async fn answer_if_started(&mut self) -> Option<Answer> {
+    pub async fn answer_if_started(&mut self) -> Option<Answered> {
         let answer = (&mut self.answer).await;
         self.is_open = false;
         answer.ok()
@@ -160,7 +172,7 @@ impl Pending {
 enum Client {
     /// The client has no answer yet. If the answer is a stream, the stream takes over the
     /// `Interest`.
-    Waits(oneshot::Sender<Answer>, Weak<Interest>),
+    Waits(oneshot::Sender<Answered>, Weak<Interest>),
     /// A streamed answer has begun.
     Receives(OpenStream),
     /// The job has been answered while its worker still has it.
@@ -172,11 +184,17 @@ struct Request {
     job: Job,
     body: Body,
     client: Client,
+    /// When it was queued, and when it was sent last.
+    times: JobTimes,
+    /// The worker that it was sent to last.
+    worker: Option<Worker>,
 }
 
 /// A connected worker.
 struct Peer {
     hello: Rc<Hello>,
+    /// Number of the worker; see [`Worker::slot`].
+    slot: u32,
     sender: FrameSender,
 }
 
@@ -186,12 +204,10 @@ enum Reply {
     #[default]
     None,
     Whole {
-        pid: u32,
         head: ReplyHead,
         body: Bytes,
     },
     Stream {
-        pid: u32,
         head: ReplyHead,
     },
 }
@@ -256,6 +272,12 @@ impl Dispatcher {
         self.state.borrow().core.ready_workers()
     }
 
+    /// Jobs that wait for a worker.
+    #[cfg(test)]
+    pub fn queued(&self) -> usize {
+        self.state.borrow().core.queued()
+    }
+
     /// True while the job with this number waits for a worker that can start it: [`Pending::give_up`] would cancel it.
     pub fn is_waiting(&self, id: u64) -> bool {
         self.state.borrow().core.is_waiting(JobId(id))
@@ -287,7 +309,8 @@ impl Dispatcher {
         };
         let interest = Rc::new(Interest { job: id, dispatcher: self.clone() });
         let client = Client::Waits(sender, Rc::downgrade(&interest));
-        state.requests.insert(id, Request { job, body, client });
+        let times = JobTimes { queued: Some(Instant::now()), ..JobTimes::default() };
+        state.requests.insert(id, Request { job, body, client, times, worker: None });
         drop(state);
         self.handle(Event::Submitted { job: id, size });
         Pending { answer, interest, is_open: true }
@@ -373,7 +396,6 @@ impl Dispatcher {
         let hello = Rc::new(hello);
         let newcomer = Newcomer {
             name: hello.worker,
-            pid: hello.pid,
             capacity: hello.capacity.into(),
             shares_interpreter: sender.is_thread(),
             claims,
@@ -381,7 +403,8 @@ impl Dispatcher {
         let mut state = self.state.borrow_mut();
         let id = WorkerId(state.next_worker);
         state.next_worker += 1;
-        state.peers.insert(id, Peer { hello: hello.clone(), sender });
+        let slot = state.free_slot();
+        state.peers.insert(id, Peer { hello: hello.clone(), slot, sender });
         drop(state);
         self.handle(Event::Joined(id, newcomer));
         self.script.send_replace(Some(hello));
@@ -423,20 +446,21 @@ impl Dispatcher {
     fn handle_reply(&self, event: Event<Option<Claims>>, mut reply: Reply) {
         let mut state = self.state.borrow_mut();
         let mut effects = std::mem::take(&mut state.effects);
-        state.core.handle(event, Instant::now(), &mut effects);
+        let now = Instant::now();
+        state.core.handle(event, now, &mut effects);
         // An answer that nobody takes may hold an `Interest`, which must be dropped after the borrow has ended.
         let mut undelivered = Vec::new();
         let mut looked = Vec::new();
         for effect in effects.drain() {
             match effect {
                 Effect::Answer { job, outcome } => {
-                    undelivered.extend(state.answer(job, outcome, std::mem::take(&mut reply)));
+                    undelivered.extend(state.answer(job, outcome, std::mem::take(&mut reply), now));
                 }
                 Effect::LookForDebugger(worker) => {
                     let found = state.peers.get(&worker).and_then(|peer| debugger_of(peer.hello.pid));
                     looked.push(Event::LookedForDebugger { worker, found });
                 }
-                effect => state.perform(effect, &self.supervisor),
+                effect => state.perform(effect, now, &self.supervisor),
             }
         }
         if let Some(at) = effects.take_wake_at() {
@@ -453,12 +477,17 @@ impl Dispatcher {
 }
 
 impl State {
-    fn perform(&mut self, effect: Effect, supervisor: &Supervisor) {
+    /// The smallest number that no connected worker has.
+    fn free_slot(&self) -> u32 {
+        (0..).find(|slot| self.peers.values().all(|peer| peer.slot != *slot)).unwrap_or_default()
+    }
+
+    fn perform(&mut self, effect: Effect, now: Instant, supervisor: &Supervisor) {
         match effect {
             // `handle_reply` performs these two, because it has the reply and can handle another
             // event.
             Effect::Answer { .. } | Effect::LookForDebugger(_) => {}
-            Effect::Send { worker, jobs } => self.send(worker, &jobs),
+            Effect::Send { worker, jobs } => self.send(worker, &jobs, now),
             Effect::Forget(job) => drop(self.requests.remove(&job)),
             Effect::Cancel { worker, job } => self.send_frame(worker, frame::encode_with_id(Kind::Cancel, job.0, 0)),
             Effect::Retire(worker) => self.send_frame(worker, frame::encode_bare(Kind::Retire)),
@@ -480,9 +509,12 @@ impl State {
         }
     }
 
-    fn send(&self, worker: WorkerId, jobs: &[JobId]) {
+    fn send(&mut self, worker: WorkerId, jobs: &[JobId], now: Instant) {
         let Some(peer) = self.peers.get(&worker) else { return };
-        for request in jobs.iter().filter_map(|job| self.requests.get(job)) {
+        for job in jobs {
+            let Some(request) = self.requests.get_mut(job) else { continue };
+            request.times.sent = Some(now);
+            request.worker = Some(Worker { pid: peer.hello.pid, slot: peer.slot });
             match request.encode(&peer.hello) {
                 Ok((head, body)) => peer.sender.enqueue(head, body),
                 Err(error) => {
@@ -497,22 +529,24 @@ impl State {
     }
 
     /// Answers the job's client. Returns the answer if no client takes it.
-    fn answer(&mut self, id: JobId, outcome: Outcome, reply: Reply) -> Option<Answer> {
+    fn answer(&mut self, id: JobId, outcome: Outcome, reply: Reply, now: Instant) -> Option<Answered> {
         let request = self.requests.get_mut(&id)?;
+        let times = request.times_until(&outcome, &reply, now);
+        let worker = request.worker.filter(|_| !matches!(outcome, Outcome::QueueFull { .. } | Outcome::Stopped));
         let client = std::mem::replace(&mut request.client, Client::Answered);
         let interest = match &client {
             Client::Waits(_, interest) => interest.upgrade(),
             Client::Receives(_) | Client::Answered => None,
         };
         let answer = match (outcome, reply) {
-            (Outcome::Replied, Reply::Whole { pid, head, body }) => Answer::Whole { pid: Some(pid), head, body },
-            (Outcome::Streams, Reply::Stream { pid, head }) => {
+            (Outcome::Replied, Reply::Whole { head, body }) => Answer::Whole { head, body },
+            (Outcome::Streams, Reply::Stream { head }) => {
                 let (stream, parts) = OpenStream::new(interest);
                 request.client = Client::Receives(stream);
-                Answer::Stream { pid, head, parts }
+                Answer::Stream { head, parts }
             }
-            (Outcome::Lost { pid, cause }, _) => Answer::Lost { pid, cause },
-            (Outcome::Overdue { pid, message }, _) => Answer::Overdue { pid, message },
+            (Outcome::Lost { cause, .. }, _) => Answer::Lost { cause },
+            (Outcome::Overdue { message, .. }, _) => Answer::Overdue { message },
             (Outcome::QueueFull { waiting }, _) => Answer::QueueFull { waiting },
             // The core says `Replied` and `Streams` only about the reply that the event has brought.
             (Outcome::Stopped | Outcome::Replied | Outcome::Streams, _) => Answer::Stopped,
@@ -521,19 +555,41 @@ impl State {
         if !matches!(answer, Answer::Stream { .. } | Answer::Overdue { .. }) {
             self.requests.remove(&id);
         }
-        match (client, answer) {
-            (Client::Waits(sender, _), answer) => sender.send(answer).err(),
-            (Client::Receives(stream), Answer::Lost { pid, cause }) => {
+        let answered = Answered { answer, times, worker };
+        match (client, answered) {
+            (Client::Waits(sender, _), answered) => sender.send(answered).err(),
+            (Client::Receives(stream), Answered { answer: Answer::Lost { cause }, worker, .. }) => {
+                let pid = worker.map_or(0, |worker| worker.pid);
                 log::error!(target: LOG, "Worker {pid} {cause} in the middle of a streamed reply");
                 stream.break_off(cause);
                 None
             }
-            (Client::Receives(_) | Client::Answered, answer) => Some(answer),
+            (Client::Receives(_) | Client::Answered, answered) => Some(answered),
         }
     }
 }
 
 impl Request {
+    /// The times of a job that has this outcome now.
+    fn times_until(&self, outcome: &Outcome, reply: &Reply, now: Instant) -> JobTimes {
+        let milliseconds = |ms: f64| Duration::try_from_secs_f64(ms / 1e3).ok();
+        let mut times = JobTimes { ended: Some(now), ..self.times };
+        match (outcome, reply) {
+            (Outcome::Lost { started, .. } | Outcome::Overdue { started, .. }, _) => times.started = *started,
+            (_, Reply::Whole { head, .. } | Reply::Stream { head }) => {
+                // The clocks of the front and the worker may disagree about the length of a short time.
+                let begun = milliseconds(head.busy_ms).and_then(|busy| now.checked_sub(busy));
+                times.started = begun.max(times.sent);
+                times.run = head.run_ms.and_then(milliseconds);
+            }
+            (_, Reply::None) => {}
+        }
+        if matches!(reply, Reply::Stream { .. }) {
+            times.ended = None;
+        }
+        times
+    }
+
     /// The frame of the job for this worker: head and body.
     fn encode(&self, hello: &Hello) -> io::Result<(Bytes, Bytes)> {
         let (at, body) = match &self.body {

@@ -32,11 +32,11 @@ pub(super) async fn serve_worker(mut frames: FrameReceiver, dispatcher: Dispatch
         // The worker died or hung before it was ready. The supervisor reports its exit.
         _ => return,
     };
-    let (name, pid) = (hello.worker, hello.pid);
+    let name = hello.worker;
     let sender = frames.sender();
     let claims = frames.take_claims(&hello);
     let worker = dispatcher.join(hello, sender.clone(), claims);
-    let session = Session { dispatcher: &dispatcher, worker, pid };
+    let session = Session { dispatcher: &dispatcher, worker };
     let problem = tokio::select! {
         ended = session.read_frames(&mut frames) => ended.err(),
         // A worker that still reads a large body does not hang, so tell the core.
@@ -107,8 +107,6 @@ impl OpenStream {
 struct Session<'a> {
     dispatcher: &'a Dispatcher,
     worker: WorkerId,
-    /// Its process.
-    pid: u32,
 }
 
 impl Session<'_> {
@@ -127,12 +125,12 @@ impl Session<'_> {
             Kind::Reply => {
                 let head = ReplyHead::decode(&frame)?;
                 let event = Event::Replied { worker, job: JobId(head.id), busy_ms: head.busy_ms };
-                self.dispatcher.handle_reply(event, Reply::Whole { pid: self.pid, head, body: frame.body });
+                self.dispatcher.handle_reply(event, Reply::Whole { head, body: frame.body });
             }
             Kind::StreamStart => {
                 let head = ReplyHead::decode(&frame)?;
                 let event = Event::StreamStarted(worker, JobId(head.id));
-                self.dispatcher.handle_reply(event, Reply::Stream { pid: self.pid, head });
+                self.dispatcher.handle_reply(event, Reply::Stream { head });
             }
             Kind::StreamChunk => self.forward(JobId(frame::decode_id(&frame)?), frame.body).await,
             Kind::StreamEnd => {

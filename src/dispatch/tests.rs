@@ -69,10 +69,7 @@ impl Story {
         let counter = Counter { next: Rc::default(), is_shared };
         self.counters.push(counter.clone());
         let name = 100 + id.0 as u32;
-        self.tell(Event::Joined(
-            id,
-            Newcomer { name, pid: name, capacity, shares_interpreter: false, claims: counter },
-        ));
+        self.tell(Event::Joined(id, Newcomer { name, capacity, shares_interpreter: false, claims: counter }));
         id
     }
 
@@ -174,7 +171,7 @@ fn waiting_jobs_leave_together() {
         other.jobs += 1;
     }
     let counter = Counter { next: Rc::default(), is_shared: true };
-    let newcomer = Newcomer { name: 7, pid: 7, capacity: 8, shares_interpreter: false, claims: counter };
+    let newcomer = Newcomer { name: 7, capacity: 8, shares_interpreter: false, claims: counter };
     let joined = other.tell(Event::Joined(WorkerId(0), newcomer));
     assert_eq!(joined, [Effect::SayReady { name: 7 }, send(WorkerId(0), &[0, 1])], "the queue holds two");
 }
@@ -280,7 +277,9 @@ fn an_overdue_job_is_answered_its_worker_killed_and_the_others_told_how_it_ended
     story.submit_small();
     story.claim(worker);
     let reason = "did not finish a request in time (Scoring timeout after 400 ms)".to_owned();
-    let overdue = Outcome::Overdue { pid: 100, message: "Scoring timeout after 400 ms".to_owned() };
+    let (begin, later) = (story.now - Duration::from_secs(2), story.now);
+    let message = "Scoring timeout after 400 ms".to_owned();
+    let overdue = Outcome::Overdue { started: Some(begin), message };
     assert_eq!(
         story.pass(Duration::from_secs(1)),
         [Effect::AskToKill { name: 100, reason }, answer(0, overdue)],
@@ -290,7 +289,7 @@ fn an_overdue_job_is_answered_its_worker_killed_and_the_others_told_how_it_ended
     let cause = "was killed by signal 9 (SIGKILL)".to_owned();
     assert_eq!(
         story.tell(Event::Exited { name: 100, cause: cause.clone() }),
-        [Effect::Forget(JobId(0)), answer(1, Outcome::Lost { pid: 100, cause })]
+        [Effect::Forget(JobId(0)), answer(1, Outcome::Lost { started: Some(later), cause })]
     );
 }
 
@@ -299,11 +298,12 @@ fn the_end_of_a_worker_that_nobody_explains_is_told_after_half_a_second() {
     let mut story = Story::new();
     let worker = story.join(1, true);
     story.submit_small();
+    let started = Some(story.now);
     story.claim(worker);
     story.tell(Event::Lost { worker, problem: None });
     assert_eq!(story.pass(Duration::from_millis(499)), []);
     let cause = "closed its connection".to_owned();
-    assert_eq!(story.pass(Duration::from_millis(1)), [answer(0, Outcome::Lost { pid: 100, cause })]);
+    assert_eq!(story.pass(Duration::from_millis(1)), [answer(0, Outcome::Lost { started, cause })]);
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn a_job_that_three_workers_did_not_survive_to_start_is_answered() {
         story.tell(Event::Lost { worker, problem: None });
         let cause = "exited with code 1".to_owned();
         let told = story.tell(Event::Exited { name: 100 + victim, cause: cause.clone() });
-        let expected = answer(0, Outcome::Lost { pid: 100 + victim, cause });
+        let expected = answer(0, Outcome::Lost { started: None, cause });
         assert_eq!(told, if victim == 2 { vec![expected] } else { Vec::new() });
     }
 }

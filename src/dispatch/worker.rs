@@ -85,8 +85,6 @@ pub(super) enum Pulse {
 pub struct Newcomer<C> {
     /// How the supervisor calls it: its process id, or its number if it is a thread.
     pub name: u32,
-    /// Its process id, for log lines.
-    pub pid: u32,
     /// Jobs that it may run at once; at least 1.
     pub capacity: usize,
     /// True if it shares its interpreter with other workers (`--worker_class thread`).
@@ -99,7 +97,6 @@ pub struct Newcomer<C> {
 #[derive(Debug)]
 pub(super) struct Worker<C> {
     pub(super) name: u32,
-    pub(super) pid: u32,
     pub(super) capacity: usize,
     shares_interpreter: bool,
     pub(super) claims: C,
@@ -130,7 +127,6 @@ impl<C: ClaimCounter> Worker<C> {
     pub(super) fn new(newcomer: Newcomer<C>, serves_at_most: u64, now: Instant) -> Self {
         Self {
             name: newcomer.name,
-            pid: newcomer.pid,
             capacity: newcomer.capacity.max(1),
             shares_interpreter: newcomer.shares_interpreter,
             claims: newcomer.claims,

@@ -42,20 +42,21 @@ pub struct Limits {
 /// The next item of a payload: bytes, an error, or its end.
 type NextPart = Option<Result<Bytes, PayloadError>>;
 
-/// Collects the body, in `store` if it is large. Its bytes are taken from `share` as they arrive.
+/// Collects the body, in `store` if it is large. Its bytes are taken from `share` as they arrive, and `arrived` counts them.
 pub async fn read(
     headers: &HeaderMap,
     payload: Payload,
     limits: &Limits,
     share: &mut Share,
     store: &Store,
+    arrived: &mut u64,
 ) -> Result<Body, RequestError> {
     let declared = declared_length(headers);
     if declared.is_some_and(|length| length > limits.size as u64) {
         return Err(RequestError::BodyTooLarge { limit: limits.size });
     }
     let progress = Progress::begin(limits.rate, Instant::now());
-    let mut parts = Parts { payload, limits, share, progress, length: 0 };
+    let mut parts = Parts { payload, limits, share, progress, arrived };
     let Some(first) = parts.next().await? else { return Ok(Bytes::new().into()) };
     // A small body arrives in one piece and is not copied.
     let Some(second) = parts.next().await? else { return Ok(first.into()) };
@@ -78,7 +79,7 @@ struct Parts<'a> {
     limits: &'a Limits,
     share: &'a mut Share,
     progress: Progress,
-    length: usize,
+    arrived: &'a mut u64,
 }
 
 impl Parts<'_> {
@@ -92,8 +93,8 @@ impl Parts<'_> {
             self.share.finish_upload();
             return Ok(None);
         };
-        self.length += part.len();
-        if self.length > self.limits.size {
+        *self.arrived += part.len() as u64;
+        if *self.arrived > self.limits.size as u64 {
             return Err(RequestError::BodyTooLarge { limit: self.limits.size });
         }
         self.make_room(part.len()).await?;

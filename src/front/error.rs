@@ -6,6 +6,8 @@
 
 use actix_web::http::StatusCode;
 
+use crate::telemetry::record::{Outcome, Refusal};
+
 /// Why a request is not answered by the script.
 #[derive(Debug, thiserror::Error, Clone, PartialEq)]
 pub enum RequestError {
@@ -151,6 +153,32 @@ impl RequestError {
             | Self::ClientLeft => StatusCode::SERVICE_UNAVAILABLE,
             Self::WorkerLost { .. } | Self::Overdue(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// What the record of the request says.
+    pub fn outcome(&self) -> Outcome {
+        Outcome::Refused(match self {
+            Self::NotFound => Refusal::NotFound,
+            Self::Target => Refusal::Target,
+            Self::WebSocket => Refusal::WebSocket,
+            Self::RouteMethod | Self::ScoreMethod => Refusal::Method,
+            Self::RequestIdTooLong | Self::ClientRequestIdTooLong => Refusal::IdTooLong,
+            Self::Expectation => Refusal::Expectation,
+            Self::BodyTooLarge { .. } => Refusal::BodyTooLarge,
+            Self::BodyTimeout { .. } | Self::BodyTooSlow { .. } => Refusal::BodyTooSlow,
+            Self::BodyIncomplete | Self::BodyInvalid(_) => Refusal::BodyInvalid,
+            Self::BodyGaveWay | Self::Overloaded => Refusal::Memory,
+            Self::QueueFull { .. } => Refusal::QueueFull,
+            Self::QueueTimeout { .. } => Refusal::QueueTimeout,
+            Self::NotReady => Refusal::NotReady,
+            Self::Draining | Self::Stopping => Refusal::Draining,
+            Self::Stopped => Refusal::Stopped,
+            Self::SwaggerVersion(_) => Refusal::SwaggerVersion,
+            Self::Internal => Refusal::Internal,
+            Self::Overdue(_) => return Outcome::Timeout,
+            Self::WorkerLost { .. } => return Outcome::WorkerLost,
+            Self::ClientLeft => return Outcome::Abandoned,
+        })
     }
 
     /// Which headers go with it.

@@ -1,9 +1,8 @@
-//! One request to `/score` or `/swagger.json`, from its head to its log line.
+//! One request to `/score` or `/swagger.json`, from its head to its reply.
 //!
-//! Owns the order: read the body, queue the job, wait for its answer, make the reply, log. Every
-//! request is logged, even if its client leaves ([`Unanswered`]). Runs in the front's event loop.
+//! Owns the order: read the body, queue the job, wait for its answer, make the reply. Runs in the front's event loop.
 
-use std::{future::Future, rc::Rc, time::Instant};
+use std::{future::Future, rc::Rc};
 
 use actix_web::{
     dev::Payload,
@@ -17,21 +16,24 @@ use bytes::Bytes;
 use log::Level;
 
 use super::{
-    access_log::{self, note_worker},
+    access_log,
     body_rate::LeastRate,
     body_reader,
     error::RequestError,
     http1::OpenRequest,
     memory_budget::Share,
     reply::ReplyContext,
-    routes::sized,
-    swagger, Front,
+    swagger,
+    tracking::{self, Awaited, Reply},
+    Front,
 };
 use crate::{
-    dispatch::{Answer, Parts, Pending},
+    dispatch::{Answered, Pending},
     ipc::frame::{Field, Hello, Job, ReplyHead},
-    json::write,
-    telemetry::access_line::{self, Line},
+    telemetry::{
+        record::{Outcome, Stage},
+        recorder::Recording,
+    },
 };
 
 /// A request that is being answered.
@@ -39,62 +41,38 @@ pub struct Exchange {
     front: Rc<Front>,
     request: HttpRequest,
     context: ReplyContext,
-    /// The route's own path, for the log.
-    path: &'static str,
-    started: Instant,
 }
 
 impl Exchange {
     /// Begins the exchange of a request whose head has been read.
-    pub fn new(front: Rc<Front>, request: HttpRequest, context: ReplyContext, path: &'static str) -> Self {
-        Self { front, request, context, path, started: Instant::now() }
+    pub fn new(front: Rc<Front>, request: HttpRequest, context: ReplyContext) -> Self {
+        Self { front, request, context }
     }
 
     /// Answers a request to `/score`.
-    pub async fn score(self, payload: Payload, open: OpenRequest) -> HttpResponse {
+    pub async fn score(self, payload: Payload, open: OpenRequest, recording: &mut Recording) -> HttpResponse {
         let mut share = self.front.budget.share();
-        let mut unanswered = Unanswered::new(&self);
-        let outcome = self.answer(payload, &mut share, &mut unanswered).await;
-        unanswered.is_over = true;
-        let (response, length, served) = match outcome.and_then(Reply::of) {
-            Ok(Reply::Whole { served, head, body }) => {
-                let length = Some(body.len() as u64);
+        let response = match self.answer(payload, &mut share, recording).await {
+            Ok(Reply::Whole(head, body)) => {
                 share.charge(body.len());
-                (self.context.whole(head, body, share, open), length, served)
+                self.context.whole(head, body, share, open)
             }
-            Ok(Reply::Stream { served, head, parts }) => {
-                (self.context.stream(head, parts, &self.front.budget, open), None, served)
-            }
-            Err(Failure { error, pid }) => return self.refuse(&error, pid),
+            Ok(Reply::Stream(head, parts)) => self.context.stream(head, parts, &self.front.budget, open),
+            Err(error) => return self.context.refuse(&error, recording),
         };
-        note_worker(&self.request, served.pid);
-        match response {
-            Ok(response) => {
-                if !served.is_logged {
-                    self.summary().log(response.status().as_u16(), length, served.pid);
-                }
-                response
-            }
-            Err(problem) => {
-                let text = format!("The reply of run() cannot be sent: {problem}");
-                access_log::write_about(Level::Error, &text, served.pid);
-                self.refuse(&RequestError::Internal, served.pid)
-            }
-        }
+        response.unwrap_or_else(|problem| {
+            let text = format!("The reply of run() cannot be sent: {problem}");
+            access_log::write_about(Level::Error, &text, recording.worker);
+            self.context.refuse(&RequestError::Internal, recording)
+        })
     }
 
     /// Answers a request to `/swagger.json`, as soon as a worker has sent the documents.
-    pub async fn swagger(self) -> HttpResponse {
-        let mut unanswered = Unanswered::new(&self);
-        let script = self.script().await;
-        unanswered.is_over = true;
-        let document = script.and_then(|script| swagger::document(&script, self.request.query_string()));
-        match document {
-            Ok(document) => {
-                self.summary().log(200, Some(document.len() as u64), None);
-                self.context.json(document)
-            }
-            Err(error) => self.refuse(&error, None),
+    pub async fn swagger(self, recording: &mut Recording) -> HttpResponse {
+        let script = self.script(recording).await;
+        match script.and_then(|script| swagger::document(&script, self.request.query_string())) {
+            Ok(document) => self.context.json(document, recording),
+            Err(error) => self.context.refuse(&error, recording),
         }
     }
 
@@ -103,25 +81,29 @@ impl Exchange {
         &self,
         payload: Payload,
         share: &mut Share,
-        unanswered: &mut Unanswered<'_>,
-    ) -> Result<Answer, Failure> {
+        recording: &mut Recording,
+    ) -> Result<Reply, RequestError> {
         self.check_expectation()?;
         if self.context.connection.is_late() {
-            return Err(RequestError::Stopping.into());
+            return Err(RequestError::Stopping);
         }
         let method = self.request.method();
-        if matches!(*method, Method::OPTIONS | Method::HEAD) && !self.script().await?.raw {
+        if matches!(*method, Method::OPTIONS | Method::HEAD) && !self.script(recording).await?.raw {
             // Only raw scripts see OPTIONS and HEAD. For other scripts the front answers them.
             return if *method == Method::OPTIONS {
-                Ok(Answer::Whole { pid: None, head: self.options_head(), body: Bytes::new() })
+                recording.outcome = Outcome::Answered;
+                Ok(Reply::Whole(self.options_head(), Bytes::new()))
             } else {
-                Err(RequestError::ScoreMethod.into())
+                Err(RequestError::ScoreMethod)
             };
         }
         let settings = &self.front.settings;
         let rate = LeastRate { bytes_per_second: settings.min_body_rate, pause: settings.client_timeout };
         let limits = body_reader::Limits { size: settings.max_request_size, rate };
-        let body = body_reader::read(self.request.headers(), payload, &limits, share, &self.front.bodies).await;
+        recording.enter(Stage::Arriving);
+        let arrived = &mut recording.bytes_in;
+        let body =
+            body_reader::read(self.request.headers(), payload, &limits, share, &self.front.bodies, arrived).await;
         let body = body.map_err(|error| match error {
             // The parser does not know why a body ends early.
             RequestError::BodyIncomplete => match self.context.connection.take_body_fault() {
@@ -132,13 +114,16 @@ impl Exchange {
         })?;
         self.context.connection.note_body_read();
         let pending = self.front.dispatcher.submit(self.job(), body);
-        self.wait(unanswered.pending.insert(pending)).await
+        let mut awaited = Awaited::new(recording);
+        let answered = self.wait(awaited.pending.insert(pending)).await?;
+        drop(awaited);
+        tracking::note_answer(recording, answered)
     }
 
     /// If the client disconnects, or its patience ends, while the job is queued, the job is
     /// cancelled. If a worker has the job, the job may be running. Then the front waits for its
     /// answer, unless the worker gives the job back.
-    async fn wait(&self, pending: &mut Pending) -> Result<Answer, Failure> {
+    async fn wait(&self, pending: &mut Pending) -> Result<Answered, RequestError> {
         let id = pending.id();
         let is_waiting = || self.front.dispatcher.is_waiting(id);
         let given_up = match self.patiently(pending.answer(), is_waiting).await {
@@ -146,7 +131,7 @@ impl Exchange {
             Err(given_up) => given_up,
         };
         pending.give_up();
-        pending.answer_if_started().await.ok_or(given_up.into())
+        pending.answer_if_started().await.ok_or(given_up)
     }
 
     /// Waits for `outcome` until the client leaves or `--queue_timeout` has passed. The limits
@@ -179,7 +164,8 @@ impl Exchange {
     }
 
     /// The script as the newest worker has described it. Waits for the first one.
-    async fn script(&self) -> Result<Rc<Hello>, RequestError> {
+    async fn script(&self, recording: &mut Recording) -> Result<Rc<Hello>, RequestError> {
+        recording.enter(Stage::Queued);
         self.patiently(self.front.dispatcher.script_known(), || true).await?.ok_or(RequestError::Stopped)
     }
 
@@ -219,130 +205,6 @@ impl Exchange {
     fn header(&self, name: HeaderName) -> Bytes {
         let value = self.request.headers().get(name);
         value.map(|value| Bytes::copy_from_slice(value.as_bytes())).unwrap_or_default()
-    }
-
-    fn refuse(&self, error: &RequestError, pid: Option<u32>) -> HttpResponse {
-        let response = self.context.error(error);
-        note_worker(&self.request, pid);
-        self.summary().log(response.status().as_u16(), sized(&response), pid);
-        response
-    }
-
-    fn summary(&self) -> Summary {
-        let target = access_line::target(self.path, self.request.uri().query().unwrap_or_default()).into_owned();
-        let warns = self.context.ids.deprecated && self.path == "/score";
-        Summary { method: self.request.method().clone(), target, started: self.started, warns }
-    }
-}
-
-/// What the log says of a request, apart from its outcome.
-struct Summary {
-    method: Method,
-    target: String,
-    started: Instant,
-    /// The log warns that the request used the deprecated id header.
-    warns: bool,
-}
-
-impl Summary {
-    /// Writes the line; `pid` is the process that served the request, `None` if no worker did.
-    fn log(&self, status: u16, length: Option<u64>, pid: Option<u32>) {
-        if self.warns {
-            access_log::warn_of_deprecated_id();
-        }
-        let (method, target, elapsed) = (self.method.as_str(), self.target.as_str(), self.started.elapsed());
-        access_log::write(&Line { method, target, status, elapsed, length }, pid);
-    }
-
-    /// Logs the outcome of a request whose client has left. Dropping the answer ends a stream.
-    fn log_outcome(&self, outcome: Result<Answer, Failure>) {
-        let (served, status, length) = match outcome.and_then(Reply::of) {
-            Ok(Reply::Whole { served, head, body }) => (served, head.status, Some(body.len() as u64)),
-            Ok(Reply::Stream { served, head, .. }) => (served, head.status, None),
-            Err(Failure { error, pid }) => {
-                let length = write::message_body(&error.to_string()).len() as u64;
-                (Served { pid, is_logged: false }, error.status().as_u16(), Some(length))
-            }
-        };
-        if !served.is_logged {
-            self.log(status, length, served.pid);
-        }
-    }
-}
-
-/// Which process made a reply.
-struct Served {
-    /// Process id of the worker; `None` if the front answered by itself.
-    pid: Option<u32>,
-    /// The worker has logged the request.
-    is_logged: bool,
-}
-
-/// A reply that can be passed on.
-enum Reply {
-    Whole { served: Served, head: ReplyHead, body: Bytes },
-    Stream { served: Served, head: ReplyHead, parts: Parts },
-}
-
-/// Why there is no reply of a worker.
-struct Failure {
-    error: RequestError,
-    /// Process id of the worker that had the job, for the log.
-    pid: Option<u32>,
-}
-
-impl From<RequestError> for Failure {
-    fn from(error: RequestError) -> Self {
-        Self { error, pid: None }
-    }
-}
-
-impl Reply {
-    fn of(answer: Answer) -> Result<Self, Failure> {
-        let failed = |error, pid| Err(Failure { error, pid: Some(pid) });
-        match answer {
-            Answer::Whole { pid, head, body } => {
-                Ok(Self::Whole { served: Served { pid, is_logged: head.is_logged }, head, body })
-            }
-            Answer::Stream { pid, head, parts } => {
-                Ok(Self::Stream { served: Served { pid: Some(pid), is_logged: head.is_logged }, head, parts })
-            }
-            Answer::Overdue { pid, message } => failed(RequestError::Overdue(message), pid),
-            Answer::Lost { pid, cause } => failed(RequestError::WorkerLost { cause }, pid),
-            Answer::QueueFull { waiting } => Err(RequestError::QueueFull { waiting }.into()),
-            Answer::Stopped => Err(RequestError::Stopped.into()),
-        }
-    }
-}
-
-/// Logs a request that is dropped before it is answered: its connection broke, and actix-http dropped the task.
-struct Unanswered<'a> {
-    exchange: &'a Exchange,
-    pending: Option<Pending>,
-    is_over: bool,
-}
-
-impl<'a> Unanswered<'a> {
-    fn new(exchange: &'a Exchange) -> Self {
-        Self { exchange, pending: None, is_over: false }
-    }
-}
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        if self.is_over {
-            return;
-        }
-        let summary = self.exchange.summary();
-        let Some(mut pending) = self.pending.take().filter(Pending::is_open) else {
-            return summary.log_outcome(Err(RequestError::ClientLeft.into()));
-        };
-        pending.give_up();
-        // A worker may have started the job. If so, the log must show its outcome.
-        tokio::task::spawn_local(async move {
-            let answer = pending.answer_if_started().await;
-            summary.log_outcome(answer.ok_or(RequestError::ClientLeft.into()));
-        });
     }
 }
 

@@ -32,6 +32,7 @@ use crate::{
     dispatch::Parts,
     ipc::frame::{Origin, ReplyHead},
     json::write,
+    telemetry::record::{Outcome, RequestRecord},
 };
 
 const FAILED: HeaderName = HeaderName::from_static("x-ms-run-function-failed");
@@ -84,7 +85,8 @@ pub enum UnsendableReply {
 
 impl ReplyContext {
     /// A short text reply of the front: health and OPTIONS.
-    pub fn text(&self, text: &'static str, allow: Option<&'static str>) -> HttpResponse {
+    pub fn text(&self, text: &'static str, allow: Option<&'static str>, record: &mut RequestRecord) -> HttpResponse {
+        record.outcome = Outcome::Answered;
         let mut response = self.builder(StatusCode::OK);
         response.insert_header((CONTENT_TYPE, TEXT));
         if let Some(methods) = allow {
@@ -95,15 +97,25 @@ impl ReplyContext {
     }
 
     /// A JSON document of the front (swagger).
-    pub fn json(&self, document: Bytes) -> HttpResponse {
+    pub fn json(&self, document: Bytes, record: &mut RequestRecord) -> HttpResponse {
+        record.outcome = Outcome::Answered;
         let mut response = self.builder(StatusCode::OK);
         response.insert_header((CONTENT_TYPE, JSON)).insert_header((FAILED, FALSE));
         self.identify(&mut response, &self.server_version, false);
         response.body(document)
     }
 
-    /// An error reply of the front.
-    pub fn error(&self, error: &RequestError) -> HttpResponse {
+    /// An error reply of the front. The record gets the error as its outcome.
+    pub fn refuse(&self, error: &RequestError, record: &mut RequestRecord) -> HttpResponse {
+        let message = error.to_string();
+        let response = self.error(error, &message);
+        record.outcome = error.outcome();
+        record.error = Some(message);
+        record.is_logged = false;
+        response
+    }
+
+    fn error(&self, error: &RequestError, message: &str) -> HttpResponse {
         if error.closes_connection() {
             self.connection.close_after_reply();
         }
@@ -118,7 +130,7 @@ impl ReplyContext {
         if error.headers() != ErrorHeaders::FlagOnly {
             self.identify(&mut response, &self.server_version, false);
         }
-        response.body(write::message_body(&error.to_string()))
+        response.body(write::message_body(message))
     }
 
     /// A complete reply of a worker. `share` is the memory that it takes, which is released when
@@ -134,7 +146,7 @@ impl ReplyContext {
         if body.len() <= PIECE {
             return Ok(response.body(body));
         }
-        Ok(response.body(LargeBody { rest: body, _share: share, _open: open }))
+        Ok(response.body(LargeBody { rest: body, _share: share, open }))
     }
 
     /// A streamed reply of a worker. Its parts take memory from `budget`. `open` keeps the request
@@ -158,8 +170,7 @@ impl ReplyContext {
         let connection = self.connection.clone();
         let part = Bytes::new();
         let budget = budget.clone();
-        let body =
-            StreamBody { parts, part, size, room: None, share: None, budget, failure: None, connection, _open: open };
+        let body = StreamBody { parts, part, size, room: None, share: None, budget, failure: None, connection, open };
         let mut response = builder.body(body);
         if self.http_1_0 {
             response.head_mut().no_chunking(true);
@@ -185,7 +196,7 @@ impl ReplyContext {
         }
         let forced = match head.origin {
             Origin::Result | Origin::ServerError => Some(FALSE),
-            Origin::ScriptError => Some(TRUE),
+            Origin::ScriptError | Origin::Timeout => Some(TRUE),
             Origin::Response => is_failure(status).then_some(TRUE),
         };
         let own_fields = |name: &HeaderName| !(is_failure(status) && *name == FAILED);
@@ -265,7 +276,7 @@ fn declared_length(head: &ReplyHead) -> Option<u64> {
 struct LargeBody {
     rest: Bytes,
     _share: Share,
-    _open: OpenRequest,
+    open: OpenRequest,
 }
 
 impl MessageBody for LargeBody {
@@ -280,6 +291,7 @@ impl MessageBody for LargeBody {
             return Poll::Ready(None);
         }
         let length = self.rest.len().min(PIECE);
+        self.open.note_written(length);
         Poll::Ready(Some(Ok(self.rest.split_to(length))))
     }
 }
@@ -298,7 +310,7 @@ struct StreamBody {
     /// Why the stream broke off. Kept until the earlier parts have been written.
     failure: Option<String>,
     connection: Rc<Connection>,
-    _open: OpenRequest,
+    open: OpenRequest,
 }
 
 impl MessageBody for StreamBody {
@@ -316,6 +328,7 @@ impl MessageBody for StreamBody {
             if self.connection.has_unread() {
                 return Poll::Pending;
             }
+            self.open.note_broken_off();
             return Poll::Ready(self.failure.take().map(|reason| Err(reason.into())));
         }
         while self.part.is_empty() {
@@ -333,12 +346,16 @@ impl MessageBody for StreamBody {
                     share.charge(part.len());
                     (self.part, self.room, self.share) = (part, room, Some(share));
                 }
-                None => return Poll::Ready(None),
+                None => {
+                    self.open.note_end_of_stream();
+                    return Poll::Ready(None);
+                }
             }
         }
         // As in `LargeBody`: the parser keeps a buffer as large as the largest piece for as long as
         // the connection is open.
         let length = self.part.len().min(PIECE);
+        self.open.note_written(length);
         Poll::Ready(Some(Ok(self.part.split_to(length))))
     }
 }

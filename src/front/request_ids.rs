@@ -8,6 +8,7 @@ use actix_web::http::header::HeaderMap;
 use bytes::Bytes;
 
 use super::error::RequestError;
+use crate::telemetry::record::Ids;
 
 /// Limit for an id, in bytes.
 const MAX_LEN: usize = 100;
@@ -52,6 +53,11 @@ impl RequestIds {
         let ms_request = legacy.clone().or_else(|| client.clone()).or_else(|| request.clone());
         let client = client.or(legacy);
         (Self { request, ms_request, client, trace, deprecated }, None)
+    }
+
+    /// What the record of the request needs of them.
+    pub fn for_record(&self) -> Ids {
+        Ids { request: self.request.clone(), client_request: self.client.clone(), uses_deprecated: self.deprecated }
     }
 
     /// The request id as text for logs and scripts.

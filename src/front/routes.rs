@@ -4,10 +4,9 @@
 //! waits for a worker (contract section 5). `/score` and `/swagger.json` need a script;
 //! `exchange.rs` handles their requests.
 
-use std::{borrow::Cow, rc::Rc, time::Instant};
+use std::{borrow::Cow, rc::Rc};
 
 use actix_web::{
-    body::{BodySize, MessageBody as _},
     http::{
         header::{HeaderMap, CONNECTION, UPGRADE},
         Method, Version,
@@ -16,33 +15,17 @@ use actix_web::{
 };
 
 use super::{
-    access_log::{self, Access},
     error::RequestError,
     exchange::Exchange,
     http1::Connection,
     reply::ReplyContext,
     request_ids::{self, RequestIds},
-    Front,
+    tracking, Front,
 };
-use crate::telemetry::access_line::Line;
+use crate::telemetry::{record::Route, recorder::Recording};
 
 /// Methods of the routes that only report something.
 const READ_METHODS: &str = "GET, HEAD, OPTIONS";
-
-/// The routes of the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
-    /// `/`: is there a worker that takes requests?
-    Health,
-    /// `/livez`: is the front alive?
-    Live,
-    /// `/readyz`: ready, and not draining?
-    Ready,
-    /// `/score`: the script.
-    Score,
-    /// `/swagger.json`: the script's description.
-    Swagger,
-}
 
 impl Route {
     /// Percent-encoding is undone and leading slashes count once (`//score`, `/%73core`); nothing else is normalised.
@@ -71,19 +54,27 @@ impl Route {
     }
 }
 
-/// Answers one request.
+/// Answers one request, and records it.
 pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::dev::Payload) -> HttpResponse {
-    match Access::begin(&request) {
-        None => answer(front, request, payload).await,
-        Some(access) => access.follow(answer(front, request, payload).await),
-    }
-}
-
-async fn answer(front: Rc<Front>, request: HttpRequest, payload: actix_web::dev::Payload) -> HttpResponse {
     let Some(connection) = request.conn_data::<Rc<Connection>>().cloned() else {
         // Every connection gets its state when it is accepted.
         return HttpResponse::InternalServerError().finish();
     };
+    let mut recording = tracking::begin(&front.recorder, &request);
+    let response = answer(front, request, payload, connection.clone(), &mut recording).await;
+    tracking::note_reply(&mut recording, &response);
+    recording.answer();
+    connection.record_reply(recording);
+    response
+}
+
+async fn answer(
+    front: Rc<Front>,
+    request: HttpRequest,
+    payload: actix_web::dev::Payload,
+    connection: Rc<Connection>,
+    recording: &mut Recording,
+) -> HttpResponse {
     let open = connection.begin_request();
     if front.is_draining() {
         connection.end();
@@ -93,6 +84,7 @@ async fn answer(front: Rc<Front>, request: HttpRequest, payload: actix_web::dev:
         connection.close_after_reply();
     }
     let (ids, id_error) = RequestIds::read(request.headers(), request_ids::new_uuid);
+    recording.ids = ids.for_record();
     let cors = front.cors.as_ref().map(|cors| cors.additions(request.method(), request.headers())).unwrap_or_default();
     let context = ReplyContext {
         ids,
@@ -102,39 +94,37 @@ async fn answer(front: Rc<Front>, request: HttpRequest, payload: actix_web::dev:
         head_only: *request.method() == Method::HEAD,
         http_1_0: request.version() == Version::HTTP_10,
     };
-    if request.headers().get(UPGRADE).is_some_and(|offer| offer.as_bytes().eq_ignore_ascii_case(b"websocket")) {
-        return refuse_unrouted(&context, &request, &RequestError::WebSocket);
-    }
-    if request.uri().path().is_empty() {
-        return refuse_unrouted(&context, &request, &RequestError::Target);
-    }
-    let Some(route) = route else {
-        return refuse_unrouted(&context, &request, &RequestError::NotFound);
+    let route = match route_of(route, &request) {
+        Ok(route) => route,
+        Err(error) => return context.refuse(&error, recording),
     };
-    if !route.accepts(request.method()) {
-        return refuse_unrouted(&context, &request, &RequestError::RouteMethod);
-    }
-    // A scoring request's warning is written with its line, because a worker may have to write
-    // both.
-    if context.ids.deprecated && (route != Route::Score || id_error.is_some()) {
-        access_log::warn_of_deprecated_id();
-    }
+    recording.route = Some(route);
     if let Some(error) = id_error {
-        return refuse_unrouted(&context, &request, &error);
+        return context.refuse(&error, recording);
     }
     match route {
-        Route::Score => {
-            let exchange = Exchange::new(front, request, context, "/score");
-            exchange.score(payload, open).await
-        }
-        _ if request.method() == Method::OPTIONS => context.text("", Some(READ_METHODS)),
-        Route::Swagger => {
-            let exchange = Exchange::new(front, request, context, "/swagger.json");
-            exchange.swagger().await
-        }
-        Route::Live => context.text("Alive", None),
-        Route::Health => health(&front, &context, "Healthy", false),
-        Route::Ready => health(&front, &context, "Ready", true),
+        Route::Score => Exchange::new(front, request, context).score(payload, open, recording).await,
+        _ if request.method() == Method::OPTIONS => context.text("", Some(READ_METHODS), recording),
+        Route::Swagger => Exchange::new(front, request, context).swagger(recording).await,
+        Route::Live => context.text("Alive", None, recording),
+        Route::Health => health(&front, &context, "Healthy", false, recording),
+        Route::Ready => health(&front, &context, "Ready", true, recording),
+    }
+}
+
+/// The route that takes the request.
+fn route_of(route: Option<Route>, request: &HttpRequest) -> Result<Route, RequestError> {
+    if request.headers().get(UPGRADE).is_some_and(|offer| offer.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+        return Err(RequestError::WebSocket);
+    }
+    if request.uri().path().is_empty() {
+        return Err(RequestError::Target);
+    }
+    let route = route.ok_or(RequestError::NotFound)?;
+    if route.accepts(request.method()) {
+        Ok(route)
+    } else {
+        Err(RequestError::RouteMethod)
     }
 }
 
@@ -155,33 +145,20 @@ fn asks_to_keep_alive(headers: &HeaderMap) -> bool {
     options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"keep-alive"))
 }
 
-/// Answers, and logs, a request that no route takes. The log has its target as sent.
-fn refuse_unrouted(context: &ReplyContext, request: &HttpRequest, error: &RequestError) -> HttpResponse {
-    let started = Instant::now();
-    let response = context.error(error);
-    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let method = request.method().as_str();
-    let (status, length) = (response.status().as_u16(), sized(&response));
-    access_log::write(&Line { method, target, status, elapsed: started.elapsed(), length }, None);
-    response
-}
-
-/// Bytes of the body, if that is known.
-pub(super) fn sized(response: &HttpResponse) -> Option<u64> {
-    match response.body().size() {
-        BodySize::Sized(length) => Some(length),
-        _ => None,
-    }
-}
-
 /// The health reply, from the workers' known condition; it does not ask them.
-fn health(front: &Front, context: &ReplyContext, good: &'static str, drain_counts: bool) -> HttpResponse {
+fn health(
+    front: &Front,
+    context: &ReplyContext,
+    good: &'static str,
+    drain_counts: bool,
+    recording: &mut Recording,
+) -> HttpResponse {
     if drain_counts && front.is_draining() {
-        context.error(&RequestError::Draining)
+        context.refuse(&RequestError::Draining, recording)
     } else if front.dispatcher.ready_workers() == 0 {
-        context.error(&RequestError::NotReady)
+        context.refuse(&RequestError::NotReady, recording)
     } else {
-        context.text(good, None)
+        context.text(good, None, recording)
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 
 use actix_http::{HttpService, KeepAlive};
 use actix_service::{map_config, IntoServiceFactory as _, Service, ServiceFactory as _};
-use actix_web::{dev::AppConfig, web, App, HttpRequest};
+use actix_web::{dev::AppConfig, web, App, Handler, HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use super::{
+    access_log::{AccessRecords, RequestLines},
     cors::{self, Cors},
     heap_trim::{self, Keeper},
     http1::{ClientSocket, Connection, Patience},
@@ -42,7 +43,11 @@ use crate::{
     },
     settings::Settings,
     shortage::{Repeated, ACCEPT_PAUSE},
+    telemetry::recorder::Recorder,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// How often the front checks the deadlines of clients and workers. A deadline takes effect at most
 /// this much later than set.
@@ -80,6 +85,8 @@ pub struct Front {
     pub(super) server_version: Bytes,
     pub(super) cors: Option<cors::Cors>,
     pub(super) dispatcher: Dispatcher,
+    /// Begins the records of all requests; knows their readers.
+    pub(super) recorder: Rc<Recorder>,
     draining: Cell<bool>,
     pub(super) budget: Rc<memory_budget::Budget>,
     /// The memory in which large bodies wait for a worker.
@@ -90,12 +97,18 @@ pub struct Front {
 }
 
 impl Front {
-    fn new(settings: Settings, bodies: Store, supervisor: Rc<Supervisor>) -> Result<Rc<Self>, cors::BadEntry> {
+    fn new(
+        settings: Settings,
+        bodies: Store,
+        supervisor: Rc<Supervisor>,
+        recorder: Rc<Recorder>,
+    ) -> Result<Rc<Self>, cors::BadEntry> {
         let cors = Cors::parse(&settings.cors_origins)?;
         Ok(Rc::new(Self {
             server_version: settings.server_version.clone().into(),
             cors,
             dispatcher: Dispatcher::new(Limits::of(&settings), supervisor),
+            recorder,
             budget: memory_budget::Budget::new(settings.max_buffered),
             bodies,
             settings,
@@ -197,7 +210,8 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let supervisor = Supervisor::new(sockets.supervisor)?;
     let has_threads = matches!(sockets.workers, Workers::Threads(_));
     let bodies = if has_threads { Store::default() } else { Store::shared(settings.max_request_size) };
-    let front = Front::new(settings, bodies.clone(), supervisor.clone());
+    let recorder = Recorder::new(vec![Box::new(RequestLines), Box::new(AccessRecords)]);
+    let front = Front::new(settings, bodies.clone(), supervisor.clone(), recorder);
     let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let watch = tokio::task::spawn_local(front.clone().watch());
     let keep_time = tokio::task::spawn_local(front.dispatcher.clone().keep_time());
@@ -210,7 +224,11 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let mut accept_loops = Vec::new();
     for listener in sockets.clients {
         let listener = TcpListener::from_std(listener)?;
-        accept_loops.push(tokio::task::spawn_local(accept_clients(front.clone(), listener)));
+        let handler = {
+            let front = front.clone();
+            move |request, payload: web::Payload| routes::handle(front.clone(), request, payload.into_inner())
+        };
+        accept_loops.push(tokio::task::spawn_local(accept_clients(front.clone(), listener, handler)));
     }
     let mut lines = BytesMut::new();
     let drained = take_orders(&front, &supervisor, &mut lines, false).await?;
@@ -264,11 +282,11 @@ async fn take_orders(front: &Front, supervisor: &Supervisor, lines: &mut BytesMu
     }
 }
 
-async fn accept_clients(front: Rc<Front>, listener: TcpListener) {
-    let handler = {
-        let front = front.clone();
-        move |request: HttpRequest, payload: web::Payload| routes::handle(front.clone(), request, payload.into_inner())
-    };
+/// Accepts clients for ever; `handler` answers their requests.
+async fn accept_clients<H>(front: Rc<Front>, listener: TcpListener, handler: H)
+where
+    H: Handler<(HttpRequest, web::Payload), Output = HttpResponse>,
+{
     let app = App::new().default_service(web::to(handler)).into_factory();
     let http = HttpService::build()
         // `Connection::must_be_cut` keeps these times: actix-http's clock ticks every half second,
@@ -314,7 +332,7 @@ where
     // Small replies must not wait for an acknowledgement. Ignore a failure: a socket that refuses
     // the option is broken anyway.
     let _ = stream.set_nodelay(true);
-    let socket = ClientSocket::new(stream, peer, registered.connection.clone());
+    let socket = ClientSocket::new(stream, peer, registered.connection.clone(), registered.front.recorder.clone());
     if let Err(error) = service.call((socket, Some(peer))).await {
         log::debug!(target: "azmlinfsrv.front", "Connection of {peer} ended: {error:?}");
     }

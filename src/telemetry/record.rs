@@ -20,7 +20,10 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Method, Uri, Version};
 
-use super::trace_context::{Span, TraceParent};
+use super::{
+    access_line,
+    trace_context::{Span, TraceParent},
+};
 
 /// One request: what it was, what became of it, and when.
 #[derive(Debug)]
@@ -35,7 +38,7 @@ pub struct RequestRecord {
     /// The span of the caller, from a valid `traceparent`. Known from the beginning.
     pub parent: Option<TraceParent>,
     /// The value of `tracestate`, if `parent` is known. Known from the beginning.
-    pub trace_state: Option<HeaderValue>,
+    pub trace_state: Option<Bytes>,
     /// The span of this request. A reader sets it in [`Reader::begun`](super::recorder::Reader::begun)
     /// if it exports spans; else it is `None`.
     pub span: Option<Span>,
@@ -64,8 +67,15 @@ pub struct RequestRecord {
     /// Status of the reply, also if the client had left before it was made. `None` if there is no reply, because the client
     /// left first: [`Outcome::Abandoned`]. Known when the request is answered.
     pub status: Option<u16>,
+    /// The reply is a stream: its parts are written as the script yields them. Known when the request is answered.
+    pub is_stream: bool,
     /// Length of the reply's body; `None` for a stream, and if there is no reply. Known when the request is answered.
     pub reply_length: Option<u64>,
+    /// The body of a worker's reply, unless it is a stream. Known when the request is answered.
+    pub reply_body: Option<Bytes>,
+    /// What the client is told, if the front makes the reply of an error: `message` in its body. Known when the request is
+    /// answered.
+    pub error: Option<String>,
     /// Deepest frame of the script's files and class of its error, `score.py:12 ZeroDivisionError`; empty unless `run()`
     /// failed. Known when the request is answered.
     pub error_location: Bytes,
@@ -73,7 +83,8 @@ pub struct RequestRecord {
     pub is_logged: bool,
     /// When the request was answered.
     pub answered: Option<Instant>,
-    /// Bytes of the reply's body that were written; 0 for a HEAD. Known when the request is finished.
+    /// Bytes of the reply's body that were written; 0 for a HEAD. Of a reply of up to 128 KiB that was not written completely
+    /// nobody knows how much was, so it counts as 0. Known when the request is finished.
     pub bytes_out: u64,
     /// When the request was finished.
     pub finished: Option<Instant>,
@@ -98,7 +109,7 @@ pub struct Head {
     pub authorization: Option<HeaderValue>,
 }
 
-/// What a path leads to.
+/// The routes of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Route {
     /// `/`: is there a worker that takes requests?
@@ -157,6 +168,9 @@ pub struct JobTimes {
 pub struct Worker {
     /// Process id; that of the front if the worker is a thread of it.
     pub pid: u32,
+    /// Smallest number from 0 on that no other worker had when this one connected to the front. The numbers of replaced
+    /// workers are used again, so there are few of them, and they are fit for a label.
+    pub slot: u32,
 }
 
 /// How a call of `run()` ended.
@@ -168,6 +182,8 @@ pub enum Run {
     Error,
     /// It exceeded a time limit.
     Timeout,
+    /// Its worker was lost.
+    Lost,
 }
 
 /// What the server did about a request.
@@ -311,7 +327,10 @@ impl RequestRecord {
             outcome: Outcome::Abandoned,
             delivery: Delivery::Complete,
             status: None,
+            is_stream: false,
             reply_length: None,
+            reply_body: None,
+            error: None,
             error_location: Bytes::new(),
             is_logged: false,
             answered: None,
@@ -324,10 +343,9 @@ impl RequestRecord {
     /// request has no route, what the client sent. Empty if that was not a request.
     pub fn target(&self) -> std::borrow::Cow<'_, str> {
         let Some(head) = &self.head else { return "".into() };
-        match (self.route, head.uri.query().unwrap_or_default()) {
-            (Some(route), "") => route.path().into(),
-            (Some(route), query) => format!("{}?{query}", route.path()).into(),
-            (None, _) => head.uri.path_and_query().map_or("", |target| target.as_str()).into(),
+        match self.route {
+            Some(route) => access_line::target(route.path(), head.uri.query().unwrap_or_default()),
+            None => head.uri.path_and_query().map_or("", |target| target.as_str()).into(),
         }
     }
 

@@ -10,6 +10,8 @@ use std::{
     time::Instant,
 };
 
+use http::Method;
+
 use super::record::{Delivery, RequestRecord, Stage};
 
 /// Something that wants to know about requests. It is called in the front's event loop, so it must never block or wait:
@@ -73,8 +75,20 @@ impl Recording {
         self.stage = Stage::Replying;
     }
 
+    /// Moves the recording out of something that is being dropped. What stays behind tells the readers nothing.
+    pub fn take(&mut self) -> Self {
+        let mut spent = RequestRecord::begin(None, None);
+        spent.finished = Some(spent.began);
+        let record = std::mem::replace(&mut self.record, Box::new(spent));
+        Self { record, recorder: self.recorder.clone(), stage: self.stage }
+    }
+
     /// Finishes the record of a request whose reply has been written completely.
     pub fn complete(mut self) {
+        if let Some(length) = self.record.reply_length {
+            let is_head = self.record.head.as_ref().is_some_and(|head| head.method == Method::HEAD);
+            self.record.bytes_out = if is_head { 0 } else { length };
+        }
         self.finish();
     }
 

@@ -283,10 +283,10 @@ impl<'a, 'py> Caller<'a, 'py> {
 
     fn script_error(&self, py: Python<'py>, error: PyErr) -> Reply {
         let exception = exception(py, &error);
-        let message = if error.is_instance_of::<PyTimeoutError>(py) {
-            format!("Scoring timeout after {} ms", self.scoring_timeout.as_millis())
+        let (origin, message) = if error.is_instance_of::<PyTimeoutError>(py) {
+            (Origin::Timeout, format!("Scoring timeout after {} ms", self.scoring_timeout.as_millis()))
         } else {
-            SCRIPT_ERROR.to_owned()
+            (Origin::ScriptError, SCRIPT_ERROR.to_owned())
         };
         let location = self
             .script
@@ -299,7 +299,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         });
         let body = if self.error_details { self.detailed_body(py, &message, exception) } else { None };
         Reply {
-            origin: Origin::ScriptError,
+            origin,
             error_location: location.into(),
             outcome: Outcome::Whole(body.unwrap_or_else(|| write::message_body(&message)).into()),
             ..error_reply(500, "")
@@ -386,6 +386,7 @@ fn origin_named(name: &str) -> PyResult<Origin> {
         "response" => Ok(Origin::Response),
         "script_error" => Ok(Origin::ScriptError),
         "server_error" => Ok(Origin::ServerError),
+        "timeout" => Ok(Origin::Timeout),
         other => Err(pyo3::exceptions::PyValueError::new_err(format!("unknown origin {other:?} of an answer"))),
     }
 }

@@ -18,6 +18,7 @@ use super::{
     head::Head,
     phase::{After, BodyUse, Patience, Phase, Request, Verdict},
 };
+use crate::telemetry::recorder::Recording;
 
 /// How often the socket checks for a reset while the request of a client that has closed its
 /// sending side is queued.
@@ -73,6 +74,9 @@ pub struct Connection {
     body_fault: RefCell<Option<String>>,
     /// The target of the open request as sent, if it is not just path and query.
     target: RefCell<Option<String>>,
+    /// The record of the request whose reply is being written. If the connection is dropped first, the client has not got
+    /// the whole reply.
+    record: RefCell<Option<Recording>>,
 }
 
 impl Connection {
@@ -89,6 +93,7 @@ impl Connection {
             reader: RefCell::default(),
             body_fault: RefCell::default(),
             target: RefCell::default(),
+            record: RefCell::default(),
         })
     }
 
@@ -150,6 +155,9 @@ impl Connection {
     /// without being asked.
     pub(super) fn note_flushed(&self) -> bool {
         let Phase::Answered(after) = self.phase.get() else { return false };
+        if let Some(recording) = self.record.take() {
+            recording.complete();
+        }
         let since = Instant::now();
         self.phase.set(match after {
             After::Close => Phase::Closing { since },
@@ -319,6 +327,11 @@ impl Connection {
         request.after
     }
 
+    /// Finishes the record when the reply has been written completely, or when it is known that it will not be.
+    pub fn record_reply(&self, recording: Recording) {
+        self.record.replace(Some(recording));
+    }
+
     /// True while the client has not taken everything that was written.
     pub fn has_unread(&self) -> bool {
         self.stalled_since.get().is_some()
@@ -327,6 +340,30 @@ impl Connection {
 
 /// A request that is being answered.
 pub struct OpenRequest(Rc<Connection>);
+
+impl OpenRequest {
+    /// Notes that the parser has got so many bytes of the reply's body.
+    pub fn note_written(&self, bytes: usize) {
+        if let Some(record) = &mut *self.0.record.borrow_mut() {
+            record.bytes_out += bytes as u64;
+        }
+    }
+
+    /// Notes that the script has ended its stream.
+    pub fn note_end_of_stream(&self) {
+        if let Some(record) = &mut *self.0.record.borrow_mut() {
+            record.job.ended = Some(Instant::now());
+        }
+    }
+
+    /// Notes that the stream failed, so that the reply is never complete.
+    pub fn note_broken_off(&self) {
+        if let Some(mut recording) = self.0.record.take() {
+            recording.job.ended = Some(Instant::now());
+            recording.break_off();
+        }
+    }
+}
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {

@@ -3,7 +3,7 @@
 //! Pure functions; runs in the front's event loop, only when a connection ends with such an error.
 
 use super::head::{MAX_FIELDS, MAX_REQUEST_LINE};
-use crate::json::write;
+use crate::{json::write, telemetry::record::Refusal as Kind};
 
 /// How a TLS client begins (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: &[u8] = b"\x16\x03";
@@ -15,6 +15,8 @@ const MAX_QUOTED: usize = 40;
 pub struct Refusal {
     /// Status of the reply.
     pub status: u16,
+    /// What the record of the request says.
+    pub kind: Kind,
     /// The fault, for the client and the log.
     pub message: String,
 }
@@ -22,22 +24,24 @@ pub struct Refusal {
 impl Refusal {
     /// A head that breaks a rule of RFC 9112.
     pub fn bad(fault: &str) -> Self {
-        Self { status: 400, message: format!("Not a valid HTTP request: {fault}") }
+        Self { status: 400, kind: Kind::NotHttp, message: format!("Not a valid HTTP request: {fault}") }
     }
 
     /// A body whose chunked coding breaks a rule of RFC 9112 section 7.1.
     pub fn broken_coding(fault: &str) -> Self {
-        Self { status: 400, message: format!("its chunked coding is broken: {fault}") }
+        Self { status: 400, kind: Kind::BodyInvalid, message: format!("its chunked coding is broken: {fault}") }
     }
 
     /// A head that did not arrive within `--client_timeout`.
     pub fn late_head() -> Self {
-        Self { status: 408, message: "The request head did not arrive in time.".to_owned() }
+        let message = "The request head did not arrive in time.".to_owned();
+        Self { status: 408, kind: Kind::HeadTimeout, message }
     }
 
     /// The request line is too long.
     pub fn request_line_too_long() -> Self {
-        Self { status: 414, message: format!("The request line is longer than {MAX_REQUEST_LINE} bytes.") }
+        let message = format!("The request line is longer than {MAX_REQUEST_LINE} bytes.");
+        Self { status: 414, kind: Kind::HeadTooLarge, message }
     }
 
     /// The head that begins with `bytes` is too long.
@@ -47,13 +51,14 @@ impl Refusal {
             return Self::request_line_too_long();
         }
         let message = format!("The request header is too large, or has more than {MAX_FIELDS} fields.");
-        Self { status: 431, message }
+        Self { status: 431, kind: Kind::HeadTooLarge, message }
     }
 
     /// A transfer coding that this server does not know (RFC 9112 section 6.1).
     pub fn unknown_coding(coding: &[u8]) -> Self {
         let coding = coding[..coding.len().min(MAX_QUOTED)].escape_ascii();
-        Self { status: 501, message: format!("The transfer coding '{coding}' is not supported, only chunked.") }
+        let message = format!("The transfer coding '{coding}' is not supported, only chunked.");
+        Self { status: 501, kind: Kind::UnknownCoding, message }
     }
 
     /// The refusal for an error that httparse has found in the head that begins with `bytes`.
@@ -71,21 +76,25 @@ impl Refusal {
         })
     }
 
-    /// The reply, which is the last one on its connection.
-    pub fn reply(&self) -> Vec<u8> {
+    /// The body of the reply.
+    pub fn body(&self) -> Vec<u8> {
+        write::message_body(&self.message)
+    }
+
+    /// The reply with this body, which is the last one on its connection.
+    pub fn reply(&self, body: &[u8]) -> Vec<u8> {
         let status = self.status;
         let reason = actix_web::http::StatusCode::from_u16(status)
             .ok()
             .and_then(|status| status.canonical_reason())
             .unwrap_or("Error");
-        let body = write::message_body(&self.message);
         let mut out = format!(
             "HTTP/1.1 {status} {reason}\r\nserver: azmlinfsrv\r\ncontent-type: application/json\r\n\
              x-ms-run-function-failed: False\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
             body.len()
         )
         .into_bytes();
-        out.extend_from_slice(&body);
+        out.extend_from_slice(body);
         out
     }
 }
@@ -96,7 +105,8 @@ mod tests {
 
     #[test]
     fn the_reply_is_complete_json() {
-        let text = String::from_utf8(Refusal::bad("x").reply()).expect("text");
+        let refusal = Refusal::bad("x");
+        let text = String::from_utf8(refusal.reply(&refusal.body())).expect("text");
         let (head, body) = text.split_once("\r\n\r\n").expect("head and body");
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");

@@ -28,6 +28,10 @@ use super::{
     phase::Phase,
     request_boundary::{Next, RequestBoundary},
 };
+use crate::telemetry::{
+    record::{Outcome, RequestRecord},
+    recorder::{Recorder, Recording},
+};
 
 /// How many bytes of later requests are read while one is answered. The rest waits in the kernel.
 const MAX_HELD: usize = 64 * 1024;
@@ -63,6 +67,9 @@ pub struct ClientSocket<S> {
     outgoing: Bytes,
     input: Input,
     output: Output,
+    recorder: Rc<Recorder>,
+    /// The record of what was refused, until the refusal has been written.
+    refused: Option<Recording>,
     /// The client awaits `100 Continue`, and nothing has been written since its head came.
     awaits_continue: bool,
 }
@@ -90,7 +97,7 @@ enum Output {
 
 impl<S: ClientStream> ClientSocket<S> {
     /// Wraps an accepted socket.
-    pub fn new(stream: S, peer: SocketAddr, connection: Rc<Connection>) -> Self {
+    pub fn new(stream: S, peer: SocketAddr, connection: Rc<Connection>, recorder: Rc<Recorder>) -> Self {
         Self {
             stream,
             peer,
@@ -101,6 +108,8 @@ impl<S: ClientStream> ClientSocket<S> {
             outgoing: Bytes::new(),
             input: Input::Open,
             output: Output::AtRest,
+            recorder,
+            refused: None,
             awaits_continue: false,
         }
     }
@@ -260,7 +269,15 @@ impl<S: ClientStream> ClientSocket<S> {
         // No request line in the log shows this fault, so log it here (contract section 18).
         let ip = self.peer.ip();
         log::warn!(target: "azmlinfsrv.front", "Invalid request from ip={ip}: {}", refusal.message);
-        self.outgoing = refusal.reply().into();
+        let body = refusal.body();
+        let mut recording = self.recorder.begin(RequestRecord::begin(None, Some(self.peer)));
+        recording.outcome = Outcome::Refused(refusal.kind);
+        recording.status = Some(refusal.status);
+        recording.reply_length = Some(body.len() as u64);
+        self.outgoing = refusal.reply(&body).into();
+        recording.error = Some(refusal.message);
+        recording.answer();
+        self.refused = Some(recording);
     }
 
     /// Continues to read while the parser must not get more, to notice a client that leaves.
@@ -302,6 +319,9 @@ impl<S: ClientStream> ClientSocket<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.outgoing.advance(written);
+        }
+        if let Some(recording) = self.refused.take() {
+            recording.complete();
         }
         Poll::Ready(Ok(()))
     }

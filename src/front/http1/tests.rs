@@ -23,6 +23,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{phase::Phase, socket::ClientStream, After, ClientSocket, Connection};
+use crate::telemetry::recorder::Recorder;
 
 /// A client that sends one of `pieces` for each read, and then closes its sending side.
 #[derive(Default)]
@@ -88,7 +89,12 @@ enum Outcome {
 fn serve(pieces: Vec<Vec<u8>>, room: usize) -> Vec<Outcome> {
     let connection = Connection::new(false);
     let client = Client { pieces: pieces.into(), ..Client::default() };
-    let mut socket = ClientSocket::new(client, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), connection.clone());
+    let mut socket = ClientSocket::new(
+        client,
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+        connection.clone(),
+        Recorder::new(Vec::new()),
+    );
     let mut cx = Context::from_waker(Waker::noop());
     let mut codec = Codec::new(ServiceConfig::default());
     let (mut unread, mut space) = (BytesMut::new(), vec![0; room]);
@@ -369,7 +375,12 @@ fn a_connection_ends_before_its_next_request_only_if_there_is_none() {
     for comes in [true, false] {
         let connection = Connection::new(false);
         let client = Client { pieces: [head.to_vec()].into(), ..Client::default() };
-        let mut socket = ClientSocket::new(client, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), connection.clone());
+        let mut socket = ClientSocket::new(
+            client,
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+            connection.clone(),
+            Recorder::new(Vec::new()),
+        );
         let mut cx = Context::from_waker(Waker::noop());
         let mut space = [0; 1024];
         let mut buf = ReadBuf::new(&mut space);

@@ -18,11 +18,13 @@ pub enum Origin {
     /// `run()` returned a Response object. The front adds `x-ms-run-function-failed: True` if its
     /// status is 500 or more, and otherwise no such header.
     Response = 1,
-    /// `run()` failed or exceeded its time. The front adds `x-ms-run-function-failed: True`.
+    /// `run()` raised an exception. The front adds `x-ms-run-function-failed: True`.
     ScriptError = 2,
     /// The input was refused, or the result could not be rendered. The front adds
     /// `x-ms-run-function-failed: False`.
     ServerError = 3,
+    /// `run()` exceeded its time limit. The front adds `x-ms-run-function-failed: True`.
+    Timeout = 4,
 }
 
 /// A reply without its body.
@@ -84,6 +86,7 @@ impl ReplyHead {
                 1 => Origin::Response,
                 2 => Origin::ScriptError,
                 3 => Origin::ServerError,
+                4 => Origin::Timeout,
                 _ => return Err(FrameError::Malformed(WHAT)),
             },
             is_logged: head.flag()?,

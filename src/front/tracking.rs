@@ -1,0 +1,159 @@
+//! Fills the record of a request with what the front knows: its head, and what has become of its job.
+//!
+//! `routes.rs` begins the record of each request, and the connection finishes it when the reply has been written
+//! (`http1/connection.rs`). Runs in the front's event loop.
+
+use std::rc::Rc;
+
+use actix_web::{
+    body::{BodySize, MessageBody as _},
+    http::header::{HeaderMap, HeaderName, AUTHORIZATION, HOST, REFERER, USER_AGENT},
+    HttpRequest, HttpResponse,
+};
+use bytes::Bytes;
+
+use super::{error::RequestError, request_ids};
+use crate::{
+    dispatch::{Answer, Answered, Parts, Pending},
+    ipc::frame::{Origin, ReplyHead},
+    json::write,
+    telemetry::{
+        record::{Head, Outcome, Refusal, RequestRecord, Run, Stage},
+        recorder::{Recorder, Recording},
+        trace_context::TraceParent,
+    },
+};
+
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Begins the record of a request that the parser has accepted.
+pub fn begin(recorder: &Rc<Recorder>, request: &HttpRequest) -> Recording {
+    let headers = request.headers();
+    let head = Head {
+        method: request.method().clone(),
+        uri: request.uri().clone(),
+        version: request.version(),
+        host: headers.get(HOST).cloned(),
+        user_agent: headers.get(USER_AGENT).cloned(),
+        referer: headers.get(REFERER).cloned(),
+        authorization: headers.get(AUTHORIZATION).cloned(),
+    };
+    let mut record = RequestRecord::begin(Some(head), request.peer_addr());
+    record.parent = trace_parent(headers);
+    record.trace_state = record.parent.and_then(|_| request_ids::field(headers, "tracestate"));
+    recorder.begin(record)
+}
+
+/// The caller's span. A request with two of them has none that is valid.
+fn trace_parent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all(TRACE_PARENT);
+    let parent = TraceParent::parse(values.next()?.as_bytes());
+    parent.filter(|_| values.next().is_none())
+}
+
+/// Notes the reply as it is going to be written.
+pub fn note_reply(record: &mut RequestRecord, response: &HttpResponse) {
+    record.status = Some(response.status().as_u16());
+    if let (BodySize::Sized(length), false) = (response.body().size(), record.is_stream) {
+        record.reply_length = Some(length);
+    }
+}
+
+/// A worker's reply, which can be passed on.
+pub enum Reply {
+    /// All of it.
+    Whole(ReplyHead, Bytes),
+    /// Its parts follow.
+    Stream(ReplyHead, Parts),
+}
+
+/// Notes what has become of the job, and returns the worker's reply.
+pub fn note_answer(record: &mut RequestRecord, answered: Answered) -> Result<Reply, RequestError> {
+    (record.job, record.worker) = (answered.times, answered.worker);
+    match answered.answer {
+        Answer::Whole { head, body } => {
+            note_head(record, &head);
+            record.reply_body = Some(body.clone());
+            Ok(Reply::Whole(head, body))
+        }
+        Answer::Stream { head, parts } => {
+            note_head(record, &head);
+            record.is_stream = true;
+            Ok(Reply::Stream(head, parts))
+        }
+        Answer::Overdue { message } => {
+            record.run = Some(Run::Timeout);
+            Err(RequestError::Overdue(message))
+        }
+        Answer::Lost { cause } => {
+            record.run = record.job.started.map(|_| Run::Lost);
+            Err(RequestError::WorkerLost { cause })
+        }
+        Answer::QueueFull { waiting } => Err(RequestError::QueueFull { waiting }),
+        Answer::Stopped => Err(RequestError::Stopped),
+    }
+}
+
+fn note_head(record: &mut RequestRecord, head: &ReplyHead) {
+    (record.outcome, record.run) = match head.origin {
+        Origin::Result | Origin::Response => (Outcome::Answered, Some(Run::Ok)),
+        Origin::ScriptError => (Outcome::ScriptError, Some(Run::Error)),
+        Origin::Timeout => (Outcome::Timeout, Some(Run::Timeout)),
+        Origin::ServerError => (Outcome::Refused(Refusal::Unusable), None),
+    };
+    record.error_location = head.error_location.clone();
+    record.is_logged = head.is_logged;
+}
+
+/// A job whose answer the handler of its request awaits. If the handler is dropped before the answer has come, because the
+/// connection broke, the job is cancelled. If a worker has started the job, the record still gets its outcome.
+pub struct Awaited<'a> {
+    /// The job; `None` before it is submitted.
+    pub pending: Option<Pending>,
+    recording: &'a mut Recording,
+}
+
+impl<'a> Awaited<'a> {
+    /// Watches over a request whose job is about to be submitted.
+    pub fn new(recording: &'a mut Recording) -> Self {
+        recording.enter(Stage::Queued);
+        Self { pending: None, recording }
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        let Some(mut pending) = self.pending.take().filter(Pending::is_open) else { return };
+        let mut recording = self.recording.take();
+        if !pending.is_waiting() {
+            recording.enter(Stage::Running);
+        }
+        pending.give_up();
+        tokio::task::spawn_local(async move {
+            match pending.answer_if_started().await {
+                Some(answered) => {
+                    recording.abandon();
+                    note_unsent(&mut recording, answered);
+                }
+                None => recording.enter(Stage::Queued),
+            }
+        });
+    }
+}
+
+/// Notes the reply to a request whose client has left. Dropping the reply ends a stream.
+fn note_unsent(record: &mut RequestRecord, answered: Answered) {
+    match note_answer(record, answered) {
+        Ok(Reply::Whole(head, body)) => {
+            (record.status, record.reply_length) = (Some(head.status), Some(body.len() as u64));
+        }
+        Ok(Reply::Stream(head, _)) => record.status = Some(head.status),
+        Err(error) => {
+            let message = error.to_string();
+            record.outcome = error.outcome();
+            record.status = Some(error.status().as_u16());
+            record.reply_length = Some(write::message_body(&message).len() as u64);
+            record.error = Some(message);
+        }
+    }
+}
