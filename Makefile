@@ -41,7 +41,7 @@ FOREIGN_TARGETS := x86_64-pc-windows-gnu aarch64-apple-darwin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Lines of "what<TAB>why" about tests and checks that were left out: the table at the end of `make test` and `make ci`.
 export NOT_RUN := $(abspath $(VENV)/not-run)
-# Names of tests that failed beside others and passed alone: the other table there (tools/run_python_tests.py).
+# Names of tests that failed at first and passed when run again alone: the other table there (tools/run_python_tests.py).
 export PASSED_ALONE := $(abspath $(VENV)/passed-alone)
 # $(call left_out,what,why): says so at once, and again in that table.
 left_out = printf '%s\t%s\n' "$(1)" "$(2)" >>$(NOT_RUN); echo "Left out: $(1): $(2)."
@@ -88,11 +88,11 @@ test-rust: $(VENV)/.done-venv
 		$(call left_out,Rust tests of src/worker,$(PYTHON) has no shared libpython); fi; \
 	echo "cargo test --locked $$features"; env -u MAKEFLAGS cargo test --locked $$features
 
-# First the tests that may share the machine, in several processes. If a few of these fail, they run once more, alone.
-# Then, one at a time, the tests that measure time.
+# First the tests that may share the machine, in several processes. Then, one at a time, the tests that measure time.
+# Of both, the few that fail run once more, alone.
 test-python: $(VENV)/.done-tested $(VENV)/.done-tools
 	$(BIN)/python tools/run_python_tests.py $(PARALLEL) -m "not serial and not soak"
-	$(BIN)/python -m pytest -m "serial and not soak"
+	$(BIN)/python tools/run_python_tests.py -m "serial and not soak"
 	@$(call left_out,Python tests marked soak,they run for minutes: make soak)
 
 check: check-rust check-foreign check-fuzz check-python ## Check format, lints, types and generated pages
@@ -156,7 +156,7 @@ ci: ## Run all that CI runs
 
 left-out:
 	@test ! -s $(NOT_RUN) || { printf '\nWhat did not run, and why:\n'; sort -u $(NOT_RUN) | awk -F '\t' '{ printf "  %-40s %s\n", $$1, $$2 }'; }
-	@test ! -s $(PASSED_ALONE) || { printf '\nFailed beside other tests, and passed alone (make each independent of the load):\n'; \
+	@test ! -s $(PASSED_ALONE) || { printf '\nFailed at first, and passed when run again alone (make each independent of the load):\n'; \
 		sed 's/^/  /' $(PASSED_ALONE); }
 	@rm -f $(NOT_RUN) $(PASSED_ALONE)
 
@@ -175,7 +175,7 @@ test-on-%: $(VENV)/.done-build
 	$(VENV)-$*/bin/pip install --quiet --force-reinstall --no-deps $(VENV)-$*/wheel/*.whl; \
 	$(VENV)-$*/bin/pip install --quiet azureml-inference-server-http -r tests/requirements.txt; \
 	$(VENV)-$*/bin/python tools/run_python_tests.py $(PARALLEL) -m "not serial and not soak" tests/unit tests/e2e; \
-	$(VENV)-$*/bin/pytest -m "serial and not soak" tests/unit tests/e2e
+	$(VENV)-$*/bin/python tools/run_python_tests.py -m "serial and not soak" tests/unit tests/e2e
 
 # ---- Measuring it
 

@@ -1,4 +1,4 @@
-"""Runs pytest, and once more, alone, the few tests that failed beside others: a busy machine must not fail the build.
+"""Runs pytest, and once more, alone, the few tests that failed: a busy machine must not fail the build.
 
 ``python tools/run_python_tests.py -n 2 -m "not serial"``: all options are pytest's. A test that fails twice fails the
 build, and so do more than ``MOST`` failed tests, which no load explains. Each test that passed only alone is a line in
@@ -39,7 +39,7 @@ def main(options: list[str]) -> int:
     code = int(pytest.main(options, plugins=[failures]))
     if not is_worth_another_try(code, failures.names):
         return code
-    print(f"\nThese tests failed beside others and run once more, alone: {', '.join(failures.names)}\n", flush=True)
+    print(f"\nThese tests failed, and run once more, alone: {', '.join(failures.names)}\n", flush=True)
     # In a process of its own, because this one has loaded the modules of the tests.
     again = subprocess.run([sys.executable, "-m", "pytest", *failures.names], check=False).returncode
     if again == 0:
@@ -50,7 +50,7 @@ def main(options: list[str]) -> int:
 def note(names: list[str]) -> None:
     """Write down which tests passed only alone."""
     for name in names:
-        print(f"FAILED BESIDE OTHERS, PASSED ALONE: {name}", flush=True)
+        print(f"FAILED AT FIRST, PASSED ALONE: {name}", flush=True)
     if file := os.environ.get("PASSED_ALONE"):
         with Path(file).open("a", encoding="utf-8") as notes:
             notes.writelines(f"{name}\n" for name in names)
