@@ -12,6 +12,7 @@ mod error;
 mod exchange;
 pub(crate) mod heap_trim;
 mod http1;
+mod listener;
 mod memory_budget;
 mod reply;
 mod request_ids;

@@ -19,7 +19,7 @@ use actix_service::{map_config, IntoServiceFactory as _, Service, ServiceFactory
 use actix_web::{dev::AppConfig, web, App, Handler, HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{mpsc, Notify},
 };
 
@@ -28,6 +28,7 @@ use super::{
     cors::{self, Cors},
     heap_trim::{self, Keeper},
     http1::{ClientSocket, Connection, Patience},
+    listener::Listener,
     memory_budget, routes,
 };
 use crate::{
@@ -62,7 +63,8 @@ const STOP_PATIENCE: Duration = Duration::from_millis(300);
 
 /// The sockets that the supervisor passes to the front.
 pub struct Sockets {
-    /// The listeners for clients: the main port, and the health port if it is separate.
+    /// The listeners for clients: the main port, and the health port if it is separate; or a Unix
+    /// socket (`listener.rs`).
     pub clients: Vec<std::net::TcpListener>,
     /// The socket or queue from which the front gets the connections of workers.
     pub workers: Workers,
@@ -223,7 +225,7 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let worker_loop = tokio::task::spawn_local(transport::accept(entrance, front.dispatcher.clone()));
     let mut accept_loops = Vec::new();
     for listener in sockets.clients {
-        let listener = TcpListener::from_std(listener)?;
+        let listener = Listener::new(listener)?;
         let handler = {
             let front = front.clone();
             move |request, payload: web::Payload| routes::handle(front.clone(), request, payload.into_inner())
@@ -283,7 +285,7 @@ async fn take_orders(front: &Front, supervisor: &Supervisor, lines: &mut BytesMu
 }
 
 /// Accepts clients for ever; `handler` answers their requests.
-async fn accept_clients<H>(front: Rc<Front>, listener: TcpListener, handler: H)
+async fn accept_clients<H>(front: Rc<Front>, listener: Listener, handler: H)
 where
     H: Handler<(HttpRequest, web::Payload), Output = HttpResponse>,
 {
