@@ -1,8 +1,8 @@
-"""Writes docs/settings.md from the settings table, or checks that it is up to date.
+"""Writes docs/settings.md and docs/findings.md from their tables, or checks that they are up to date.
 
-Owns the layout of that page and its text about precedence, syntax and logging.json; everything else
-on it is in ``launch/settings_table.py``. Run it from anywhere: ``python tools/generate_docs.py``
-writes, with ``--check`` it only compares and exits with 1 if the page is out of date.
+Owns the layout of these pages, and the text about precedence, syntax and logging.json. Everything else
+on them is in ``launch/settings_table.py`` and ``validation/findings.py``. Run it from anywhere:
+``python tools/generate_docs.py`` writes, with ``--check`` it only compares and exits with 1 if a page is out of date.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "settings.md"
+DOCS = ROOT / "docs"
 sys.path.insert(0, str(ROOT))
 
 from azureml_inference_server_http.launch import settings_table as table  # noqa: E402
 from azureml_inference_server_http.launch.settings_table import GROUPS, SETTINGS, Setting  # noqa: E402
+from azureml_inference_server_http.validation.findings import ERROR, KINDS, NOTE, WARNING, Kind  # noqa: E402
 
 OPENING = """\
 # Settings
@@ -90,8 +91,52 @@ refuses, stops the start with exit code 3 and a record that says why.
 """
 
 
-def page() -> str:
-    """Make the text of the page."""
+FINDINGS = """\
+# Findings
+
+<!-- Written by tools/generate_docs.py from azureml_inference_server_http/validation/findings.py: change the table. -->
+
+What [`azmlinfsrv validate`](validate.md) can find. `azmlinfsrv validate --explain CODE` shows the same on a terminal. A
+code never changes its meaning. Errors and warnings make a script invalid, and `--ignore CODE` leaves out one kind.
+
+| severity | meaning |
+| --- | --- |
+| error | the server would not start, or a request would fail |
+| warning | the server answers, but probably not as intended |
+| note | for information; a script with notes alone is valid |
+"""
+# The titles of the groups, by the digit after AZ.
+GROUPS_OF_FINDINGS = {
+    "1": "Settings and files",
+    "2": "Importing the script",
+    "3": "init() and swagger",
+    "4": "Calls of run()",
+    "5": "Results",
+    "6": "State between calls",
+    "7": "Environment",
+}
+
+
+def findings_page() -> str:
+    """The whole page about findings."""
+    parts = [FINDINGS]
+    for digit, title in GROUPS_OF_FINDINGS.items():
+        kinds = [kind for kind in KINDS if kind.code[2] == digit]
+        parts += [f"\n## {title}\n", *map(_finding, kinds)]
+    return "".join(parts)
+
+
+def _finding(kind: Kind) -> str:
+    assert kind.severity in (ERROR, WARNING, NOTE)
+    language = "bash" if "azmlinfsrv " in kind.example else "json" if kind.example.startswith("{") else "python"
+    return (
+        f"\n### {kind.code} {kind.name}\n\n{kind.severity.capitalize()}. {kind.explanation}\n\n{kind.remedy}\n\n"
+        f"```{language}\n{kind.example}\n```\n"
+    )
+
+
+def settings_page() -> str:
+    """The whole page about settings."""
     parts = [OPENING]
     for group, purpose in GROUPS.items():
         parts.append(f"\n## {group.capitalize()}\n\n{purpose}\n")
@@ -137,19 +182,25 @@ The server writes these into the environment of the script. Everything else in i
 """
 
 
+PAGES = {DOCS / "settings.md": settings_page, DOCS / "findings.md": findings_page}
+
+
 def main() -> int:
-    """Write or check the page. Returns the exit code."""
+    """Write or check the pages. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--check", action="store_true", help="compare only; exit with 1 if the page is out of date")
+    parser.add_argument("--check", action="store_true", help="compare only; exit with 1 if a page is out of date")
     check = parser.parse_args().check
-    found = PAGE.read_text(encoding="utf-8") if PAGE.exists() else None
-    if found == page():
-        return 0
-    if check:
-        print(f"{PAGE.relative_to(ROOT)} is out of date: run python tools/generate_docs.py", file=sys.stderr)
-        return 1
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
+    outdated = [
+        (path, page())
+        for path, page in PAGES.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != page()
+    ]
+    for path, text in outdated:
+        if check:
+            print(f"{path.relative_to(ROOT)} is out of date: run python tools/generate_docs.py", file=sys.stderr)
+        else:
+            path.write_text(text, encoding="utf-8")
+    return int(check and bool(outdated))
 
 
 if __name__ == "__main__":

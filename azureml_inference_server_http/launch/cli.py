@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn
 import azureml_inference_server_http as package
 
 from ..scripting import import_path
+from ..scripting.watch import NOBODY, Watch
 from . import display, stdio
 from . import settings_table as table
 from .config_file import ConfigFile, ConfigFileError
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     import socket
 
 PROGRAM = "azmlinfsrv"
+# Commands other than serving. Each is recognised only as the first argument.
+VALIDATE, REPLAY = "validate", "replay"
 LOGGER_NAME = "azmlinfsrv"
 
 # Exit codes of the launcher. The supervisor also exits with 3 if the script cannot be started.
@@ -62,8 +65,10 @@ def run() -> NoReturn:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve with these options until the server stops. Returns the exit code; errors have been
-    reported by then."""
+    """Serve with these options until the server stops, or run the command that the first argument
+    names. Returns the exit code; errors have been reported by then."""
+    if argv and argv[0] in (VALIDATE, REPLAY):
+        return _other_command(argv[0], argv[1:])
     try:
         flags = vars(build_parser().parse_args(argv))
     except SystemExit as stop:
@@ -88,13 +93,27 @@ def main(argv: Sequence[str]) -> int:
     return _start(raw, settings)
 
 
+def _other_command(name: str, argv: Sequence[str]) -> int:
+    """Validate a script, or replay samples (``validation/``). Returns the exit code."""
+    try:
+        if name == VALIDATE:
+            from ..validation import command
+
+            return command.main(argv)
+        from ..validation import replay
+
+        return replay.main(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
 def _start(raw: RawSettings, settings: Settings) -> int:
     """Set up logging, check the settings, open the listeners, show the banner, set the environment
     and serve, in the order of contract section 2."""
     import logging
 
     settings = settings._replace(display=_display(settings))
-    if not _configure_logging(raw, settings):
+    if not _log_is_configured(raw, settings):
         return EXIT_CANNOT_START
     logger = logging.getLogger(LOGGER_NAME)
     if not (raw.flags.get("entry_script") or raw.flags.get("config_file")):
@@ -130,7 +149,7 @@ def _start(raw: RawSettings, settings: Settings) -> int:
     if settings.app_insights_enabled:
         logger.warning("Application Insights is enabled, but this version does not send telemetry yet.")
 
-    return _serve(settings, clients)
+    return serve(settings, clients)
 
 
 def _display(settings: Settings) -> display.Display:
@@ -165,27 +184,36 @@ def _settings_of_gunicorn(raw: RawSettings) -> list[str]:
     return gunicorn_settings.warnings(raw.environment, file)
 
 
-def _serve(settings: Settings, clients: list[socket.socket]) -> int:
+def serve(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY) -> int:
+    """Serve on these listeners until the server stops. Returns the exit code, also in each child that
+    was forked. ``watch`` is told of each start of the script."""
     if settings.worker_class == table.THREAD:
         from ..supervise import threads
 
-        return threads.run(settings, clients)
+        return threads.run(settings, clients, watch)
     from ..supervise import processes
 
-    return processes.run(settings, clients)
+    return processes.run(settings, clients, watch)
 
 
-def _configure_logging(raw: RawSettings, settings: Settings) -> bool:
-    """Apply logging.json. Returns False if that failed; the reason has been logged."""
-    import logging
-
+def configure_logging(raw: RawSettings, settings: Settings) -> None:
+    """Apply logging.json. Raises LogConfigError."""
     from .. import log_config
 
     # Set first, because a logging.json may name classes in modules that the script can import.
     import_path.extend(settings, raw.folder)
+    log_config.configure(settings)
+
+
+def _log_is_configured(raw: RawSettings, settings: Settings) -> bool:
+    """Apply logging.json. Returns False if that failed; the reason has been logged."""
+    import logging
+
+    from ..log_config import LogConfigError
+
     try:
-        log_config.configure(settings)
-    except log_config.LogConfigError as error:
+        configure_logging(raw, settings)
+    except LogConfigError as error:
         logging.getLogger(LOGGER_NAME).critical("Invalid config file!: %s", error)
         return False
     return True
@@ -205,7 +233,7 @@ def _refuse_file(raw: RawSettings, error: ConfigFileError) -> int:
     import logging
 
     try:
-        _configure_logging(raw, resolve(raw, ConfigFile(None, {}, ())))
+        _log_is_configured(raw, resolve(raw, ConfigFile(None, {}, ())))
     except SettingsError as others:
         _refuse(others.lines)
     logging.getLogger(LOGGER_NAME).critical("Invalid config file!: %s", error)
@@ -325,7 +353,7 @@ def build_parser() -> argparse.ArgumentParser:
     # message.
     other.add_argument("-h", "--help", action="help", help="Show this help and exit.")
     for setting in options:
-        _add(groups[setting.group], setting)
+        add_option(groups[setting.group], setting)
     other.add_argument("--version", action=_VersionAction, nargs=0, help="Show the version and exit.")
     return parser
 
@@ -339,7 +367,8 @@ class _VersionAction(argparse.Action):
         parser.exit(EXIT_OK)
 
 
-def _add(group: argparse._ArgumentGroup, setting: Setting) -> None:
+def add_option(group: argparse._ArgumentGroup, setting: Setting) -> None:
+    """The option of a setting, with its help."""
     flag = setting.flag or ""
     shown = argparse.SUPPRESS if setting.hidden else _help_text(setting)
     if setting.kind == table.BOOLEAN:

@@ -50,8 +50,11 @@ def open_all(settings: Settings) -> tuple[Settings, list[socket.socket]]:
     return settings._replace(port=port, health_port=health.getsockname()[1]), [health, main]
 
 
-def announce(settings: Settings) -> None:
+def announce(settings: Settings, clients: list[socket.socket]) -> None:
     """Log the addresses that ``open_all`` has opened (contract section 2)."""
+    if not all(client.family in (socket.AF_INET, socket.AF_INET6) for client in clients):
+        _logger.info("Listening at: a Unix socket, and no port (%d)", os.getpid())
+        return
     ports = [settings.health_port, settings.port] if settings.separate_health else [settings.port]
     urls = ",".join(f"http://{_shown_host(settings.host)}:{port}" for port in ports)
     _logger.info("Listening at: %s (%d)", urls, os.getpid())

@@ -1,7 +1,7 @@
 """Makes status, headers and body from a result of run(), if Rust (``src/worker/convert/output.rs``)
 cannot do that itself.
 
-Owns JSON as ``json.dumps`` writes it by default, extended by the types in ``_to_plain``, and Flask
+Owns JSON as ``json.dumps`` writes it by default, extended by the types in ``to_plain``, and Flask
 responses including streams. The front adds the headers of the request: ids, times, Content-Length
 and Date. This module must not import Flask, numpy or pandas: a result of their types exists only if
 the script has imported them. Runs in workers. Rules: contract section 7.
@@ -104,21 +104,21 @@ def json_is_changed() -> bool:
 
 
 def to_json(value: Any) -> bytes:
-    """Render a value as ``json.dumps`` does, extended by ``_to_plain``. Raises ResultTypeError,
+    """Render a value as ``json.dumps`` does, extended by ``to_plain``. Raises ResultTypeError,
     which names the value that cannot be rendered."""
     if json_is_changed():
         with contextlib.suppress(TypeError):  # if the script's json.dumps refuses the value, the code below tries it
             text = json.dumps(value)
             return text if isinstance(text, bytes) else text.encode()
     try:
-        return _dumps(value, default=_to_plain).encode()
+        return _dumps(value, default=to_plain).encode()
     except TypeError as exc:
         # json does not pass keys of dicts to ``default``. If it has refused a key, all keys are
         # replaced here.
         about_key = str(exc).startswith("keys must be")
         if about_key:
             with contextlib.suppress(TypeError):
-                return _dumps(_with_plain_keys(value), default=_to_plain).encode()
+                return _dumps(_with_plain_keys(value), default=to_plain).encode()
         explained = _explain_type_error(value)
         if explained is None:
             raise
@@ -127,7 +127,7 @@ def to_json(value: Any) -> bytes:
         raise explained from (None if about_key or isinstance(exc, _NoJsonForm) else exc)
 
 
-def _to_plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Convert a value that json does not know to a simpler one. json calls this again for the
     values inside."""
     for convert in (_numpy_to_plain, _pandas_to_plain, _standard_to_plain):
@@ -189,11 +189,11 @@ def _with_plain_keys(value: Any) -> Any:
         return [_with_plain_keys(inner) for inner in value]
     if _is_plain(value):
         return value
-    return _with_plain_keys(_to_plain(value))
+    return _with_plain_keys(to_plain(value))
 
 
 def _plain_key(key: Any) -> Any:
-    return key if _is_plain(key) else _to_plain(key)
+    return key if _is_plain(key) else to_plain(key)
 
 
 def _is_plain(value: Any) -> bool:
@@ -202,7 +202,7 @@ def _is_plain(value: Any) -> bool:
 
 def _explain_type_error(value: Any) -> ResultTypeError | None:
     try:
-        place = _find_unrenderable(value, "$")
+        place = find_unrenderable(value)
     except RecursionError:
         place = None
     if place is None:
@@ -213,27 +213,27 @@ def _explain_type_error(value: Any) -> ResultTypeError | None:
     return ResultTypeError(f"Object of type {kind.__name__} is not JSON serializable, found at {path}: {name}")
 
 
-def _find_unrenderable(value: Any, path: str) -> tuple[str, Any] | None:
+def find_unrenderable(value: Any, path: str = "$") -> tuple[str, Any] | None:
     """Path and value of the first part that cannot be rendered, in the order in which json visits
     the parts."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if not _has_plain_key(key):
                 return f"{path}, as a key", key
-            found = _find_unrenderable(inner, path + _step(key))
+            found = find_unrenderable(inner, path + step(key))
             if found is not None:
                 return found
     elif isinstance(value, (list, tuple)):
         for index, inner in enumerate(value):
-            found = _find_unrenderable(inner, f"{path}[{index}]")
+            found = find_unrenderable(inner, f"{path}[{index}]")
             if found is not None:
                 return found
     elif not _is_plain(value):
         try:
-            plain = _to_plain(value)
+            plain = to_plain(value)
         except TypeError:
             return path, value
-        return _find_unrenderable(plain, path)
+        return find_unrenderable(plain, path)
     return None
 
 
@@ -244,7 +244,8 @@ def _has_plain_key(key: Any) -> bool:
         return False
 
 
-def _step(key: Any) -> str:
+def step(key: Any) -> str:
+    """A key of a dict as a step of a JSON path."""
     return f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r:.80}]"
 
 

@@ -66,9 +66,11 @@ class Script:
         self.input_name = call.parameters[0].name
         self.pass_headers = call.pass_headers
         self.logs_requests = False
-        self._init = init
+        self.init = init
+        # ``run`` as the script has it, also while its calls are watched.
+        self._plain_run = run
         self._settings = settings
-        self._own_folders = _own_folders(file, settings)
+        self._own_folders = own_folders(settings, file)
         self._flask_context: FlaskContext | None = None
         # Id of the process in which init() runs.
         self._home = os.getpid()
@@ -89,7 +91,7 @@ class Script:
         ScriptLoadError."""
         _script_logger.info("Invoking user's init function")
         try:
-            self._init()
+            self.init()
         except BaseException as exc:
             _logger.error("User's init function failed")
             _logger.error("Encountered Exception %s", _explain(UserScriptException(), exc))
@@ -99,6 +101,11 @@ class Script:
         _script_logger.info("Users's init has completed successfully")
         if self.needs_request or self._may_import_flask():
             self._flask()  # imported now, so that the first request need not wait for it
+
+    def watch_calls(self, watched: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Let the worker call ``watched(run)`` instead of run(). This must be done before the worker
+        loop starts, because the loop reads ``run`` once."""
+        self.run = watched(self.run)
 
     def waiter(self) -> cooperative.Waiter:
         """Make the object that waits for jobs in this worker process; see
@@ -121,7 +128,7 @@ class Script:
     def array_inputs(self) -> list[arrays.ArrayInput]:
         """Parameters whose JSON lists can be read into numpy arrays without Python lists; see
         ``arrays``."""
-        return arrays.array_inputs(self.run)
+        return arrays.array_inputs(self._plain_run)
 
     def call_with_request(
         self,
@@ -210,8 +217,8 @@ class Script:
     def _may_import_flask(self) -> bool:
         """True if one of the user's own files that are loaded has a line that imports Flask. Then
         run() may import Flask, and use the request, in its first call."""
-        files = map(_file, list(sys.modules.values()))
-        own = {file for file in files if isinstance(file, str) and _own_name(file, self._own_folders)}
+        files = map(file_of, list(sys.modules.values()))
+        own = {file for file in files if isinstance(file, str) and own_name(file, self._own_folders)}
         return any(map(_imports_flask, own | {self.file}))
 
     def _flask(self) -> FlaskContext:
@@ -224,7 +231,7 @@ class Script:
     def _location(self, exc: BaseException) -> str:
         deepest = type(exc).__name__
         for frame, line in traceback.walk_tb(exc.__traceback__):
-            name = _own_name(frame.f_code.co_filename, self._own_folders)
+            name = own_name(frame.f_code.co_filename, self._own_folders)
             if name is not None:
                 deepest = f"{name}:{line} {type(exc).__name__}"
         # The value must be one line of printable ASCII, because it is sent as a header, and short
@@ -382,17 +389,19 @@ def _without_server_frames(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def _own_folders(file: str, settings: Settings) -> tuple[str, ...]:
+def own_folders(settings: Settings, file: str | None = None) -> tuple[str, ...]:
     """Folders with the user's own files. The longest is first, so that a file's name is relative to
-    the nearest one."""
-    folders = {os.path.dirname(file), settings.app_root}
+    the nearest one. ``file`` is the script; without it, the settings say where the script is."""
+    folders = {settings.app_root}
+    if file or settings.entry_script:
+        folders.add(os.path.dirname(file or _path(settings)))
     if settings.source_directory:
         folders.add(os.path.join(settings.app_root, settings.source_directory))
     both = {os.path.abspath(folder) for folder in folders} | {os.path.realpath(folder) for folder in folders}
     return tuple(sorted((os.path.join(folder, "") for folder in both), key=len, reverse=True))
 
 
-def _file(module: object) -> object:
+def file_of(module: object) -> object:
     """``module.__file__``, read without the module's ``__getattr__``, because that would load a
     lazy module."""
     with contextlib.suppress(AttributeError):
@@ -406,7 +415,7 @@ def _imports_flask(file: str) -> bool:
     return False
 
 
-def _own_name(file: str, folders: tuple[str, ...]) -> str | None:
+def own_name(file: str, folders: tuple[str, ...]) -> str | None:
     """``file`` relative to the user's folders, or None if it belongs to Python, an installed
     package or the server."""
     if file.startswith((_PACKAGE_FOLDER, _LIBRARY_FOLDER)) or _INSTALLED.search(file):

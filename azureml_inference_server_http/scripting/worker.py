@@ -21,6 +21,7 @@ from ..launch import stdio
 from ..launch.settings_table import PROCESS
 from ..supervise import process_exit, signal_handlers
 from . import deadline
+from .watch import IMPORT, INIT, NOBODY, SWAGGER, Watch
 
 if TYPE_CHECKING:
     import socket
@@ -99,7 +100,9 @@ def take_term_handler(ours: Any) -> signal_handlers.Handler | None:
     return current if callable(current) and current != ours else None
 
 
-def run(settings: Settings, front: socket.socket, supervisor: int, prepared: Prepared | None) -> int:
+def run(
+    settings: Settings, front: socket.socket, supervisor: int, prepared: Prepared | None, watch: Watch = NOBODY
+) -> int:
     """The main function of a worker process. Returns the exit code.
 
     The worker sends its connection through ``front`` (``supervise/worker_socket.py``). ``prepared``
@@ -108,7 +111,7 @@ def run(settings: Settings, front: socket.socket, supervisor: int, prepared: Pre
     retirement = SignalledRetirement()
     code = 1
     try:
-        code = _serve(settings, front, supervisor, prepared, retirement)
+        code = _serve(settings, front, supervisor, prepared, retirement, watch)
     finally:
         seconds = settings.graceful_timeout if code == EXIT_OK else process_exit.FAILED_START
         _end(code, seconds, retirement)
@@ -132,6 +135,7 @@ def _serve(
     supervisor: int,
     prepared: Prepared | None,
     retirement: SignalledRetirement,
+    watch: Watch,
 ) -> int:
     from .. import _core
 
@@ -142,7 +146,7 @@ def _serve(
     # Reserves a descriptor for the connection, because the script may use up all others before the
     # worker connects.
     spare = front.dup()
-    prepared = prepared or prepare(settings)
+    prepared = prepared or prepare(settings, watch)
     if prepared is None:
         return EXIT_CANNOT_START
     script, swagger, retirement.script_handler = prepared
@@ -179,8 +183,9 @@ class Prepared(NamedTuple):
     term_handler: signal_handlers.Handler | None
 
 
-def prepare(settings: Settings) -> Prepared | None:
+def prepare(settings: Settings, watch: Watch = NOBODY) -> Prepared | None:
     """Load the script and call init(). Returns None if that failed; the reason has been logged.
+    ``watch`` is told of each step.
 
     Runs in each worker process, with WORKER_PRELOAD in the template, and with worker threads on the
     main thread. If the script forks a child that returns into the server's code, that child exits
@@ -190,7 +195,7 @@ def prepare(settings: Settings) -> Prepared | None:
     prepared = None
     term_handler = signal.getsignal(signal.SIGTERM)
     try:
-        prepared = _load(settings)
+        prepared = _load(settings, watch)
         if prepared is not None:
             prepared = prepared._replace(term_handler=take_term_handler(term_handler))
     finally:
@@ -199,7 +204,7 @@ def prepare(settings: Settings) -> Prepared | None:
     return prepared
 
 
-def _load(settings: Settings) -> Prepared | None:
+def _load(settings: Settings, watch: Watch) -> Prepared | None:
     from .. import log_config, print_log_hook
     from ..server.user_script import ScriptLoadError
     from . import debug, swagger
@@ -223,20 +228,28 @@ def _load(settings: Settings) -> Prepared | None:
             deadline.install()
         logger_before = log_config.LoggerState()
         with _progress(settings):
+            watch.begins(IMPORT)
             script = user_script.load(settings)
+            watch.loaded(script, script.init)
+            watch.begins(INIT)
             script.initialize()
         script.logs_requests = logger_before.has_changed()
         if any(name in os.environ for name in ("AML_DBG_MODEL_INFO", "AML_DBG_RESOURCE_INFO")):
             _logger.warning(
                 "The debuggability features have been removed. If you have a use case for them please reach out to us."
             )
-        documents = swagger.build(script, settings)
+        watch.begins(SWAGGER)
+        built = swagger.build(script, settings)
     except (debug.DebuggerError, swagger.SwaggerError) as error:
         _logger.error("%s", error)
+        watch.failed(error)
         return None
-    except ScriptLoadError:
+    except ScriptLoadError as error:
+        watch.failed(error)
         return None
-    return Prepared(script, {version: document.decode() for version, document in documents.items()}, None)
+    documents = {version: document.decode() for version, document in built.items()}
+    watch.is_ready(script, documents)
+    return Prepared(script, documents, None)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from .. import _core, log_config
 from ..launch import listeners, stdio
 from ..launch.terminal import Terminal
 from ..scripting import debug
+from ..scripting.watch import NOBODY, Watch
 from . import control, events, forks, process_exit, reports, shortage, signal_handlers, supervising, titles
 from .children import EXIT_FAILED
 from .events import Role
@@ -53,9 +54,9 @@ _HANDLED = (
 )
 
 
-def run(settings: Settings, clients: list[socket.socket]) -> int:
+def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY) -> int:
     """Start the front and the workers behind these listeners, and supervise them until the server
-    stops.
+    stops. Each worker tells ``watch`` how far its start has come.
 
     Returns the exit code of the current process. This function also returns in each child that is
     forked.
@@ -64,7 +65,7 @@ def run(settings: Settings, clients: list[socket.socket]) -> int:
     # error.
     log = stdio.take_over_log(_logger) if log_config.find_user_config(settings) is None else None
     titles.set_name(titles.COMMAND)
-    listeners.announce(settings)
+    listeners.announce(settings, clients)
     state = Supervisor(
         settings.worker_count,
         settings.graceful_timeout,
@@ -73,7 +74,7 @@ def run(settings: Settings, clients: list[socket.socket]) -> int:
         reports.is_debugged,
     )
     try:
-        processes = Processes(settings, clients, log)
+        processes = Processes(settings, clients, log, watch)
     except OSError as error:
         _logger.critical("The server cannot start: %s", shortage.explain(error))
         return EXIT_FAILED
@@ -104,11 +105,16 @@ class Processes:
     """The supervisor's children and the descriptors that it shares with them."""
 
     def __init__(
-        self, settings: Settings, clients: list[socket.socket], log: stdio.PatientStream | None = None
+        self,
+        settings: Settings,
+        clients: list[socket.socket],
+        log: stdio.PatientStream | None = None,
+        watch: Watch = NOBODY,
     ) -> None:
         self.pid = os.getpid()
         self._settings = settings
         self._clients = clients
+        self._watch = watch
         self._worker_socket = WorkerSocket()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
@@ -364,7 +370,7 @@ class Processes:
 
             titles.set_worker(number)
             self._close_listeners()
-            return worker.run(self._settings, self._worker_socket.worker_end, self.pid, None)
+            return worker.run(self._settings, self._worker_socket.worker_end, self.pid, None, self._watch)
 
         return self._fork(begin)
 

@@ -31,6 +31,7 @@ from .. import _core, log_config
 from ..launch import listeners, stdio
 from ..launch.terminal import Terminal
 from ..scripting import worker
+from ..scripting.watch import NOBODY, Watch
 from . import control, events, front, process_exit, shortage, signal_handlers, supervising, titles
 from .children import EXIT_FAILED, EXIT_OK, KILL_AFTER
 from .events import Role
@@ -61,13 +62,14 @@ _SIGNALS = [
 _AT_ONCE = {number for number in _SIGNALS if signal.Signals(number).name in ("SIGINT", "SIGQUIT", "SIGBREAK")}
 
 
-def run(settings: Settings, clients: list[socket.socket]) -> NoReturn:
-    """Load the script and serve on these listeners until the server stops. Then end the process."""
+def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY) -> NoReturn:
+    """Load the script and serve on these listeners until the server stops. Then end the process.
+    ``watch`` is told how far the start of the script has come."""
     # The reader of the log may be slow or gone, and no thread may wait long for it.
     if sys.platform != "win32" and log_config.find_user_config(settings) is None:
         stdio.take_over_log(_logger).patience = LOG_PATIENCE
     titles.set_name(titles.COMMAND)
-    listeners.announce(settings)
+    listeners.announce(settings, clients)
     try:
         server = Server(settings, clients)
         server.catch_signals()
@@ -82,7 +84,7 @@ def run(settings: Settings, clients: list[socket.socket]) -> NoReturn:
     worker.log_boot()
     prepared = None
     try:
-        prepared = worker.prepare(settings)
+        prepared = worker.prepare(settings, watch)
         server.wait_for_end(prepared)
     except BaseException as error:
         reason = shortage.explain(error) if isinstance(error, OSError) else "the traceback is below."

@@ -24,6 +24,7 @@ from azureml_inference_server_http import launch, supervise
 from azureml_inference_server_http.launch import cli
 from azureml_inference_server_http.launch.settings import Settings
 from azureml_inference_server_http.launch.settings_table import BOOLEAN, SETTINGS
+from azureml_inference_server_http.scripting.watch import Watch
 
 KEY = "0aaaaaaa-0000-0000-0000-000000000000"
 ORIGINAL_OPTIONS = [
@@ -89,12 +90,12 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     def open_all(settings: Settings) -> tuple[Settings, list[Any]]:
         return settings._replace(port=settings.port or 54321), []
 
-    def process_run(settings: Settings, clients: list[Any]) -> int:
+    def process_run(settings: Settings, clients: list[Any], watch: Watch) -> int:
         started.append(settings)
         print("processes start", os.environ.get("SERVER_PORT"))
         return 42
 
-    def threads_run(settings: Settings, clients: list[Any]) -> int:
+    def threads_run(settings: Settings, clients: list[Any], watch: Watch) -> int:
         started.append(settings)
         print("threads start")
         return 43
@@ -496,7 +497,7 @@ def test_with_the_real_logging_config() -> None:
 import os, sys, types
 from {package.__name__} import supervise
 processes = types.ModuleType("processes")
-processes.run = lambda settings, clients: print("pid", os.getpid()) or 0
+processes.run = lambda settings, clients, watch: print("pid", os.getpid()) or 0
 supervise.processes = sys.modules["{package.__name__}.supervise.processes"] = processes
 from {package.__name__}.launch import cli
 sys.exit(cli.main(["--entry_script", "s.py", "--model_dir", "m"]))

@@ -112,8 +112,14 @@ def test_one_listener_unless_health_is_separate(records):
         port = listener.getsockname()[1]
     assert port != 0
     assert (settings.port, settings.health_port) == (port, port)
-    listeners.announce(settings)
+    listeners.announce(settings, [listener])
     assert records()[-1] == ("INFO", f"Listening at: http://127.0.0.1:{port} ({os.getpid()})")
+
+
+def test_a_unix_socket_is_not_announced_as_a_port(records):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listeners.announce(Settings(), [listener])
+    assert records()[-1] == ("INFO", f"Listening at: a Unix socket, and no port ({os.getpid()})")
 
 
 def test_the_health_listener_comes_first(records, taken):
@@ -124,7 +130,7 @@ def test_the_health_listener_comes_first(records, taken):
         ports = (health.getsockname()[1], main.getsockname()[1])
     assert ports == (settings.health_port, settings.port)
     assert 0 not in ports
-    listeners.announce(settings)
+    listeners.announce(settings, [health, main])
     urls = ",".join(f"http://127.0.0.1:{port}" for port in ports)
     assert records()[-1] == ("INFO", f"Listening at: {urls} ({os.getpid()})")
 

@@ -269,7 +269,7 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch):
         worker_count=1, graceful_timeout=30, worker_timeout=0, scoring_timeout_ms=0, worker_preload=False
     )
     monkeypatch.setattr(processes, "Processes", fail)
-    monkeypatch.setattr(processes.listeners, "announce", lambda settings: None)
+    monkeypatch.setattr(processes.listeners, "announce", lambda settings, clients: None)
     monkeypatch.setattr(processes.titles, "set_name", lambda name: None)
     monkeypatch.setattr(processes.log_config, "find_user_config", lambda settings: "logging.json")
     assert processes.run(settings, []) == 1

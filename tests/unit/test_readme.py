@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 
 from azureml_inference_server_http.launch.settings_table import SETTINGS
+from azureml_inference_server_http.validation import options
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-# Without the settings page, which is generated, and the contract, whose names are those of the
-# published server.
+# Without the generated pages, and the contract, whose names are those of the published server.
 PAGES = [
     path
     for pattern in ("*.md", "docs/*.md", "examples/*/*.md")
     for path in sorted(ROOT.glob(pattern))
-    if path.name not in {"settings.md", "contract.md"}
+    if path.name not in {"settings.md", "findings.md", "contract.md"}
 ]
 FLAGS = {setting.flag: setting for setting in SETTINGS if setting.flag}
 VARIABLES = {setting.environment: setting for setting in SETTINGS if setting.environment}
@@ -43,6 +43,13 @@ OTHER_VARIABLES = {
     "CLEANING_UP",
 }
 
+# Options of the commands `validate` and `replay`.
+COMMAND_OPTIONS = {
+    option
+    for parser in (options.of_validate(), options.of_replay())
+    for action in parser._actions
+    for option in action.option_strings
+}
 # Options of granian, with which docs/performance.md compares, and of pytest. The expression below
 # ends at their hyphens.
 OTHER_OPTIONS = {"--blocking", "--continue"}
@@ -90,7 +97,7 @@ def test_every_decision_is_listed():
 def test_options_exist(page: Path):
     ours = [span for span in spans(page) if not re.match(r"(cargo|pip|make|python3?|curl|\.venv/bin/pytest)\b", span)]
     named = {option for span in ours for option in re.findall(r"(?<!\S)--\w+", span)}
-    assert named - {*FLAGS, *OTHER_OPTIONS, "--help", "--version"} == set()
+    assert named - {*FLAGS, *COMMAND_OPTIONS, *OTHER_OPTIONS, "--help", "--version"} == set()
 
 
 def test_variables_exist(page: Path):

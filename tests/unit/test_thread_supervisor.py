@@ -340,7 +340,7 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch, e
         raise Ended
 
     monkeypatch.setattr(threads, "Server", fail)
-    monkeypatch.setattr(threads.listeners, "announce", lambda settings: None)
+    monkeypatch.setattr(threads.listeners, "announce", lambda settings, clients: None)
     monkeypatch.setattr(threads.titles, "set_name", lambda name: None)
     monkeypatch.setattr(threads.log_config, "find_user_config", lambda settings: "logging.json")
     monkeypatch.setattr(threads.process_exit, "at_once", end)

@@ -1,0 +1,477 @@
+"""``azmlinfsrv validate`` as people and pipelines run it: the corpus of broken scripts, samples, limits, formats, ends.
+
+Owns what only the real command shows. The rules are tested without processes in ``unit/test_validation_*.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import pytest
+from harness import COMMAND, PATIENCE, SCRIPTS, TIED_TO_US, Start, eventually, is_running
+
+ROOT = Path(__file__).resolve().parents[2]
+BROKEN = SCRIPTS / "broken"
+OURS = "azureml_inference_server_http"
+QUICKSTART = ROOT / "examples" / "quickstart"
+
+
+class Result(NamedTuple):
+    """How the command ended, and what it wrote."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.stdout)
+        return document
+
+    def found(self) -> list[tuple[str, int | None]]:
+        """Name and line of each finding."""
+        return [(found["name"], found["line"]) for found in self.document["findings"]]
+
+
+def environment(folder: Path, **added: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
+    return {**kept, "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1", **added}
+
+
+def validate(folder: Path, *options: str | Path, command: str = "validate", **added: str) -> Result:
+    """Run the command in ``folder`` to its end."""
+    words = [*TIED_TO_US, *COMMAND, command, *map(str, options)]
+    done = subprocess.run(
+        words, cwd=folder, env=environment(folder, **added), capture_output=True, timeout=3 * PATIENCE
+    )
+    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def script(folder: Path, text: str) -> Path:
+    path = folder / "score.py"
+    path.write_text(text)
+    return path
+
+
+# ---- The corpus
+
+# For each script: further options, and the findings with their lines. Every script is sent {"data": [1]} unless it has
+# a schema.
+CORPUS: dict[str, tuple[Sequence[str], list[tuple[str, int | None]]]] = {
+    "import_raises": ((), [("import-failed", 2)]),
+    "syntax_error": ((), [("syntax-error", 5)]),
+    "module_missing": ((), [("module-not-found", 1)]),
+    "exits_at_import": ((), [("script-exits", 3)]),
+    "crashes_at_import": ((), [("import-crashes", 3)]),
+    "hangs_at_import": (("--timeout", "4"), [("import-hangs", 3)]),
+    "no_init": ((), [("no-init", None)]),
+    "no_run": ((), [("no-run", None)]),
+    "signature_refused": ((), [("signature-refused", None)]),
+    "run_is_async": ((), [("run-not-awaited", 5)]),
+    "init_is_async": ((), [("init-not-awaited", 1)]),
+    "init_raises": ((), [("init-failed", 2)]),
+    "model_file_missing": (("--model_dir", "model"), [("model-file-missing", 5)]),
+    "model_file_missed": (("--model_dir", "model"), [("model-file-missed", 9)]),
+    "model_dir_not_set": ((), [("model-dir-not-set", 5)]),
+    "init_hangs": (("--timeout", "4"), [("init-hangs", 5)]),
+    "init_leaves": ((), [("init-crashes", 5)]),
+    "swagger_fails": ((), [("swagger-failed", None)]),
+    "run_raises": ((), [("run-failed", 9)]),
+    "schema_refuses": ((), [("sample-refused", None)]),
+    "run_hangs": (("--timeout", "4"), [("run-hangs", 9)]),
+    "run_crashes": ((), [("run-crashes", 9)]),
+    "run_leaves": ((), [("run-crashes", 9)]),
+    "status_in_tuple": ((), [("status-in-tuple", 5)]),
+    "json_twice": ((), [("json-twice", 8)]),
+    "not_a_number": ((), [("not-a-number", 5)]),
+    "set_in_result": ((), [("not-renderable", 5)]),
+    "response_from_dict": ((), [("response-from-dict", 8)]),
+    "returns_nothing": ((), [("returns-nothing", 5)]),
+    "answers_an_error": ((), [("error-status", 8)]),
+    "counts_calls": ((), [("answers-differ", 8)]),
+    "second_call_fails": ((), [("second-call-fails", 10)]),
+    "history_grows": ((), [("state-grows", 1)]),
+    "default_grows": ((), [("state-grows", 5)]),
+    "unnamed_package": (("--requirements", "requirements.txt"), [("package-not-named", 1)]),
+    "slow": (("--budget_ms", "1"), [("too-slow", 8)]),
+}
+
+
+def test_the_corpus_is_complete():
+    assert set(CORPUS) == {path.stem for path in BROKEN.glob("*.py")}
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_a_broken_script(tmp_path: Path, name: str):
+    options, expected = CORPUS[name]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.txt").write_text("x")
+    (tmp_path / "requirements.txt").write_text("scikit-learn\n")
+    (tmp_path / "sample.json").write_text('{"data": [1]}')
+    result = validate(
+        *(tmp_path, "--entry_script", BROKEN / f"{name}.py", "--sample", "sample.json", "--format", "json", *options)
+    )
+    assert result.found() == expected, result.stdout + result.stderr
+    assert (result.code, result.stderr) == (1, "")
+    for found in result.document["findings"]:
+        if found["line"] is not None:
+            assert Path(found["file"]).name == f"{name}.py"
+
+
+# ---- Scripts that are valid
+
+
+def sample(folder: Path, name: str = "sample.json", value: object = None) -> Path:
+    path = folder / name
+    path.write_text(json.dumps({"data": [[1, 2]]} if value is None else value))
+    return path
+
+
+def test_the_quickstart_is_valid(tmp_path: Path):
+    sample(tmp_path, value={"data": [[1, 2]]})
+    sample(tmp_path, "sample.response.json", {"scores": [4.5]})
+    result = validate(tmp_path, "--entry_script", QUICKSTART / "score.py", "--sample", "sample.json")
+    assert (result.code, result.stderr) == (0, "")
+    assert "score.py is valid" in result.stdout
+    assert len(result.stdout.splitlines()) <= 24, "more than a screen"
+
+
+def test_a_script_without_samples_is_told_so(tmp_path: Path):
+    result = validate(tmp_path, "--entry_script", QUICKSTART / "score.py", "--format", "json")
+    lines = (QUICKSTART / "score.py").read_text().splitlines()
+    line = next(number for number, text in enumerate(lines, 1) if text.startswith("def run"))
+    assert (result.code, result.found()) == (0, [("not-called", line)])
+
+
+def test_a_schema_is_a_sample(tmp_path: Path):
+    result = validate(tmp_path, "--entry_script", ROOT / "examples/schema/score.py", "--format", "json")
+    assert (result.code, result.found()) == (0, [])
+    assert result.document["steps"][-1]["sample"] == "from @input_schema"
+    assert result.document["steps"][-1]["detail"].startswith("status 200")
+
+
+def test_the_upload_example_with_a_described_request(tmp_path: Path):
+    boundary = "--x\r\nContent-Disposition: form-data; name=table; filename=a.csv\r\n\r\na,b\n1,2\n\r\n--x--\r\n"
+    (tmp_path / "form.bin").write_bytes(boundary.encode())
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    sample(tmp_path, "a.request.json", {"headers": headers, "body_file": "form.bin"})
+    sample(tmp_path, "a.response.json", {"file": "a.csv", "columns": ["a", "b"], "rows": 1})
+    sample(tmp_path, "b.request.json", {"method": "GET"})
+    sample(tmp_path, "b.response.json", {"status": 400})
+    script = ROOT / "examples/upload/score.py"
+    result = validate(tmp_path, "--entry_script", script, "--samples", ".", "--format", "json")
+    assert (result.code, result.found()) == (0, [])
+    assert [step["sample"] for step in result.document["steps"][-2:]] == ["a.request.json", "b.request.json"]
+
+
+def test_query_and_headers_reach_the_script(tmp_path: Path):
+    script(tmp_path, "def init(): pass\ndef run(data, request_headers): return [data, request_headers.get('X-User')]\n")
+    sample(tmp_path, "a.request.json", {"method": "GET", "query": {"n": 1, "word": "a b"}, "headers": {"X-User": "me"}})
+    sample(tmp_path, "a.response.json", ['{"n": 1, "word": "a b"}', "me"])
+    result = validate(tmp_path, "--entry_script", "score.py", "--samples", ".", "--format", "json")
+    assert (result.code, result.found()) == (0, [])
+
+
+def test_the_server_reads_its_own_settings(tmp_path: Path):
+    script(tmp_path, "import time\ndef init(): pass\ndef run(data): time.sleep(30)\n")
+    sample(tmp_path)
+    (tmp_path / "config.json").write_text('{"SCORING_TIMEOUT_MS": 100}')
+    result = validate(tmp_path, "--entry_script", "score.py", "--sample", "sample.json", "--format", "json")
+    assert result.found() == [("run-hangs", 3)]
+    assert "Scoring timeout after 100 ms" in result.document["findings"][0]["message"]
+
+
+def test_limits_of_the_server_hold(tmp_path: Path):
+    sample(tmp_path)
+    result = validate(
+        *(tmp_path, "--entry_script", QUICKSTART / "score.py", "--sample", "sample.json"),
+        *("--format", "json", "--max_request_size", "5"),
+    )
+    assert result.found() == [("sample-refused", None)]
+    assert "413" in result.document["findings"][0]["message"]
+
+
+def test_worker_threads(tmp_path: Path):
+    sample(tmp_path)
+    options = ("--sample", "sample.json", "--format", "json", "--worker_class", "thread")
+    good = validate(tmp_path, "--entry_script", QUICKSTART / "score.py", *options)
+    assert (good.code, good.found()) == (0, [])
+    for name, expected in (("run_raises", ("run-failed", 9)), ("run_leaves", ("run-crashes", 9))):
+        bad = validate(tmp_path, "--entry_script", BROKEN / f"{name}.py", *options)
+        assert bad.found() == [expected]
+
+
+# ---- Before the script
+
+
+def test_a_script_that_is_not_there(tmp_path: Path):
+    script(tmp_path, "")
+    result = validate(tmp_path, "--entry_script", "scroe.py", "--format", "json")
+    assert (result.code, result.found()) == (1, [("script-not-found", None)])
+    assert "did you mean score.py?" in result.document["findings"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("options", "files", "added", "name"),
+    [
+        ((), {}, {"WORKER_TIMEOUT": "soon"}, "setting-refused"),
+        ((), {}, {"AZMLINFSRV_MAX_QEUE": "1"}, "setting-without-effect"),
+        ((), {"config.json": "{"}, {}, "settings-file-unusable"),
+        ((), {"logging.json": "{"}, {}, "settings-file-unusable"),
+        (("--model_dir", "modle"), {}, {}, "model-dir-missing"),
+    ],
+)
+def test_settings_that_are_wrong(
+    tmp_path: Path, options: Sequence[str], files: dict[str, str], added: dict[str, str], name: str
+):
+    script(tmp_path, "def init(): pass\ndef run(data): return 1\n")
+    sample(tmp_path)
+    for file, text in files.items():
+        (tmp_path / file).write_text(text)
+    result = validate(
+        *(tmp_path, "--entry_script", "score.py", "--sample", "sample.json", "--format", "json", *options), **added
+    )
+    assert (result.code, result.found()) == (1, [(name, None)])
+
+
+# ---- Samples
+
+
+def test_each_sample_has_its_own_verdict_also_after_a_crash(tmp_path: Path):
+    script(
+        tmp_path,
+        "import json, os\ndef init(): pass\ndef run(data):\n    n = json.loads(data)\n    if n == 2: os._exit(1)\n"
+        "    return {'n': n}\n",
+    )
+    for number in (1, 2, 3):
+        sample(tmp_path, f"{number}.json", number)
+    result = validate(tmp_path, "--entry_script", "score.py", "--samples", ".", "--format", "json")
+    assert result.found() == [("run-crashes", 5)]
+    outcomes = {step["sample"]: step["outcome"] for step in result.document["steps"] if step["sample"]}
+    assert outcomes == {"1.json": "passed", "2.json": "failed", "3.json": "passed"}
+
+
+def test_expected_answers(tmp_path: Path):
+    script(tmp_path, "import time\ndef init(): pass\ndef run(data): return {'n': 1.0001, 'time': time.time()}\n")
+    path = sample(tmp_path)
+    sample(tmp_path, "sample.response.json", {"n": 1, "time": 0})
+    command = (tmp_path, "--entry_script", "score.py", "--sample", path, "--format", "json")
+    assert [name for name, _ in validate(*command).found()] == ["other-answer", "answers-differ"]
+    assert [name for name, _ in validate(*command, "--once").found()] == ["other-answer"]
+    assert [name for name, _ in validate(*command, "--ignore_path", "$.time").found()] == ["other-answer"]
+    assert validate(*command, "--ignore_path", "$.time", "--rtol", "0.001").found() == []
+    assert [name for name, _ in validate(*command, "--ignore", "other-answer").found()] == ["answers-differ"]
+    assert validate(*command, "--ignore", "AZ507,AZ601").found() == []
+
+
+def test_a_sample_that_is_unusable(tmp_path: Path):
+    sample(tmp_path, "a.request.json", {"bdoy": 1})
+    sample(tmp_path, "b.json")
+    script = QUICKSTART / "score.py"
+    result = validate(tmp_path, "--entry_script", script, "--samples", ".", "--format", "json")
+    assert (result.code, result.found()) == (1, [("sample-unusable", None)])
+    assert [step["outcome"] for step in result.document["steps"][-2:]] == ["failed", "passed"]
+
+
+# ---- Budgets
+
+
+def test_memory_beyond_the_budget(tmp_path: Path):
+    script(tmp_path, "def init():\n    global model\n    model = bytearray(300_000_000)\ndef run(data): return 1\n")
+    command = (tmp_path, "--entry_script", "score.py", "--sample", sample(tmp_path), "--format", "json", "--budget_mb")
+    assert validate(*command, "200").found() == [("too-large", None)]
+    assert validate(*command, "2000").found() == []
+
+
+# ---- What the script sees
+
+
+def test_the_script_sees_what_it_would_see_in_the_server(tmp_path: Path, start: Start):
+    """Modules above all: a script that imports ``xml`` and uses ``xml.dom`` must not pass here and fail there."""
+    path = script(
+        tmp_path,
+        "import json, os, sys\n"
+        "seen = {'modules': sorted(sys.modules), 'path': sys.path, 'folder': os.getcwd(), 'name': __name__,\n"
+        "        'arguments': sys.argv[1:], 'variables': sorted(os.environ)}\n"
+        "with open(os.environ['OUT'], 'w') as file: json.dump(seen, file)\n"
+        "def init(): pass\n"
+        "def run(data): return 1\n",
+    )
+    out = tmp_path / "seen.json"
+    server = start(str(path), OUT=str(out))
+    served = json.loads(out.read_text())
+    validate(server.folder, "--entry_script", path, OUT=str(out), TMPDIR=str(server.temporary))
+    seen = json.loads(out.read_text())
+    more = set(seen["modules"]) - set(served["modules"])
+    assert {name for name in more if not name.startswith(OURS)} == set()
+    # Only the server looks up an address, which Python encodes.
+    others = {name for name in set(served["modules"]) - set(seen["modules"]) if not name.startswith(OURS)}
+    assert others <= {"encodings.idna", "stringprep"}
+    for part in ("path", "folder", "name"):
+        assert seen[part] == served[part], part
+    assert set(seen["variables"]) == set(served["variables"]) - {"AZMLINFSRV_WORKER_CLASS"}
+    assert seen["arguments"] == ["--entry_script", str(path)]
+
+
+# ---- Tracebacks
+
+
+def test_the_traceback_ends_in_the_users_error_and_has_no_frame_of_the_server(tmp_path: Path):
+    script(
+        tmp_path,
+        "import json\ndef init(): pass\ndef run(data):\n    try:\n        json.loads('{')\n"
+        "    except ValueError as error:\n        raise RuntimeError('bad input') from error\n",
+    )
+    result = validate(tmp_path, "--entry_script", "score.py", "--sample", sample(tmp_path), "--format", "json")
+    (found,) = result.document["findings"]
+    lines = found["traceback"].splitlines()
+    assert lines[-1] == "RuntimeError: bad input"
+    assert "  (3 lines of Python left out)" in lines
+    assert "azureml_inference_server_http" not in found["traceback"]
+    assert (found["message"], found["line"]) == ("RuntimeError: bad input", 7)
+
+
+# ---- Formats
+
+
+def test_junit_of_the_command(tmp_path: Path):
+    result = validate(
+        *(tmp_path, "--entry_script", BROKEN / "run_raises.py", "--sample", sample(tmp_path)),
+        *("--format", "junit", "--output", "report.xml"),
+    )
+    assert (result.code, result.stdout) == (1, "")
+    assert "AZ402 run-failed" in result.stderr
+    suite = ElementTree.parse(tmp_path / "report.xml").getroot()[0]
+    assert suite.attrib["failures"] == "1"
+    assert suite.find("testcase[@name='sample sample.json']/failure") is not None
+
+
+def test_github_annotations_of_the_command(tmp_path: Path):
+    path = script(tmp_path, "def init(): pass\ndef run(data): return {1, 2}\n")
+    result = validate(tmp_path, "--entry_script", path, "--sample", sample(tmp_path), "--format", "github")
+    assert result.stdout.splitlines()[0].startswith("::error file=score.py,line=2,title=AZ504 not-renderable::")
+
+
+def test_no_colours_off_a_terminal(tmp_path: Path):
+    result = validate(tmp_path, "--entry_script", QUICKSTART / "score.py")
+    assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize(("added", "has_colours"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_on_a_terminal(tmp_path: Path, added: dict[str, str], has_colours: bool):
+    import pty
+
+    master, slave = pty.openpty()
+    words = [*TIED_TO_US, *COMMAND, "validate", "--entry_script", str(QUICKSTART / "score.py")]
+    settings = environment(tmp_path, TERM="xterm", **added)
+    process = subprocess.Popen(words, cwd=tmp_path, env=settings, stdout=slave, stderr=subprocess.PIPE)
+    os.close(slave)
+    shown = b""
+    try:
+        while part := os.read(master, 65536):
+            shown += part
+    except OSError:  # the end of a terminal
+        pass
+    _, stderr = process.communicate(timeout=PATIENCE)
+    os.close(master)
+    assert (process.returncode, stderr) == (0, b"")
+    assert (b"\x1b[" in shown) is has_colours
+
+
+# ---- Usage
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ((), "--entry_script"),
+        (("--sample", "absent.json"), "absent.json"),
+        (("--samples", "absent"), "absent"),
+        (("--samples", "."), "no samples"),
+        (("--ignore", "AZ999"), "AZ999"),
+        (("--budget_ms", "0"), "--budget_ms"),
+        (("--timeout", "-1"), "--timeout"),
+        (("--ignore_path", "$"), "--ignore_path"),
+        (("--format", "xml"), "--format"),
+        (("--entry_scirpt", "score.py"), "--entry_scirpt"),
+        (("--entry_script", str(QUICKSTART / "score.py"), "--requirements", "absent.txt"), "absent.txt"),
+    ],
+)
+def test_wrong_usage(tmp_path: Path, options: Sequence[str], fault: str):
+    result = validate(tmp_path, *options)
+    assert (result.code, result.stdout) == (2, "")
+    assert result.stderr.startswith("azmlinfsrv validate: error: ")
+    assert fault in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_help_and_explanations(tmp_path: Path):
+    shown = validate(tmp_path, "--help")
+    assert shown.code == 0
+    assert "--budget_ms" in shown.stdout
+    assert validate(tmp_path, "--explain", "AZ503").stdout.startswith("AZ503 not-a-number (warning)\n")
+
+
+def test_validate_is_a_command_only_as_the_first_word(tmp_path: Path):
+    words = [*TIED_TO_US, *COMMAND, "--port", "1", "validate"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "unrecognized arguments: validate" in done.stderr
+
+
+# ---- Ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_leaves_no_process(tmp_path: Path, number: int):
+    path = script(
+        tmp_path,
+        "import os, threading\nprint('x')\nopen('pid', 'w').write(f'{os.getpid()} {os.getppid()}')\n"
+        "threading.Event().wait()\ndef init(): pass\ndef run(data): pass\n",
+    )
+    words = [*TIED_TO_US, *COMMAND, "validate", "--entry_script", str(path)]
+    process = subprocess.Popen(words, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE)
+    pid_file = tmp_path / "pid"
+    eventually(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2, "the script is imported")
+    pids = [int(pid) for pid in pid_file.read_text().split()]
+    os.kill(process.pid, number)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == -number
+    for pid in pids:
+        eventually(lambda pid=pid: not is_running(pid), f"process {pid} has ended")
+
+
+def test_children_of_a_script_that_hangs_end_with_it(tmp_path: Path):
+    path = script(
+        tmp_path,
+        "import subprocess, sys, threading\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import threading; threading.Event().wait()'])\n"
+        "open('pid', 'w').write(str(child.pid))\n"
+        "threading.Event().wait()\n",
+    )
+    result = validate(tmp_path, "--entry_script", path, "--timeout", "4", "--format", "json")
+    assert result.found() == [("import-hangs", 4)]
+    eventually(lambda: not is_running(int((tmp_path / "pid").read_text())), "the script's child has ended")
+
+
+def test_the_scripts_own_end_is_run(tmp_path: Path):
+    path = script(
+        tmp_path, "import atexit\natexit.register(lambda: open('ended', 'w'))\ndef init(): pass\ndef run(data): pass\n"
+    )
+    assert validate(tmp_path, "--entry_script", path).code == 0
+    assert (tmp_path / "ended").exists()
+
+
+def test_output_that_nobody_reads_does_not_end_in_a_traceback(tmp_path: Path):
+    command = " ".join([*COMMAND, "validate", "--entry_script", str(QUICKSTART / "score.py")])
+    done = subprocess.run(
+        ["sh", "-c", f"{command} | true"], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,7 @@
+def init():
+    pass
+
+
+def run(data, seen=[]):
+    seen.append(data)
+    return {"ok": True}

@@ -1,0 +1,9 @@
+import threading
+
+
+def init():
+    threading.Event().wait()
+
+
+def run(data):
+    return data

@@ -1,0 +1,6 @@
+async def init():
+    pass
+
+
+def run(data):
+    return {"length": len(data)}

@@ -1,0 +1,10 @@
+def load(version):
+    return {"version": version + 1}
+
+
+def init():
+    load(None)
+
+
+def run(data):
+    return data

@@ -1,0 +1,9 @@
+import pandsa
+
+
+def init():
+    pass
+
+
+def run(data):
+    return data

@@ -1,0 +1,9 @@
+import threading
+
+
+def init():
+    pass
+
+
+def run(data):
+    threading.Event().wait()

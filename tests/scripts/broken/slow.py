@@ -1,0 +1,10 @@
+import time
+
+
+def init():
+    pass
+
+
+def run(data):
+    time.sleep(0.05)
+    return {"ok": True}
