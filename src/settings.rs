@@ -38,8 +38,6 @@ pub struct Settings {
     pub worker_timeout: Duration,
     /// Limit for a call of `run()`, after which the call is interrupted; zero means none.
     pub scoring_timeout: Duration,
-    /// Put the traceback of a script error into the reply.
-    pub error_details: bool,
 }
 
 #[cfg(feature = "python")]
@@ -68,7 +66,6 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
             graceful_timeout: seconds("graceful_timeout")?,
             worker_timeout: seconds("worker_timeout")?,
             scoring_timeout: Duration::from_millis(object.getattr("scoring_timeout_ms")?.extract()?),
-            error_details: object.getattr("error_details")?.extract()?,
         })
     }
 }

@@ -13,6 +13,8 @@ from typing import Any
 
 from flask import Response
 
+from ..scripting import traps
+
 __all__ = ["AMLResponse"]
 
 _JSON = "application/json"
@@ -38,6 +40,7 @@ class AMLResponse(Response):
         json_str: bool = False,
         run_function_failed: Any = False,
     ) -> None:
+        traps.note_response(message, bool(json_str))
         body: Iterable[bytes] | bytes | Iterable[str] | str | None
         as_json = message is None or bool(json_str)
         own_type: str | None = None if as_json else response_headers.get("Content-Type")

@@ -96,6 +96,7 @@ class Settings(NamedTuple):
     max_requests: int
     max_worker_rss: int
     error_details: bool
+    client_errors: bool
     plain: bool
     log_level: str
     debug_port: int | None

@@ -29,7 +29,7 @@ from werkzeug.exceptions import InternalServerError
 from werkzeug.wsgi import ClosingIterator
 
 from ..launch.settings_table import PROCESS, THREAD
-from . import outputs
+from . import failures, outputs
 from .wsgi_environ import Request, build_environ, client_ids
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 APPLICATION_NAME = "azureml_inference_server_http.server.create_app"
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SCRIPT_ERROR = "An unexpected error occurred in scoring script. Check the logs for more info."
-INTERNAL_ERROR = "An unexpected internal error occurred. Check the logs for more info."
 # The key under which the environ holds the _Call, for the view.
 _CALL = "azmlinfsrv.call"
 _FAILED = "x-ms-run-function-failed"
@@ -128,7 +126,7 @@ class FlaskContext:
         except Exception as exc:  # raised by a WSGI application around ``app``
             self._script.internal_failed(_without_leading_frames(exc))
             return outputs.Answer(
-                500, None, [_JSON], outputs.to_json({"message": INTERNAL_ERROR}), outputs.SERVER_ERROR
+                500, None, [_JSON], outputs.to_json({"message": failures.INTERNAL_ERROR}), outputs.SERVER_ERROR
             )
         finally:
             call.failure = None  # breaks the cycle: the traceback of the exception refers to this call
@@ -170,6 +168,7 @@ class FlaskContext:
             outputs.note_response()
             return result
         response = _json_response({} if result is None else result)
+        self._script.note_result(result)
         call.origin = outputs.RESULT
         return response
 
@@ -202,18 +201,15 @@ class FlaskContext:
             raise error
         call.seconds = None
         exc = _without_leading_frames(exc)
+        accept = flask.request.headers.get("Accept", "")
         if exc is not call.failure and not isinstance(exc, TimeoutError):
-            call.origin = outputs.SERVER_ERROR
-            self._script.internal_failed(exc)
-            return _error_response(500, INTERNAL_ERROR)
-        call.origin = outputs.TIMEOUT if isinstance(exc, TimeoutError) else outputs.SCRIPT_ERROR
-        call.location = self._script.script_failed(exc)
-        content = {"message": SCRIPT_ERROR}
-        if isinstance(exc, TimeoutError):
-            content = {"message": f"Scoring timeout after {self._settings.scoring_timeout_ms} ms"}
-        if self._settings.error_details:
-            content["traceback"] = self._script.error_text(exc)
-        return _json_response(content, 500)
+            answer = failures.of_server(self._script, self._settings, exc, accept)
+        else:
+            # Not get_data(): the script may have read the stream.
+            read = getattr(flask.request.environ["wsgi.input"], "getvalue", None)
+            answer = failures.of_run(self._script, self._settings, exc, accept, read() if read else None)
+        call.origin, call.location = answer.origin, answer.location
+        return flask.Response(answer.body, answer.status, answer.headers)
 
 
 class _Application(flask.Flask):

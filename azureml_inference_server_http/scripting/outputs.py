@@ -19,6 +19,8 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Callable, NamedTuple
 
+from . import traps
+
 _logger = logging.getLogger("azmlinfsrv")
 
 # The origin of a reply, on which the headers depend that the front adds. ``Origin`` in the Rust
@@ -59,7 +61,12 @@ class ResultError(Exception):
 
 
 class ResultTypeError(ResultError, TypeError):
-    """A value inside the result has a type that JSON does not have."""
+    """A value inside the result has a type that JSON does not have.
+
+    ``place``: its path and type, such as ``$.predictions[3]: set``; empty if it is not known.
+    """
+
+    place = ""
 
 
 class _NoJsonForm(TypeError):
@@ -210,7 +217,10 @@ def _explain_type_error(value: Any) -> ResultTypeError | None:
     path, culprit = place
     kind = type(culprit)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return ResultTypeError(f"Object of type {kind.__name__} is not JSON serializable, found at {path}: {name}")
+    traps.note_refused_result(culprit)
+    error = ResultTypeError(f"Object of type {kind.__name__} is not JSON serializable, found at {path}: {name}")
+    error.place = f"{path}: {name}"
+    return error
 
 
 def find_unrenderable(value: Any, path: str = "$") -> tuple[str, Any] | None:

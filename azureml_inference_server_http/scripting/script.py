@@ -27,7 +27,7 @@ from ..server.user_script import (
     UserScriptImportException,
     UserScriptTimeout,
 )
-from . import arrays, cooperative, hints, import_path, inputs, lean_imports, outputs, signature
+from . import arrays, cooperative, hints, import_path, inputs, lean_imports, outputs, signature, traps
 
 if TYPE_CHECKING:
     from ..launch.settings import Settings
@@ -72,6 +72,7 @@ class Script:
         self._settings = settings
         self._own_folders = own_folders(settings, file)
         self._flask_context: FlaskContext | None = None
+        self._has_run = False
         # Id of the process in which init() runs.
         self._home = os.getpid()
 
@@ -99,6 +100,7 @@ class Script:
             hints.log_model_folder(self._settings.model_dir)
             raise ScriptLoadError("init() of the user script failed") from exc
         _script_logger.info("Users's init has completed successfully")
+        self._note_logging()
         if self.needs_request or self._may_import_flask():
             self._flask()  # imported now, so that the first request need not wait for it
 
@@ -118,7 +120,12 @@ class Script:
 
     def schema_arguments(self, method: str, content_type: str | None, query: bytes, body: bytes) -> dict[str, Any]:
         """Keyword arguments of a schema-decorated run(); see ``inputs.schema_arguments``."""
-        return inputs.schema_arguments(self.parameters, method, content_type, query, body)
+        try:
+            return inputs.schema_arguments(self.parameters, method, content_type, query, body)
+        except (ValueError, RecursionError) as exc:
+            if not self._settings.client_errors:
+                raise
+            raise inputs.InputError(400, f"POST body could not be decoded as JSON: {exc}") from exc
 
     def bind_parameters(self, values: Any) -> dict[str, Any]:
         """Keyword arguments of a schema-decorated run(), from a parsed body; see
@@ -159,6 +166,30 @@ class Script:
         ``outputs.render``."""
         return outputs.render(result, method)
 
+    def note_result(self, result: Any) -> None:
+        """Hint at what the script may have meant by this result; called for results of run() that were sent."""
+        traps.note_result(result)
+        if not self._has_run:
+            self._has_run = True
+            self._note_logging()
+
+    def run_failed(self, exc: BaseException, accept: str, body: bytes) -> outputs.Answer:
+        """Log that run() raised ``exc``, and make the reply; see ``failures.of_run``."""
+        from . import failures  # imported here, because most scripts never need it
+
+        return failures.of_run(self, self._settings, exc, accept, body)
+
+    def server_failed(self, exc: BaseException, accept: str) -> outputs.Answer:
+        """Log an error that run() did not raise, and make the reply; see ``failures.of_server``."""
+        from . import failures
+
+        return failures.of_server(self, self._settings, exc, accept)
+
+    @property
+    def explains_errors(self) -> bool:
+        """True if ``run_failed`` and ``server_failed`` make the replies to errors."""
+        return self._settings.error_details or self._settings.client_errors
+
     def input_refused(self, message: str) -> None:
         """Log why the input of a client is refused. Level DEBUG, because the client's reply has the
         reason too."""
@@ -174,7 +205,7 @@ class Script:
         """
         _logger.debug("Run function exception caught")
         _logger.error("Encountered Exception: %s", self.error_text(exc))
-        return self._location(exc)
+        return self.location(exc)
 
     def error_text(self, exc: BaseException) -> str:
         """The traceback of an exception of run(), as it is logged, and sent with
@@ -228,7 +259,11 @@ class Script:
             self._flask_context = FlaskContext(self._settings, self)
         return self._flask_context
 
-    def _location(self, exc: BaseException) -> str:
+    def _note_logging(self) -> None:
+        traps.note_lost_logging(traps.own_modules(self._own_folders))
+
+    def location(self, exc: BaseException) -> str:
+        """The value of the ``x-ms-run-error-location`` header; see ``script_failed``."""
         deepest = type(exc).__name__
         for frame, line in traceback.walk_tb(exc.__traceback__):
             name = own_name(frame.f_code.co_filename, self._own_folders)

@@ -31,7 +31,8 @@ from ..launch import settings
 from ..launch.config_file import ConfigFileError
 from ..scripting import outputs, swagger
 from ..scripting import script as user_script
-from ..scripting.flask_context import INTERNAL_ERROR, FlaskContext, Problem
+from ..scripting.failures import INTERNAL_ERROR
+from ..scripting.flask_context import FlaskContext, Problem
 from .user_script import CannotServe, ScriptLoadError
 
 _HEALTH = {"/": b"Healthy", "/livez": b"Alive", "/readyz": b"Ready"}
@@ -181,7 +182,7 @@ def _finish(answer: outputs.Answer) -> _Reply:
     """Add the front's headers to an answer. Exceptions from the first part of a stream are
     raised."""
     headers, body = list(answer.headers), answer.body
-    failed: bool | None = answer.origin == outputs.SCRIPT_ERROR
+    failed: bool | None = answer.origin in (outputs.SCRIPT_ERROR, outputs.TIMEOUT)
     if answer.origin == outputs.RESPONSE:
         failed = True if answer.status >= 500 else None
     if answer.status >= 500:

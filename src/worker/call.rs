@@ -3,14 +3,17 @@
 //! Every failure becomes a reply here; nothing a script raises, `SystemExit` included, leaves this file. Runs on the
 //! worker's thread.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use pyo3::{
     exceptions::{PyBaseException, PyTimeoutError},
     intern,
     prelude::*,
-    types::{PyBytes, PyDict, PyString},
+    types::{PyBytes, PyDict, PyString, PyTuple},
 };
 
 use super::{
@@ -34,6 +37,9 @@ const INTERNAL_ERROR: &str = "An unexpected internal error occurred. Check the l
 /// Levels of Python's `logging`.
 const PYTHON_INFO: u8 = 20;
 const PYTHON_WARNING: u8 = 30;
+/// How many results of a worker, and how many of the first bytes of each, are looked at for hints in the log.
+const NOTED_RESULTS: u32 = 1000;
+const NOTED_BYTES: usize = 16 * 1024;
 const JSON: Field = (Bytes::from_static(b"content-type"), Bytes::from_static(b"application/json"));
 
 /// A reply before it is framed.
@@ -85,8 +91,9 @@ pub(super) struct Caller<'a, 'py> {
     pid: u32,
     scoring_timeout: Duration,
     limits: Limits,
-    error_details: bool,
     deadline: Deadline,
+    /// Results that may still be shown to `scripting/traps.py`.
+    results_to_note: Cell<u32>,
 }
 
 impl<'a, 'py> Caller<'a, 'py> {
@@ -96,8 +103,8 @@ impl<'a, 'py> Caller<'a, 'py> {
             pid: std::process::id(),
             scoring_timeout: settings.scoring_timeout,
             limits: Limits::of(settings.scoring_timeout, settings.worker_timeout),
-            error_details: settings.error_details,
             deadline,
+            results_to_note: Cell::new(NOTED_RESULTS),
         }
     }
 
@@ -119,9 +126,9 @@ impl<'a, 'py> Caller<'a, 'py> {
         match returned {
             Ok(Returned::Result(result)) => self.render(py, job, &result, run_ms),
             Ok(Returned::Answer(answer)) => {
-                self.reply(py, &answer).unwrap_or_else(|error| self.internal_error(py, error))
+                self.reply(py, &answer).unwrap_or_else(|error| self.internal_error(py, job, error))
             }
-            Err(error) => self.script_error(py, error),
+            Err(error) => self.script_error(py, &call, error),
         }
     }
 
@@ -257,7 +264,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         if !self.by_way_of_flask(py, call.job) {
             return match problem {
                 InputError::Refused(status, message) => error_reply(status, &message),
-                InputError::Internal(error) => self.internal_error(py, error),
+                InputError::Internal(error) => self.internal_error(py, call.job, error),
             };
         }
         let problem = match problem {
@@ -266,7 +273,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         };
         let answer = problem.and_then(|problem| self.call_flask(py, call, None, Some(problem)));
         let reply = answer.and_then(|answer| self.reply(py, &answer));
-        reply.unwrap_or_else(|error| self.internal_error(py, error))
+        reply.unwrap_or_else(|error| self.internal_error(py, call.job, error))
     }
 
     /// The reply if the server cannot send what the script returned.
@@ -281,8 +288,14 @@ impl<'a, 'py> Caller<'a, 'py> {
         }
     }
 
-    fn script_error(&self, py: Python<'py>, error: PyErr) -> Reply {
+    fn script_error(&self, py: Python<'py>, call: &Call<'_>, error: PyErr) -> Reply {
         let exception = exception(py, &error);
+        if self.script.explains_errors {
+            let failed = (exception, accept(py, call.job), PyBytes::new(py, call.body));
+            if let Some(reply) = self.explained(py, intern!(py, "run_failed"), failed) {
+                return reply;
+            }
+        }
         let (origin, message) = if error.is_instance_of::<PyTimeoutError>(py) {
             (Origin::Timeout, format!("Scoring timeout after {} ms", self.scoring_timeout.as_millis()))
         } else {
@@ -297,33 +310,33 @@ impl<'a, 'py> Caller<'a, 'py> {
             failed.write_unraisable(py, None);
             String::new()
         });
-        let body = if self.error_details { self.detailed_body(py, &message, exception) } else { None };
-        Reply {
-            origin,
-            error_location: location.into(),
-            outcome: Outcome::Whole(body.unwrap_or_else(|| write::message_body(&message)).into()),
-            ..error_reply(500, "")
+        Reply { origin, error_location: location.into(), ..error_reply(500, &message) }
+    }
+
+    /// The reply to an error that this method of the script object makes. `None` if it fails, which is shown.
+    fn explained(
+        &self,
+        py: Python<'py>,
+        method: &Bound<'py, PyString>,
+        arguments: impl pyo3::call::PyCallArgs<'py>,
+    ) -> Option<Reply> {
+        let answer = self.script.object.call_method1(method, arguments);
+        match answer.and_then(|answer| self.reply(py, &answer)) {
+            Ok(reply) => Some(reply),
+            Err(failed) => {
+                failed.write_unraisable(py, None);
+                None
+            }
         }
     }
 
-    /// `{"message": …, "traceback": …}` for `--error_details`.
-    fn detailed_body(
-        &self,
-        py: Python<'py>,
-        message: &str,
-        exception: &Bound<'py, PyBaseException>,
-    ) -> Option<Vec<u8>> {
-        let text = self.script.object.call_method1(intern!(py, "error_text"), (exception,)).ok()?;
-        let text = text.cast_into::<PyString>().ok()?;
-        let mut body = b"{\"message\": ".to_vec();
-        write::write_str(&mut body, message);
-        body.extend_from_slice(b", \"traceback\": ");
-        write::write_str(&mut body, &text.to_string_lossy());
-        body.push(b'}');
-        Some(body)
-    }
-
-    fn internal_error(&self, py: Python<'py>, error: PyErr) -> Reply {
+    fn internal_error(&self, py: Python<'py>, job: &Job, error: PyErr) -> Reply {
+        if self.script.explains_errors {
+            let failed = (exception(py, &error), accept(py, job));
+            if let Some(reply) = self.explained(py, intern!(py, "server_failed"), failed) {
+                return reply;
+            }
+        }
         self.log_internal(py, error);
         error_reply(500, INTERNAL_ERROR)
     }
@@ -333,18 +346,48 @@ impl<'a, 'py> Caller<'a, 'py> {
         let origin = Origin::Result;
         let json = if self.script.json_is_changed { Err(output::Unusual) } else { output::to_json(result) };
         match json {
-            Ok(body) => Reply {
-                status: 200,
-                origin,
-                run_ms,
-                error_location: Bytes::new(),
-                fields: vec![JSON],
-                outcome: Outcome::Whole(body.into()),
-            },
+            Ok(body) => {
+                self.note_result(py, result, &body);
+                Reply {
+                    status: 200,
+                    origin,
+                    run_ms,
+                    error_location: Bytes::new(),
+                    fields: vec![JSON],
+                    outcome: Outcome::Whole(body.into()),
+                }
+            }
             Err(output::Unusual) => match self.render_in_python(py, job, result) {
-                Ok(reply) => Reply { run_ms, ..reply },
-                Err(error) => self.internal_error(py, error),
+                Ok(reply) => {
+                    if let Outcome::Whole(body) = &reply.outcome {
+                        self.note_result(py, result, body);
+                    }
+                    Reply { run_ms, ..reply }
+                }
+                Err(error) => self.internal_error(py, job, error),
             },
+        }
+    }
+
+    /// Shows a result to `scripting/traps.py`, which may log a hint, if it is the first one, or looks like a trap.
+    fn note_result(&self, py: Python<'py>, result: &Bound<'py, PyAny>, body: &[u8]) {
+        let left = self.results_to_note.get();
+        if left == 0 {
+            return;
+        }
+        self.results_to_note.set(left - 1);
+        let begin = &body[..body.len().min(NOTED_BYTES)];
+        let has = |text: &[u8]| begin.windows(text.len()).any(|part| part == text);
+        let looks_wrong = result.is_instance_of::<PyTuple>()
+            || begin.starts_with(b"\"{")
+            || begin.starts_with(b"\"[")
+            || has(b"NaN")
+            || has(b"Infinity");
+        if left < NOTED_RESULTS && !looks_wrong {
+            return;
+        }
+        if let Err(failed) = self.script.object.call_method1(intern!(py, "note_result"), (result,)) {
+            failed.write_unraisable(py, None);
         }
     }
 
@@ -399,6 +442,12 @@ fn exception<'a, 'py>(py: Python<'py>, error: &'a PyErr) -> &'a Bound<'py, PyBas
         let _ = value.setattr(intern!(py, "__traceback__"), traceback);
     }
     value
+}
+
+/// The Accept header of a request, empty if there is none.
+fn accept<'py>(py: Python<'py>, job: &Job) -> Bound<'py, PyString> {
+    let sent = job.fields.iter().find(|(name, _)| name == "accept");
+    input::latin1(py, sent.map_or(&[], |(_, value)| value))
 }
 
 fn error_reply(status: u16, message: &str) -> Reply {

@@ -36,6 +36,8 @@ pub(super) struct Script<'py> {
     /// True if the script has changed the logger of request lines. Then the worker logs them, so
     /// that its filters act.
     pub(super) logs_requests: bool,
+    /// True if `script.py` makes the replies to errors (`--error_details`, `--client_errors`).
+    pub(super) explains_errors: bool,
     /// `sys.modules`.
     modules: Bound<'py, PyDict>,
 }
@@ -59,6 +61,7 @@ impl<'py> Script<'py> {
             json_is_changed: object.getattr(intern!(py, "json_is_changed"))?.is_truthy()?,
             logs_requests: object.getattr(intern!(py, "logs_requests"))?.is_truthy()?,
             pass_headers: object.getattr(intern!(py, "pass_headers"))?.is_truthy()?,
+            explains_errors: object.getattr(intern!(py, "explains_errors"))?.is_truthy()?,
         })
     }
 
@@ -75,6 +78,6 @@ impl<'py> Script<'py> {
 
     /// True if jobs must carry the whole request.
     pub(super) fn wants_request(&self, py: Python<'_>) -> bool {
-        self.pass_headers || self.needs_context(py)
+        self.pass_headers || self.explains_errors || self.needs_context(py)
     }
 }

@@ -106,8 +106,10 @@ def test_success_has_no_error_location(shared):
 def test_error_details_put_the_traceback_into_the_reply(start):
     server = start("fail.py", "--error_details", SCORING_TIMEOUT_MS="77")
     details = server.score("Chatty()").json()
-    assert list(details) == ["message", "traceback"]
+    assert list(details) == ["message", "error", "location", "traceback"]
     assert details["message"] == SCRIPT_ERROR["message"]
+    assert details["error"] == "fail.Chatty: first line\nsecond line: größer".replace("fail.", "entry_module.")
+    assert details["location"] == f"fail.py:{RAISES}"
     assert f'File "{SCRIPTS / "fail.py"}", line {RAISES}, in run' in details["traceback"]
     assert "Chatty: first line\nsecond line: größer\n" in details["traceback"]
     assert FINAL in details["traceback"]

@@ -28,6 +28,9 @@ from azureml_inference_server_http.api.aml_response import AMLResponse
 
 def init(): pass
 
+def wait():
+    raise TimeoutError
+
 def run(data):
     results = {
         "none": lambda: None,
@@ -36,6 +39,7 @@ def run(data):
         "set": lambda: {"rows": [1, {2}]},
         "fails": lambda: 1 / 0,
         "exits": lambda: exit(3),
+        "late": wait,
         "own": lambda: AMLResponse("hi", "299 Fine", {"a": "b, c", "x-request-id": "own", "TraceId": "own"}),
         "busy": lambda: AMLResponse({"a": 1}, 503, json_str=True),
         "empty": lambda: AMLResponse("x", 204),
@@ -84,7 +88,20 @@ FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 REQUESTS: list[tuple[str, str, str, bytes, dict[str, str]]] = [
     *(
         ("text", "POST", "/score", word.encode(), {})
-        for word in ("none", "nan", "times", "set", "fails", "exits", "own", "busy", "empty", "stream", "badheader")
+        for word in (
+            "none",
+            "nan",
+            "times",
+            "set",
+            "fails",
+            "exits",
+            "late",
+            "own",
+            "busy",
+            "empty",
+            "stream",
+            "badheader",
+        )
     ),
     ("text", "POST", "/score", b"pair", {}),
     ("text", "POST", "/score", b"", {}),

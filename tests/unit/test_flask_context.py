@@ -12,12 +12,13 @@ import pytest
 
 from azureml_inference_server_http.api.aml_response import AMLResponse
 from azureml_inference_server_http.scripting import outputs
-from azureml_inference_server_http.scripting.flask_context import INTERNAL_ERROR, SCRIPT_ERROR, FlaskContext
+from azureml_inference_server_http.scripting.failures import INTERNAL_ERROR, SCRIPT_ERROR
+from azureml_inference_server_http.scripting.flask_context import FlaskContext
 from azureml_inference_server_http.scripting.wsgi_environ import Request, build_environ, split_target
 
 SETTINGS = SimpleNamespace(
     host="0.0.0.0", port=5001, worker_class="process", worker_count=1, server_version="azmlinfsrv/1.5.1",
-    scoring_timeout_ms=400, error_details=False,
+    scoring_timeout_ms=400, error_details=False, client_errors=False,
 )  # fmt: skip
 
 
@@ -45,6 +46,9 @@ class Script:
 
     def error_text(self, exc):
         return f"text of {exc}"
+
+    def note_result(self, result):
+        """Results are not looked at."""
 
 
 def context_for(run, pass_headers=False, **settings):
@@ -507,7 +511,12 @@ def test_time_out():
 
 def test_error_details():
     answer = context_for(lambda data: 1 / 0, error_details=True).call(request(), None, None)
-    assert json.loads(answer.body) == {"message": SCRIPT_ERROR, "traceback": "text of division by zero"}
+    assert json.loads(answer.body) == {
+        "message": SCRIPT_ERROR,
+        "error": "ZeroDivisionError: division by zero",
+        "location": "score.py:1",
+        "traceback": "text of division by zero",
+    }
 
 
 def test_exceptions_that_are_not_answered_pass_through():

@@ -42,6 +42,7 @@ def settings(tmp_path, monkeypatch):
         worker_count=1,
         server_version="azmlinfsrv/1.5.1",
         error_details=False,
+        client_errors=False,
     )
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):

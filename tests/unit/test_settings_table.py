@@ -63,6 +63,7 @@ DEFAULTS = {
     "max_requests": 0,
     "max_worker_rss": 0,
     "error_details": False,
+    "client_errors": False,
 }
 
 KEYS_OF_THE_FILE = {
@@ -81,6 +82,7 @@ KEYS_OF_THE_FILE = {
     "AZMLINFSRV_DEBUG_PORT",
     "AZMLINFSRV_DEBUG_WAIT",
     "AZMLINFSRV_HOST",
+    "AZMLINFSRV_CLIENT_ERRORS",
     "AZMLINFSRV_PLAIN",
     "AZMLINFSRV_MAX_QUEUE",
     "AZMLINFSRV_MAX_REQUEST_SIZE",

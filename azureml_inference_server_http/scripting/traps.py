@@ -1,0 +1,128 @@
+"""Hints in the log about results and calls that look right in a script and do something else. Each is given once.
+
+``note_result`` looks at results, ``note_refused_result`` at those that cannot be sent, ``note_response`` at responses,
+and ``note_lost_logging`` at loggers. A hint is a warning, and never changes a reply. Runs in workers; with worker
+threads several calls may be noted at once, and a hint may then come twice.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import math
+import sys
+from collections.abc import Collection
+from typing import Any
+
+_logger = logging.getLogger("azmlinfsrv")
+_given: set[str] = set()
+
+# Parts of a result that are looked at in the search for a NaN.
+_MOST_PARTS = 10_000
+
+
+def note_result(result: Any) -> None:
+    """A result of run() that was sent as JSON."""
+    if isinstance(result, tuple) and len(result) in (2, 3) and _is_status(result[1]):
+        _hint(
+            "status in tuple",
+            f"run() returned a tuple with the status {result[1]}, which was sent as a JSON list with status 200. "
+            "To choose the status, return AMLResponse({...}, 400, json_str=True).",
+        )
+    elif isinstance(result, str) and _is_json_text(result):
+        _hint(
+            "JSON twice",
+            "run() returned JSON text, which was sent as a string in quotes, so clients have to decode it twice. "
+            "Return the value itself, without json.dumps().",
+        )
+    elif _has_no_number(result):
+        _hint(
+            "NaN",
+            "The result of run() has a NaN or an infinity, which most clients refuse, because JSON has neither. "
+            "Return None in place of it.",
+        )
+
+
+def note_refused_result(value: object) -> None:
+    """A value in a result, because of which it could not be sent."""
+    if isinstance(value, (set, frozenset)):
+        _hint("set", "The result of run() has a set, which JSON does not have. Return a list: sorted(values).")
+
+
+def note_response(message: object, as_json: bool) -> None:
+    """The message that an AMLResponse is made from."""
+    if not as_json and isinstance(message, (dict, list)):
+        kind = type(message).__name__
+        _hint(
+            "response without json_str",
+            f"AMLResponse was made from a {kind} without json_str=True, so its body is the {kind}'s items one after "
+            "another, and not JSON. Write AMLResponse(value, 200, json_str=True).",
+        )
+
+
+def note_lost_logging(own_modules: Collection[str]) -> None:
+    """Loggers of the script whose calls of info() went nowhere. ``own_modules`` are the names of its modules."""
+    names = {*own_modules, "entry_module"}
+    for name, logger in [("root", logging.getLogger()), *logging.Logger.manager.loggerDict.items()]:
+        # What each logger has found out about a level so far; only calls put something there.
+        levels = getattr(logger, "_cache", {})
+        if (name == "root" or name in names) and levels.get(logging.INFO) is False:
+            shown = "logging.info()" if name == "root" else f"logging.getLogger({name!r}).info()"
+            _hint(
+                "lost logging",
+                f"The script calls {shown}, which writes nothing, because the root logger is at WARNING, and "
+                "logging.basicConfig() does not change that. Call logging.getLogger().setLevel(logging.INFO), or use "
+                'a logger of the server, such as logging.getLogger("azmlinfsrv.mine").',
+            )
+            return
+
+
+def _hint(trap: str, text: str) -> None:
+    if trap not in _given:
+        _given.add(trap)
+        _logger.warning("Hint: %s (This is said once.)", text)
+
+
+def own_modules(own_folders: Collection[str]) -> list[str]:
+    """Names of the modules that were imported from these folders."""
+    found = []
+    for name, module in list(sys.modules.items()):
+        file = inspect.getattr_static(module, "__file__", None) if module is not None else None
+        if isinstance(file, str) and file.startswith(tuple(own_folders)):
+            found.append(name)
+    return found
+
+
+def _is_status(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599
+
+
+def _is_json_text(text: str) -> bool:
+    """Whether a text is an object or a list in JSON. Texts such as "12" or "true" may be meant."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _has_no_number(result: Any) -> bool:
+    """Whether one of the first parts of the result is a float that JSON does not have."""
+    waiting = [result]
+    for _ in range(_MOST_PARTS):
+        if not waiting:
+            return False
+        part = waiting.pop()
+        if isinstance(part, float) and not math.isfinite(part):
+            return True
+        # Arrays of numpy, frames and series of pandas.
+        for convert in ("to_numpy", "tolist"):
+            part = getattr(part, convert, lambda unchanged=part: unchanged)()
+        if isinstance(part, dict):
+            waiting.extend(part.values())
+        elif isinstance(part, (list, tuple)):
+            waiting.extend(part)
+    return False
