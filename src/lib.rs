@@ -16,10 +16,12 @@ pub mod json;
 pub mod settings;
 pub mod telemetry;
 
+mod fault_injection;
 #[cfg(any(unix, feature = "python"))]
 mod fd;
 #[cfg(feature = "python")]
 mod logging;
+mod panics;
 mod shortage;
 #[cfg(feature = "python")]
 mod worker;

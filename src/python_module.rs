@@ -11,7 +11,7 @@ use crate::{
     fd,
     front::{self, heap_trim},
     ipc::thread_channel,
-    logging,
+    logging, panics,
     settings::Settings,
     worker,
 };
@@ -104,19 +104,10 @@ mod _core {
         swagger: BTreeMap<String, String>,
         retiring: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        if let Ok(channel) = front.cast::<ThreadChannel>() {
-            let ThreadChannel { channel, watcher } = channel.get();
-            let place = worker::Place::ThisProcess(channel, watcher);
-            return worker::work(py, &settings, place, worker, script, swagger, retiring);
-        }
-        #[cfg(unix)]
-        {
-            let (entrance, spare) = front.extract()?;
-            let place = worker::Place::Socket(fd::take_over(entrance)?, fd::take_over(spare)?);
-            worker::work(py, &settings, place, worker, script, swagger, retiring)
-        }
-        #[cfg(not(unix))]
-        Err(PyRuntimeError::new_err(ONLY_THREADS))
+        let place = place(front)?;
+        panics::note_places();
+        let worked = panics::catch(|| worker::work(py, &settings, place, worker, script, swagger, retiring));
+        worked.unwrap_or_else(|panic| Err(PyRuntimeError::new_err(format!("the worker's loop {panic}"))))
     }
 
     /// Makes the arguments of `run()` for a request, as a worker does, or the reason why `run()`
@@ -163,6 +154,21 @@ mod _core {
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(std::io::Error::from)?;
         Ok(nix::unistd::getppid().as_raw() == parent)
     }
+}
+
+/// Where a worker finds the front.
+fn place<'a>(front: &'a Bound<'_, PyAny>) -> PyResult<worker::Place<'a>> {
+    if let Ok(channel) = front.cast::<ThreadChannel>() {
+        let ThreadChannel { channel, watcher } = channel.get();
+        return Ok(worker::Place::ThisProcess(channel, watcher));
+    }
+    #[cfg(unix)]
+    {
+        let (entrance, spare) = front.extract()?;
+        Ok(worker::Place::Socket(fd::take_over(entrance)?, fd::take_over(spare)?))
+    }
+    #[cfg(not(unix))]
+    Err(PyRuntimeError::new_err(ONLY_THREADS))
 }
 
 /// The place where workers connect, as `serve` has got it from Python.

@@ -112,6 +112,10 @@ def run(
     code = 1
     try:
         code = _serve(settings, front, supervisor, prepared, retirement, watch)
+    except Exception as error:
+        # The traceback goes to standard error.
+        _logger.critical("Worker with pid %d failed and ends: %s", os.getpid(), error)
+        raise
     finally:
         seconds = settings.graceful_timeout if code == EXIT_OK else process_exit.FAILED_START
         _end(code, seconds, retirement)

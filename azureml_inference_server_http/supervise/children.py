@@ -340,6 +340,11 @@ class Children:
             return actions
         return [*actions, *self._retire([old], now), *self._replacing.next()]
 
+    def _disconnected(self, pid: int, now: float) -> list[Action]:
+        """The front has ended its connection to a worker, so it does not end a request there that takes too long."""
+        self._known.lose(pid, now)
+        return []
+
     def _retire(self, pids: Iterable[int], now: float) -> list[Action]:
         """Tell workers to exit when they have answered the jobs that they have. A worker limits the
         time for its exit itself (``process_exit.py``), because only the worker knows when it has

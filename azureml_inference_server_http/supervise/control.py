@@ -91,6 +91,12 @@ class Ready(NamedTuple):
     pid: int
 
 
+class Disconnected(NamedTuple):
+    """``disconnected PID``: the front has ended its connection to this worker, which connects again."""
+
+    pid: int
+
+
 class Kill(NamedTuple):
     """``kill PID TEXT``: kill this worker and replace it. The text says why, for the log."""
 
@@ -116,8 +122,8 @@ class Released(NamedTuple):
     workers to exit."""
 
 
-Report = Union[Ready, Kill, Recycle, Released]
-REPORTS: tuple[type[Report], ...] = (Ready, Kill, Recycle, Released)
+Report = Union[Ready, Disconnected, Kill, Recycle, Released]
+REPORTS: tuple[type[Report], ...] = (Ready, Disconnected, Kill, Recycle, Released)
 keep_apart((*ORDERS, *REPORTS))
 
 # Reasons to replace a worker: it has served --max_requests requests; a TERM to the worker alone has
@@ -136,6 +142,8 @@ def read(line: str) -> Report | None:
         return None
     if verb == "ready":
         return Ready(int(number))
+    if verb == "disconnected":
+        return Disconnected(int(number))
     if verb == "kill":
         return Kill(int(number), text)
     kind, _, reason = text.partition(" ")

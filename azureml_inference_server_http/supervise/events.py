@@ -15,8 +15,8 @@ import enum
 import signal
 from typing import NamedTuple, Union, get_args
 
+from .control import Disconnected, Order, Ready, Released, keep_apart
 from .control import Kill as KillWanted
-from .control import Order, Ready, Released, keep_apart
 from .control import Recycle as RecycleWanted
 
 # The signals that the supervisor decides about. The numbers stand in for names that Windows lacks,
@@ -37,7 +37,8 @@ class Role(enum.Enum):
     WORKER = "worker"
 
 
-# ---- Events. The reports of the front are events as well: ``Ready``, ``KillWanted``, ``RecycleWanted``, ``Released``.
+# ---- Events. The reports of the front are events as well: ``Ready``, ``Disconnected``, ``KillWanted``,
+# ``RecycleWanted``, ``Released``.
 
 
 class Started(NamedTuple):
@@ -127,6 +128,7 @@ Event = Union[
     Stopped,
     Continued,
     Ready,
+    Disconnected,
     KillWanted,
     RecycleWanted,
     Released,
@@ -201,6 +203,7 @@ __all__ = [
     "TTOU",
     "Action",
     "Continued",
+    "Disconnected",
     "Event",
     "Exited",
     "Failed",

@@ -324,7 +324,7 @@ class Processes:
             try:
                 code = front.run(self._settings, self._clients, self._worker_socket.front_end, theirs)
             except OSError as error:
-                _logger.critical("The front process failed: %s", shortage.explain(error))
+                _logger.critical("The front process failed and ends: %s", shortage.explain(error))
             except BaseException:
                 traceback.print_exc()
             process_exit.at_once(code)

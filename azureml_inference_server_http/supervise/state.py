@@ -26,6 +26,7 @@ from .events import (
     TTOU,
     Action,
     Continued,
+    Disconnected,
     Event,
     Exited,
     Failed,
@@ -52,9 +53,9 @@ from .workers import RECONNECT, is_due
 # A front that has not ended this many seconds after its own time limit counts as stuck, and is
 # killed.
 FRONT_GRACE = 2.0
-# Reasons to kill a worker that was busy when the last front died. The supervisor limits its time,
-# because a front can do that only for the workers that are connected to it.
-NOT_BACK = "did not connect to the new front within the time for a request (WORKER_TIMEOUT, SCORING_TIMEOUT_MS)"
+# Reasons to kill a worker that was busy when it lost its connection to the front. The supervisor limits
+# its time, because a front can do that only for the workers that are connected to it.
+NOT_BACK = "did not connect to the front again within the time for a request (WORKER_TIMEOUT, SCORING_TIMEOUT_MS)"
 NOT_ENDED = (
     "did not end within the time for a request (WORKER_TIMEOUT, SCORING_TIMEOUT_MS) and --graceful_timeout together"
 )
@@ -84,6 +85,8 @@ class Supervisor(Children):
             actions = self._stopped_or_continued(event)
         elif isinstance(event, Ready):
             actions = self._ready(event.pid, now)
+        elif isinstance(event, Disconnected):
+            actions = self._disconnected(event.pid, now)
         elif isinstance(event, KillWanted):
             actions = self._kill_wanted(event.pid, event.reason)
         elif isinstance(event, RecycleWanted):

@@ -53,6 +53,9 @@ FRONT, MAIN = -1, 0
 # process.
 LEFT_BEHIND = -events.KILL
 
+# Flag for writing to the front's socket. A script may have set SIGPIPE to its default action, and then
+# writing to a front that has ended would kill the server without a message.
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 _SIGNALS = [
     getattr(signal, name)
     for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGBREAK", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGWINCH")
@@ -165,15 +168,20 @@ class Server:
     # ---- The supervising thread
 
     def _supervise(self) -> None:
-        self._exit_code = supervising.run(self._state, self._threads, self._settings.display.progress)
-        self._seconds = self._state.time_to_clean_up(time.monotonic())
-        _logger.info("Stopped.")
-        self._has_ended.set()
-        # The main thread continues with ``end``. If it cannot, because it is still in init() or in
-        # a signal handler of the script, this thread ends the process.
-        time.sleep(KILL_AFTER + (self._seconds or 0.0) if self._threads.is_loaded else KILL_AFTER)
-        if not self._main_ends:
-            process_exit.at_once(self._exit_code)
+        try:
+            self._exit_code = supervising.run(self._state, self._threads, self._settings.display.progress)
+            self._seconds = self._state.time_to_clean_up(time.monotonic())
+            _logger.info("Stopped.")
+            self._has_ended.set()
+            # The main thread continues with ``end``. If it cannot, because it is still in init() or
+            # in a signal handler of the script, this thread ends the process.
+            time.sleep(KILL_AFTER + (self._seconds or 0.0) if self._threads.is_loaded else KILL_AFTER)
+            if not self._main_ends:
+                process_exit.at_once(self._exit_code)
+        except BaseException:
+            # Without this thread nobody would obey signals or replace workers.
+            _logger.critical("The supervising thread failed. The server ends.", exc_info=True)
+            process_exit.at_once(EXIT_FAILED)
 
 
 class Threads:
@@ -245,9 +253,9 @@ class Threads:
         try:
             front.serve(self._settings, self._clients, self._channel, self._line_of_front)
         except OSError as error:
-            _logger.critical("The front failed: %s", shortage.explain(error))
+            _logger.critical("The front failed: %s The server ends.", shortage.explain(error))
             code = EXIT_FAILED
-        except BaseException:  # PyO3 raises a panic of the Rust core as a BaseException
+        except BaseException:
             _logger.critical("The front has raised an exception.", exc_info=True)
             code = EXIT_FAILED
         self._tell(events.Exited(FRONT, code))
@@ -258,15 +266,15 @@ class Threads:
         # behind. The flag is cleared here, because threads that run() starts would inherit it, and
         # Python must wait for those.
         threading.current_thread()._daemonic = False  # type: ignore[attr-defined]
-        _logger.info("Worker with pid %d ready for serving traffic (thread %d)", os.getpid(), number)
         code = EXIT_OK
         try:
+            _logger.info("Worker with pid %d ready for serving traffic (thread %d)", os.getpid(), number)
             script, swagger, _ = prepared
             _core.work(
                 self._settings, front=self._channel, worker=number, script=script, swagger=swagger, retiring=retirement
             )
-        except BaseException:
-            _logger.error("Worker thread %d has raised an exception.", number, exc_info=True)
+        except BaseException as error:
+            _logger.error("Worker thread %d failed and ends: %s", number, error, exc_info=True)
             code = EXIT_FAILED
         self._tell(events.Exited(number, code))
 
@@ -347,7 +355,7 @@ class Threads:
         if isinstance(action, events.TellFront):
             # OSError: the front is ending. Its thread reports that by ``_tell``.
             with contextlib.suppress(OSError):
-                self._line.sendall(control.write(action.order))
+                self._line.sendall(control.write(action.order), _NO_SIGNAL)
             return None
         raise TypeError(f"nobody performs {action!r}")
 

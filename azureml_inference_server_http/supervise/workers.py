@@ -116,19 +116,29 @@ class KnownWorkers:
             if worker.ready and worker.lost_at is None:
                 worker.lost_at = now
 
-    def expect_back(self, now: float) -> None:
-        """Set the time by which each worker must have connected to the front that has just started.
+    def lose(self, pid: int, now: float) -> None:
+        """This worker has lost its connection to a front that goes on."""
+        worker = self.workers.get(pid)
+        if worker is not None and worker.ready and worker.lost_at is None:
+            worker.lost_at = now
+            self._expect_back(worker, now)
 
-        A worker that was busy when the last front died may finish its running request first. A
+    def expect_back(self, now: float) -> None:
+        """Another front has started: set the time by which each worker must have connected to it."""
+        for worker in self.workers.values():
+            if worker.lost_at is not None:
+                self._expect_back(worker, now)
+
+    def _expect_back(self, worker: Worker, now: float) -> None:
+        """Set the time by which a worker must have connected again.
+
+        A worker that was busy when it lost its connection may finish its running request first. A
         worker that retires need not connect, but it must end: after its last request it has the
         graceful timeout for that.
         """
-        if self._longest_request is None:
-            return
-        for worker in self.workers.values():
-            if worker.lost_at is not None:
-                own_end = self._graceful_timeout if worker.retiring else 0.0
-                worker.back_by = max(now, worker.lost_at + self._longest_request) + own_end + RECONNECT
+        if worker.lost_at is not None and self._longest_request is not None:
+            own_end = self._graceful_timeout if worker.retiring else 0.0
+            worker.back_by = max(now, worker.lost_at + self._longest_request) + own_end + RECONNECT
 
     def missing(self, wanted: int) -> int:
         """How many workers must be asked for, so that ``wanted`` are left when all replacements are

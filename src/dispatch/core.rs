@@ -366,11 +366,14 @@ impl<C: ClaimCounter> Core<C> {
         if self.keeps(Rule::RequeueFromLost) {
             self.requeue(taken, effects);
         }
+        // Otherwise the worker has probably died, and the supervisor will say of what.
+        let is_known = problem.is_some();
+        if is_known {
+            effects.push(Effect::SayDisconnected { name: worker.name });
+        }
         let until = now + EXIT_CAUSE_PATIENCE;
-        let otherwise = problem.map_or_else(
-            || "closed its connection".to_owned(),
-            |problem| format!("was disconnected because the server could not read its reply: {problem}"),
-        );
+        let otherwise = problem
+            .map_or_else(|| "closed its connection".to_owned(), |reason| format!("was disconnected because {reason}"));
         for job in orphans {
             if let Some(orphan) = self.jobs.get_mut(&job) {
                 let started = orphan.started();
@@ -380,7 +383,9 @@ impl<C: ClaimCounter> Core<C> {
                 effects.wake_at(until);
             }
         }
-        if let Some(at) = self.exits.iter().position(|(name, _)| *name == worker.name) {
+        if is_known {
+            self.answer_orphans(effects, |name, _, cause| (name == worker.name).then(|| cause.to_owned()));
+        } else if let Some(at) = self.exits.iter().position(|(name, _)| *name == worker.name) {
             if let Some((name, cause)) = self.exits.remove(at) {
                 self.answer_orphans(effects, |orphan, _, _| (orphan == name).then(|| cause.clone()));
             }

@@ -47,7 +47,7 @@ pub enum Event<C> {
     /// The connection to a worker has ended, and everything that it sent has been handled.
     Lost {
         worker: WorkerId,
-        /// Why the front could not read what the worker sent last; `None` if it could.
+        /// Why the front has ended the connection, as a clause; `None` if the worker has.
         problem: Option<String>,
     },
     /// The supervisor wants this worker to finish and exit.
@@ -82,6 +82,9 @@ pub enum Effect {
     Disconnect(WorkerId),
     /// Tell the supervisor that this worker takes jobs.
     SayReady { name: u32 },
+    /// Tell the supervisor that the front has ended the connection to this worker, which may still
+    /// run a job that no deadline ends.
+    SayDisconnected { name: u32 },
     /// See whether a debugger holds the worker, which has exceeded a limit. The next event is
     /// [`Event::LookedForDebugger`].
     LookForDebugger(WorkerId),

@@ -31,7 +31,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch, Notify};
+use tokio::sync::{oneshot, watch, Notify, SetOnce};
 
 pub use self::session::{Part, Parts};
 use self::{
@@ -45,12 +45,14 @@ use self::{
     worker::Newcomer,
 };
 use crate::{
+    fault_injection::{point, Point},
     ipc::{
         body::Body,
         claims::Claims,
         control::Supervisor,
         frame::{self, BodyAt, Hello, Job, Kind, ReplyHead},
     },
+    panics::catch,
     telemetry::record::{JobTimes, Worker},
 };
 
@@ -236,6 +238,8 @@ pub struct Dispatcher {
     max_body_len: u64,
     /// Bytes of bodies that workers have sent since the last [`Dispatcher::take_received`].
     received: Rc<Cell<usize>>,
+    /// The panic that has ended the dispatcher.
+    panic: Rc<SetOnce<String>>,
 }
 
 impl Dispatcher {
@@ -259,6 +263,7 @@ impl Dispatcher {
             measures_workers,
             max_body_len: frame::MAX_BODY_LEN,
             received: Rc::default(),
+            panic: Rc::default(),
         }
     }
 
@@ -364,6 +369,7 @@ impl Dispatcher {
                 None => self.wake_earlier.notified().await,
                 Some(at) => tokio::select! {
                     () = tokio::time::sleep_until(at.into()) => {
+                        point(Point::Clock);
                         self.wake_at.set(None);
                         self.handle(Event::Tick);
                     }
@@ -420,8 +426,7 @@ impl Dispatcher {
         self.script.send_replace(Some(hello));
     }
 
-    /// The worker's connection has ended. `problem` says why the front could not read what it sent
-    /// last.
+    /// The worker's connection has ended. `problem` says why, if the front has ended it.
     fn lose(&self, worker: WorkerId, problem: Option<String>) {
         self.state.borrow_mut().peers.remove(&worker);
         self.handle(Event::Lost { worker, problem });
@@ -443,7 +448,31 @@ impl Dispatcher {
 
     /// Gives the event to the core and performs the effects. `reply` is the worker's reply, if the
     /// event reports one.
-    fn handle_reply(&self, event: Event<Option<Claims>>, mut reply: Reply) {
+    ///
+    /// A panic may leave the core's state half changed, so the core gets no more events after it,
+    /// and the front ends ([`Dispatcher::failure`]).
+    fn handle_reply(&self, event: Event<Option<Claims>>, reply: Reply) {
+        if self.has_panicked() {
+            return;
+        }
+        if let Err(panic) = catch(|| self.handle_now(event, reply)) {
+            // Only the first panic is reported: dropping what it left behind may cause another one.
+            let _ = self.panic.set(format!("the dispatcher {panic}"));
+        }
+    }
+
+    /// True if the dispatcher has panicked. Then it does nothing any more.
+    pub fn has_panicked(&self) -> bool {
+        self.panic.initialized()
+    }
+
+    /// Resolves when the dispatcher has panicked.
+    pub async fn failure(&self) -> io::Error {
+        io::Error::other(self.panic.wait().await.clone())
+    }
+
+    fn handle_now(&self, event: Event<Option<Claims>>, mut reply: Reply) {
+        point(Point::Core);
         let mut state = self.state.borrow_mut();
         let mut effects = std::mem::take(&mut state.effects);
         let now = Instant::now();
@@ -497,6 +526,7 @@ impl State {
                 }
             }
             Effect::SayReady { name } => supervisor.say_ready(name),
+            Effect::SayDisconnected { name } => supervisor.say_disconnected(name),
             Effect::AskToKill { name, reason } => supervisor.ask_to_kill(name, &reason),
             Effect::AskToRecycle { name, reason } => supervisor.ask_to_recycle(name, reason),
             Effect::Log(level, text) => log::log!(target: LOG, level, "{text}"),

@@ -12,10 +12,14 @@ use tokio::sync::{mpsc, OwnedSemaphorePermit, Semaphore};
 use super::{
     event::Event,
     job::{JobId, WorkerId},
-    transport::FrameReceiver,
+    transport::{FrameReceiver, FrameSender},
     Dispatcher, Interest, Reply, LOG,
 };
-use crate::ipc::frame::{self, Frame, Hello, Kind, ReplyHead};
+use crate::{
+    fault_injection::{point, Point},
+    ipc::frame::{self, Frame, Hello, Kind, ReplyHead},
+    panics::caught,
+};
 
 /// A peer that does not say hello within this time is not one of our workers.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
@@ -36,18 +40,19 @@ pub(super) async fn serve_worker(mut frames: FrameReceiver, dispatcher: Dispatch
     let sender = frames.sender();
     let claims = frames.take_claims(&hello);
     let worker = dispatcher.join(hello, sender.clone(), claims);
-    let session = Session { dispatcher: &dispatcher, worker };
-    let problem = tokio::select! {
-        ended = session.read_frames(&mut frames) => ended.err(),
-        // A worker that still reads a large body does not hang, so tell the core.
-        ended = sender.write_backlog(|| dispatcher.handle(Event::BodyRead(worker))) => {
-            log::debug!(target: LOG, "Cannot write to worker {name}: {ended:?}");
-            None
+    let session = Session { dispatcher: dispatcher.clone(), worker, name };
+    // A panic drops the worker's connection too, so the worker connects again.
+    let problem = match caught(session.serve(frames, sender)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(problem)) => {
+            log::error!(target: LOG, "The front disconnected worker {name}, which sent what is no reply: {problem}");
+            Some(format!("the server could not read its reply: {problem}"))
+        }
+        Err(panic) => {
+            log::error!(target: LOG, "The session of worker {name} {panic}. The front disconnects the worker, and gives what it had not begun to others.");
+            Some("the server failed to handle its reply".to_owned())
         }
     };
-    if let Some(problem) = &problem {
-        log::error!(target: LOG, "Disconnected worker {name}, which sent what is no reply: {problem}");
-    }
     dispatcher.lose(worker, problem);
 }
 
@@ -104,12 +109,27 @@ impl OpenStream {
 }
 
 /// What the task that reads from one worker knows about the worker.
-struct Session<'a> {
-    dispatcher: &'a Dispatcher,
+struct Session {
+    dispatcher: Dispatcher,
     worker: WorkerId,
+    /// The supervisor's name for it.
+    name: u32,
 }
 
-impl Session<'_> {
+impl Session {
+    /// Reads and writes until the connection has ended. An error says why the front cannot read
+    /// what the worker sent.
+    async fn serve(self, mut frames: FrameReceiver, sender: FrameSender) -> Result<(), String> {
+        tokio::select! {
+            ended = self.read_frames(&mut frames) => ended,
+            // A worker that still reads a large body does not hang, so tell the core.
+            ended = sender.write_backlog(|| self.dispatcher.handle(Event::BodyRead(self.worker))) => {
+                log::debug!(target: LOG, "Cannot write to worker {}: {ended:?}", self.name);
+                Ok(())
+            }
+        }
+    }
+
     async fn read_frames(&self, frames: &mut FrameReceiver) -> Result<(), String> {
         while let Some(frame) = frames.next().await? {
             self.handle(frame).await.map_err(|error| error.to_string())?;
@@ -118,6 +138,7 @@ impl Session<'_> {
     }
 
     async fn handle(&self, frame: Frame) -> Result<(), frame::FrameError> {
+        point(Point::Session);
         let worker = self.worker;
         let received = &self.dispatcher.received;
         received.set(received.get().saturating_add(frame.body.len()));

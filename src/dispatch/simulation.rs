@@ -407,7 +407,7 @@ impl World {
                 let delay = self.random.micros(1_000, 50_000);
                 self.join_after(delay, Some(name));
             }
-            Effect::SayReady { .. } | Effect::Log(..) => {}
+            Effect::SayReady { .. } | Effect::SayDisconnected { .. } | Effect::Log(..) => {}
         }
         Ok(())
     }

@@ -307,6 +307,26 @@ fn the_end_of_a_worker_that_nobody_explains_is_told_after_half_a_second() {
 }
 
 #[test]
+fn a_worker_that_the_front_disconnects_costs_what_it_ran_and_the_supervisor_is_told() {
+    let mut story = Story::new();
+    let worker = story.join(2, true);
+    for _ in 0..3 {
+        story.submit_small();
+    }
+    let started = Some(story.now);
+    story.claim(worker);
+    let problem = "the server failed to handle its reply".to_owned();
+    let effects = story.tell(Event::Lost { worker, problem: Some(problem) });
+    let cause = "was disconnected because the server failed to handle its reply".to_owned();
+    assert_eq!(
+        effects,
+        [Effect::SayDisconnected { name: 100 }, answer(0, Outcome::Lost { started, cause })],
+        "nobody has to wait for the supervisor to say why"
+    );
+    assert!(story.core.is_waiting(JobId(1)) && story.core.is_waiting(JobId(2)));
+}
+
+#[test]
 fn a_stream_is_limited_part_by_part_and_not_while_its_client_reads() {
     let mut story = Story::new();
     let worker = story.join(1, true);

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     dispatch::{Answered, Pending},
+    fault_injection::{point, Point},
     ipc::frame::{Field, Hello, Job, ReplyHead},
     telemetry::{
         record::{Outcome, Stage},
@@ -115,7 +116,9 @@ impl Exchange {
         self.context.connection.note_body_read();
         let pending = self.front.dispatcher.submit(self.job(), body);
         let mut awaited = Awaited::new(recording);
-        let answered = self.wait(awaited.pending.insert(pending)).await?;
+        let pending = awaited.pending.insert(pending);
+        point(Point::Request);
+        let answered = self.wait(pending).await?;
         drop(awaited);
         tracking::note_answer(recording, answered)
     }

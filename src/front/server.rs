@@ -37,11 +37,13 @@ use crate::{
         transport::{self, Entrance},
         Dispatcher,
     },
+    fault_injection::{point, Point},
     ipc::{
         body::Store,
         control::{Order, StdLine, Supervisor},
         thread_channel::FrontEnd,
     },
+    panics::{self, catch_in_thread, Vital},
     settings::Settings,
     shortage::{Repeated, ACCEPT_PAUSE},
     telemetry::recorder::Recorder,
@@ -151,6 +153,7 @@ impl Front {
         let patience = Patience { client: self.settings.client_timeout, keep_alive: self.settings.keep_alive };
         loop {
             ticks.tick().await;
+            point(Point::Watch);
             let now = Instant::now();
             for open in self.connections.borrow().values() {
                 if open.connection.must_be_cut(now, &patience) {
@@ -203,9 +206,11 @@ pub fn check(settings: &Settings) -> Result<(), String> {
     Cors::parse(&settings.cors_origins).map(drop).map_err(|error| error.to_string())
 }
 
-/// Serves until the supervisor says `drain` or `stop`, or is gone. Blocks the calling thread.
+/// Serves until the supervisor says `drain` or `stop`, or is gone. Blocks the calling thread. An
+/// error says what has failed, a panic included.
 pub fn serve(settings: Settings, sockets: Sockets) -> io::Result<()> {
-    actix_web::rt::System::new().block_on(run(settings, sockets))
+    let served = catch_in_thread(|| actix_web::rt::System::new().block_on(run(settings, sockets)));
+    served.unwrap_or_else(|panic| Err(io::Error::other(format!("the front's main task {panic}"))))
 }
 
 async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
@@ -215,62 +220,91 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
     let recorder = Recorder::new(vec![Box::new(RequestLines), Box::new(AccessRecords)]);
     let front = Front::new(settings, bodies.clone(), supervisor.clone(), recorder);
     let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let watch = tokio::task::spawn_local(front.clone().watch());
-    let keep_time = tokio::task::spawn_local(front.dispatcher.clone().keep_time());
+    let mut vital = Vital::default();
+    vital.spawn("the task that checks time limits", front.clone().watch());
+    vital.spawn("the clock of the dispatcher", front.dispatcher.clone().keep_time());
     let entrance = match sockets.workers {
         #[cfg(unix)]
         Workers::Socket(socket) => Entrance::Socket(tokio::net::UnixDatagram::from_std(socket)?, bodies),
         Workers::Threads(arrivals) => Entrance::Threads(arrivals),
     };
-    let worker_loop = tokio::task::spawn_local(transport::accept(entrance, front.dispatcher.clone()));
-    let mut accept_loops = Vec::new();
+    vital.spawn("the task that accepts workers", transport::accept(entrance, front.dispatcher.clone()));
     for listener in sockets.clients {
         let listener = Listener::new(listener)?;
         let handler = {
             let front = front.clone();
             move |request, payload: web::Payload| routes::handle(front.clone(), request, payload.into_inner())
         };
-        accept_loops.push(tokio::task::spawn_local(accept_clients(front.clone(), listener, handler)));
+        vital.spawn("the task that accepts clients", accept_clients(front.clone(), listener, handler));
     }
+    let ended = tokio::select! {
+        ended = follow_orders(&front, &supervisor) => ended,
+        failure = vital.failure() => Err(failure),
+        failure = front.dispatcher.failure() => Err(failure),
+    };
+    if ended.is_err() {
+        // What has failed must not go on, and connections that have not been accepted wait in the
+        // backlog for the next front.
+        drop(vital);
+        front.end_connections();
+    }
+    // A dispatcher that has panicked answers nobody.
+    if !front.dispatcher.has_panicked() {
+        front.dispatcher.stop();
+        let _ = tokio::time::timeout(STOP_PATIENCE, front.all_closed()).await;
+    }
+    match ended {
+        // Workers stay: they connect to the next front.
+        Err(failure) => return Err(failure),
+        // Tell the supervisor first, so that it does not replace a worker that exits before this
+        // process does.
+        Ok(Ended::Drained) => supervisor.say_released(),
+        Ok(Ended::Stopped) => {}
+    }
+    front.dispatcher.release_workers();
+    Ok(())
+}
+
+/// How serving has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// By `drain`.
+    Drained,
+    /// By `stop`, or because the supervisor is gone.
+    Stopped,
+}
+
+/// Follows the supervisor's orders until serving is over. After `drain` that is when all requests
+/// are answered or `--graceful_timeout` is over; what is not answered then is answered like after
+/// `stop`.
+async fn follow_orders(front: &Front, supervisor: &Supervisor) -> io::Result<Ended> {
     let mut lines = BytesMut::new();
-    let drained = take_orders(&front, &supervisor, &mut lines, false).await?;
+    let drains = take_orders(front, supervisor, &mut lines, false).await?;
     // The front still accepts connections, so that new clients get a reply that says that the
     // server is stopping, not a reset.
     front.end_connections();
-    if drained {
-        let finish = async {
-            tokio::select! {
-                () = front.all_closed() => Ok(true),
-                again = take_orders(&front, &supervisor, &mut lines, true) => again,
-            }
-        };
-        // Requests that are not finished in time are answered as after `stop`.
-        if let Ok(ended) = tokio::time::timeout(front.settings.graceful_timeout, finish).await {
-            ended?;
+    if !drains {
+        return Ok(Ended::Stopped);
+    }
+    let finish = async {
+        tokio::select! {
+            () = front.all_closed() => Ok(true),
+            again = take_orders(front, supervisor, &mut lines, true) => again,
         }
+    };
+    if let Ok(ended) = tokio::time::timeout(front.settings.graceful_timeout, finish).await {
+        ended?;
     }
-    front.dispatcher.stop();
-    let _ = tokio::time::timeout(STOP_PATIENCE, front.all_closed()).await;
-    if drained {
-        // Tell the supervisor first, so that it does not replace a worker that exits before this
-        // process does.
-        supervisor.say_released();
-    }
-    front.dispatcher.release_workers();
-    for accept_loop in accept_loops {
-        accept_loop.abort();
-    }
-    worker_loop.abort();
-    watch.abort();
-    keep_time.abort();
-    Ok(())
+    Ok(Ended::Drained)
 }
 
 /// Follows the supervisor's orders until one of them ends serving: true for `drain`, false for
 /// `stop`.
 async fn take_orders(front: &Front, supervisor: &Supervisor, lines: &mut BytesMut, draining: bool) -> io::Result<bool> {
     loop {
-        match supervisor.next_order(lines).await? {
+        let order = supervisor.next_order(lines).await?;
+        point(Point::Order);
+        match order {
             Some(Order::Exited(pid, cause)) => front.dispatcher.process_exited(pid, cause),
             Some(Order::Stopped(pid)) => front.dispatcher.process_stopped(pid),
             Some(Order::Continued(pid)) => front.dispatcher.process_continued(pid),
@@ -310,9 +344,12 @@ where
             Ok((stream, peer)) => {
                 let registered = front.register();
                 let id = registered.id;
-                let task = tokio::task::spawn_local(serve_client(service.clone(), stream, peer, registered));
+                point(Point::Accept);
+                let task = panics::spawn(serve_client(service.clone(), stream, peer, registered), move |panic| {
+                    log::error!(target: "azmlinfsrv.front", "The connection of {peer} {panic}. It is closed.");
+                });
                 if let Some(open) = front.connections.borrow_mut().get_mut(&id) {
-                    open.task = Some(task.abort_handle());
+                    open.task = Some(task);
                 }
             }
             Err(error) if is_connection_error(&error) => {}

@@ -15,8 +15,10 @@ use bytes::Bytes;
 use super::{error::RequestError, request_ids};
 use crate::{
     dispatch::{Answer, Answered, Parts, Pending},
+    fault_injection::{point, Point},
     ipc::frame::{Origin, ReplyHead},
     json::write,
+    panics,
     telemetry::{
         record::{Head, Outcome, Refusal, RequestRecord, Run, Stage},
         recorder::{Recorder, Recording},
@@ -129,14 +131,19 @@ impl Drop for Awaited<'_> {
             recording.enter(Stage::Running);
         }
         pending.give_up();
-        tokio::task::spawn_local(async move {
-            match pending.answer_if_started().await {
+        let note_outcome = async move {
+            let answered = pending.answer_if_started().await;
+            point(Point::Outcome);
+            match answered {
                 Some(answered) => {
                     recording.abandon();
                     note_unsent(&mut recording, answered);
                 }
                 None => recording.enter(Stage::Queued),
             }
+        };
+        panics::spawn(note_outcome, |panic| {
+            log::error!(target: "azmlinfsrv.front", "The task that awaits the outcome of a request whose client has left {panic}. The record of the request has no outcome.");
         });
     }
 }

@@ -92,6 +92,8 @@ impl fmt::Display for Recycle {
 pub enum Report {
     /// `ready PID`: this worker takes jobs now.
     Ready(u32),
+    /// `disconnected PID`: the front has ended its connection to this worker, which connects again.
+    Disconnected(u32),
     /// `kill PID TEXT`: kill this worker and replace it. The text says why, for the log.
     Kill(u32, String),
     /// `recycle PID KIND TEXT`: start a successor, and retire this worker when the successor is
@@ -107,6 +109,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready(pid) => write!(f, "ready {pid}"),
+            Self::Disconnected(pid) => write!(f, "disconnected {pid}"),
             Self::Kill(pid, reason) => write!(f, "kill {pid} {reason}"),
             Self::Recycle(pid, reason) => write!(f, "recycle {pid} {reason}"),
             Self::Released => write!(f, "released"),
@@ -128,6 +131,11 @@ impl Supervisor {
     /// Reports that this worker takes jobs now.
     pub fn say_ready(&self, pid: u32) {
         self.say(&Report::Ready(pid));
+    }
+
+    /// The front has ended its connection to this worker.
+    pub fn say_disconnected(&self, pid: u32) {
+        self.say(&Report::Disconnected(pid));
     }
 
     /// Asks for a successor of this worker.
@@ -224,6 +232,7 @@ mod tests {
     fn reports_are_written_as_the_supervisor_reads_them() {
         let reports = [
             Report::Ready(12),
+            Report::Disconnected(12),
             Report::Kill(12, "did not finish a request in time (WORKER_TIMEOUT 300 s)".to_owned()),
             Report::Recycle(12, Recycle::Served(1000)),
             Report::Recycle(12, Recycle::Leaving),

@@ -23,7 +23,11 @@ use log::{kv, Level, LevelFilter, Log, Metadata, Record};
 use pyo3::{prelude::*, types::PyDict};
 
 use self::{lines::Lines, text::plain_line};
-use crate::front::ACCESS_LOGGER;
+use crate::{
+    fault_injection::{point, Point},
+    front::ACCESS_LOGGER,
+    panics::catch,
+};
 
 /// How many records may wait. One takes about 200 bytes.
 const CAPACITY: usize = 16 * 1024;
@@ -178,6 +182,7 @@ enum Sink {
 
 impl Sink {
     fn emit(&mut self, records: &[OwnedRecord]) {
+        point(Point::Log);
         match self {
             Self::Stdout(lines) => lines.emit(records),
             Self::Python { logger, access } => Python::attach(|py| {
@@ -239,12 +244,20 @@ pub(crate) fn install(py: Python<'_>, level: LevelFilter, destination: Destinati
     log::set_max_level(if wants_access { level.max(LevelFilter::Info) } else { level });
     let records = queue.clone();
     let emit_all = move || {
+        let mut lost = None;
         while let Some((mut batch, dropped)) = records.take() {
             if dropped > 0 {
                 let text = format!("{dropped} log records were dropped: they came faster than they could be written");
                 batch.push(OwnedRecord::new(Level::Warn, "azmlinfsrv", text, None));
             }
-            sink.emit(&batch);
+            if let Some(text) = lost.take() {
+                batch.push(OwnedRecord::new(Level::Error, "azmlinfsrv", text, None));
+            }
+            // Later records must still be written. Standard error has the panic already.
+            if let Err(panic) = catch(|| sink.emit(&batch)) {
+                let count = batch.len();
+                lost = Some(format!("The thread that writes the log {panic}. Up to {count} records were lost."));
+            }
         }
     };
     let thread = std::thread::Builder::new().name("azmlinfsrv-log".to_owned()).spawn(emit_all)?;

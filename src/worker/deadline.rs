@@ -16,9 +16,17 @@ use std::{
 
 use pyo3::{exceptions::PyTimeoutError, ffi, prelude::*};
 
+use crate::{
+    fault_injection::{point, Point},
+    panics::catch,
+};
+
 /// The interval of a timer that must fire only once.
 #[cfg(any(unix, test))]
 const NEVER: Duration = Duration::from_secs(100_000_000);
+
+/// Pause of the watcher's thread after a panic.
+const PAUSE_AFTER_PANIC: Duration = Duration::from_millis(100);
 
 /// The times at which a call is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,7 +238,17 @@ impl Drop for Watched {
 fn watch(shared: &Shared) {
     loop {
         wait_for_limit(shared);
-        Python::attach(|py| strike(py, shared));
+        let panicked = catch(|| {
+            Python::attach(|py| {
+                point(Point::Deadlines);
+                strike(py, shared);
+            });
+        });
+        if let Err(panic) = panicked {
+            log::error!(target: "azmlinfsrv", "The thread that limits the calls of run() {panic}. It tries again.");
+            // If it panics each time, other threads must still get the GIL.
+            std::thread::sleep(PAUSE_AFTER_PANIC);
+        }
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) use self::{
     deadline::Watcher,
 };
 use crate::{
+    fault_injection::{point, Point},
     ipc::{
         frame::{self, FrameError, Hello, Job, Kind, ReplyHead},
         thread_channel::ThreadChannel,
@@ -149,6 +150,7 @@ struct Answered {
 
 /// Runs one job. An error is a fault of the protocol with the front, never of the script.
 fn answer<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, arrived: &Arrived) -> PyResult<Answered> {
+    point(Point::Worker);
     let received = Instant::now();
     let Arrived { frame, object } = arrived;
     let job = Job::decode(frame).map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(error.to_string()))?;

@@ -80,7 +80,7 @@ def test_a_worker_that_is_stuck_when_its_front_dies_is_replaced(start):
     server.kill_front()
     assert server.score_later("x").result().json() == "x"
     assert stuck not in server.workers()
-    told = server.wait_for_record(f"Worker (pid:{stuck}) did not connect to the new front", level="C")
+    told = server.wait_for_record(f"Worker (pid:{stuck}) did not connect to the front again", level="C")
     assert "WORKER_TIMEOUT" in told.message
 
 

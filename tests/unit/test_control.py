@@ -20,6 +20,7 @@ ORDERS = [
 ]
 REPORTS = [
     control.Ready(12),
+    control.Disconnected(12),
     control.Kill(12, "did not finish a request in time (WORKER_TIMEOUT 300 s)"),
     control.Recycle(12, control.SERVED, "has served 1000 requests"),
     control.Recycle(12, control.LEAVING, "was told to end"),

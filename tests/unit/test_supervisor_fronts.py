@@ -11,7 +11,7 @@ from supervisor_world import World, logs, without_logs
 from azureml_inference_server_http._core import INTERRUPT_GRACE
 from azureml_inference_server_http.supervise import control
 from azureml_inference_server_http.supervise.children import KILL_AFTER, Phase
-from azureml_inference_server_http.supervise.events import Kill, SpawnFront, SpawnWorker, TellFront, Tick
+from azureml_inference_server_http.supervise.events import Disconnected, Kill, SpawnFront, SpawnWorker, TellFront, Tick
 from azureml_inference_server_http.supervise.restart_delay import CRASH_BACK_OFF, MAX_EARLY_DEATHS, STEADY
 from azureml_inference_server_http.supervise.workers import RECONNECT, longest_request
 
@@ -123,6 +123,22 @@ def test_workers_that_come_back_are_left_alone(limited):
     limited.ready(*limited.workers)
     assert limited.state.next_wakeup() is None
     assert limited.wait(LONGEST + RECONNECT) == []
+
+
+def test_a_worker_that_the_front_disconnects_must_connect_again_in_time(limited):
+    stuck, fine = limited.workers
+    for worker in (stuck, fine):
+        assert limited.tell(Disconnected(worker)) == []
+    limited.ready(fine)
+    assert limited.wait(LONGEST) == []
+    assert without_logs(limited.wait(RECONNECT)) == [Kill(stuck, signal.SIGKILL)]
+
+
+def test_a_worker_that_is_gone_or_not_ready_is_not_expected_back(limited):
+    limited.exit(limited.workers[0], KILLED)
+    for pid in (4711, limited.workers[-1]):
+        assert limited.tell(Disconnected(pid)) == []
+    assert limited.state.next_wakeup() is None
 
 
 def test_without_a_limit_for_requests_a_busy_worker_may_stay_away(two):

@@ -351,6 +351,18 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch, e
     assert text.startswith(f"The server cannot start: {error.args[-1]}. Raise the limit of ")
 
 
+def test_a_supervising_thread_that_fails_ends_the_server(records, monkeypatch):
+    ended = []
+    monkeypatch.setattr(threads.supervising, "run", lambda *_: 1 / 0)
+    monkeypatch.setattr(threads.process_exit, "at_once", ended.append)
+    server = threads.Server.__new__(threads.Server)
+    server._state = server._threads = None
+    server._settings = SimpleNamespace(display=SimpleNamespace(progress=None))
+    server._supervise()
+    assert ended == [EXIT_FAILED]
+    assert records() == [("CRITICAL", "The supervising thread failed. The server ends.")]
+
+
 def test_lines_of_the_front_may_come_in_pieces(performer, records):
     performer._line_of_front.send(b"ready 1\nnonsense\nkill 1 did not fi")
     assert told(performer) == [Ready(1)]

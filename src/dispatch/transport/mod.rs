@@ -21,11 +21,15 @@ use tokio::io::Interest;
 #[cfg(unix)]
 use self::socket::{SocketReceiver, SocketSender};
 use self::thread::{ThreadReceiver, ThreadSender};
-use super::{session::serve_worker, Dispatcher};
-use crate::ipc::{
-    claims::Claims,
-    frame::{Frame, Hello},
-    thread_channel::FrontEnd,
+use super::{session::serve_worker, Dispatcher, LOG};
+use crate::{
+    fault_injection::{point, Point},
+    ipc::{
+        claims::Claims,
+        frame::{Frame, Hello},
+        thread_channel::FrontEnd,
+    },
+    panics,
 };
 #[cfg(unix)]
 use crate::{
@@ -46,7 +50,10 @@ pub enum Entrance {
 /// Accepts workers until the entrance is closed.
 pub async fn accept(mut entrance: Entrance, dispatcher: Dispatcher) {
     while let Some(frames) = entrance.next(dispatcher.max_body_len).await {
-        tokio::task::spawn_local(serve_worker(frames, dispatcher.clone()));
+        point(Point::AcceptWorker);
+        panics::spawn(serve_worker(frames, dispatcher.clone()), |panic| {
+            log::error!(target: LOG, "A worker's session {panic}. The worker connects again.");
+        });
     }
 }
 

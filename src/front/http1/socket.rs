@@ -28,9 +28,12 @@ use super::{
     phase::Phase,
     request_boundary::{Next, RequestBoundary},
 };
-use crate::telemetry::{
-    record::{Outcome, RequestRecord},
-    recorder::{Recorder, Recording},
+use crate::{
+    fault_injection::{point, Point},
+    telemetry::{
+        record::{Outcome, RequestRecord},
+        recorder::{Recorder, Recording},
+    },
 };
 
 /// How many bytes of later requests are read while one is answered. The rest waits in the kernel.
@@ -288,6 +291,7 @@ impl<S: ClientStream> ClientSocket<S> {
                 self.input = Input::Ended;
                 self.connection.half_close();
             }
+            point(Point::Connection);
         }
         if let Some(check) = self.connection.take_check() {
             self.check_client(cx, check);
