@@ -24,13 +24,13 @@ _MOST_PARTS = 10_000
 
 def note_result(result: Any) -> None:
     """A result of run() that was sent as JSON."""
-    if isinstance(result, tuple) and len(result) in (2, 3) and _is_status(result[1]):
+    if isinstance(result, tuple) and len(result) in (2, 3) and is_status(result[1]):
         _hint(
             "status in tuple",
             f"run() returned a tuple with the status {result[1]}, which was sent as a JSON list with status 200. "
             "To choose the status, return AMLResponse({...}, 400, json_str=True).",
         )
-    elif isinstance(result, str) and _is_json_text(result):
+    elif isinstance(result, str) and is_json_text(result):
         _hint(
             "JSON twice",
             "run() returned JSON text, which was sent as a string in quotes, so clients have to decode it twice. "
@@ -94,11 +94,12 @@ def own_modules(own_folders: Collection[str]) -> list[str]:
     return found
 
 
-def _is_status(value: object) -> bool:
+def is_status(value: object) -> bool:
+    """Whether a value can be an HTTP status."""
     return isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599
 
 
-def _is_json_text(text: str) -> bool:
+def is_json_text(text: str) -> bool:
     """Whether a text is an object or a list in JSON. Texts such as "12" or "true" may be meant."""
     if text.lstrip()[:1] not in ("{", "["):
         return False

@@ -112,7 +112,7 @@ class Probe(Watch):
             self._tell(
                 _CALLED,
                 seconds=seconds,
-                traps=results.traps(result),
+                traps=results.traps_of(result),
                 grown=[(held.file, held.name, *counts) for held, *counts in grown],
             )
             return result

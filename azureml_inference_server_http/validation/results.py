@@ -7,13 +7,12 @@ render: ``scripting/outputs.py`` does, and says which value it cannot write. Run
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ..scripting import outputs
+from ..scripting import outputs, traps
 
 
 class Trap(NamedTuple):
@@ -23,7 +22,7 @@ class Trap(NamedTuple):
     detail: str
 
 
-def traps(result: Any) -> list[Trap]:
+def traps_of(result: Any) -> list[Trap]:
     """Everything that is wrong with this result, most important first."""
     return list(_traps(result))
 
@@ -50,12 +49,12 @@ def _is_response(result: Any) -> bool:
 
 
 def _traps_of_value(result: Any) -> Iterator[Trap]:
-    if isinstance(result, tuple) and len(result) in (2, 3) and _is_status(result[1]):
+    if isinstance(result, tuple) and len(result) in (2, 3) and traps.is_status(result[1]):
         yield Trap(
             "status-in-tuple",
             f"run() returned a tuple with the status {result[1]}, which is sent as a JSON list with status 200",
         )
-    if isinstance(result, str) and _is_json_text(result):
+    if isinstance(result, str) and traps.is_json_text(result):
         yield Trap("json-twice", f"run() returned JSON text, which is sent as a string: {result[:40]!r}")
     found = outputs.find_unrenderable(result)
     if found is not None:
@@ -66,21 +65,6 @@ def _traps_of_value(result: Any) -> Iterator[Trap]:
     if path_of_nan is not None:
         path, number = path_of_nan
         yield Trap("not-a-number", f"{path} is {number}, which JSON does not have")
-
-
-def _is_status(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599
-
-
-def _is_json_text(text: str) -> bool:
-    """Whether a text is an object or a list in JSON. Texts such as "12" or "true" are taken for words."""
-    if text.lstrip()[:1] not in ("{", "["):
-        return False
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _type_name(value: Any) -> str:

@@ -14,11 +14,11 @@ import pytest
 
 from azureml_inference_server_http.api.aml_response import AMLResponse
 from azureml_inference_server_http.validation import state
-from azureml_inference_server_http.validation.results import traps
+from azureml_inference_server_http.validation.results import traps_of
 
 
 def names(result: Any) -> list[str]:
-    return [trap.name for trap in traps(result)]
+    return [trap.name for trap in traps_of(result)]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_good_results(result: Any):
     ids=repr,
 )
 def test_traps(result: Any, name: str, detail: str):
-    found = traps(result)
+    found = traps_of(result)
     assert [trap.name for trap in found] == [name]
     assert detail in found[0].detail
 
