@@ -131,6 +131,7 @@ format: $(VENV)/.done-tools ## Format the code and write the generated pages
 
 conform: $(VENV)/.done-tested $(VENV)/.done-tools $(REFERENCE)/.done-$(PUBLISHED) ## Compare with the published server
 	$(BIN)/python tests/conformance --reference $(REFERENCE)/bin/python --candidate $(BIN)/python
+	$(BIN)/python tests/conformance/telemetry --reference $(REFERENCE)/bin/python --candidate $(BIN)/python
 
 fuzz: $(VENV)/.done-tested $(VENV)/.done-tools ## Send made-up requests for FUZZ_SECONDS: compare with Python's json, break HTTP
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)

@@ -26,6 +26,8 @@ class ThreadChannel:
     """Connects the front and the worker threads of one process. Pass the same one to ``serve`` and
     to every ``work``."""
 
+    def report(self, report: bytes) -> bool: ...
+
 def serve(
     settings: Settings,
     *,
@@ -33,6 +35,8 @@ def serve(
     workers: int | ThreadChannel,
     supervisor: int,
     log: tuple[int, bool, Callable[[dict[str, str]], None] | None, bool],
+    reports: int | None,
+    machine: tuple[str, str | None] | None,
 ) -> None: ...
 def work(
     settings: Settings,

@@ -22,7 +22,7 @@ _inside = threading.local()
 def install() -> None:
     """Replace ``print``. From now on printing to standard output logs at INFO with logger
     ``azmlinfsrv.print``."""
-    builtins.print = _print
+    builtins.print = print_to_logger
 
 
 def uninstall() -> None:
@@ -30,7 +30,7 @@ def uninstall() -> None:
     builtins.print = _original_print
 
 
-def _print(*objects: Any, **keywords: Any) -> None:
+def print_to_logger(*objects: Any, **keywords: Any) -> None:
     # A log handler of the user's own logging.json may print. The flag ``_inside.logging`` prevents
     # endless recursion.
     if not _goes_to_log(keywords) or getattr(_inside, "logging", False):
@@ -67,4 +67,4 @@ def _is_stdout(target: Any) -> bool:
         return False
 
 
-_print.__name__ = _print.__qualname__ = "print"
+print_to_logger.__name__ = print_to_logger.__qualname__ = "print"

@@ -36,6 +36,7 @@ fn job() -> Job {
             field("content-type", "application/json"),
             field("authorization", "Bearer abcdefghijklmnopqrstuvwxyz0123456789"),
         ],
+        ..Job::default()
     }
 }
 

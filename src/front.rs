@@ -20,6 +20,8 @@ mod routes;
 mod server;
 mod swagger;
 mod tracking;
+#[cfg(unix)]
+mod worker_reports;
 
 use self::server::Front;
 pub use self::{

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use log::LevelFilter;
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
@@ -13,6 +14,7 @@ use crate::{
     ipc::thread_channel,
     logging, panics,
     settings::Settings,
+    telemetry::{intake::Intake, item::Item},
     worker,
 };
 
@@ -23,6 +25,8 @@ use crate::{
 pub(crate) struct ThreadChannel {
     channel: thread_channel::ThreadChannel,
     watcher: worker::Watcher,
+    /// What the script reports for the exporters. It waits here until the front has started them.
+    intake: Intake,
 }
 
 #[pymethods]
@@ -30,6 +34,13 @@ impl ThreadChannel {
     #[new]
     fn new() -> Self {
         Self::default()
+    }
+
+    /// Passes a report to the exporters (`scripting/telemetry.py`). Always True: the oldest reports are dropped and counted
+    /// when too many wait.
+    fn report(&self, report: &[u8]) -> bool {
+        self.intake.push(Item::Log(Bytes::copy_from_slice(report)));
+        true
     }
 }
 
@@ -51,21 +62,31 @@ mod _core {
     /// threads of this process. `supervisor` is the socket to the supervisor. `log` is the least
     /// severe level that is wanted, whether records go to Python's `logging`, and in that case the
     /// function that takes the fields of access records, if they are wanted; and whether lines get
-    /// colours.
+    /// colours. `reports` is the socket with what worker processes report for the exporters, and
+    /// `machine` the name and the locale of this machine, if something is exported.
     #[pyfunction]
-    #[pyo3(signature = (settings, *, clients, workers, supervisor, log))]
+    #[pyo3(signature = (settings, *, clients, workers, supervisor, log, reports, machine))]
+    #[allow(clippy::too_many_arguments)]
     fn serve(
         py: Python<'_>,
-        settings: Settings,
+        mut settings: Settings,
         clients: Vec<fd::Raw>,
         workers: &Bound<'_, PyAny>,
         supervisor: fd::Raw,
         log: (u32, bool, Option<Py<PyAny>>, bool),
+        reports: Option<fd::Raw>,
+        machine: Option<(String, Option<String>)>,
     ) -> PyResult<()> {
+        if let Some((node, locale)) = machine {
+            (settings.telemetry.node, settings.telemetry.locale) = (node, locale);
+        }
+        let intake = workers.cast::<ThreadChannel>().map(|channel| channel.get().intake.clone()).unwrap_or_default();
         let sockets = front::Sockets {
             clients: clients.into_iter().map(|client| Ok(fd::take_over(client)?.into())).collect::<PyResult<_>>()?,
             workers: entrance(workers)?,
             supervisor: fd::take_over(supervisor)?.into(),
+            #[cfg(unix)]
+            reports: reports.map(fd::take_over).transpose()?.map(Into::into),
         };
         for client in &sockets.clients {
             std::net::TcpListener::set_nonblocking(client, true)?;
@@ -81,7 +102,7 @@ mod _core {
             if to_python { logging::Destination::Python(access) } else { logging::Destination::Stdout { colour } };
         let drain = logging::install(py, level_filter(level), destination)?;
         let served = py.detach(|| {
-            let served = front::serve(settings, sockets);
+            let served = front::serve(settings, sockets, intake);
             drain.finish();
             served
         });
@@ -159,7 +180,7 @@ mod _core {
 /// Where a worker finds the front.
 fn place<'a>(front: &'a Bound<'_, PyAny>) -> PyResult<worker::Place<'a>> {
     if let Ok(channel) = front.cast::<ThreadChannel>() {
-        let ThreadChannel { channel, watcher } = channel.get();
+        let ThreadChannel { channel, watcher, .. } = channel.get();
         return Ok(worker::Place::ThisProcess(channel, watcher));
     }
     #[cfg(unix)]

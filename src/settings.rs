@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::telemetry::plan::TelemetrySettings;
+
 /// The settings. `launch/settings_table.py` has the full meaning of each, under the same name.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -38,6 +40,8 @@ pub struct Settings {
     pub worker_timeout: Duration,
     /// Limit for a call of `run()`, after which the call is interrupted; zero means none.
     pub scoring_timeout: Duration,
+    /// What is exported where.
+    pub telemetry: TelemetrySettings,
 }
 
 #[cfg(feature = "python")]
@@ -66,6 +70,71 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
             graceful_timeout: seconds("graceful_timeout")?,
             worker_timeout: seconds("worker_timeout")?,
             scoring_timeout: Duration::from_millis(object.getattr("scoring_timeout_ms")?.extract()?),
+            telemetry: telemetry(object)?,
         })
     }
+}
+
+#[cfg(feature = "python")]
+fn telemetry(object: pyo3::Borrowed<'_, '_, pyo3::PyAny>) -> pyo3::PyResult<TelemetrySettings> {
+    use pyo3::types::PyAnyMethods;
+
+    use crate::telemetry::{ids::Sampler, plan::AppInsights};
+
+    let text = |name: &str| object.getattr(name)?.extract::<Option<String>>();
+    let given = |name: &str| text(name).map(|text| text.filter(|text| !text.is_empty()));
+    let is_set = |name: &str| object.getattr(name)?.extract::<bool>();
+    let is_disabled = is_set("otel_sdk_disabled")?;
+    let otlp = object.getattr("otlp")?;
+    let app_insights = if is_set("app_insights_enabled")? && !is_disabled {
+        Some(AppInsights {
+            key: text("app_insights_key")?.unwrap_or_default().to_ascii_lowercase(),
+            endpoint: text("app_insights_endpoint")?.unwrap_or_default(),
+            has_response: is_set("app_insights_log_response_enabled")?,
+        })
+    } else {
+        None
+    };
+    Ok(TelemetrySettings {
+        app_insights,
+        service_name: text("service_name")?.unwrap_or_default(),
+        workspace_name: text("workspace_name")?.unwrap_or_default(),
+        hostname: text("hostname")?.unwrap_or_default(),
+        // The front's caller knows these two.
+        node: String::new(),
+        locale: None,
+        storage: given("telemetry_storage")?.map(Into::into),
+        interval: Duration::from_millis(object.getattr("otel_bsp_schedule_delay")?.extract()?),
+        authorities: given("requests_ca_bundle")?,
+        traces: if is_disabled { None } else { otlp_target(&otlp.getattr("traces")?)? },
+        logs: if is_disabled { None } else { otlp_target(&otlp.getattr("logs")?)? },
+        resource: otlp.getattr("resource")?.extract()?,
+        sampler: Sampler {
+            follows_parent: otlp.getattr("follows_parent")?.extract()?,
+            share: otlp.getattr("share")?.extract()?,
+        },
+    })
+}
+
+/// An `otlp.Target`, or None.
+#[cfg(feature = "python")]
+fn otlp_target(object: &pyo3::Bound<'_, pyo3::PyAny>) -> pyo3::PyResult<Option<crate::telemetry::plan::OtlpTarget>> {
+    use pyo3::types::PyAnyMethods;
+
+    use crate::telemetry::{http_client::TlsFiles, plan::OtlpTarget};
+
+    if object.is_none() {
+        return Ok(None);
+    }
+    let text = |name: &str| object.getattr(name)?.extract::<Option<String>>();
+    Ok(Some(OtlpTarget {
+        url: object.getattr("url")?.extract()?,
+        headers: object.getattr("headers")?.extract()?,
+        timeout: Duration::from_millis(object.getattr("timeout_ms")?.extract()?),
+        gzip: object.getattr("gzip")?.extract()?,
+        tls: TlsFiles {
+            authorities: text("certificate")?,
+            identity: text("client_certificate")?.zip(text("client_key")?),
+        },
+    }))
 }

@@ -146,8 +146,6 @@ def _start(raw: RawSettings, settings: Settings) -> int:
         logger.info("Settings read from %s: %s", settings.config_file_read, ", ".join(from_file) or "none")
     for notice in (*settings.notices, *_missing_folders(settings), *_settings_of_gunicorn(raw)):
         logger.warning("%s", notice)
-    if settings.app_insights_enabled:
-        logger.warning("Application Insights is enabled, but this version does not send telemetry yet.")
 
     return serve(settings, clients)
 

@@ -18,16 +18,17 @@ from typing import Any, Callable, NamedTuple, TypeVar
 
 import azureml_inference_server_http as package
 
+from . import connection_string, otlp
 from . import settings_table as table
 from .config_file import ConfigFile, absolute, any_case_names, keys_without_effect, read_config_file
 from .display import Display
+from .otlp import Otlp
 from .settings_table import SETTINGS, Setting
 
 # Whole numbers with an optional ".0", because the contract accepts " 400.0 ", which int() refuses.
 # Like int(), this accepts digits of all writing systems.
 _INTEGER_TEXT = re.compile(r"\s*([+-]?\d+(?:_\d+)*)(?:\.0+)?\s*")
 _DECIMAL_TEXT = re.compile(r"\s*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*", re.ASCII)
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _SHOWN_VALUE = 80
 # The prefix of variables that 1.5.1 does not have.
 _PREFIX = "AZMLINFSRV_"
@@ -103,6 +104,12 @@ class Settings(NamedTuple):
     debug_wait: bool
     debugger_port: int | None
     server_version_log_response_enabled: bool
+    app_insights_connection_string: str | None
+    app_insights_endpoint: str
+    telemetry_storage: str | None
+    otel_sdk_disabled: bool
+    otel_bsp_schedule_delay: int
+    requests_ca_bundle: str | None
     app_insights_log_response_enabled: bool
     mdc_storage_enabled: bool
     service_name: str
@@ -111,6 +118,8 @@ class Settings(NamedTuple):
     workspace_name: str
     hostname: str
 
+    # What is exported by OTLP.
+    otlp: Otlp
     # True if Application Insights was asked for, even if its key is not valid.
     app_insights_requested: bool
     # The source of each value, by attribute.
@@ -122,9 +131,16 @@ class Settings(NamedTuple):
     # What the terminal gets; the launcher decides on that.
     display: Display = Display()
 
+    @property
+    def exports_telemetry(self) -> bool:
+        """Whether anything about requests is sent anywhere."""
+        is_on = self.app_insights_enabled or self.otlp.traces is not None or self.otlp.logs is not None
+        return is_on and not self.otel_sdk_disabled
+
     def __repr__(self) -> str:
-        # The key is hidden, because it is a secret, and this text may get into logs and tracebacks.
-        shown = {**self._asdict(), "app_insights_key": self.app_insights_key and "***"}
+        # Secrets are hidden, because this text may get into logs and tracebacks.
+        secrets = {setting.name: getattr(self, setting.name) and "***" for setting in SETTINGS if setting.secret}
+        shown = {**self._asdict(), **secrets}
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
@@ -162,6 +178,9 @@ def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
                 problems.append(_refusal(setting, given, origin, config))
         if setting.kind in (table.EXACT_TRUE, table.ANY_CASE_TRUE):
             notices += _doubtful(setting, given, origin)
+    notices += _settle_app_insights(values, origins)
+    values["otlp"], unusable = otlp.resolve(raw.environment, values["service_name"])
+    notices += unusable
     problems += _combine(values, origins, raw)
     if problems:
         raise SettingsError(problems)
@@ -205,13 +224,6 @@ def _combine(values: dict[str, Any], origins: dict[str, Origin], raw: RawSetting
     """Set the values that depend on other settings. Returns a sentence for each conflict."""
     if values["app_root"] is None:
         values["app_root"] = raw.folder
-    if origins["app_insights_key"].kind == OPTION:
-        values["app_insights_enabled"] = True
-        origins["app_insights_enabled"] = origins["app_insights_key"]
-    values["app_insights_requested"] = values["app_insights_enabled"] and values["app_insights_key"] is not None
-    values["app_insights_enabled"] = bool(
-        values["app_insights_requested"] and _UUID.fullmatch(values["app_insights_key"])
-    )
     if values["server_version_log_response_enabled"]:
         values["server_version"] = f"azmlinfsrv/{package.__version__}"
     if values["worker_class"] == table.PROCESS and sys.platform == "win32":
@@ -225,6 +237,38 @@ def _combine(values: dict[str, Any], origins: dict[str, Origin], raw: RawSetting
         port = values["port"]
         return [f"--port and --health_port are both {port}: with SEPERATE_HEALTH_ENDPOINT=true they must differ"]
     return []
+
+
+def _settle_app_insights(values: dict[str, Any], origins: dict[str, Origin]) -> list[str]:
+    """Settle which key counts, where items go, and whether Application Insights is on. Returns what is wrong with a
+    connection string, as sentences for the log: telemetry must not keep the script from being served."""
+    notices: list[str] = []
+    key, text = values["app_insights_key"], values["app_insights_connection_string"]
+    for name in ("app_insights_connection_string", "app_insights_key"):
+        if origins[name].kind == OPTION:
+            values["app_insights_enabled"] = True
+            origins["app_insights_enabled"] = origins[name]
+    requested = values["app_insights_enabled"] and (key is not None or text is not None)
+    if not connection_string.is_url(values["app_insights_endpoint"]):
+        values["app_insights_endpoint"] = connection_string.DEFAULT_ENDPOINT
+    if requested and text is not None:
+        origin = origins["app_insights_connection_string"]
+        try:
+            given = connection_string.parse(text)
+        except connection_string.ConnectionStringError as error:
+            notices.append(f"{origin.name} cannot be used: {error}. Application Insights is off.")
+            given, key = connection_string.ConnectionString(None, None), None
+        own_key_counts = key is not None and not (origin.kind == OPTION and origins["app_insights_key"].kind != OPTION)
+        if not own_key_counts:
+            key = given.key
+            if key is None and not notices:
+                notices.append(f"{origin.name} has no InstrumentationKey. Application Insights is off.")
+        values["app_insights_endpoint"] = given.endpoint or values["app_insights_endpoint"]
+    if key is not None:
+        values["app_insights_key"] = key
+    values["app_insights_requested"] = requested
+    values["app_insights_enabled"] = bool(requested and key is not None and connection_string.is_key(key))
+    return notices
 
 
 # Settings that have no effect with threads, and the reason.
@@ -362,6 +406,7 @@ _PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
     table.PATH: _text,
     table.RESOLVED_PATH: _text,
     table.INTEGER: _integer,
+    table.LENIENT_INTEGER: _integer,
     table.NUMBER: _number,
     table.BOOLEAN: _boolean,
     table.EXACT_TRUE: lambda setting, value: bool(value == "true"),
@@ -375,24 +420,24 @@ _PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
 
 
 def _refusal(setting: Setting, given: object, origin: Origin, config: ConfigFile) -> str:
-    shown, source = _shown(given, origin, config)
+    shown, source = _shown(setting, given, origin, config)
     return f"{table.label(setting)}={shown} is not allowed: it must be {table.allowed_text(setting)} ({source})"
 
 
 def _ignored(setting: Setting, given: object, origin: Origin, config: ConfigFile) -> str:
     """The warning about a wrong value that the default replaces."""
-    shown, source = _shown(given, origin, config)
+    shown, source = _shown(setting, given, origin, config)
     return (
         f"{table.label(setting)}={shown} is ignored, and the default {table.default_text(setting)} is used: it must be "
         f"{table.allowed_text(setting)} ({source})."
     )
 
 
-def _shown(given: object, origin: Origin, config: ConfigFile) -> tuple[str, str]:
+def _shown(setting: Setting, given: object, origin: Origin, config: ConfigFile) -> tuple[str, str]:
     """The shortened text of a value, and the text of its source."""
     import json
 
-    shown = json.dumps(given) if origin.kind == FILE else repr(given)
+    shown = "***" if setting.secret else json.dumps(given) if origin.kind == FILE else repr(given)
     if len(shown) > _SHOWN_VALUE:
         shown = shown[: _SHOWN_VALUE - 3] + "..."
     return shown, f"{origin.kind} {origin.name}" + (f" in {config.path}" if origin.kind == FILE else "")

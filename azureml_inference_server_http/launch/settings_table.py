@@ -17,6 +17,7 @@ NON_EMPTY = "non-empty text"
 PATH = "path, kept as given"
 RESOLVED_PATH = "path, made absolute when it is given by the option"
 INTEGER = "whole number"
+LENIENT_INTEGER = "whole number, or the default"
 NUMBER = "number"
 BOOLEAN = "true or false"
 EXACT_TRUE = "on only for the exact text true"
@@ -48,10 +49,10 @@ LEVEL_WORDS = {
 
 # For these kinds a blank value counts as not given, because compose files and templates write
 # "WORKER_COUNT=" for a value that they do not have.
-BLANK_MEANS_UNSET = frozenset({NON_EMPTY, INTEGER, NUMBER, BOOLEAN, LOG_LEVEL, WORKER_CLASS})
+BLANK_MEANS_UNSET = frozenset({NON_EMPTY, INTEGER, LENIENT_INTEGER, NUMBER, BOOLEAN, LOG_LEVEL, WORKER_CLASS})
 # For these kinds a wrong value causes a warning, and the default is used, because 1.5.1 serves with
-# any text.
-WRONG_MEANS_DEFAULT = frozenset({LOG_LEVEL})
+# any text, and OpenTelemetry demands it for its variables.
+WRONG_MEANS_DEFAULT = frozenset({LOG_LEVEL, LENIENT_INTEGER})
 
 # Upper limits far above any useful value, so that a value fits into a timer or a 64-bit length.
 _MANY_SECONDS = 10**9
@@ -64,7 +65,7 @@ GROUPS = {
     "workers": "What runs the script, and for how long.",
     "limits": "What the server accepts before it refuses.",
     "diagnostics": "What the server tells about itself.",
-    "telemetry": "Application Insights.",
+    "telemetry": "Application Insights; [telemetry.md](telemetry.md) explains it.",
     "names": "What the service is called, in telemetry and in the swagger documents.",
 }
 
@@ -105,6 +106,8 @@ class Setting(NamedTuple):
     # True if the banner shows the value in force. For other rows it shows the given value, and None
     # for a default.
     banner_in_force: bool = False
+    # True if no message may show the value.
+    secret: bool = False
     # Exceptions and details, for the documentation page.
     note: str | None = None
 
@@ -255,15 +258,16 @@ SETTINGS: tuple[Setting, ...] = (
         name="app_insights_enabled",
         group="telemetry",
         kind=EXACT_TRUE,
-        help="Whether telemetry goes to Application Insights; needs a key.",
+        help="Whether telemetry goes to Application Insights; needs a key or a connection string.",
         default=False,
         allowed="true or false",
         environment="AML_APP_INSIGHTS_ENABLED",
         exports="AML_APP_INSIGHTS_ENABLED",
         exported=ALWAYS,
         banner="Application Insights Enabled",
-        note="`--appinsights_instrumentation_key` turns it on; a key that is no UUID turns it off. This version does "
-        "not send telemetry yet.",
+        note="`--appinsights_instrumentation_key` and `--appinsights_connection_string` turn it on. A key that is no "
+        "UUID, or a connection string that cannot be used, turns it off. [telemetry.md](telemetry.md) says what is "
+        "sent.",
     ),
     Setting(
         name="app_insights_key",
@@ -279,6 +283,7 @@ SETTINGS: tuple[Setting, ...] = (
         exported=FROM_OPTION,
         banner="Application Insights Key",
         banner_value="AppInsights key provided",
+        secret=True,
     ),
     Setting(
         name="server_version",
@@ -678,6 +683,75 @@ SETTINGS: tuple[Setting, ...] = (
         environment="SERVER_VERSION_LOG_RESPONSE_ENABLED",
     ),
     Setting(
+        name="app_insights_connection_string",
+        group="telemetry",
+        kind=NON_EMPTY,
+        help="Connection string of Application Insights; the option also turns it on.",
+        default_text="none",
+        allowed="a connection string",
+        flag="--appinsights_connection_string",
+        metavar="STRING",
+        original=False,
+        environment="APPLICATIONINSIGHTS_CONNECTION_STRING",
+        secret=True,
+        note="The variable alone turns nothing on. A key given by an option or by `AML_APP_INSIGHTS_KEY` counts more "
+        "than the one in the variable's string.",
+    ),
+    Setting(
+        name="app_insights_endpoint",
+        group="telemetry",
+        kind=NON_EMPTY,
+        help="Where telemetry is sent if no connection string says so. Azure sets it.",
+        default="https://dc.services.visualstudio.com",
+        allowed="a URL",
+        environment="AML_APP_INSIGHTS_ENDPOINT",
+        note="Text that is no URL counts as absent.",
+    ),
+    Setting(
+        name="telemetry_storage",
+        group="telemetry",
+        kind=PATH,
+        help="Folder for telemetry that cannot be sent at the moment; without it such telemetry waits in memory.",
+        default_text="none",
+        allowed="the path of a folder",
+        flag="--telemetry_storage",
+        metavar="DIR",
+        original=False,
+        environment="AZMLINFSRV_TELEMETRY_STORAGE",
+        config_key="AZMLINFSRV_TELEMETRY_STORAGE",
+        note="At most 50 MiB and 48 hours, in a folder of its own that only this user can read. It holds replies of "
+        "the script unless `APP_INSIGHTS_LOG_RESPONSE_ENABLED` is off.",
+    ),
+    Setting(
+        name="otel_sdk_disabled",
+        group="telemetry",
+        kind=ANY_CASE_TRUE,
+        help="Whether all telemetry is off.",
+        default=False,
+        allowed="true or false",
+        environment="OTEL_SDK_DISABLED",
+    ),
+    Setting(
+        name="otel_bsp_schedule_delay",
+        group="telemetry",
+        kind=LENIENT_INTEGER,
+        help="Milliseconds for which telemetry is gathered before it is sent.",
+        default=5000,
+        allowed="a whole number of milliseconds, 1 or more",
+        minimum=1,
+        maximum=_MANY_SECONDS,
+        environment="OTEL_BSP_SCHEDULE_DELAY",
+    ),
+    Setting(
+        name="requests_ca_bundle",
+        group="telemetry",
+        kind=PATH,
+        help="Certificates in PEM form that receivers of telemetry are checked by; default: those of the system.",
+        default_text="those of the system",
+        allowed="the path of a file",
+        environment="REQUESTS_CA_BUNDLE",
+    ),
+    Setting(
         name="app_insights_log_response_enabled",
         group="telemetry",
         kind=BOOLEAN,
@@ -750,4 +824,44 @@ SETTINGS: tuple[Setting, ...] = (
         any_case=True,
         config_key="HOSTNAME",
     ),
+)
+
+
+class OtelVariable(NamedTuple):
+    """A variable of OpenTelemetry; ``otlp.py`` says what its value means."""
+
+    name: str
+    default: str
+    help: str
+    # True if no message may show the value.
+    secret: bool = False
+
+
+def _otlp_variables() -> list[OtelVariable]:
+    """The variables of the exporter: for all signals, and for each."""
+    options = (
+        ("ENDPOINT", "http://localhost:4318", "Where to send. For all signals: /v1/traces or /v1/logs is appended."),
+        ("PROTOCOL", "http/protobuf", "Only http/protobuf is supported."),
+        ("HEADERS", "", "Header fields, `name=value,name=value`, percent-encoded."),
+        ("TIMEOUT", "10000", "Milliseconds that the receiver may take to answer."),
+        ("COMPRESSION", "none", "gzip or none."),
+        ("CERTIFICATE", "", "PEM file with the certificates that the receiver is checked by."),
+        ("CLIENT_CERTIFICATE", "", "PEM file with the server's own certificate."),
+        ("CLIENT_KEY", "", "PEM file with the key of the server's own certificate."),
+    )
+    return [
+        OtelVariable(f"OTEL_EXPORTER_OTLP_{signal}{name}", default, text, secret=name == "HEADERS")
+        for signal in ("", "TRACES_", "LOGS_")
+        for name, default, text in options
+    ]
+
+
+OTEL_VARIABLES: tuple[OtelVariable, ...] = (
+    *_otlp_variables(),
+    OtelVariable("OTEL_TRACES_EXPORTER", "otlp", "otlp or none. Alone it turns spans on, as an endpoint does."),
+    OtelVariable("OTEL_LOGS_EXPORTER", "otlp", "otlp or none. Alone it turns log records on, as an endpoint does."),
+    OtelVariable("OTEL_TRACES_SAMPLER", "parentbased_always_on", "Which traces are recorded."),
+    OtelVariable("OTEL_TRACES_SAMPLER_ARG", "1.0", "The share of traces, from 0 to 1, for samplers by ratio."),
+    OtelVariable("OTEL_SERVICE_NAME", "", "Attribute service.name; default: SERVICE_NAME."),
+    OtelVariable("OTEL_RESOURCE_ATTRIBUTES", "", "Further attributes, `name=value,name=value`, percent-encoded."),
 )

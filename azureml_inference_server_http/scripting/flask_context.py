@@ -177,7 +177,10 @@ class FlaskContext:
         pid = os.getpid()
         started = time.perf_counter()
         try:
-            return self._script.run(**kwargs)
+            result = self._script.run(**kwargs)
+            if self._script.collects_model_data:
+                self._script.collect(kwargs, result)
+            return result
         except BaseException as exc:
             call.failure = exc
             raise

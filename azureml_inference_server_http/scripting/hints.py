@@ -36,6 +36,24 @@ def log_neighbour(exc: BaseException, script: str) -> None:
     )
 
 
+def log_opentelemetry(exc: BaseException) -> None:
+    """Log the remedy if the script failed to import OpenTelemetry, because 1.5.1 installed it, and
+    this server does not."""
+    if not isinstance(exc, ModuleNotFoundError) or not exc.name:
+        return
+    name = exc.name.partition(".")[0]
+    exporter = exc.name.startswith("azure.monitor")
+    if name != "opentelemetry" and not exporter:
+        return
+    package = "azure-monitor-opentelemetry-exporter" if exporter else "opentelemetry-sdk"
+    _logger.error(
+        "%s came with azureml-inference-server-http 1.5.1. This version does not need it, so it is not installed. Add "
+        "%s to the requirements of your script.",
+        exc.name,
+        package,
+    )
+
+
 def warn_of_later_results(run: Any) -> None:
     """Warn if run() is async or a generator function: a call only makes an object, and the code
     does not run."""

@@ -27,11 +27,23 @@ from ..server.user_script import (
     UserScriptImportException,
     UserScriptTimeout,
 )
-from . import arrays, cooperative, hints, import_path, inputs, lean_imports, outputs, signature, traps
+from . import (
+    arrays,
+    cooperative,
+    hints,
+    import_path,
+    inputs,
+    lean_imports,
+    outputs,
+    signature,
+    trace_context,
+    traps,
+)
 
 if TYPE_CHECKING:
     from ..launch.settings import Settings
     from .flask_context import FlaskContext
+    from .telemetry import Reporter
 
 MODULE_NAME = "entry_module"
 DEFAULT_MODULE = "main"
@@ -55,10 +67,19 @@ class Script:
     Flask request). ``input_name``: name of the argument that gets the input in the text and raw
     modes. ``pass_headers``: True if run() has a ``request_headers`` parameter. ``file``: path of
     the script whose init() is called. ``logs_requests``: True if the script changed the logger, so
-    that the worker logs requests with ``log_request``.
+    that the worker logs requests with ``log_request``. ``reporter``: takes what is exported about
+    requests; None if nothing is exported.
     """
 
-    def __init__(self, file: str, init: Any, run: Callable[..., Any], call: signature.Call, settings: Settings) -> None:
+    def __init__(
+        self,
+        file: str,
+        init: Any,
+        run: Callable[..., Any],
+        call: signature.Call,
+        settings: Settings,
+        reporter: Reporter | None,
+    ) -> None:
         self.file = file
         self.run = run
         self.mode = call.mode
@@ -70,6 +91,7 @@ class Script:
         # ``run`` as the script has it, also while its calls are watched.
         self._plain_run = run
         self._settings = settings
+        self.reporter = reporter
         self._own_folders = own_folders(settings, file)
         self._flask_context: FlaskContext | None = None
         self._has_run = False
@@ -95,8 +117,13 @@ class Script:
             self.init()
         except BaseException as exc:
             _logger.error("User's init function failed")
-            _logger.error("Encountered Exception %s", _explain(UserScriptException(), exc))
+            failure = UserScriptException()
+            text = _explain(failure, exc)
+            _logger.error("Encountered Exception %s", text)
+            if self.reporter is not None:
+                self.reporter.exception(failure, exc, text)
             hints.log_neighbour(exc, self.file)
+            hints.log_opentelemetry(exc)
             hints.log_model_folder(self._settings.model_dir)
             raise ScriptLoadError("init() of the user script failed") from exc
         _script_logger.info("Users's init has completed successfully")
@@ -203,16 +230,43 @@ class Script:
         ZeroDivisionError``, or the name of the exception alone if no frame of the traceback is in
         the user's own files.
         """
+        failure = self._failure(exc)
+        text = _explain(failure, exc)
         _logger.debug("Run function exception caught")
-        _logger.error("Encountered Exception: %s", self.error_text(exc))
+        _logger.error("Encountered Exception: %s", text)
+        if self.reporter is not None:
+            self.reporter.exception(failure, exc, text)
         return self.location(exc)
 
     def error_text(self, exc: BaseException) -> str:
         """The traceback of an exception of run(), as it is logged, and sent with
         ``--error_details``."""
+        return _explain(self._failure(exc), exc)
+
+    def _failure(self, exc: BaseException) -> Exception:
+        """The exception that the log names as the consequence of an exception of run()."""
         if isinstance(exc, TimeoutError):
-            return _explain(UserScriptTimeout(self._settings.scoring_timeout_ms), exc)
-        return _explain(UserScriptException(), exc)
+            return UserScriptTimeout(self._settings.scoring_timeout_ms)
+        return UserScriptException()
+
+    def attach_span(self, traceparent: str, tracestate: str) -> Any:
+        """Make spans of the script children of this one; see ``trace_context.attach``."""
+        return trace_context.attach(traceparent, tracestate)
+
+    def detach_span(self, token: Any) -> None:
+        """Undo ``attach_span``."""
+        trace_context.detach(token)
+
+    @property
+    def collects_model_data(self) -> bool:
+        """Whether ``collect`` must be called after each run() that has succeeded."""
+        return self.reporter is not None and self.reporter.collects_model_data
+
+    def collect(self, arguments: dict[str, Any], result: Any) -> None:
+        """Report input and output of a run() that has succeeded."""
+        if self.reporter is not None:
+            given = arguments if self.mode == "schema" else next(iter(arguments.values()), None)
+            self.reporter.model_data(given, result)
 
     def log_request(self, level: int, text: str) -> None:
         """Log a line about a request in this worker, so that the filters and handlers that the
@@ -274,20 +328,24 @@ class Script:
         return "".join(char if " " <= char <= "~" else "?" for char in deepest[:MAX_LOCATION])
 
 
-def load(settings: Settings) -> Script:
+def load(settings: Settings, reporter: Reporter | None = None) -> Script:
     """Import and check the user's script.
 
     Logs the script that it found. If the script cannot be served, logs the records of contract
-    section 4 and raises ScriptLoadError.
+    section 4 and raises ScriptLoadError. ``reporter`` takes what is exported, if something is.
     """
     contrib_services.install()
     lean_imports.install()
     import_path.extend(settings)
     try:
         module = _import_file(settings) if settings.entry_script else _import_main(settings)
-        return _inspect(module, settings)
-    except UserScriptError as exc:
-        _logger.error("%s", _format(exc))
+        return _inspect(module, settings, reporter)
+    except ScriptLoadError as exc:
+        text = _format(exc)
+        if isinstance(exc, UserScriptError):
+            _logger.error("%s", text)
+        if reporter is not None:
+            reporter.exception(exc, exc.__cause__ or exc, text)
         raise
 
 
@@ -326,6 +384,7 @@ def _import_file(settings: Settings) -> ModuleType:
     except BaseException as exc:
         failure = _import_failed(exc)
         hints.log_neighbour(exc, path)
+        hints.log_opentelemetry(exc)
         raise failure from exc
 
 
@@ -375,7 +434,7 @@ def _import_failed(exc: BaseException) -> UserScriptImportException:
     return failure
 
 
-def _inspect(module: ModuleType, settings: Settings) -> Script:
+def _inspect(module: ModuleType, settings: Settings, reporter: Reporter | None) -> Script:
     file = str(module.__file__)
     for name in ("init", "run"):
         if not hasattr(module, name):
@@ -391,7 +450,7 @@ def _inspect(module: ModuleType, settings: Settings) -> Script:
     signature.log(call)
     hints.warn_of_later_results(run)
     hints.warn_of_later_init(module.init)
-    return Script(file, module.init, run, call, settings)
+    return Script(file, module.init, run, call, settings, reporter)
 
 
 def explain(error: Exception) -> str:

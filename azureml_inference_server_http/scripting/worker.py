@@ -101,17 +101,24 @@ def take_term_handler(ours: Any) -> signal_handlers.Handler | None:
 
 
 def run(
-    settings: Settings, front: socket.socket, supervisor: int, prepared: Prepared | None, watch: Watch = NOBODY
+    settings: Settings,
+    front: socket.socket,
+    supervisor: int,
+    prepared: Prepared | None,
+    watch: Watch = NOBODY,
+    reports: socket.socket | None = None,
 ) -> int:
     """The main function of a worker process. Returns the exit code.
 
     The worker sends its connection through ``front`` (``supervise/worker_socket.py``). ``prepared``
     is the script that a template loaded before the fork; without it the worker loads the script.
+    ``reports`` is where the worker sends what is exported (``supervise/report_socket.py``), None if
+    nothing is.
     """
     retirement = SignalledRetirement()
     code = 1
     try:
-        code = _serve(settings, front, supervisor, prepared, retirement, watch)
+        code = _serve(settings, front, supervisor, prepared, retirement, watch, reports)
     except Exception as error:
         # The traceback goes to standard error.
         _logger.critical("Worker with pid %d failed and ends: %s", os.getpid(), error)
@@ -140,6 +147,7 @@ def _serve(
     prepared: Prepared | None,
     retirement: SignalledRetirement,
     watch: Watch,
+    reports: socket.socket | None,
 ) -> int:
     from .. import _core
 
@@ -150,7 +158,7 @@ def _serve(
     # Reserves a descriptor for the connection, because the script may use up all others before the
     # worker connects.
     spare = front.dup()
-    prepared = prepared or prepare(settings, watch)
+    prepared = prepared or prepare(settings, watch, channel(reports))
     if prepared is None:
         return EXIT_CANNOT_START
     script, swagger, retirement.script_handler = prepared
@@ -187,19 +195,28 @@ class Prepared(NamedTuple):
     term_handler: signal_handlers.Handler | None
 
 
-def prepare(settings: Settings, watch: Watch = NOBODY) -> Prepared | None:
+def channel(reports: socket.socket | None) -> Callable[[bytes], bool] | None:
+    """Sends reports of this process to the front; None if nothing is exported."""
+    if reports is None:
+        return None
+    from .telemetry import Channel
+
+    return Channel(reports.fileno())
+
+
+def prepare(settings: Settings, watch: Watch = NOBODY, send: Callable[[bytes], bool] | None = None) -> Prepared | None:
     """Load the script and call init(). Returns None if that failed; the reason has been logged.
     ``watch`` is told of each step.
 
     Runs in each worker process, with WORKER_PRELOAD in the template, and with worker threads on the
     main thread. If the script forks a child that returns into the server's code, that child exits
-    here.
+    here. ``send`` takes reports for the exporters; None if nothing is exported.
     """
     own = os.getpid()
     prepared = None
     term_handler = signal.getsignal(signal.SIGTERM)
     try:
-        prepared = _load(settings, watch)
+        prepared = _load(settings, watch, send)
         if prepared is not None:
             prepared = prepared._replace(term_handler=take_term_handler(term_handler))
     finally:
@@ -208,7 +225,7 @@ def prepare(settings: Settings, watch: Watch = NOBODY) -> Prepared | None:
     return prepared
 
 
-def _load(settings: Settings, watch: Watch) -> Prepared | None:
+def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None) -> Prepared | None:
     from .. import log_config, print_log_hook
     from ..server.user_script import ScriptLoadError
     from . import debug, swagger
@@ -221,8 +238,14 @@ def _load(settings: Settings, watch: Watch) -> Prepared | None:
             print("Initializing logger", file=stdio.stream_of_log(_logger), flush=True)
         print_log_hook.install()
         # Logged because tools wait for this line. It does not mean that telemetry is sent: the
-        # banner and a warning say whether it is.
+        # banner says whether it is.
         _logger.info("Starting up app insights client")
+        reporter = None
+        if send is not None:
+            from .telemetry import Reporter
+
+            reporter = Reporter(settings, send, takes_children=settings.worker_class == PROCESS)
+            reporter.install()
         if settings.cors_origins:
             origins = ", ".join(origin.strip() for origin in settings.cors_origins.split(","))
             _logger.info("Enabling CORS for the following origins: %s", origins)
@@ -233,7 +256,7 @@ def _load(settings: Settings, watch: Watch) -> Prepared | None:
         logger_before = log_config.LoggerState()
         with _progress(settings):
             watch.begins(IMPORT)
-            script = user_script.load(settings)
+            script = user_script.load(settings, reporter)
             watch.loaded(script, script.init)
             watch.begins(INIT)
             script.initialize()

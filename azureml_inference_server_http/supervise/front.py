@@ -9,10 +9,13 @@ logging.json names.
 from __future__ import annotations
 
 import gc
+import locale
 import logging
 import os
+import platform
 import signal
 import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .. import _core, log_config
@@ -30,8 +33,12 @@ def run(
     clients: list[socket.socket],
     workers: socket.socket,
     supervisor: socket.socket,
+    reports: socket.socket | None = None,
 ) -> int:
-    """The main function of a front process. Returns the exit code."""
+    """The main function of a front process. Returns the exit code.
+
+    Workers send what is exported through ``reports``; None if nothing is exported.
+    """
     # Ctrl-C reaches the whole process group. The front ignores such signals, because the supervisor
     # decides what they mean, and sends orders through its socket.
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
@@ -39,7 +46,7 @@ def run(
     # The collector would only cost time: Python code in the front makes no reference cycles, only
     # log records.
     gc.disable()
-    serve(settings, clients, workers.detach(), supervisor)
+    serve(settings, clients, workers.detach(), supervisor, reports)
     return 0
 
 
@@ -48,6 +55,7 @@ def serve(
     clients: list[socket.socket],
     workers: int | _core.ThreadChannel,
     supervisor: socket.socket,
+    reports: socket.socket | None = None,
 ) -> None:
     """Serve clients without the GIL until the supervisor ends the front. Closes the sockets then.
     Raises OSError."""
@@ -58,6 +66,8 @@ def serve(
         clients=[listener.detach() for listener in clients],
         workers=workers,
         supervisor=supervisor.detach(),
+        reports=None if reports is None else reports.detach(),
+        machine=(platform.node(), locale_name(os.environ)) if settings.exports_telemetry else None,
         log=(
             logger.getEffectiveLevel(),
             log_config.find_user_config(settings) is not None,
@@ -65,6 +75,16 @@ def serve(
             settings.display.colour,
         ),
     )
+
+
+def locale_name(environment: Mapping[str, str]) -> str | None:
+    """Language and country of this machine, as Python names them: ``en_US``. None if nothing is set."""
+    for variable in ("LC_ALL", "LC_CTYPE", "LANG", "LANGUAGE"):
+        value = environment.get(variable, "").split(":")[0]
+        if value:
+            name = locale.normalize(value).split(".")[0].split("@")[0]
+            return None if name in ("C", "POSIX") else name
+    return None
 
 
 def _check_descriptors() -> None:

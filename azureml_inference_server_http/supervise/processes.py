@@ -31,6 +31,7 @@ from ..scripting.watch import NOBODY, Watch
 from . import control, events, forks, process_exit, reports, shortage, signal_handlers, supervising, titles
 from .children import EXIT_FAILED
 from .events import Role
+from .report_socket import ReportSocket
 from .state import Supervisor
 from .worker_kinds import PRELOADED_PROCESSES, PROCESSES, Kind
 from .worker_socket import WorkerSocket
@@ -116,6 +117,8 @@ class Processes:
         self._clients = clients
         self._watch = watch
         self._worker_socket = WorkerSocket()
+        # None if nothing is exported.
+        self._report_socket = ReportSocket() if settings.exports_telemetry else None
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
@@ -320,9 +323,13 @@ class Processes:
             titles.set_name(titles.FRONT)
             titles.set_role("front")
             self._worker_socket.worker_end.close()
+            reports = None
+            if self._report_socket is not None:
+                self._report_socket.worker_end.close()
+                reports = self._report_socket.front_end
             code = 1
             try:
-                code = front.run(self._settings, self._clients, self._worker_socket.front_end, theirs)
+                code = front.run(self._settings, self._clients, self._worker_socket.front_end, theirs, reports)
             except OSError as error:
                 _logger.critical("The front process failed and ends: %s", shortage.explain(error))
             except BaseException:
@@ -346,7 +353,8 @@ class Processes:
             titles.set_name(titles.TEMPLATE)
             titles.set_role("template")
             self._close_listeners()
-            return template.run(self._settings, theirs, self._worker_socket.worker_end, self.pid, self._log)
+            front, reports = self._worker_socket.worker_end, self._reports
+            return template.run(self._settings, theirs, front, self.pid, self._log, reports)
 
         pid = self._fork(begin, ours, theirs)
         self._templates[pid] = template.Line(pid, ours)
@@ -370,15 +378,23 @@ class Processes:
 
             titles.set_worker(number)
             self._close_listeners()
-            return worker.run(self._settings, self._worker_socket.worker_end, self.pid, None, self._watch)
+            front, reports = self._worker_socket.worker_end, self._reports
+            return worker.run(self._settings, front, self.pid, None, self._watch, reports)
 
         return self._fork(begin)
+
+    @property
+    def _reports(self) -> socket.socket | None:
+        """Where workers report what is exported."""
+        return None if self._report_socket is None else self._report_socket.worker_end
 
     def _close_listeners(self) -> None:
         """Close the listeners in a child, so that no process that the script starts can hold the
         port."""
         for listener in (*self._clients, self._worker_socket.front_end):
             listener.close()
+        if self._report_socket is not None:
+            self._report_socket.front_end.close()
 
     def _fork(
         self, begin: Callable[[], int], ours: socket.socket | None = None, theirs: socket.socket | None = None

@@ -120,16 +120,21 @@ class _Hurry:
 
 
 def run(
-    settings: Settings, line: socket.socket, front: socket.socket, supervisor: int, log: stdio.PatientStream | None
+    settings: Settings,
+    line: socket.socket,
+    front: socket.socket,
+    supervisor: int,
+    log: stdio.PatientStream | None,
+    reports: socket.socket | None = None,
 ) -> int:
-    """The main function of a template process. Its workers connect through ``front``. Returns the
-    exit code."""
+    """The main function of a template process. Its workers connect through ``front``. It and they
+    send what is exported through ``reports``; None if nothing is. Returns the exit code."""
     if not _core.die_with_parent(supervisor):
         return worker.EXIT_OK
     hurry = _Hurry()
     code = 1
     try:
-        code = _serve(settings, line, front, supervisor, log, hurry)
+        code = _serve(settings, line, front, supervisor, log, hurry, reports)
     except supervising.ChildEnded:
         # This process is a worker that was forked below, and is exiting.
         raise
@@ -154,6 +159,7 @@ def _serve(
     supervisor: int,
     log: stdio.PatientStream | None,
     hurry: _Hurry,
+    reports: socket.socket | None,
 ) -> int:
     # A signal to the whole process group reaches the template too. It is ignored here, because the
     # supervisor decides what the signal means, and closes the socket when the template must end.
@@ -164,7 +170,7 @@ def _serve(
     signal_handlers.install(handlers)
     signal_handlers.keep_from_children(handlers, *handlers.values())
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    prepared = worker.prepare(settings)
+    prepared = worker.prepare(settings, send=worker.channel(reports))
     if prepared is None:
         return worker.EXIT_CANNOT_START
     # Set again, because workers would inherit the handlers and blocked signals that the script has
@@ -193,7 +199,7 @@ def _serve(
                 line.close()
                 if log is not None:
                     log.forget()
-                forks.end_child(partial(worker.run, settings, front, supervisor, prepared))
+                forks.end_child(partial(worker.run, settings, front, supervisor, prepared, reports=reports))
     return worker.EXIT_OK
 
 

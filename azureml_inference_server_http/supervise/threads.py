@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Callable, NoReturn
 
 from .. import _core, log_config
 from ..launch import listeners, stdio
@@ -87,7 +87,7 @@ def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY)
     worker.log_boot()
     prepared = None
     try:
-        prepared = worker.prepare(settings, watch)
+        prepared = worker.prepare(settings, watch, server.reports)
         server.wait_for_end(prepared)
     except BaseException as error:
         reason = shortage.explain(error) if isinstance(error, OSError) else "the traceback is below."
@@ -133,6 +133,11 @@ class Server:
             os.register_at_fork(after_in_child=partial(_forked, port))
         if sys.__stderr__ is not None:
             faulthandler.enable(sys.__stderr__)
+
+    @property
+    def reports(self) -> Callable[[bytes], bool] | None:
+        """Takes what the script reports for the exporters, if something is exported."""
+        return self._threads.reports
 
     def start(self) -> None:
         """Start the supervising thread. It starts the front, so requests can wait while the script
@@ -196,6 +201,7 @@ class Threads:
         self._settings = settings
         self._clients = clients
         self._channel = _core.ThreadChannel()
+        self.reports = self._channel.report if settings.exports_telemetry else None
         self._line, self._line_of_front = socket.socketpair()
         self._lines = control.Lines()
         # Carries one byte for each signal, with its number, and a zero for each event in ``_told``.

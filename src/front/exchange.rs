@@ -32,8 +32,9 @@ use crate::{
     fault_injection::{point, Point},
     ipc::frame::{Field, Hello, Job, ReplyHead},
     telemetry::{
-        record::{Outcome, Stage},
+        record::{Outcome, RequestRecord, Stage},
         recorder::Recording,
+        trace_context::Span,
     },
 };
 
@@ -114,7 +115,7 @@ impl Exchange {
             error => error,
         })?;
         self.context.connection.note_body_read();
-        let pending = self.front.dispatcher.submit(self.job(), body);
+        let pending = self.front.dispatcher.submit(self.job(recording), body);
         let mut awaited = Awaited::new(recording);
         let pending = awaited.pending.insert(pending);
         point(Point::Request);
@@ -182,7 +183,7 @@ impl Exchange {
         }
     }
 
-    fn job(&self) -> Job {
+    fn job(&self, record: &RequestRecord) -> Job {
         let uri = self.request.uri();
         let mut job = Job {
             method: self.request.method().as_str().to_owned(),
@@ -193,7 +194,8 @@ impl Exchange {
             ..Job::default()
         };
         // Keep the whole request until the first worker has said what its script needs.
-        if self.front.dispatcher.script().is_none_or(|script| script.wants_request) {
+        let script = self.front.dispatcher.script();
+        if script.as_ref().is_none_or(|script| script.wants_request) {
             job.target = match self.context.connection.target() {
                 Some(sent) => sent.into(),
                 None => Bytes::copy_from_slice(uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes()),
@@ -202,6 +204,14 @@ impl Exchange {
             job.request_id = self.context.ids.request_text().into_owned();
             job.fields = fields_as_sent(&self.request);
         }
+        let follows_traces = script.is_some_and(|script| script.follows_traces);
+        let parent = record.parent.filter(|_| follows_traces).map(Span::from);
+        if let Some(span) = record.span.or(parent) {
+            job.traceparent = span.to_string();
+            job.request_id = self.context.ids.request_text().into_owned();
+            job.client_request_id = lossy(record.ids.client_request.as_ref());
+            job.tracestate = lossy(record.trace_state.as_ref().filter(|_| follows_traces));
+        }
         job
     }
 
@@ -209,6 +219,10 @@ impl Exchange {
         let value = self.request.headers().get(name);
         value.map(|value| Bytes::copy_from_slice(value.as_bytes())).unwrap_or_default()
     }
+}
+
+fn lossy(bytes: Option<&Bytes>) -> String {
+    bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
 }
 
 /// The header fields in the order the client sent them, names in lower case.

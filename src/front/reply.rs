@@ -102,6 +102,7 @@ impl ReplyContext {
         let mut response = self.builder(StatusCode::OK);
         response.insert_header((CONTENT_TYPE, JSON)).insert_header((FAILED, FALSE));
         self.identify(&mut response, &self.server_version, false);
+        record.reply_body = Some(document.clone());
         response.body(document)
     }
 
@@ -355,7 +356,7 @@ impl MessageBody for StreamBody {
         // As in `LargeBody`: the parser keeps a buffer as large as the largest piece for as long as
         // the connection is open.
         let length = self.part.len().min(PIECE);
-        self.open.note_written(length);
+        self.open.note_streamed(&self.part[..length]);
         Poll::Ready(Some(Ok(self.part.split_to(length))))
     }
 }

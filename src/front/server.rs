@@ -23,6 +23,8 @@ use tokio::{
     sync::{mpsc, Notify},
 };
 
+#[cfg(unix)]
+use super::worker_reports::WorkerReports;
 use super::{
     access_log::{AccessRecords, RequestLines},
     cors::{self, Cors},
@@ -46,7 +48,12 @@ use crate::{
     panics::{self, catch_in_thread, Vital},
     settings::Settings,
     shortage::{Repeated, ACCEPT_PAUSE},
-    telemetry::recorder::Recorder,
+    telemetry::{
+        exporter::Exporter,
+        intake::Intake,
+        recorder::{Reader, Recorder},
+        requests::ExportedRequests,
+    },
 };
 
 #[cfg(test)]
@@ -72,6 +79,9 @@ pub struct Sockets {
     pub workers: Workers,
     /// The socket to the supervisor.
     pub supervisor: StdLine,
+    /// Where worker processes report what is exported, if something is.
+    #[cfg(unix)]
+    pub reports: Option<std::os::unix::net::UnixDatagram>,
 }
 
 /// The source of connections from workers, for each class of workers.
@@ -207,17 +217,29 @@ pub fn check(settings: &Settings) -> Result<(), String> {
 }
 
 /// Serves until the supervisor says `drain` or `stop`, or is gone. Blocks the calling thread. An
-/// error says what has failed, a panic included.
-pub fn serve(settings: Settings, sockets: Sockets) -> io::Result<()> {
-    let served = catch_in_thread(|| actix_web::rt::System::new().block_on(run(settings, sockets)));
+/// error says what has failed, a panic included. `intake` is where worker threads report what is
+/// exported.
+pub fn serve(settings: Settings, sockets: Sockets, intake: Intake) -> io::Result<()> {
+    let telemetry = &settings.telemetry;
+    let exporter = if telemetry.is_on() { Exporter::start(telemetry.plan(), intake)? } else { None };
+    let exported = exporter.as_ref().map(Exporter::intake);
+    let served = catch_in_thread(|| actix_web::rt::System::new().block_on(run(settings, sockets, exported)));
+    if let Some(exporter) = exporter {
+        exporter.finish();
+    }
     served.unwrap_or_else(|panic| Err(io::Error::other(format!("the front's main task {panic}"))))
 }
 
-async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
+async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> io::Result<()> {
     let supervisor = Supervisor::new(sockets.supervisor)?;
     let has_threads = matches!(sockets.workers, Workers::Threads(_));
     let bodies = if has_threads { Store::default() } else { Store::shared(settings.max_request_size) };
-    let recorder = Recorder::new(vec![Box::new(RequestLines), Box::new(AccessRecords)]);
+    let mut readers: Vec<Box<dyn Reader>> = vec![Box::new(RequestLines), Box::new(AccessRecords)];
+    if let Some(intake) = exported.clone() {
+        let telemetry = &settings.telemetry;
+        readers.push(Box::new(ExportedRequests::new(intake, telemetry.sampler, telemetry.wants_response())));
+    }
+    let recorder = Recorder::new(readers);
     let front = Front::new(settings, bodies.clone(), supervisor.clone(), recorder);
     let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let mut vital = Vital::default();
@@ -229,6 +251,17 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
         Workers::Threads(arrivals) => Entrance::Threads(arrivals),
     };
     vital.spawn("the task that accepts workers", transport::accept(entrance, front.dispatcher.clone()));
+    #[cfg(unix)]
+    let reports = match (sockets.reports, exported) {
+        (Some(socket), Some(intake)) => Some(WorkerReports::new(socket, intake)?),
+        _ => None,
+    };
+    #[cfg(unix)]
+    if let Some(reports) = reports.clone() {
+        panics::spawn(reports.read(), |panic| {
+            log::error!(target: "azmlinfsrv.telemetry", "The task that reads what workers report {panic}.");
+        });
+    }
     for listener in sockets.clients {
         let listener = Listener::new(listener)?;
         let handler = {
@@ -262,6 +295,10 @@ async fn run(settings: Settings, sockets: Sockets) -> io::Result<()> {
         Ok(Ended::Stopped) => {}
     }
     front.dispatcher.release_workers();
+    #[cfg(unix)]
+    if let Some(reports) = reports {
+        reports.take_rest();
+    }
     Ok(())
 }
 

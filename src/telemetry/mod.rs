@@ -3,8 +3,27 @@
 //! [`record`] has the facts about one request, [`recorder`] gives them to the readers: the request
 //! line, the record for `gunicorn.access`, and whatever exports or counts requests. [`access_line`]
 //! is the text of the request line.
+//!
+//! Exporting: [`requests`] reads records, [`intake`] is where items wait for the exporter's thread,
+//! [`exporter`] is that thread. [`receiver`] is one receiver, [`lane`] what waits for it, [`answer`] what
+//! its answers mean, [`app_insights`] and [`otlp`] the formats, [`storage`] the items on disk, [`plan`]
+//! what the settings say.
 
 pub mod access_line;
+pub mod answer;
+pub mod app_insights;
+pub mod counts;
+pub mod exporter;
+pub mod http_client;
+pub mod ids;
+pub mod intake;
+pub mod item;
+pub mod lane;
+pub mod otlp;
+pub mod plan;
+pub mod receiver;
 pub mod record;
 pub mod recorder;
+pub mod requests;
+pub mod storage;
 pub mod trace_context;

@@ -25,6 +25,9 @@ use super::{
     trace_context::{Span, TraceParent},
 };
 
+/// Bytes of a stream that readers may have.
+pub const MAX_STREAM_START: usize = 32 * 1024;
+
 /// One request: what it was, what became of it, and when.
 #[derive(Debug)]
 pub struct RequestRecord {
@@ -71,8 +74,11 @@ pub struct RequestRecord {
     pub is_stream: bool,
     /// Length of the reply's body; `None` for a stream, and if there is no reply. Known when the request is answered.
     pub reply_length: Option<u64>,
-    /// The body of a worker's reply, unless it is a stream. Known when the request is answered.
+    /// The body of a worker's reply or of a swagger document, unless it is a stream. Known when the request is answered.
     pub reply_body: Option<Bytes>,
+    /// The first [`MAX_STREAM_START`] bytes of a stream, if a reader asks for them: it puts an empty vector here in
+    /// [`Reader::begun`](super::recorder::Reader::begun). Known when the request is finished.
+    pub stream_start: Option<Vec<u8>>,
     /// What the client is told, if the front makes the reply of an error: `message` in its body. Known when the request is
     /// answered.
     pub error: Option<String>,
@@ -330,6 +336,7 @@ impl RequestRecord {
             is_stream: false,
             reply_length: None,
             reply_body: None,
+            stream_start: None,
             error: None,
             error_location: Bytes::new(),
             is_logged: false,
@@ -346,6 +353,13 @@ impl RequestRecord {
         match self.route {
             Some(route) => access_line::target(route.path(), head.uri.query().unwrap_or_default()),
             None => head.uri.path_and_query().map_or("", |target| target.as_str()).into(),
+        }
+    }
+
+    /// Notes a part of a stream, if a reader wants the beginning of it.
+    pub fn note_streamed(&mut self, part: &[u8]) {
+        if let Some(start) = &mut self.stream_start {
+            start.extend_from_slice(&part[..part.len().min(MAX_STREAM_START - start.len())]);
         }
     }
 

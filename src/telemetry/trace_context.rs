@@ -49,6 +49,13 @@ impl TraceParent {
     }
 }
 
+impl From<TraceParent> for Span {
+    /// The caller's span in place of the server's own, if the server exports none.
+    fn from(parent: TraceParent) -> Self {
+        Self { trace_id: parent.trace_id, span_id: parent.span_id, is_sampled: parent.is_sampled() }
+    }
+}
+
 /// Writes the value of `traceparent` for requests that the server sends.
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -17,6 +17,7 @@ use pyo3::{
 };
 
 use super::{
+    about::About,
     convert::{
         input::{self, InputError},
         output,
@@ -115,21 +116,41 @@ impl<'a, 'py> Caller<'a, 'py> {
     /// Runs the job. `object` is the body as a Python object, if it was received into one.
     pub(super) fn answer(&self, py: Python<'py>, job: &Job, body: &Bytes, object: Option<&Py<PyBytes>>) -> Reply {
         let call = Call { job, body, object };
+        let _about = self.about(py, job);
         let arguments = match input::arguments(py, self.script, job, body) {
             Ok(arguments) => arguments,
             Err(problem) => return self.not_run(py, &call, problem),
         };
+        let collected = arguments.clone().filter(|_| self.script.collects_model_data);
         let started = Instant::now();
         let returned = self.run_in_time(py, &call, arguments);
         let run_ms = started.elapsed().as_secs_f64() * 1e3;
         self.end_forked_child(py, returned.as_ref().err());
         match returned {
-            Ok(Returned::Result(result)) => self.render(py, job, &result, run_ms),
+            Ok(Returned::Result(result)) => {
+                if let Some(arguments) = collected {
+                    self.collect(&arguments, &result);
+                }
+                self.render(py, job, &result, run_ms)
+            }
             Ok(Returned::Answer(answer)) => {
                 self.reply(py, &answer).unwrap_or_else(|error| self.internal_error(py, job, error))
             }
             Err(error) => self.script_error(py, &call, error),
         }
+    }
+
+    /// Exports input and output of a `run()` that has succeeded.
+    fn collect(&self, arguments: &Bound<'py, PyDict>, result: &Bound<'py, PyAny>) {
+        let py = result.py();
+        if let Err(failed) = self.script.object.call_method1(intern!(py, "collect"), (arguments, result)) {
+            failed.write_unraisable(py, None);
+        }
+    }
+
+    /// The script works on the job, for its log records and spans, until the result is dropped.
+    pub(super) fn about(&self, py: Python<'py>, job: &Job) -> About<'py> {
+        About::begin(py, self.script, job)
     }
 
     /// Logs the lines about a request through the logger that the script has changed. `elapsed` is

@@ -5,6 +5,7 @@
 //! loop waits, so threads started by `init()` get their turn. `transport/` has the connection to the front, `convert/`
 //! makes arguments and results, `call.rs` runs the script; this file is their order.
 
+mod about;
 mod call;
 mod convert;
 mod deadline;
@@ -68,6 +69,7 @@ pub(crate) fn work(
         shares_bodies: false,
         raw: script.is_raw(),
         wants_request: script.wants_request(py),
+        follows_traces: script.follows_traces(py),
         capacity: 1,
         swagger,
     };
@@ -119,8 +121,12 @@ fn serve<'py>(
                 let answered = answer(py, caller, &job)?;
                 // Send this before the reply: a client that has read the reply may expect that its
                 // next request is called in the new way.
-                if !front.hello().wants_request && caller.script().wants_request(py) {
-                    front.ask_for_requests(py)?;
+                let (script, hello) = (caller.script(), front.hello());
+                let wants_request = hello.wants_request || script.wants_request(py);
+                let follows_traces = hello.follows_traces || script.follows_traces(py);
+                if (wants_request, follows_traces) != (hello.wants_request, hello.follows_traces) {
+                    (hello.wants_request, hello.follows_traces) = (wants_request, follows_traces);
+                    front.say_hello_again(py)?;
                 }
                 deliver(py, caller, front, answered)?;
             }
@@ -190,6 +196,7 @@ fn deliver<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, front: &mut dyn Front
         (Ok(encoded), Outcome::Stream { first, rest }) => {
             log(head.status, None);
             front.send(py, encoded, Bytes::new());
+            let _about = caller.about(py, &job);
             stream(py, caller, front, head.id, first, rest.bind(py))
         }
         (Err(problem), outcome) => {

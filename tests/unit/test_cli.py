@@ -387,11 +387,10 @@ def test_order_of_a_start(start: Start) -> None:
         "Azure ML Inferencing HTTP server v9.8.7",
     ]
     config = os.path.realpath("config.json")
-    assert lines[-5:] == [
+    assert lines[-4:] == [
         "Score:          POST  127.0.0.1:7001/score",
         f"I azmlinfsrv - Settings read from {config}: SERVICE_NAME",
         f"W azmlinfsrv - Keys in {config} that have no effect: 'foo'",
-        "W azmlinfsrv - Application Insights is enabled, but this version does not send telemetry yet.",
         "processes start 7001",
     ]
     assert out.count("Azure ML Inferencing HTTP server") == 1

@@ -35,6 +35,7 @@ class Script:
         self.input_name = "data"
         self.pass_headers = pass_headers
         self.logged = []
+        self.collects_model_data = False
 
     def script_failed(self, exc):
         self.logged.append(("script", exc))

@@ -22,7 +22,7 @@ from azureml_inference_server_http.supervise.template import ENDED, Line
 @pytest.fixture
 def children():
     """Processes without children. The test plays the front."""
-    made = processes.Processes(SimpleNamespace(), [])
+    made = processes.Processes(SimpleNamespace(exports_telemetry=False), [])
     made._front, made.front_side = socket.socketpair()
     made._front.setblocking(False)
     yield made

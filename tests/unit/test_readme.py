@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from azureml_inference_server_http.launch.settings_table import SETTINGS
+from azureml_inference_server_http.launch.settings_table import OTEL_VARIABLES, SETTINGS
 from azureml_inference_server_http.validation import options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +31,13 @@ FLAGS = {setting.flag: setting for setting in SETTINGS if setting.flag}
 VARIABLES = {setting.environment: setting for setting in SETTINGS if setting.environment}
 # Names in capitals that are not settings of this server.
 OTHER_VARIABLES = {
+    "ALL_PROXY",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
+    *(variable.name for variable in OTEL_VARIABLES),
     "NO_COLOR",
     "FORCE_COLOR",
     "GUNICORN_CMD_ARGS",

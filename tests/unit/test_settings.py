@@ -52,7 +52,7 @@ def refusals(load: Load, **given: Any) -> tuple[str, ...]:
 
 def example(setting: Setting, number: int) -> tuple[Any, Any]:
     """A value for this setting, as text and resolved; another one for each number below 4."""
-    if setting.kind == settings_table.INTEGER:
+    if setting.kind in (settings_table.INTEGER, settings_table.LENIENT_INTEGER):
         return str(7000 + number), 7000 + number
     if setting.kind == settings_table.NUMBER:
         return f"{number}.25", number + 0.25
@@ -68,7 +68,7 @@ def example(setting: Setting, number: int) -> tuple[Any, Any]:
     return f"/value{number}", f"/value{number}"
 
 
-SETTLED_TOGETHER = {"server_version", "health_port", "app_insights_enabled", "config_file"}
+SETTLED_TOGETHER = {"server_version", "health_port", "app_insights_enabled", "app_insights_endpoint", "config_file"}
 PLAIN = [setting for setting in SETTINGS if setting.name not in SETTLED_TOGETHER]
 
 
@@ -406,6 +406,64 @@ def test_application_insights(
     resolved = load(flags=flags, environment=environment)
     assert (resolved.app_insights_requested, resolved.app_insights_enabled) == (requested, enabled)
     assert exported_environment(resolved)["AML_APP_INSIGHTS_ENABLED"] == ("true" if enabled else "false")
+
+
+OTHER_KEY = "00000000-0000-4000-8000-0000000000aa"
+GLOBAL = "https://dc.services.visualstudio.com"
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "key", "endpoint"),
+    [
+        ({"app_insights_connection_string": f"InstrumentationKey={KEY}"}, {}, KEY.lower(), GLOBAL),
+        # The variable alone turns nothing on.
+        ({}, {"APPLICATIONINSIGHTS_CONNECTION_STRING": f"InstrumentationKey={KEY}"}, None, None),
+        # Beside a key it says where to send, as in 1.5.1, and beside the switch alone also with which key.
+        (
+            {"app_insights_key": KEY},
+            {"APPLICATIONINSIGHTS_CONNECTION_STRING": f"InstrumentationKey={OTHER_KEY};IngestionEndpoint=https://a/"},
+            KEY,
+            "https://a",
+        ),
+        (
+            {},
+            {
+                "AML_APP_INSIGHTS_ENABLED": "true",
+                "APPLICATIONINSIGHTS_CONNECTION_STRING": f"InstrumentationKey={KEY};EndpointSuffix=b",
+            },
+            KEY.lower(),
+            "https://dc.b",
+        ),
+        # An option counts more than a variable.
+        (
+            {"app_insights_connection_string": f"InstrumentationKey={KEY}"},
+            {"AML_APP_INSIGHTS_KEY": OTHER_KEY},
+            KEY.lower(),
+            GLOBAL,
+        ),
+        ({"app_insights_key": KEY}, {"AML_APP_INSIGHTS_ENDPOINT": "https://azure"}, KEY, "https://azure"),
+        ({"app_insights_key": KEY}, {"AML_APP_INSIGHTS_ENDPOINT": "none"}, KEY, GLOBAL),
+    ],
+)
+def test_which_key_counts_and_where_it_is_sent(
+    load: Load, flags: Mapping[str, str], environment: Mapping[str, str], key: str | None, endpoint: str | None
+) -> None:
+    resolved = load(flags=flags, environment=environment)
+    assert resolved.exports_telemetry == (key is not None)
+    if key is not None:
+        assert (resolved.app_insights_key, resolved.app_insights_endpoint) == (key, endpoint)
+    assert not resolved.notices
+
+
+@pytest.mark.parametrize("text", ["junk", "InstrumentationKey=junk", "IngestionEndpoint=https://a"])
+def test_a_connection_string_that_cannot_be_used_is_a_notice_that_does_not_show_it(load: Load, text: str) -> None:
+    resolved = load(flags={"app_insights_connection_string": text})
+    assert (resolved.app_insights_requested, resolved.app_insights_enabled) == (True, False)
+    [notice] = resolved.notices
+    assert notice.startswith("--appinsights_connection_string ")
+    assert notice.endswith("Application Insights is off.")
+    assert "junk" not in notice
+    assert text not in repr(resolved)
 
 
 @pytest.mark.parametrize(

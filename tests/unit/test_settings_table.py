@@ -43,6 +43,12 @@ DEFAULTS = {
     "debug_wait": False,
     "debugger_port": None,
     "server_version_log_response_enabled": True,
+    "app_insights_connection_string": None,
+    "app_insights_endpoint": "https://dc.services.visualstudio.com",
+    "telemetry_storage": None,
+    "otel_sdk_disabled": False,
+    "otel_bsp_schedule_delay": 5000,
+    "requests_ca_bundle": None,
     "app_insights_log_response_enabled": True,
     "mdc_storage_enabled": False,
     "service_name": "ML service",
@@ -96,6 +102,7 @@ KEYS_OF_THE_FILE = {
     "AZMLINFSRV_MAX_REQUESTS",
     "AZMLINFSRV_MAX_WORKER_RSS",
     "AZMLINFSRV_ERROR_DETAILS",
+    "AZMLINFSRV_TELEMETRY_STORAGE",
 }
 
 
@@ -128,7 +135,7 @@ def test_no_name_is_used_twice(column: str) -> None:
 
 
 def test_every_row_has_an_attribute_and_every_attribute_is_a_row_or_known() -> None:
-    derived = {"app_insights_requested", "origins", "notices", "config_file_read", "display"}
+    derived = {"app_insights_requested", "otlp", "origins", "notices", "config_file_read", "display"}
     assert set(settings.Settings._fields) == {setting.name for setting in SETTINGS} | derived
 
 
@@ -175,7 +182,8 @@ class TestRow:
         assert setting.config_key in (None, setting.environment)
 
     def test_new_settings_follow_one_pattern(self, setting: settings_table.Setting) -> None:
-        if not setting.original:
+        # This one has the names that Azure's tools know.
+        if not setting.original and setting.name != "app_insights_connection_string":
             assert setting.flag == f"--{setting.name}"
             assert setting.environment == setting.config_key == f"AZMLINFSRV_{setting.name.upper()}"
 

@@ -233,7 +233,12 @@ def performer(monkeypatch):
     monkeypatch.setattr(threads.front, "serve", lambda *_: let_go.wait(20))
     monkeypatch.setattr(threads._core, "work", lambda *_, **__: let_go.wait(20))
     monkeypatch.setattr(threads.worker, "log_scoring_timeout", lambda *_: None)
-    made = threads.Threads(SimpleNamespace(), [])
+    made = threads.Threads(
+        SimpleNamespace(
+            exports_telemetry=False,
+        ),
+        [],
+    )
     made.let_go = let_go
     yield made
     let_go.set()
@@ -345,7 +350,7 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch, e
     monkeypatch.setattr(threads.log_config, "find_user_config", lambda settings: "logging.json")
     monkeypatch.setattr(threads.process_exit, "at_once", end)
     with pytest.raises(Ended):
-        threads.run(SimpleNamespace(), [])
+        threads.run(SimpleNamespace(exports_telemetry=False), [])
     ((level, text),) = records()
     assert level == "CRITICAL"
     assert text.startswith(f"The server cannot start: {error.args[-1]}. Raise the limit of ")

@@ -349,6 +349,14 @@ impl OpenRequest {
         }
     }
 
+    /// Notes that the parser has got this part of a stream.
+    pub fn note_streamed(&self, part: &[u8]) {
+        if let Some(record) = &mut *self.0.record.borrow_mut() {
+            record.bytes_out += part.len() as u64;
+            record.note_streamed(part);
+        }
+    }
+
     /// Notes that the script has ended its stream.
     pub fn note_end_of_stream(&self) {
         if let Some(record) = &mut *self.0.record.borrow_mut() {

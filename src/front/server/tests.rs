@@ -115,7 +115,7 @@ fn settings() -> Settings {
         graceful_timeout: 30 * second,
         worker_timeout: Duration::ZERO,
         scoring_timeout: Duration::ZERO,
-        error_details: false,
+        telemetry: Default::default(),
     }
 }
 
@@ -191,6 +191,7 @@ async fn work(end: WorkerEnd, started: Rc<Cell<usize>>) {
         shares_bodies: false,
         raw: false,
         wants_request: false,
+        follows_traces: false,
         capacity: 1,
         swagger: [("2".to_owned(), "{}".to_owned())].into(),
     };

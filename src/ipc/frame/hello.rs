@@ -21,6 +21,8 @@ pub struct Hello {
     /// True if jobs must have the request's headers, target and peer address. Otherwise the front
     /// sends only method, query, content type and body.
     pub wants_request: bool,
+    /// True if jobs must have the caller's trace context, because the script uses OpenTelemetry.
+    pub follows_traces: bool,
     /// True if the worker can read bodies in shared memory (`ipc/body_arena.rs`).
     pub shares_bodies: bool,
     /// How many jobs it may run at once; at least 1.

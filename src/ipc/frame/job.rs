@@ -11,8 +11,8 @@ use super::{
 /// valid text.
 pub type Field = (Bytes, Bytes);
 
-/// One request, for a worker. If the worker did not set `wants_request`, `target`, `peer`,
-/// `request_id` and `fields` are empty.
+/// One request, for a worker. If the worker did not set `wants_request`, `target`, `peer` and
+/// `fields` are empty, and the ids are too unless something is exported.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Job {
     /// Names the job in replies and cancellations. A front never uses an id again.
@@ -36,6 +36,13 @@ pub struct Job {
     pub peer: String,
     /// The `x-request-id` of the reply. Scripts may read it from `flask.g`.
     pub request_id: String,
+    /// The `x-ms-client-request-id` of the reply. Empty if nothing is exported.
+    pub client_request_id: String,
+    /// The server's span as a value of `traceparent`; the caller's if nothing is exported and the
+    /// worker set `follows_traces`. Else empty.
+    pub traceparent: String,
+    /// The caller's `tracestate`, if the worker set `follows_traces`.
+    pub tracestate: String,
     /// Header fields in the order sent, names in lower case.
     pub fields: Vec<Field>,
 }
@@ -98,6 +105,9 @@ impl Job {
                 &self.content_type,
                 self.peer.as_bytes(),
                 self.request_id.as_bytes(),
+                self.client_request_id.as_bytes(),
+                self.traceparent.as_bytes(),
+                self.tracestate.as_bytes(),
             ] {
                 put_bytes(out, part);
             }
@@ -113,8 +123,12 @@ impl Job {
             out.put_u8(self.http_minor);
             out.put_u8(0);
             out.put_u8(self.deprecated_id.into());
-            for part in [self.method.as_bytes(), b"", &self.query, &self.content_type, b"", b""] {
+            let request_id = if self.traceparent.is_empty() { "" } else { &self.request_id };
+            for part in [self.method.as_bytes(), b"", &self.query, &self.content_type, b""] {
                 put_bytes(out, part);
+            }
+            for id in [request_id, &self.client_request_id, &self.traceparent, &self.tracestate] {
+                put_bytes(out, id.as_bytes());
             }
             put_fields(out, &[]);
         })
@@ -135,6 +149,9 @@ impl Job {
             content_type: head.bytes()?,
             peer: head.text()?,
             request_id: head.text()?,
+            client_request_id: head.text()?,
+            traceparent: head.text()?,
+            tracestate: head.text()?,
             fields: head.fields()?,
         };
         head.end()?;

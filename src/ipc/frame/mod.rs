@@ -26,7 +26,7 @@ pub use self::{
 
 /// Version of the protocol. It is part of [`Hello`], so that the front refuses another program
 /// before it sends a job to it.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 /// Length of kind, head length and body length, in bytes.
 pub const PREFIX_LEN: usize = 13;
 /// Limit for a head, in bytes. The HTTP parser limits target and header fields of a request to far

@@ -21,6 +21,9 @@ fn job() -> Job {
         deprecated_id: true,
         peer: "127.0.0.1:9".into(),
         request_id: "r".into(),
+        client_request_id: "c".into(),
+        traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+        tracestate: "a=b".into(),
         fields: vec![(Bytes::from_static(b"x-latin"), Bytes::from_static(b"\xe9"))],
     }
 }
@@ -48,6 +51,7 @@ pub(crate) fn hello() -> Hello {
         shares_claims: true,
         raw: true,
         wants_request: true,
+        follows_traces: true,
         shares_bodies: true,
         capacity: 1,
         swagger: [("3".to_owned(), "{}".to_owned())].into(),

@@ -76,17 +76,13 @@ pub(crate) fn for_tests<'py>(
         fields.iter().map(|(name, value)| (bytes(&name.to_ascii_lowercase()), bytes(value))).collect();
     let content_type = fields.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
     let job = Job {
-        id: 0,
         method,
-        target: Bytes::new(),
         query: Bytes::copy_from_slice(query),
         content_type: content_type.unwrap_or_default(),
         http_minor: 1,
         whole_request: true,
-        deprecated_id: false,
-        peer: String::new(),
-        request_id: String::new(),
         fields,
+        ..Job::default()
     };
     let problem = match arguments(py, &script, &job, &Bytes::copy_from_slice(body)) {
         Ok(arguments) => return Ok((arguments, None)),

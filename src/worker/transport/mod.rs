@@ -61,9 +61,8 @@ pub(super) trait Front {
     /// has revoked it.
     fn claim_next(&mut self) -> bool;
 
-    /// Tells this front, and every later one, that jobs must carry the whole request from now on.
-    fn ask_for_requests(&mut self, py: Python<'_>) -> PyResult<()> {
-        self.hello().wants_request = true;
+    /// Tells this front, and every later one, what the hello says now.
+    fn say_hello_again(&mut self, py: Python<'_>) -> PyResult<()> {
         let hello = encoded(self.hello())?;
         self.send(py, hello, Bytes::new());
         Ok(())

@@ -1,0 +1,196 @@
+"""What the variables of OpenTelemetry say: where spans and log records are sent by OTLP, and which.
+
+Owns their meaning (OpenTelemetry specification, "Environment Variable Specification" and "OTLP Exporter"). Does not own
+their names and defaults (``settings_table.OTEL_VARIABLES``). An empty value counts as absent; for a wrong one the
+default is used, and a notice says so, because telemetry must not keep the script from being served. Runs in the
+launcher.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from .connection_string import is_url
+from .settings_table import OTEL_VARIABLES
+
+_EXPORTER = "OTEL_EXPORTER_OTLP_"
+_SAMPLERS = {
+    # Whether the caller's decision counts, and the share of traces without one; None: OTEL_TRACES_SAMPLER_ARG says it.
+    "always_on": (False, 1.0),
+    "always_off": (False, 0.0),
+    "traceidratio": (False, None),
+    "parentbased_always_on": (True, 1.0),
+    "parentbased_always_off": (True, 0.0),
+    "parentbased_traceidratio": (True, None),
+}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class Target(NamedTuple):
+    """Where one signal is sent. ``headers`` may be secrets."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    timeout_ms: int
+    gzip: bool
+    certificate: str | None
+    client_certificate: str | None
+    client_key: str | None
+
+
+class Otlp(NamedTuple):
+    """What is exported by OTLP; a signal that is None is not."""
+
+    traces: Target | None
+    logs: Target | None
+    resource: tuple[tuple[str, str], ...]
+    # Whether the decision of a caller counts, and the share of other traces that is recorded.
+    follows_parent: bool
+    share: float
+
+    def __repr__(self) -> str:
+        # Headers are secrets, and this text may get into logs and tracebacks.
+        return f"Otlp(traces={self.traces is not None}, logs={self.logs is not None})"
+
+
+OFF = Otlp(None, None, (), True, 1.0)
+
+
+def resolve(environment: Mapping[str, str], service_name: str) -> tuple[Otlp, list[str]]:
+    """What the variables say, and sentences about values that cannot be used."""
+    variables = _Variables(environment)
+    targets = {signal: _target(variables, signal) for signal in ("TRACES", "LOGS")}
+    if not any(targets.values()):
+        return OFF, variables.notices
+    follows_parent, share = _sampler(variables)
+    resource = _resource(variables, service_name)
+    return Otlp(targets["TRACES"], targets["LOGS"], resource, follows_parent, share), variables.notices
+
+
+class _Variables:
+    """The variables, with notices about those that cannot be used."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._known = {variable.name: variable for variable in OTEL_VARIABLES}
+        self.notices: list[str] = []
+
+    def is_given(self, name: str) -> bool:
+        return bool(self._environment.get(name, "").strip())
+
+    def text(self, name: str) -> str:
+        """The value, else the default."""
+        return self._environment.get(name, "").strip() or self._known[name].default
+
+    def of_signal(self, signal: str, option: str) -> tuple[str, str]:
+        """The name and the value of the signal's own variable if it is given, else of the one for all signals."""
+        own = f"{_EXPORTER}{signal}_{option}"
+        name = own if self.is_given(own) else _EXPORTER + option
+        return name, self.text(name)
+
+    def refuse(self, name: str, allowed: str) -> None:
+        value = "***" if self._known[name].secret else repr(self._environment.get(name, ""))
+        self.notices.append(f"{name}={value} is not used: it must be {allowed}.")
+
+
+def _target(variables: _Variables, signal: str) -> Target | None:
+    exporter = f"OTEL_{signal}_EXPORTER"
+    own, shared = f"{_EXPORTER}{signal}_ENDPOINT", f"{_EXPORTER}ENDPOINT"
+    wanted = variables.text(exporter).lower()
+    if wanted not in ("otlp", "none"):
+        variables.refuse(exporter, "otlp or none")
+        return None
+    is_on = variables.is_given(own) or variables.is_given(shared) or variables.is_given(exporter)
+    if wanted == "none" or not is_on:
+        return None
+    name, protocol = variables.of_signal(signal, "PROTOCOL")
+    if protocol not in ("http/protobuf", "http/json"):
+        variables.refuse(name, f"http/protobuf, so {signal.lower()} are not sent")
+        return None
+    if protocol == "http/json":
+        variables.refuse(name, "http/protobuf, which is used")
+    if variables.is_given(own):
+        name, url = own, variables.text(own)
+    else:
+        name, url = shared, f"{variables.text(shared).rstrip('/')}/v1/{signal.lower()}"
+    if not is_url(url):
+        variables.refuse(name, f"a URL, so {signal.lower()} are not sent")
+        return None
+    return Target(
+        url,
+        _headers(variables, signal),
+        _timeout(variables, signal),
+        _compresses(variables, signal),
+        variables.of_signal(signal, "CERTIFICATE")[1] or None,
+        variables.of_signal(signal, "CLIENT_CERTIFICATE")[1] or None,
+        variables.of_signal(signal, "CLIENT_KEY")[1] or None,
+    )
+
+
+def _headers(variables: _Variables, signal: str) -> tuple[tuple[str, str], ...]:
+    name, text = variables.of_signal(signal, "HEADERS")
+    pairs, is_wrong = _pairs(text)
+    valid = {
+        key: value
+        for key, value in pairs.items()
+        if _HEADER_NAME.fullmatch(key) and value.isprintable() and value.isascii()
+    }
+    if is_wrong or len(valid) < len(pairs):
+        variables.refuse(name, "a list name=value,name=value of header fields; what is wrong in it is left out")
+    return tuple(valid.items())
+
+
+def _timeout(variables: _Variables, signal: str) -> int:
+    name, text = variables.of_signal(signal, "TIMEOUT")
+    if text.isdecimal() and 0 < int(text) <= 10**9:
+        return int(text)
+    variables.refuse(name, "a whole number of milliseconds, 1 or more")
+    return int(next(variable.default for variable in OTEL_VARIABLES if variable.name == _EXPORTER + "TIMEOUT"))
+
+
+def _compresses(variables: _Variables, signal: str) -> bool:
+    name, text = variables.of_signal(signal, "COMPRESSION")
+    if text not in ("gzip", "none"):
+        variables.refuse(name, "gzip or none")
+    return text == "gzip"
+
+
+def _sampler(variables: _Variables) -> tuple[bool, float]:
+    name = variables.text("OTEL_TRACES_SAMPLER")
+    if name not in _SAMPLERS:
+        variables.refuse("OTEL_TRACES_SAMPLER", f"one of {', '.join(_SAMPLERS)}")
+        return True, 1.0
+    follows_parent, share = _SAMPLERS[name]
+    if share is not None:
+        return follows_parent, share
+    text = variables.text("OTEL_TRACES_SAMPLER_ARG")
+    if re.fullmatch(r"\d*\.?\d+|\d+\.", text, re.ASCII) and float(text) <= 1:
+        return follows_parent, float(text)
+    variables.refuse("OTEL_TRACES_SAMPLER_ARG", "a number from 0 to 1")
+    return follows_parent, 1.0
+
+
+def _resource(variables: _Variables, service_name: str) -> tuple[tuple[str, str], ...]:
+    given, is_wrong = _pairs(variables.text("OTEL_RESOURCE_ATTRIBUTES"))
+    if is_wrong:
+        variables.refuse("OTEL_RESOURCE_ATTRIBUTES", "a list name=value,name=value; what is wrong in it is left out")
+    resource = {"service.name": service_name, **given}
+    if variables.is_given("OTEL_SERVICE_NAME"):
+        resource["service.name"] = variables.text("OTEL_SERVICE_NAME")
+    return tuple(resource.items())
+
+
+def _pairs(text: str) -> tuple[dict[str, str], bool]:
+    """The names and values of ``name=value,name=value``, percent-decoded; and whether something in it is wrong."""
+    pairs: dict[str, str] = {}
+    is_wrong = False
+    for part in text.split(","):
+        name, separator, value = (word.strip() for word in part.partition("="))
+        if name and separator:
+            pairs[urllib.parse.unquote(name)] = urllib.parse.unquote(value)
+        elif part.strip():
+            is_wrong = True
+    return pairs, is_wrong

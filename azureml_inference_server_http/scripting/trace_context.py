@@ -1,0 +1,40 @@
+"""Makes spans that a script creates with OpenTelemetry children of the server's span.
+
+Owns the context that is active while the script's code runs. Does not own the ids, which the front chooses
+(``src/telemetry/ids.rs``). OpenTelemetry is never imported here: only a script that has imported it can make spans.
+Runs in workers, on the thread that calls the script.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+_API, _CONTEXT = "opentelemetry.trace", "opentelemetry.context"
+
+
+def attach(traceparent: str, tracestate: str) -> Any:
+    """Make the span that ``traceparent`` names the current one of this thread. Returns what ``detach`` takes; None if
+    the script has not imported OpenTelemetry, or something else that is called so."""
+    api, context = sys.modules.get(_API), sys.modules.get(_CONTEXT)
+    if api is None or context is None:
+        return None
+    try:
+        _, trace_id, span_id, flags = traceparent.split("-")
+        remote = api.SpanContext(
+            int(trace_id, 16),
+            int(span_id, 16),
+            is_remote=True,
+            trace_flags=api.TraceFlags(int(flags, 16)),
+            trace_state=api.TraceState.from_header([tracestate]) if tracestate else None,
+        )
+        return context.attach(api.set_span_in_context(api.NonRecordingSpan(remote)))
+    except Exception:  # another version of OpenTelemetry: the script's spans begin traces of their own
+        return None
+
+
+def detach(token: Any) -> None:
+    """Undo ``attach``."""
+    context = sys.modules.get(_CONTEXT)
+    if context is not None:
+        context.detach(token)

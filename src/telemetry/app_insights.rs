@@ -1,0 +1,526 @@
+//! Items of Application Insights: requests, messages, exceptions and events as JSON.
+//!
+//! Pure functions. Names, order of properties and lengths are those of azureml-inference-server-http 1.5.1
+//! (docs/telemetry.md lists what differs, and why). Runs in the exporter's thread.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, SystemTime},
+};
+
+use http::Method;
+use serde::{ser::SerializeMap as _, Serialize, Serializer};
+
+use super::{
+    item::{Exception, LogRecord, Request, Sample},
+    record::{Refusal, Route},
+    trace_context::Hex,
+};
+
+/// Longest value of a property, in characters.
+pub const MAX_VALUE: usize = 8192;
+/// Longest key of a property; longer ones are dropped.
+const MAX_KEY: usize = 150;
+/// Longest message and traceback, in characters.
+const MAX_MESSAGE: usize = 32768;
+/// Longest name, in characters.
+const MAX_NAME: usize = 1024;
+/// `Response Value` of a body that is no text. The quotes belong to it.
+const NOT_TEXT: &str = "\"Scoring request response payload is a non serializable object or raw binary\"";
+
+/// What all items of one server have in common.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// Instrumentation key.
+    pub key: String,
+    /// `SERVICE_NAME`.
+    pub service: String,
+    /// `WORKSPACE_NAME`.
+    pub workspace: String,
+    /// `HOSTNAME`.
+    pub container: String,
+    /// Tags of every item, in order.
+    pub tags: Vec<(&'static str, String)>,
+}
+
+/// The kinds of items.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Request,
+    Message,
+    Exception,
+    Event,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Request => "Microsoft.ApplicationInsights.Request",
+            Self::Message => "Microsoft.ApplicationInsights.Message",
+            Self::Exception => "Microsoft.ApplicationInsights.Exception",
+            Self::Event => "Microsoft.ApplicationInsights.Event",
+        }
+    }
+
+    fn base_type(self) -> &'static str {
+        match self {
+            Self::Request => "RequestData",
+            Self::Message => "MessageData",
+            Self::Exception => "ExceptionData",
+            Self::Event => "EventData",
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a, T> {
+    ver: u8,
+    name: &'static str,
+    time: String,
+    sample_rate: f64,
+    i_key: &'a str,
+    tags: Pairs<'a>,
+    data: Data<T>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Data<T> {
+    base_type: &'static str,
+    base_data: T,
+}
+
+/// An object whose members keep their order.
+struct Pairs<'a>(Vec<(&'a str, &'a str)>);
+
+impl Serialize for Pairs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in &self.0 {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RequestData<'a> {
+    ver: u8,
+    id: String,
+    name: &'a str,
+    duration: String,
+    success: bool,
+    response_code: String,
+    properties: Pairs<'a>,
+    measurements: Pairs<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MessageData<'a> {
+    ver: u8,
+    message: &'a str,
+    severity_level: &'static str,
+    properties: Pairs<'a>,
+}
+
+#[derive(Serialize)]
+struct EventData<'a> {
+    ver: u8,
+    name: &'a str,
+    properties: Pairs<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExceptionData<'a> {
+    ver: u8,
+    exceptions: [ExceptionDetails<'a>; 1],
+    severity_level: &'static str,
+    properties: Pairs<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExceptionDetails<'a> {
+    type_name: &'a str,
+    message: &'a str,
+    has_full_stack: bool,
+    stack: &'a str,
+}
+
+/// The item of a request; `None` for a request that 1.5.1 does not report either: routes other than `/score` and
+/// `/swagger.json`, and requests that no route takes.
+pub fn request(origin: &Origin, request: &Request) -> Option<Vec<u8>> {
+    let path = match request.route {
+        Some(route @ (Route::Score | Route::Swagger)) => route.path(),
+        _ => return None,
+    };
+    if request.error.as_deref() == Some(Refusal::Method.name()) && request.method != Method::HEAD {
+        return None;
+    }
+    let status = request.status?;
+    let success = status < 400;
+    let response = request.sample.as_ref().map(|sample| match sample {
+        Sample::Text(text) => text.as_str(),
+        Sample::Binary => NOT_TEXT,
+    });
+    let status = status.to_string();
+    let url = iri(&format!("http://{}{}", request.host, request.target));
+    let start = time_text(request.began_at, false);
+    let duration = span_text(request.duration);
+    let properties = properties(
+        [
+            ("Container Id", origin.container.as_str()),
+            ("Request Id", &request.request_id),
+            ("Client Request Id", &request.client_request_id),
+            ("Response Value", response.unwrap_or_default()),
+            ("name", path),
+            ("url", &url),
+            ("start_time", &start),
+            ("duration", &duration),
+            ("resultCode", &status),
+            ("success", if success { "True" } else { "False" }),
+            ("http_method", request.method.as_str()),
+            ("Workspace Name", &origin.workspace),
+            ("Service Name", &origin.service),
+        ]
+        .into_iter()
+        .filter(|(key, _)| *key != "Response Value" || response.is_some()),
+    );
+    let (trace, span) = (Hex(&request.span.trace_id).to_string(), Hex(&request.span.span_id).to_string());
+    let parent = request.parent.map(|parent| Hex(&parent.span_id).to_string());
+    let mut tags = vec![("ai.operation.id", trace.as_str())];
+    tags.extend(parent.as_deref().map(|parent| ("ai.operation.parentId", parent)));
+    tags.push(("ai.operation.name", path));
+    let data = RequestData {
+        ver: 2,
+        id: span,
+        name: path,
+        duration: native_span(request.duration),
+        response_code: status.clone(),
+        success,
+        properties,
+        measurements: Pairs(Vec::new()),
+    };
+    Some(envelope(origin, Kind::Request, time_text(request.began_at, true), tags, data))
+}
+
+/// The item of a log record: an exception, an event or a message.
+pub fn log_record(origin: &Origin, record: &LogRecord) -> Vec<u8> {
+    let time = time_text(record.at(), true);
+    let zeros = "0".repeat(32);
+    let (trace, span) =
+        if record.trace.is_empty() { (&zeros[..], &zeros[..16]) } else { (&*record.trace, &*record.span) };
+    let tags = vec![("ai.operation.id", trace), ("ai.operation.parentId", span)];
+    let properties = properties(record.properties.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    if let Some(exception) = &record.exception {
+        let Exception { kind, message, stack } = exception;
+        let details = ExceptionDetails {
+            type_name: cut(kind, MAX_NAME),
+            message: cut(message, MAX_MESSAGE),
+            has_full_stack: true,
+            stack: cut(stack, MAX_MESSAGE),
+        };
+        let data = ExceptionData { ver: 2, severity_level: severity(record.level), properties, exceptions: [details] };
+        return envelope(origin, Kind::Exception, time, tags, data);
+    }
+    if let Some(name) = &record.event {
+        let data = EventData { ver: 2, name: cut(name, MAX_NAME), properties };
+        return envelope(origin, Kind::Event, time, tags, data);
+    }
+    let message = cut(&record.message, MAX_MESSAGE);
+    let data = MessageData { ver: 2, message, severity_level: severity(record.level), properties };
+    envelope(origin, Kind::Message, time, tags, data)
+}
+
+fn envelope<T: Serialize>(origin: &Origin, kind: Kind, time: String, own: Vec<(&str, &str)>, data: T) -> Vec<u8> {
+    let tags = origin.tags.iter().map(|(key, value)| (*key, value.as_str())).chain(own).collect();
+    let envelope = Envelope {
+        ver: 1,
+        name: kind.name(),
+        time,
+        sample_rate: 100.0,
+        i_key: &origin.key,
+        tags: Pairs(tags),
+        data: Data { base_type: kind.base_type(), base_data: data },
+    };
+    // Texts and numbers always serialize.
+    serde_json::to_vec(&envelope).unwrap_or_default()
+}
+
+fn properties<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Pairs<'a> {
+    let kept = pairs.into_iter().filter(|(key, _)| !key.is_empty() && key.chars().count() <= MAX_KEY);
+    Pairs(kept.map(|(key, value)| (key, cut(value, MAX_VALUE))).collect())
+}
+
+/// The first `limit` characters.
+pub fn cut(text: &str, limit: usize) -> &str {
+    match text.char_indices().nth(limit) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
+}
+
+fn severity(level: u32) -> &'static str {
+    match level {
+        50.. => "4",
+        40..=49 => "3",
+        30..=39 => "2",
+        20..=29 => "1",
+        _ => "0",
+    }
+}
+
+/// UTC with up to six digits of a second: `2026-11-30T05:38:31.33861Z`. `trims` leaves out zeros at the end.
+pub fn time_text(time: SystemTime, trims: bool) -> String {
+    let time = time::OffsetDateTime::from(time);
+    let mut text = format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
+        time.year(),
+        u8::from(time.month()),
+        time.day(),
+        time.hour(),
+        time.minute(),
+        time.second()
+    );
+    let micros = time.microsecond();
+    if micros > 0 {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ".{micros:06}");
+        if trims {
+            text.truncate(text.trim_end_matches('0').len());
+        }
+    }
+    text.push('Z');
+    text
+}
+
+/// `HH:MM:SS.mmm`, with `D.` in front from one day on.
+fn span_text(duration: Duration) -> String {
+    let (days, clock) = clock_text(duration);
+    if days > 0 {
+        format!("{days}.{clock}.{:03}", duration.subsec_millis())
+    } else {
+        format!("{clock}.{:03}", duration.subsec_millis())
+    }
+}
+
+/// The native form: `D.HH:MM:SS.ffffff`.
+fn native_span(duration: Duration) -> String {
+    let (days, clock) = clock_text(duration);
+    format!("{days}.{clock}.{:06}", duration.subsec_micros())
+}
+
+fn clock_text(duration: Duration) -> (u64, String) {
+    let seconds = duration.as_secs();
+    let clock = format!("{:02}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    (seconds / 86400, clock)
+}
+
+/// A URL for people: percent-encoded text beyond ASCII is decoded, everything else stays (`%C3%A9` is `é`, `%20` stays).
+fn iri(url: &str) -> String {
+    let bytes = url.as_bytes();
+    let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&first, after)) = rest.split_first() {
+        let run: Vec<u8> = percent_run(rest);
+        if run.is_empty() {
+            out.push(first);
+            rest = after;
+            continue;
+        }
+        match std::str::from_utf8(&run) {
+            Ok(_) => out.extend_from_slice(&run),
+            Err(_) => out.extend_from_slice(&rest[..run.len() * 3]),
+        }
+        rest = &rest[run.len() * 3..];
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The bytes of the percent-encoded run beyond ASCII that `text` begins with.
+fn percent_run(text: &[u8]) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    text.chunks_exact(3)
+        .map_while(|chunk| match *chunk {
+            [b'%', high, low] => Some(digit(high)? * 16 + digit(low)?).filter(|byte| *byte >= 0x80),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{json, Value};
+
+    use super::*;
+    use crate::telemetry::item::tests::{at, scored};
+
+    fn origin() -> Origin {
+        Origin {
+            key: "00000000-0000-0000-0000-000000000001".to_owned(),
+            service: "ML service".to_owned(),
+            workspace: String::new(),
+            container: "Unknown".to_owned(),
+            tags: vec![("ai.cloud.role", "ML service".to_owned())],
+        }
+    }
+
+    fn json_of(bytes: &[u8]) -> Value {
+        serde_json::from_slice(bytes).expect("JSON")
+    }
+
+    #[test]
+    fn a_request_has_the_properties_of_1_5_1_and_true_native_fields() {
+        let bytes = request(&origin(), &scored()).expect("an item");
+        assert_eq!(
+            json_of(&bytes),
+            json!({
+                "ver": 1, "name": "Microsoft.ApplicationInsights.Request", "time": "2026-11-30T05:38:31.33861Z",
+                "sampleRate": 100.0, "iKey": "00000000-0000-0000-0000-000000000001",
+                "tags": {
+                    "ai.cloud.role": "ML service", "ai.operation.id": "ab".repeat(16),
+                    "ai.operation.parentId": "ef".repeat(8), "ai.operation.name": "/score",
+                },
+                "data": {"baseType": "RequestData", "baseData": {
+                    "ver": 2, "id": "cd".repeat(8), "name": "/score", "duration": "0.00:00:00.012345",
+                    "responseCode": "200", "success": true, "measurements": {},
+                    "properties": {
+                        "Container Id": "Unknown", "Request Id": "r", "Client Request Id": "",
+                        "Response Value": "[1]", "name": "/score",
+                        "url": "http://127.0.0.1:5001/score?name=é%20x",
+                        "start_time": "2026-11-30T05:38:31.338610Z", "duration": "00:00:00.012",
+                        "resultCode": "200", "success": "True", "http_method": "POST",
+                        "Workspace Name": "", "Service Name": "ML service",
+                    },
+                }},
+            })
+        );
+        let text = String::from_utf8(bytes).expect("text");
+        let order =
+            ["Container Id", "Request Id", "Client Request Id", "Response Value", "\"name\":\"/score\",\"url\""];
+        let places: Vec<_> = order.iter().map(|name| text.find(name)).collect();
+        assert!(places.is_sorted() && places.iter().all(Option::is_some), "{text}");
+    }
+
+    #[test]
+    fn failures_streams_and_bodies_that_are_no_text() {
+        let failed = Request { status: Some(500), sample: Some(Sample::Binary), ..scored() };
+        let item = json_of(&request(&origin(), &failed).expect("an item"));
+        let data = &item["data"]["baseData"];
+        assert_eq!((&data["success"], &data["responseCode"]), (&json!(false), &json!("500")));
+        assert_eq!(data["properties"]["success"], "False");
+        assert_eq!(data["properties"]["Response Value"], NOT_TEXT);
+        let off = Request { sample: None, ..scored() };
+        let item = json_of(&request(&origin(), &off).expect("an item"));
+        assert_eq!(item["data"]["baseData"]["properties"].get("Response Value"), None);
+    }
+
+    #[test]
+    fn routes_that_1_5_1_does_not_report_are_not_reported() {
+        for route in [Some(Route::Health), Some(Route::Live), Some(Route::Ready), None] {
+            assert_eq!(request(&origin(), &Request { route, ..scored() }), None);
+        }
+        assert!(request(&origin(), &Request { route: Some(Route::Swagger), ..scored() }).is_some());
+        assert_eq!(request(&origin(), &Request { status: None, ..scored() }), None, "a client that left got no reply");
+    }
+
+    #[test]
+    fn a_message_has_a_level_as_text_and_its_properties_in_order() {
+        let record = LogRecord {
+            time: 1_796_017_111.5,
+            level: 25,
+            message: "hello".to_owned(),
+            properties: vec![("b".to_owned(), "1".to_owned()), ("a".to_owned(), "(1, 2)".to_owned())],
+            trace: "ab".repeat(16),
+            span: "cd".repeat(8),
+            ..LogRecord::default()
+        };
+        let bytes = log_record(&origin(), &record);
+        let item = json_of(&bytes);
+        assert_eq!(item["name"], "Microsoft.ApplicationInsights.Message");
+        assert_eq!(item["time"], "2026-11-30T05:38:31.5Z");
+        assert_eq!(item["tags"]["ai.operation.id"], "ab".repeat(16));
+        assert_eq!(
+            item["data"],
+            json!({"baseType": "MessageData", "baseData": {
+                "ver": 2, "message": "hello", "severityLevel": "1", "properties": {"b": "1", "a": "(1, 2)"}}})
+        );
+        assert!(String::from_utf8(bytes).expect("text").contains(r#"{"b":"1","a":"(1, 2)"}"#));
+    }
+
+    #[test]
+    fn levels_are_severities() {
+        let expected = [(10, "0"), (20, "1"), (25, "1"), (30, "2"), (40, "3"), (49, "3"), (50, "4"), (1000, "4")];
+        assert_eq!(expected.map(|(level, _)| (level, severity(level))), expected);
+    }
+
+    #[test]
+    fn a_record_without_a_request_has_ids_of_zeros() {
+        let item = json_of(&log_record(&origin(), &LogRecord::default()));
+        assert_eq!(item["tags"]["ai.operation.id"], "0".repeat(32));
+        assert_eq!(item["tags"]["ai.operation.parentId"], "0".repeat(16));
+        assert_eq!(item["time"], "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn an_exception_and_an_event() {
+        let exception =
+            Exception { kind: "ValueError".to_owned(), message: "no".to_owned(), stack: "Traceback".to_owned() };
+        let record = LogRecord { level: 40, exception: Some(exception), ..LogRecord::default() };
+        let item = json_of(&log_record(&origin(), &record));
+        assert_eq!(
+            item["data"],
+            json!({"baseType": "ExceptionData", "baseData": {
+                "ver": 2, "severityLevel": "3", "properties": {}, "exceptions": [
+                    {"typeName": "ValueError", "message": "no", "hasFullStack": true, "stack": "Traceback"}]}})
+        );
+        let record = LogRecord { event: Some("bought".to_owned()), ..LogRecord::default() };
+        let item = json_of(&log_record(&origin(), &record));
+        assert_eq!(item["data"]["baseData"], json!({"ver": 2, "name": "bought", "properties": {}}));
+    }
+
+    #[test]
+    fn texts_are_cut_in_characters_and_long_keys_dropped() {
+        let record = LogRecord {
+            message: "é".repeat(MAX_MESSAGE + 5),
+            properties: vec![
+                ("k".repeat(MAX_KEY), "ü".repeat(MAX_VALUE + 1)),
+                ("k".repeat(MAX_KEY + 1), String::new()),
+            ],
+            ..LogRecord::default()
+        };
+        let item = json_of(&log_record(&origin(), &record));
+        let data = &item["data"]["baseData"];
+        assert_eq!(data["message"].as_str().map(|text| text.chars().count()), Some(MAX_MESSAGE));
+        let properties = data["properties"].as_object().expect("an object");
+        let lengths: Vec<_> =
+            properties.values().map(|value| value.as_str().map(|text| text.chars().count())).collect();
+        assert_eq!(lengths, [Some(MAX_VALUE)]);
+    }
+
+    #[test]
+    fn durations_and_times() {
+        let day = Duration::from_secs(86_400 + 3600 + 60 + 1) + Duration::from_millis(7);
+        assert_eq!((native_span(day), span_text(day)), ("1.01:01:01.007000".into(), "1.01:01:01.007".into()));
+        assert_eq!(time_text(at(0, 0), true), "1970-01-01T00:00:00Z");
+        assert_eq!(time_text(at(0, 100), true), "1970-01-01T00:00:00.0001Z");
+        assert_eq!(time_text(at(0, 100), false), "1970-01-01T00:00:00.000100Z");
+    }
+
+    #[test]
+    fn iris_decode_only_text_beyond_ascii() {
+        for (url, expected) in [
+            ("/score?a=%C3%A9%20", "/score?a=é%20"),
+            ("/score?a=%FF%41", "/score?a=%FF%41"),
+            ("%", "%"),
+            ("%C3", "%C3"),
+            ("%c3%a9%C3", "%c3%a9%C3"),
+        ] {
+            assert_eq!(iri(url), expected);
+        }
+    }
+}

@@ -1,0 +1,566 @@
+//! The thread that sends requests and log records to their receivers.
+//!
+//! One thread for each front. It takes items from the intake, encodes them, sends batches, and acts by the receivers'
+//! answers. It may wait for a receiver for as long as it likes, because nobody waits for it: items are dropped, and counted,
+//! when too many wait. At the end of the server it has [`STOP_PATIENCE`]. What it has not sent by then is stored or counted.
+//!
+//! Memory: the intake and the receivers together hold at most 32 MiB of items.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{
+    answer::{Reason, Verdict},
+    counts::Counts,
+    intake::{Intake, Taken},
+    item::{Item, LogRecord},
+    lane::Next,
+    receiver::{Encoded, Receiver, Target},
+    storage::{Storage, Stored},
+};
+
+/// Logger of its lines.
+const LOG: &str = "azmlinfsrv.telemetry";
+/// Bytes of the encoded items, for all receivers together. The intake holds another 8 MiB.
+const RECEIVERS_BYTES: usize = 24 << 20;
+/// How long the server waits at its end for items to be sent.
+pub const STOP_PATIENCE: Duration = Duration::from_millis(1800);
+/// How often the end of the thread is looked for then.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What is exported where.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// Who gets items.
+    pub targets: Vec<Target>,
+    /// How long items are gathered before they are sent.
+    pub interval: Duration,
+    /// Folder for items that cannot be sent (`--telemetry_storage`).
+    pub storage: Option<PathBuf>,
+}
+
+/// Handle of the thread.
+pub struct Exporter {
+    intake: Intake,
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+/// What the thread and the front's thread share.
+struct Shared {
+    /// A mutex, because the front's thread takes it only at the end. The thread does not hold it while a receiver answers.
+    state: Mutex<State>,
+    storage: Option<Storage>,
+}
+
+struct State {
+    receivers: Vec<Receiver>,
+    /// Set when the server ends: nothing may take longer.
+    deadline: Option<Instant>,
+    /// The front's thread has taken everything that was left.
+    is_over: bool,
+}
+
+impl Shared {
+    /// No code leaves the state half changed, so a poisoned lock is safe to use.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Exporter {
+    /// Starts the thread. Logs, and leaves out, receivers and a storage that cannot be used; `None` if no receiver is left.
+    pub fn start(plan: Plan, intake: Intake) -> std::io::Result<Option<Self>> {
+        let storage = plan.storage.as_deref().and_then(|folder| match Storage::open(folder) {
+            Ok(storage) => Some(storage),
+            Err(error) => {
+                let folder = folder.display();
+                log::error!(target: LOG, "Cannot use --telemetry_storage {folder}: {error}. Nothing is stored.");
+                None
+            }
+        });
+        let limit = RECEIVERS_BYTES / plan.targets.len().max(1);
+        let mut receivers = Vec::new();
+        for target in plan.targets {
+            let name = target.format.name();
+            match Receiver::new(target, limit) {
+                Ok(receiver) => receivers.push(receiver),
+                Err(problem) => log::error!(target: LOG, "Telemetry is not sent to {name}: {problem}."),
+            }
+        }
+        if receivers.is_empty() {
+            return Ok(None);
+        }
+        let state = State { receivers, deadline: None, is_over: false };
+        let shared = Arc::new(Shared { state: Mutex::new(state), storage });
+        let worker = Worker { intake: intake.clone(), shared: shared.clone(), interval: plan.interval };
+        let thread = std::thread::Builder::new().name("azmlinfsrv-telemetry".to_owned()).spawn(|| worker.run())?;
+        Ok(Some(Self { intake, shared, thread }))
+    }
+
+    /// Where items are put.
+    pub fn intake(&self) -> Intake {
+        self.intake.clone()
+    }
+
+    /// The counters of each receiver, by its name.
+    pub fn counts(&self) -> Vec<(&'static str, Arc<Counts>)> {
+        self.shared.lock().receivers.iter().map(|receiver| (receiver.name(), receiver.counts().clone())).collect()
+    }
+
+    /// Sends what waits, for at most [`STOP_PATIENCE`]. Then what is left is stored, or counted as lost and said so in the
+    /// log. Call it when no more items come.
+    pub fn finish(self) {
+        let deadline = Instant::now() + STOP_PATIENCE;
+        self.shared.lock().deadline = Some(deadline);
+        self.intake.end();
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+        }
+        // A thread that still waits for a receiver ends with the process.
+        let late = self.intake.take(Duration::ZERO, Some(Instant::now()));
+        let mut state = self.shared.lock();
+        encode_all(&mut state.receivers, &late);
+        state.is_over = true;
+        for receiver in &mut state.receivers {
+            abandon(receiver, self.shared.storage.as_ref());
+        }
+    }
+}
+
+/// Stores or counts everything that waits for a receiver.
+fn abandon(receiver: &mut Receiver, storage: Option<&Storage>) {
+    let mut rest: Vec<Encoded> = receiver.in_flight.take().map(|batch| batch.to_vec()).unwrap_or_default();
+    rest.append(&mut receiver.lane.take_rest());
+    if rest.is_empty() {
+        return;
+    }
+    let items = rest.len();
+    if storage.is_some_and(|storage| store(receiver, storage, &rest)) {
+        log::info!(target: LOG, "{} for {} are in --telemetry_storage.", counted(items), receiver.name());
+    } else {
+        receiver.counts().note_dropped(Reason::Stopped, items);
+        log::warn!(
+            target: LOG,
+            "{} were not sent to {} ({}), because the server ended first.",
+            counted(items),
+            receiver.name(),
+            receiver.host()
+        );
+    }
+}
+
+/// Writes items to the disk. False, and a line in the log, if that failed.
+fn store(receiver: &Receiver, storage: &Storage, items: &[Encoded]) -> bool {
+    let items: Vec<_> = items.iter().map(|item| item.0.clone()).collect();
+    match storage.store(receiver.name(), &items, SystemTime::now()) {
+        Ok(lost) => {
+            receiver.counts().note_dropped(Reason::Storage, lost);
+            true
+        }
+        Err(error) => {
+            log::error!(target: LOG, "Cannot write to --telemetry_storage: {error}. The items stay in memory.");
+            false
+        }
+    }
+}
+
+/// Encodes what the intake had for every receiver, and counts what it had to drop.
+fn encode_all(receivers: &mut [Receiver], taken: &Taken) {
+    for receiver in receivers.iter() {
+        receiver.note_dropped(taken.dropped);
+    }
+    taken.items.iter().for_each(|item| encode(receivers, item));
+}
+
+/// Encodes an item for every receiver.
+fn encode(receivers: &mut [Receiver], item: &Item) {
+    match item {
+        Item::Request(request) => receivers.iter_mut().for_each(|receiver| receiver.push_request(request)),
+        Item::Log(bytes) => match serde_json::from_slice::<LogRecord>(bytes) {
+            Ok(record) => {
+                for receiver in receivers {
+                    receiver.note_lost_by_worker(record.lost);
+                    receiver.push_log(&record);
+                }
+            }
+            Err(error) => log::error!(target: LOG, "A worker sent what is no log record: {error}"),
+        },
+    }
+}
+
+/// The thread's own side.
+struct Worker {
+    intake: Intake,
+    shared: Arc<Shared>,
+    interval: Duration,
+}
+
+impl Worker {
+    fn run(self) {
+        loop {
+            let until = self.next_due(Instant::now());
+            let taken = self.intake.take(self.interval, until);
+            {
+                let mut state = self.shared.lock();
+                if state.is_over {
+                    return;
+                }
+                encode_all(&mut state.receivers, &taken);
+            }
+            let receivers = self.shared.lock().receivers.len();
+            for index in 0..receivers {
+                if !self.send_all(index, taken.ended) {
+                    return;
+                }
+            }
+            if taken.ended {
+                return;
+            }
+        }
+    }
+
+    /// When a receiver that has failed is tried again.
+    fn next_due(&self, now: Instant) -> Option<Instant> {
+        self.shared.lock().receivers.iter().filter_map(|receiver| receiver.lane.due(now)).min()
+    }
+
+    /// Sends all batches of a receiver that are due; at the end of the server, also those that wait for a retry, once. False
+    /// if nothing more may be sent.
+    fn send_all(&self, index: usize, is_last: bool) -> bool {
+        loop {
+            let now = Instant::now();
+            let (sending, limit) = {
+                let mut state = self.shared.lock();
+                let limit = match state.deadline {
+                    Some(deadline) => deadline.saturating_duration_since(now),
+                    None => Duration::MAX,
+                };
+                if state.is_over || limit.is_zero() {
+                    return false;
+                }
+                let receiver = &mut state.receivers[index];
+                if !(receiver.lane.is_due(now) || is_last && receiver.lane.due(now).is_some()) {
+                    break;
+                }
+                (receiver.begin(), limit)
+            };
+            let verdict = sending.post(limit);
+            let works = matches!(verdict, Verdict::Accepted);
+            let goes_on = !matches!(verdict, Verdict::Later { .. });
+            if !self.settle(index, sending.batch, verdict) {
+                return false;
+            }
+            if works && !self.send_stored(index) {
+                return false;
+            }
+            if !goes_on {
+                break;
+            }
+        }
+        true
+    }
+
+    /// Deals with the answer to a batch. False if the front's thread has taken the batch meanwhile, at the end.
+    fn settle(&self, index: usize, batch: Arc<Vec<Encoded>>, verdict: Verdict) -> bool {
+        let mut state = self.shared.lock();
+        if state.is_over {
+            return false;
+        }
+        let receiver = &mut state.receivers[index];
+        receiver.in_flight = None;
+        let batch = Arc::unwrap_or_clone(batch);
+        let storage = self.shared.storage.as_ref();
+        let (name, host) = (receiver.name(), receiver.host());
+        match receiver.lane.settle(batch, verdict, Instant::now(), chance(), storage.is_some()) {
+            Next::Continue | Next::StillFailing => {}
+            Next::Recovered => log::info!(target: LOG, "{name} ({host}) accepts telemetry again."),
+            Next::Failing(why) => log_failing(name, &host, &why),
+            Next::Lost(items, why) => {
+                if let Some(items) = receiver.tell_refused(items, Instant::now()) {
+                    log::error!(target: LOG, "{name} ({host}) refused {}, which are lost: {why}.", counted(items));
+                }
+            }
+            Next::GoTo(location) => {
+                if !receiver.go_to(&location) {
+                    log::error!(target: LOG, "{name} ({host}) redirects to {location:?}, which is not followed.");
+                    let rest = receiver.lane.take_rest();
+                    receiver.counts().note_dropped(Reason::Refused, rest.len());
+                }
+            }
+            Next::Store(items, why) => {
+                if let Some(why) = why {
+                    log_failing(name, &host, &why);
+                }
+                if !storage.is_some_and(|storage| store(receiver, storage, &items)) {
+                    items.into_iter().for_each(|item| receiver.lane.push(item));
+                }
+            }
+        }
+        true
+    }
+
+    /// Sends what is on the disk for a receiver that has just accepted a batch.
+    fn send_stored(&self, index: usize) -> bool {
+        let Some(storage) = &self.shared.storage else { return true };
+        loop {
+            let (stored, sending, limit) = {
+                let state = self.shared.lock();
+                let limit = match state.deadline {
+                    Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+                    None => Duration::MAX,
+                };
+                if state.is_over || limit.is_zero() {
+                    return false;
+                }
+                let receiver = &state.receivers[index];
+                let stored = match storage.take(receiver.name()) {
+                    Ok(Some(stored)) => stored,
+                    Ok(None) => return true,
+                    Err(error) => {
+                        log::error!(target: LOG, "Cannot read --telemetry_storage: {error}");
+                        return true;
+                    }
+                };
+                let batch = Arc::new(stored.items.iter().cloned().map(Encoded).collect::<Vec<_>>());
+                (stored, receiver.sending(batch), limit)
+            };
+            let verdict = sending.post(limit);
+            if !self.settle_stored(index, stored, sending.batch, verdict) {
+                return true;
+            }
+        }
+    }
+
+    /// Deals with the answer to a batch from the disk. False if the receiver takes no more of them now.
+    fn settle_stored(&self, index: usize, stored: Stored, batch: Arc<Vec<Encoded>>, verdict: Verdict) -> bool {
+        let mut state = self.shared.lock();
+        let receiver = &mut state.receivers[index];
+        match verdict {
+            Verdict::Accepted => receiver.counts().note_sent(batch.len()),
+            Verdict::Partly { again, refused, .. } => {
+                receiver.counts().note_sent(batch.len() - again.len() - refused.len());
+                receiver.counts().note_dropped(Reason::Refused, refused.len());
+                again.iter().filter_map(|index| batch.get(*index)).for_each(|item| receiver.lane.push(item.clone()));
+            }
+            Verdict::Dropped(reason, why) => {
+                receiver.counts().note_dropped(reason, batch.len());
+                let (name, items) = (receiver.name(), counted(batch.len()));
+                log::error!(target: LOG, "{name} refused {items} of --telemetry_storage, which are lost: {why}.");
+            }
+            // The file stays.
+            Verdict::Later { .. } | Verdict::Moved(_) => return false,
+        }
+        stored.delete();
+        true
+    }
+}
+
+/// A number of items in words.
+fn counted(items: usize) -> String {
+    format!("{items} telemetry item{}", if items == 1 { "" } else { "s" })
+}
+
+fn log_failing(name: &str, host: &str, why: &str) {
+    log::warn!(
+        target: LOG,
+        "{name} ({host}) does not accept telemetry: {why}. Items wait, and the oldest are dropped if too many wait."
+    );
+}
+
+/// A number from 0 to 1.
+fn chance() -> f64 {
+    let [a, b] = super::ids::random_bytes::<2>();
+    f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    //! Against receivers that listen on loopback.
+
+    use std::{
+        io::{BufRead as _, BufReader, Read as _, Write as _},
+        net::{TcpListener, TcpStream},
+        sync::mpsc,
+    };
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::telemetry::{app_insights::Origin, http_client::TlsFiles, receiver::Format};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Answers each request with the next of these responses, the last one for ever. An empty response means that it never
+    /// answers. Returns its URL and the bodies that it gets.
+    fn receiver(responses: Vec<&'static str>) -> (String, mpsc::Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (sender, bodies) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut responses = responses.into_iter().peekable();
+            let mut held = Vec::new();
+            for stream in listener.incoming().flatten() {
+                let Some(body) = read_request(&stream) else { continue };
+                let Some(response) = (match responses.len() {
+                    1 => responses.peek().copied(),
+                    _ => responses.next(),
+                }) else {
+                    return;
+                };
+                if sender.send(body).is_err() {
+                    return;
+                }
+                if response.is_empty() {
+                    held.push(stream);
+                } else {
+                    let _ = (&stream).write_all(response.as_bytes());
+                }
+            }
+        });
+        (url, bodies)
+    }
+
+    fn read_request(stream: &TcpStream) -> Option<String> {
+        let mut reader = BufReader::new(stream);
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        String::from_utf8(body).ok()
+    }
+
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    const BUSY: &str = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+    fn plan(url: &str) -> Plan {
+        let target = Target {
+            format: Format::AppInsights(Origin::default()),
+            url: url.to_owned(),
+            headers: Vec::new(),
+            timeout: PATIENCE,
+            gzip: false,
+            tls: TlsFiles::default(),
+        };
+        Plan { targets: vec![target], interval: Duration::from_millis(1), storage: None }
+    }
+
+    fn start(plan: Plan) -> Exporter {
+        Exporter::start(plan, Intake::default()).expect("a thread").expect("a receiver")
+    }
+
+    fn push(exporter: &Exporter, text: &str) {
+        exporter.intake().push(Item::Log(Bytes::from(format!("{{\"message\": \"{text}\"}}"))));
+    }
+
+    fn counts(exporter: &Exporter) -> Arc<Counts> {
+        exporter.counts().remove(0).1
+    }
+
+    #[test]
+    fn items_arrive_and_a_busy_receiver_gets_them_again() {
+        let (url, bodies) = receiver(vec![BUSY, OK]);
+        let exporter = start(plan(&url));
+        push(&exporter, "hello");
+        for _ in 0..2 {
+            assert!(bodies.recv_timeout(PATIENCE).expect("a body").contains("hello"));
+        }
+        let counts = counts(&exporter);
+        exporter.finish();
+        assert_eq!((counts.sent(), counts.all_dropped()), (1, 0));
+    }
+
+    #[test]
+    fn a_redirect_is_followed_and_remembered() {
+        let (url, bodies) = receiver(vec![OK]);
+        let moved =
+            format!("HTTP/1.1 308 Moved\r\nlocation: {url}/x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let (first, redirected) = receiver(vec![moved.leak()]);
+        let exporter = start(plan(&first));
+        push(&exporter, "one");
+        assert!(bodies.recv_timeout(PATIENCE).expect("a body").contains("one"));
+        push(&exporter, "two");
+        assert!(bodies.recv_timeout(PATIENCE).expect("a body").contains("two"));
+        exporter.finish();
+        assert_eq!(redirected.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn the_end_sends_what_waits() {
+        let (url, bodies) = receiver(vec![OK]);
+        let exporter = start(Plan { interval: Duration::from_secs(3600), ..plan(&url) });
+        push(&exporter, "last words");
+        let counts = counts(&exporter);
+        exporter.finish();
+        assert!(bodies.try_recv().expect("a body").contains("last words"));
+        assert_eq!((counts.sent(), counts.all_dropped()), (1, 0));
+    }
+
+    #[test]
+    fn a_receiver_that_never_answers_cannot_keep_the_server_and_what_is_lost_is_counted() {
+        let (url, bodies) = receiver(vec![""]);
+        let exporter = start(plan(&url));
+        push(&exporter, "one");
+        bodies.recv_timeout(PATIENCE).expect("the receiver has it, and does not answer");
+        push(&exporter, "two");
+        let (counts, asked) = (counts(&exporter), Instant::now());
+        exporter.finish();
+        assert!(asked.elapsed() >= STOP_PATIENCE, "it gave up early");
+        assert_eq!((counts.sent(), counts.dropped(Reason::Stopped)), (0, 2));
+    }
+
+    #[test]
+    fn memory_is_bounded_while_nothing_can_be_sent() {
+        let (url, bodies) = receiver(vec![""]);
+        let exporter = start(plan(&url));
+        push(&exporter, "first");
+        bodies.recv_timeout(PATIENCE).expect("the receiver has it, and does not answer");
+        let text = "x".repeat(30_000);
+        for _ in 0..1000 {
+            push(&exporter, &text);
+        }
+        let counts = counts(&exporter);
+        exporter.finish();
+        assert!(counts.dropped(Reason::Full) > 700, "{counts:?}");
+        assert_eq!(counts.all_dropped(), 1001);
+    }
+
+    #[test]
+    fn stored_items_are_sent_by_the_next_server_after_its_first_success() {
+        let folder = std::env::temp_dir().join(format!("azmlinfsrv-exporter-{}", uuid::Uuid::new_v4()));
+        let (url, bodies) = receiver(vec![BUSY]);
+        let exporter = start(Plan { storage: Some(folder.clone()), ..plan(&url) });
+        push(&exporter, "stored");
+        bodies.recv_timeout(PATIENCE).expect("a body");
+        let first = counts(&exporter);
+        exporter.finish();
+        assert_eq!((first.sent(), first.all_dropped()), (0, 0));
+
+        let (url, bodies) = receiver(vec![OK]);
+        let exporter = start(Plan { storage: Some(folder.clone()), ..plan(&url) });
+        push(&exporter, "new");
+        let bodies = [0; 2].map(|_| bodies.recv_timeout(PATIENCE).expect("a body"));
+        assert!(bodies[0].contains("new") && bodies[1].contains("stored"), "{bodies:?}");
+        let second = counts(&exporter);
+        exporter.finish();
+        assert_eq!((second.sent(), second.all_dropped()), (2, 0));
+        let left: Vec<_> = std::fs::read_dir(folder.join("azmlinfsrv-telemetry")).expect("a folder").collect();
+        assert!(left.is_empty(), "{left:?}");
+        std::fs::remove_dir_all(folder).expect("removed");
+    }
+}

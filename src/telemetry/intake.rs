@@ -1,0 +1,170 @@
+//! Where requests and log records wait until the exporter's thread encodes them.
+//!
+//! The front's event loop, and with worker threads the script's threads, only push: one short lock, and a wake-up of the
+//! exporter's thread for the first item of a batch and for a full batch. The intake is bounded in bytes. It drops the
+//! oldest items when the thread is late, which happens while a receiver hangs.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{
+    item::Item,
+    lane::{Weighed, BATCH_ITEMS},
+};
+
+/// Bytes of the items that are not encoded yet.
+const LIMIT: usize = 8 << 20;
+/// Bytes of a batch that are encoded without waiting for the interval.
+const EARLY_BYTES: usize = 1 << 20;
+
+/// The queue; clones share it.
+#[derive(Clone, Default)]
+pub struct Intake {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// A mutex, because both sides hold it only to move items.
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    items: VecDeque<Item>,
+    bytes: usize,
+    /// When the oldest item was pushed.
+    since: Option<Instant>,
+    dropped: Dropped,
+    ended: bool,
+}
+
+/// Items that were dropped because too many waited.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Dropped {
+    /// Requests.
+    pub requests: usize,
+    /// Log records.
+    pub logs: usize,
+}
+
+/// What the exporter's thread finds.
+pub struct Taken {
+    /// All waiting items, oldest first.
+    pub items: VecDeque<Item>,
+    /// What was dropped since the last time.
+    pub dropped: Dropped,
+    /// No more items will come.
+    pub ended: bool,
+}
+
+impl Intake {
+    /// Nothing that is done under the lock can leave the queue half changed, so a poisoned lock is safe to use.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an item. Never waits for anything but the lock.
+    pub fn push(&self, item: Item) {
+        let mut waiting = self.lock();
+        waiting.bytes += item.size();
+        waiting.items.push_back(item);
+        let is_first = waiting.since.is_none();
+        if is_first {
+            waiting.since = Some(Instant::now());
+        }
+        while waiting.bytes > LIMIT {
+            let Some(oldest) = waiting.items.pop_front() else { break };
+            waiting.bytes -= oldest.size();
+            match oldest {
+                Item::Request(_) => waiting.dropped.requests += 1,
+                Item::Log(_) => waiting.dropped.logs += 1,
+            }
+        }
+        let wakes = is_first || waiting.items.len() == BATCH_ITEMS || waiting.bytes >= EARLY_BYTES;
+        drop(waiting);
+        if wakes {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// No more items will come. Wakes the exporter's thread.
+    pub fn end(&self) {
+        self.lock().ended = true;
+        self.shared.changed.notify_one();
+    }
+
+    /// Waits until the oldest item is `interval` old, a batch is full, the intake has ended, or `until` has come. Then takes
+    /// everything.
+    pub fn take(&self, interval: Duration, until: Option<Instant>) -> Taken {
+        let mut waiting = self.lock();
+        loop {
+            let now = Instant::now();
+            let is_full = waiting.items.len() >= BATCH_ITEMS || waiting.bytes >= EARLY_BYTES;
+            let due = waiting.since.map(|since| since + interval);
+            let wake_at = [due, until].into_iter().flatten().min();
+            if waiting.ended || is_full || wake_at.is_some_and(|instant| instant <= now) {
+                break;
+            }
+            waiting = match wake_at {
+                None => self.shared.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                Some(instant) => {
+                    let patience = instant.saturating_duration_since(now);
+                    self.shared.changed.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        waiting.bytes = 0;
+        waiting.since = None;
+        Taken {
+            items: std::mem::take(&mut waiting.items),
+            dropped: std::mem::take(&mut waiting.dropped),
+            ended: waiting.ended,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn log(bytes: usize) -> Item {
+        Item::Log(Bytes::from(vec![b' '; bytes]))
+    }
+
+    #[test]
+    fn the_oldest_are_dropped_and_counted_when_it_is_full() {
+        let intake = Intake::default();
+        let size = LIMIT / 10 - size_of::<Item>();
+        (0..15).for_each(|_| intake.push(log(size)));
+        intake.end();
+        let taken = intake.take(HOUR, None);
+        assert_eq!((taken.items.len(), taken.ended), (10, true));
+        assert_eq!(taken.dropped, Dropped { requests: 0, logs: 5 });
+        assert_eq!(intake.take(HOUR, None).dropped, Dropped::default());
+    }
+
+    #[test]
+    fn it_waits_for_the_interval_a_full_batch_a_retry_or_the_end() {
+        let intake = Intake::default();
+        assert!(intake.take(HOUR, Some(Instant::now())).items.is_empty(), "a retry is due");
+        intake.push(log(1));
+        assert_eq!(intake.take(Duration::ZERO, None).items.len(), 1, "the interval is over");
+        let other = intake.clone();
+        let pushing = std::thread::spawn(move || (0..BATCH_ITEMS).for_each(|_| other.push(log(1))));
+        assert_eq!(intake.take(HOUR, None).items.len(), BATCH_ITEMS, "a batch is full");
+        pushing.join().expect("no panic");
+        let other = intake.clone();
+        let ending = std::thread::spawn(move || other.end());
+        assert!(intake.take(HOUR, None).ended);
+        ending.join().expect("no panic");
+    }
+}

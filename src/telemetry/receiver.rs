@@ -1,0 +1,304 @@
+//! One receiver: its address and format, what waits for it, and how a batch is sent to it.
+//!
+//! Used by the exporter's thread, and by the front's thread at the end.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use opentelemetry_proto::tonic::resource::v1::Resource;
+
+use super::{
+    answer::{self, Answer, Reason, Verdict},
+    app_insights::{self, Origin},
+    counts::Counts,
+    http_client::{Client, TlsFiles},
+    intake::Dropped,
+    item::{LogRecord, Request},
+    lane::{Lane, Weighed},
+    otlp,
+};
+
+/// How often the log tells of refused items.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+/// Path of Application Insights' endpoint.
+const TRACK: &str = "/v2.1/track";
+
+/// What a receiver understands.
+#[derive(Debug, Clone)]
+pub enum Format {
+    /// JSON of Application Insights.
+    AppInsights(Origin),
+    /// Spans in OTLP.
+    OtlpTraces(Resource),
+    /// Log records in OTLP.
+    OtlpLogs(Resource),
+}
+
+/// Where items are sent.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// What it understands.
+    pub format: Format,
+    /// Where it is. For Application Insights, without the path.
+    pub url: String,
+    /// Further header fields, which may be secrets.
+    pub headers: Vec<(String, String)>,
+    /// How long it may take to answer.
+    pub timeout: Duration,
+    /// Bodies are compressed.
+    pub gzip: bool,
+    /// Certificates.
+    pub tls: TlsFiles,
+}
+
+/// An encoded item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded(pub Vec<u8>);
+
+impl Weighed for Encoded {
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.0.len()
+    }
+}
+
+/// A receiver and everything that waits for it.
+pub struct Receiver {
+    target: Target,
+    client: Arc<Client>,
+    /// Items in memory.
+    pub lane: Lane<Encoded>,
+    /// The batch that is being sent.
+    pub in_flight: Option<Arc<Vec<Encoded>>>,
+    counts: Arc<Counts>,
+    /// Items that were refused and that the log has not told of.
+    untold: usize,
+    told_at: Option<Instant>,
+}
+
+/// A batch on its way, apart from the receiver, whose lock must not be held while the receiver answers.
+pub struct Sending {
+    target: Target,
+    client: Arc<Client>,
+    /// Its items.
+    pub batch: Arc<Vec<Encoded>>,
+}
+
+impl Receiver {
+    /// An idle receiver. The error names a file that cannot be used.
+    pub fn new(target: Target, limit: usize) -> Result<Self, String> {
+        let client = Arc::new(Client::new(&target.tls)?);
+        let counts = Arc::<Counts>::default();
+        Ok(Self {
+            target,
+            client,
+            lane: Lane::new(limit, counts.clone()),
+            in_flight: None,
+            counts,
+            untold: 0,
+            told_at: None,
+        })
+    }
+
+    /// Its name in labels, log lines and names of files.
+    pub fn name(&self) -> &'static str {
+        self.target.format.name()
+    }
+
+    /// Its counters.
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+
+    /// Encodes a request for it.
+    pub fn push_request(&mut self, request: &Request) {
+        match &self.target.format {
+            Format::AppInsights(origin) => {
+                if let Some(item) = app_insights::request(origin, request) {
+                    self.lane.push(Encoded(item));
+                }
+            }
+            Format::OtlpTraces(_) => otlp::spans(request).into_iter().for_each(|span| self.lane.push(Encoded(span))),
+            Format::OtlpLogs(_) => {}
+        }
+    }
+
+    /// Encodes a log record for it.
+    pub fn push_log(&mut self, record: &LogRecord) {
+        match &self.target.format {
+            Format::AppInsights(origin) if record.for_app_insights => {
+                self.lane.push(Encoded(app_insights::log_record(origin, record)));
+            }
+            Format::OtlpLogs(_) => self.lane.push(Encoded(otlp::log_record(record))),
+            Format::AppInsights(_) | Format::OtlpTraces(_) => {}
+        }
+    }
+
+    /// Counts items that the intake has dropped, if they were for this receiver.
+    pub fn note_dropped(&self, dropped: Dropped) {
+        let items = match self.target.format {
+            Format::AppInsights(_) => dropped.requests + dropped.logs,
+            Format::OtlpTraces(_) => dropped.requests,
+            Format::OtlpLogs(_) => dropped.logs,
+        };
+        self.counts.note_dropped(Reason::Full, items);
+    }
+
+    /// Counts log records that a worker could not pass to the front, if they were for this receiver.
+    pub fn note_lost_by_worker(&self, records: usize) {
+        if !matches!(self.target.format, Format::OtlpTraces(_)) {
+            self.counts.note_dropped(Reason::Worker, records);
+        }
+    }
+
+    /// Notes that items were refused. Returns how many the log must tell of now, since it tells at most once in a while.
+    pub fn tell_refused(&mut self, items: usize, now: Instant) -> Option<usize> {
+        self.untold += items;
+        if self.told_at.is_some_and(|told_at| now < told_at + TELL_EVERY) {
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+
+    /// Takes the next batch from memory.
+    pub fn begin(&mut self) -> Sending {
+        let batch = Arc::new(self.lane.take_batch());
+        self.in_flight = Some(batch.clone());
+        self.sending(batch)
+    }
+
+    /// A batch that comes from somewhere else.
+    pub fn sending(&self, batch: Arc<Vec<Encoded>>) -> Sending {
+        Sending { target: self.target.clone(), client: self.client.clone(), batch }
+    }
+
+    /// Sends to another address from now on: `location` gives scheme, host and port. Refuses to leave https.
+    pub fn go_to(&mut self, location: &str) -> bool {
+        let Some(moved) = moved_to(&self.target.url, location) else { return false };
+        self.target.url = moved;
+        true
+    }
+
+    /// Whom log lines mean: the host alone, because a URL may have secrets.
+    pub fn host(&self) -> String {
+        host_of(&self.target.url)
+    }
+}
+
+impl Format {
+    /// The name of a receiver of this format.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::AppInsights(_) => "app_insights",
+            Self::OtlpTraces(_) => "otlp_traces",
+            Self::OtlpLogs(_) => "otlp_logs",
+        }
+    }
+
+    /// What no log line may show.
+    fn key(&self) -> &str {
+        match self {
+            Self::AppInsights(origin) => &origin.key,
+            Self::OtlpTraces(_) | Self::OtlpLogs(_) => "",
+        }
+    }
+
+    /// The body of a request with these items, and its content type.
+    fn body(&self, batch: &[Encoded]) -> (Vec<u8>, &'static str) {
+        let items = || batch.iter().map(|item| item.0.clone()).collect::<Vec<_>>();
+        match self {
+            Self::AppInsights(_) => {
+                let mut body = vec![b'['];
+                for (index, item) in batch.iter().enumerate() {
+                    if index > 0 {
+                        body.push(b',');
+                    }
+                    body.extend_from_slice(&item.0);
+                }
+                body.push(b']');
+                (body, "application/json")
+            }
+            Self::OtlpTraces(resource) => (otlp::traces_body(resource, &items()), "application/x-protobuf"),
+            Self::OtlpLogs(resource) => (otlp::logs_body(resource, &items()), "application/x-protobuf"),
+        }
+    }
+
+    fn verdict(&self, answer: &Answer, sent: usize) -> Verdict {
+        match self {
+            Self::AppInsights(_) => answer::of_app_insights(answer, sent),
+            Self::OtlpTraces(_) | Self::OtlpLogs(_) => answer::of_otlp(answer),
+        }
+    }
+}
+
+impl Sending {
+    /// Sends the batch and waits for the answer, for at most `limit`.
+    pub fn post(&self, limit: Duration) -> Verdict {
+        let Target { format, url, headers, timeout, gzip, .. } = &self.target;
+        let (mut body, content_type) = format.body(&self.batch);
+        let mut headers = headers.clone();
+        headers.push(("content-type".to_owned(), content_type.to_owned()));
+        headers.push(("accept".to_owned(), content_type.to_owned()));
+        if *gzip {
+            body = otlp::gzip(&body);
+            headers.push(("content-encoding".to_owned(), "gzip".to_owned()));
+        }
+        let url = match format {
+            Format::AppInsights(_) => format!("{}{TRACK}", url.trim_end_matches('/')),
+            Format::OtlpTraces(_) | Format::OtlpLogs(_) => url.clone(),
+        };
+        match self.client.post(&url, &headers, &body, (*timeout).min(limit)) {
+            Ok(answer) => format.verdict(&answer, self.batch.len()).without(format.key()),
+            Err(why) => answer::of_failure(why),
+        }
+    }
+}
+
+/// The URL with the scheme, host and port of `location`. `None` if that is no URL, or if it would leave https.
+fn moved_to(url: &str, location: &str) -> Option<String> {
+    let location: http::Uri = location.parse().ok()?;
+    let (scheme, authority) = (location.scheme_str()?, location.authority()?);
+    if !matches!(scheme, "http" | "https") || (url.starts_with("https:") && scheme != "https") {
+        return None;
+    }
+    let old: http::Uri = url.parse().ok()?;
+    let path = old.path_and_query().map_or("", |path| path.as_str());
+    Some(format!("{scheme}://{authority}{}", path.trim_end_matches('/')))
+}
+
+fn host_of(url: &str) -> String {
+    let uri: Option<http::Uri> = url.parse().ok();
+    uri.and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_changes_the_host_and_keeps_the_path() {
+        for (url, location, expected) in [
+            ("https://a/", "https://b:44/v9/track", Some("https://b:44")),
+            ("http://a/v1/traces", "http://b/", Some("http://b/v1/traces")),
+            ("https://a", "http://b", None),
+            ("http://a", "/elsewhere", None),
+            ("http://a", "ftp://b", None),
+        ] {
+            assert_eq!(moved_to(url, location).as_deref(), expected, "{url} {location}");
+        }
+    }
+
+    #[test]
+    fn log_lines_show_the_host_only() {
+        assert_eq!(host_of("https://user:secret@example.com:44/path?key=secret"), "example.com");
+    }
+
+    #[test]
+    fn items_of_app_insights_are_one_array() {
+        let format = Format::AppInsights(Origin::default());
+        let batch = [Encoded(b"{\"a\":1}".to_vec()), Encoded(b"{}".to_vec())];
+        assert_eq!(format.body(&batch), (b"[{\"a\":1},{}]".to_vec(), "application/json"));
+    }
+}

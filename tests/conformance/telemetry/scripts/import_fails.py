@@ -1,0 +1,4 @@
+"""Cannot be imported."""
+
+print("before")
+raise ImportError("this is missing")
