@@ -81,7 +81,7 @@ def note_lost_logging(own_modules: Collection[str]) -> None:
 def _hint(trap: str, text: str) -> None:
     if trap not in _given:
         _given.add(trap)
-        _logger.warning("Hint: %s (This is said once.)", text)
+        _logger.warning("Hint: %s (Each worker says this once.)", text)
 
 
 def own_modules(own_folders: Collection[str]) -> list[str]:

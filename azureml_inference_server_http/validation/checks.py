@@ -254,6 +254,8 @@ def _for_validation(given: Settings) -> Settings:
         max_worker_rss=0,
         separate_health=False,
         app_insights_enabled=False,
+        # Also switches off what OTEL_EXPORTER_OTLP_* ask for.
+        otel_sdk_disabled=True,
         debug_port=None,
         debug_wait=False,
     )
@@ -271,7 +273,7 @@ def _similar(path: str) -> str:
     """What the name was probably meant to be."""
     import difflib
 
-    folder, name = os.path.split(path)
+    folder, name = (path, "") if os.path.isdir(path) else os.path.split(path)
     try:
         names = [each for each in os.listdir(folder) if each.endswith(".py")]
     except OSError:
@@ -279,7 +281,7 @@ def _similar(path: str) -> str:
     close = difflib.get_close_matches(name, names, 1, 0.6)
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; in that folder there are {', '.join(sorted(names)[:MOST_LISTED])}" if names else ""
+    return f"; {folder} has {', '.join(sorted(names)[:MOST_LISTED])}" if names else ""
 
 
 def _listing(folder: str | None) -> str:

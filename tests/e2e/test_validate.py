@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 import pytest
 from harness import COMMAND, PATIENCE, SCRIPTS, TIED_TO_US, Start, eventually, is_running
+from receiver import Receiver
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKEN = SCRIPTS / "broken"
@@ -475,3 +476,19 @@ def test_output_that_nobody_reads_does_not_end_in_a_traceback(tmp_path: Path):
         ["sh", "-c", f"{command} | true"], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
     )
     assert "Traceback" not in done.stderr
+
+
+def test_a_validation_sends_no_telemetry(tmp_path):
+    with Receiver() as receiver:
+        exporters = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "1",
+            "AML_APP_INSIGHTS_ENABLED": "true",
+            "AML_APP_INSIGHTS_KEY": "00000000-0000-0000-0000-000000000001",
+            "APPLICATIONINSIGHTS_CONNECTION_STRING": f"IngestionEndpoint={receiver.url}",
+        }
+        path = script(tmp_path, "def init(): print('hello')\ndef run(data): return 1\n")
+        (tmp_path / "one.txt").write_text("x")
+        result = validate(tmp_path, "--entry_script", path, "--sample", "one.txt", **exporters)
+        assert result.code == 0, result.stdout + result.stderr
+        assert receiver.requests == []
