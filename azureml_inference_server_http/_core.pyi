@@ -8,12 +8,20 @@ from .scripting.script import Script
 
 __all__ = [
     "INTERRUPT_GRACE",
+    "Counter",
+    "Gauge",
+    "Histogram",
     "ThreadChannel",
     "adopt_orphans",
     "arguments",
     "check",
+    "count_restart",
     "die_with_parent",
+    "forget_process",
     "serve",
+    "set_init_duration",
+    "set_starting_workers",
+    "share_metrics",
     "work",
 ]
 
@@ -27,6 +35,67 @@ class ThreadChannel:
     to every ``work``."""
 
     def report(self, report: bytes) -> bool: ...
+
+@final
+class Counter:
+    """A number that only grows. ``api.metrics.counter`` makes it."""
+
+    def __new__(cls, name: str, help: str, labels: list[tuple[str, str]]) -> Counter: ...
+    def inc(self, amount: float = 1.0) -> None:
+        """Add to it. Raises ValueError for a negative amount."""
+
+    @property
+    def value(self) -> float:
+        """Its value: in the server the sum over all workers."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why ``/metrics`` does not show it: ``full`` or ``conflict``; None if it does."""
+
+@final
+class Gauge:
+    """A number that goes up and down. ``api.metrics.gauge`` makes it."""
+
+    def __new__(cls, name: str, help: str, labels: list[tuple[str, str]]) -> Gauge: ...
+    def set(self, value: float) -> None:
+        """Set it."""
+
+    def inc(self, amount: float = 1.0) -> None:
+        """Add to it."""
+
+    def dec(self, amount: float = 1.0) -> None:
+        """Subtract from it."""
+
+    def follow_fork(self) -> None:
+        """Give this process a number of its own."""
+
+    @property
+    def value(self) -> float:
+        """Its value in this process."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why ``/metrics`` does not show it: ``full`` or ``conflict``; None if it does."""
+
+@final
+class Histogram:
+    """Counts values by their size. ``api.metrics.histogram`` makes it."""
+
+    def __new__(cls, name: str, help: str, labels: list[tuple[str, str]], bounds: list[float]) -> Histogram: ...
+    def observe(self, value: float) -> None:
+        """Count a value."""
+
+    @property
+    def count(self) -> int:
+        """How many values it has: in the server the sum over all workers."""
+
+    @property
+    def sum(self) -> float:
+        """The sum of all values: in the server the sum over all workers."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why ``/metrics`` does not show it: ``full`` or ``conflict``; None if it does."""
 
 def serve(
     settings: Settings,
@@ -53,3 +122,8 @@ def arguments(
 def adopt_orphans() -> bool: ...
 def die_with_parent(parent: int) -> bool: ...
 def check(settings: Settings) -> None: ...
+def share_metrics() -> None: ...
+def count_restart(reason: str) -> None: ...
+def forget_process(pid: int) -> None: ...
+def set_init_duration(seconds: float) -> None: ...
+def set_starting_workers(workers: int) -> None: ...

@@ -14,6 +14,7 @@ pub(crate) mod heap_trim;
 mod http1;
 mod listener;
 mod memory_budget;
+mod metrics;
 mod reply;
 mod request_ids;
 mod routes;

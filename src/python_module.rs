@@ -11,10 +11,10 @@ use crate::{
     dispatch::limits,
     fd,
     front::{self, heap_trim},
-    ipc::thread_channel,
+    ipc::{shared_words, thread_channel},
     logging, panics,
     settings::Settings,
-    telemetry::{intake::Intake, item::Item},
+    telemetry::{intake::Intake, item::Item, metrics},
     worker,
 };
 
@@ -50,6 +50,8 @@ mod _core {
 
     #[pymodule_export]
     use super::ThreadChannel;
+    #[pymodule_export]
+    use crate::worker::user_metrics::{Counter, Gauge, Histogram};
 
     /// How many seconds native code in `run()` may take beyond `SCORING_TIMEOUT_MS`.
     #[pymodule_export]
@@ -87,6 +89,7 @@ mod _core {
             supervisor: fd::take_over(supervisor)?.into(),
             #[cfg(unix)]
             reports: reports.map(fd::take_over).transpose()?.map(Into::into),
+            metrics: metrics::shared(),
         };
         for client in &sockets.clients {
             std::net::TcpListener::set_nonblocking(client, true)?;
@@ -144,6 +147,55 @@ mod _core {
         body: &[u8],
     ) -> PyResult<worker::Converted<'py>> {
         worker::arguments_for_tests(py, script, method, query, headers, body)
+    }
+
+    /// Makes the numbers of `/metrics`, which this process shares with all processes and threads that it starts from now
+    /// on. Raises OSError. Without this call nothing is counted.
+    #[pyfunction]
+    fn share_metrics() -> PyResult<()> {
+        if metrics::share(shared_words::new(metrics::LENGTH)?) {
+            Ok(())
+        } else {
+            Err(PyRuntimeError::new_err("the metrics of this server are shared already"))
+        }
+    }
+
+    /// Counts a worker that is replaced, for one of the reasons of `azmlinfsrv_worker_restarts_total`. Only the supervisor
+    /// may call this.
+    #[pyfunction]
+    fn count_restart(reason: &str) -> PyResult<()> {
+        match metrics::shared() {
+            Some(metrics) if !metrics.counters.count_restart(reason) => {
+                Err(pyo3::exceptions::PyValueError::new_err(format!("{reason:?} is no reason to replace a worker")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets a process that has ended. Only the supervisor may call this.
+    #[pyfunction]
+    fn forget_process(pid: u32) {
+        if let Some(metrics) = metrics::shared() {
+            metrics.counters.forget_process(pid);
+            metrics.user.forget_process(pid);
+        }
+    }
+
+    /// Notes how many seconds this process took to load the script and to call init().
+    #[pyfunction]
+    fn set_init_duration(seconds: f64) {
+        let duration = std::time::Duration::try_from_secs_f64(seconds);
+        if let (Some(metrics), Ok(duration)) = (metrics::shared(), duration) {
+            metrics.counters.set_loaded(std::process::id(), duration);
+        }
+    }
+
+    /// Notes how many workers are wanted and do not serve yet. Only the supervisor may call this.
+    #[pyfunction]
+    fn set_starting_workers(workers: u64) {
+        if let Some(metrics) = metrics::shared() {
+            metrics.counters.set_starting(workers);
+        }
     }
 
     /// Checks the settings whose syntax only Rust knows, so that the launcher can refuse them.

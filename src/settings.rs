@@ -42,6 +42,8 @@ pub struct Settings {
     pub scoring_timeout: Duration,
     /// What is exported where.
     pub telemetry: TelemetrySettings,
+    /// Answer `/metrics` on every port, not on the health port alone.
+    pub metrics_on_all_ports: bool,
 }
 
 #[cfg(feature = "python")]
@@ -71,6 +73,7 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
             worker_timeout: seconds("worker_timeout")?,
             scoring_timeout: Duration::from_millis(object.getattr("scoring_timeout_ms")?.extract()?),
             telemetry: telemetry(object)?,
+            metrics_on_all_ports: object.getattr("metrics")?.extract::<String>()? == "on",
         })
     }
 }

@@ -103,6 +103,7 @@ class Settings(NamedTuple):
     debug_port: int | None
     debug_wait: bool
     debugger_port: int | None
+    metrics: str
     server_version_log_response_enabled: bool
     app_insights_connection_string: str | None
     app_insights_endpoint: str
@@ -400,6 +401,13 @@ def _worker_class(setting: Setting, value: object) -> str:
     return name
 
 
+def _metrics(setting: Setting, value: object) -> str:
+    where = _text(setting, value).strip().lower()
+    if where not in (table.METRICS_ON, table.METRICS_OFF, table.METRICS_HEALTH):
+        raise ValueError("no place for metrics")
+    return where
+
+
 _PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
     table.TEXT: _text,
     table.NON_EMPTY: _non_empty,
@@ -413,6 +421,7 @@ _PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
     table.ANY_CASE_TRUE: lambda setting, value: bool(value.lower() == "true"),
     table.LOG_LEVEL: _log_level,
     table.WORKER_CLASS: _worker_class,
+    table.METRICS: _metrics,
 }
 
 

@@ -24,6 +24,7 @@ EXACT_TRUE = "on only for the exact text true"
 ANY_CASE_TRUE = "on only for the word true in any case"
 LOG_LEVEL = "log level"
 WORKER_CLASS = "kind of worker"
+METRICS = "where the metrics are"
 
 # Conditions under which a resolved value is exported to the environment of the script.
 NEVER = "never"
@@ -36,6 +37,8 @@ FALSE_WORDS = frozenset({"false", "no", "off", "0", "f", "n"})
 # The classes of workers.
 PROCESS = "process"
 THREAD = "thread"
+# Where /metrics is answered.
+METRICS_ON, METRICS_OFF, METRICS_HEALTH = "on", "off", "health"
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 # Words that other loggers use for levels, with the nearest level of Python.
@@ -49,7 +52,7 @@ LEVEL_WORDS = {
 
 # For these kinds a blank value counts as not given, because compose files and templates write
 # "WORKER_COUNT=" for a value that they do not have.
-BLANK_MEANS_UNSET = frozenset({NON_EMPTY, INTEGER, LENIENT_INTEGER, NUMBER, BOOLEAN, LOG_LEVEL, WORKER_CLASS})
+BLANK_MEANS_UNSET = frozenset({NON_EMPTY, INTEGER, LENIENT_INTEGER, NUMBER, BOOLEAN, LOG_LEVEL, WORKER_CLASS, METRICS})
 # For these kinds a wrong value causes a warning, and the default is used, because 1.5.1 serves with
 # any text, and OpenTelemetry demands it for its variables.
 WRONG_MEANS_DEFAULT = frozenset({LOG_LEVEL, LENIENT_INTEGER})
@@ -672,6 +675,22 @@ SETTINGS: tuple[Setting, ...] = (
         environment="AZUREML_DEBUG_PORT",
         any_case=True,
         config_key="AZUREML_DEBUG_PORT",
+    ),
+    Setting(
+        name="metrics",
+        group="diagnostics",
+        kind=METRICS,
+        help="Where GET /metrics shows metrics for Prometheus: on all ports, on the health port alone, or nowhere.",
+        default=METRICS_HEALTH,
+        default_text="health",
+        allowed="on, off or health",
+        flag="--metrics",
+        metavar="WHERE",
+        original=False,
+        environment="AZMLINFSRV_METRICS",
+        config_key="AZMLINFSRV_METRICS",
+        note="Without a health port of its own (SEPERATE_HEALTH_ENDPOINT), `health` means the server's port. "
+        "docs/metrics.md lists the metrics.",
     ),
     Setting(
         name="server_version_log_response_enabled",

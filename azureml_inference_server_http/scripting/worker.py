@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
@@ -161,7 +162,11 @@ def _serve(
     prepared = prepared or prepare(settings, watch, channel(reports))
     if prepared is None:
         return EXIT_CANNOT_START
-    script, swagger, retirement.script_handler = prepared
+    script, swagger, retirement.script_handler, init_seconds = prepared
+    _core.set_init_duration(init_seconds)
+    user_metrics = sys.modules.get("azureml_inference_server_http.api.metrics")
+    if user_metrics is not None:
+        user_metrics.follow_fork()
     log_scoring_timeout(settings)
     _logger.info("Worker with pid %d ready for serving traffic", os.getpid())
     entrance = (front.detach(), spare.detach())
@@ -187,12 +192,14 @@ def log_scoring_timeout(settings: Settings) -> None:
 
 
 class Prepared(NamedTuple):
-    """A loaded and initialised script, with its swagger documents by version and its handler for
-    SIGTERM."""
+    """A loaded and initialised script, with its swagger documents by version, its handler for
+    SIGTERM, and the time that this took."""
 
     script: Script
     swagger: dict[str, str]
     term_handler: signal_handlers.Handler | None
+    # Seconds in which the script was loaded and init() called.
+    init_seconds: float
 
 
 def channel(reports: socket.socket | None) -> Callable[[bytes], bool] | None:
@@ -256,10 +263,12 @@ def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None
         logger_before = log_config.LoggerState()
         with _progress(settings):
             watch.begins(IMPORT)
+            began = time.monotonic()
             script = user_script.load(settings, reporter)
             watch.loaded(script, script.init)
             watch.begins(INIT)
             script.initialize()
+            init_seconds = time.monotonic() - began
         script.logs_requests = logger_before.has_changed()
         if any(name in os.environ for name in ("AML_DBG_MODEL_INFO", "AML_DBG_RESOURCE_INFO")):
             _logger.warning(
@@ -276,7 +285,7 @@ def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None
         return None
     documents = {version: document.decode() for version, document in built.items()}
     watch.is_ready(script, documents)
-    return Prepared(script, documents, None)
+    return Prepared(script, documents, None, init_seconds)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ and docs/failures.md.
 from __future__ import annotations
 
 import enum
+import signal
 from collections.abc import Iterable
 from typing import Callable
 
@@ -17,6 +18,7 @@ from .events import (
     TERM,
     Action,
     Continued,
+    CountRestart,
     Exited,
     Kill,
     Log,
@@ -39,6 +41,10 @@ EXIT_CANNOT_START = 3
 # A worker or template that exits with one of these codes before it is ready is not started again:
 # the script cannot be loaded, or its init() fails, so another attempt would fail as well.
 FATAL_EXIT_CODES = (3, 4)
+# Signals that the kernel sends because of a fault of the process itself.
+FAULTS = frozenset(
+    int(getattr(signal, name)) for name in ("SIGILL", "SIGABRT", "SIGBUS", "SIGFPE", "SIGSEGV") if hasattr(signal, name)
+)
 # Seconds until the supervisor tries again to start a child that the system refused to start.
 SPAWN_AGAIN = 1.0
 # Seconds between the signal that tells a worker to exit and its SIGKILL, when the server stops at
@@ -108,6 +114,15 @@ class Children:
     def starts_nothing(self) -> bool:
         """True in the phases in which no child is started any more."""
         return self.phase in (Phase.CLEANING_UP, Phase.STOPPING)
+
+    @property
+    def starting_workers(self) -> int:
+        """Workers that are wanted and do not serve yet: asked for, loading the script, or waiting
+        for something."""
+        if self.starts_nothing:
+            return 0
+        loading = sum(not (worker.ready or worker.retiring) for worker in self.workers.values())
+        return loading + self._known.asked + self._known.missing(self.worker_count)
 
     def _stop(self, code: int, now: float, patience: float = KILL_AFTER) -> list[Action]:
         """End everything now."""
@@ -195,6 +210,8 @@ class Children:
             return [*actions, *self._replacing.next()]
         if not (worker.condemned and event.code == -KILL):
             actions.append(self._log_death(self._kind.name(event.pid), event.code, how))
+        if worker.replaces is None and not worker.retiring:
+            actions.append(CountRestart(self._why_ended(worker, event)))
         if worker.ready_at is None:
             return actions + self._early_death(event, worker, how, now)
         if worker.condemned and not self._kind.can_kill:
@@ -204,6 +221,17 @@ class Children:
         elif not worker.retiring:
             actions += self._fill_up_after_crash(now - worker.ready_at, now)
         return [*actions, *self._replacing.next()]
+
+    @staticmethod
+    def _why_ended(worker: Worker, event: Exited) -> str:
+        """Why another worker must take the place of this one, which has ended unexpectedly."""
+        if worker.condemned:
+            return "timeout"
+        if event.is_oom:
+            return "oom"
+        if worker.recycling and event.code in (0, -TERM):
+            return "recycle"
+        return "signal" if event.code < 0 and -event.code not in FAULTS else "crash"
 
     def _log_death(self, who: str, code: int, how: str) -> Log:
         hint = " Perhaps the system ran out of memory." if code == -KILL and self._kind.can_kill else ""
@@ -338,6 +366,9 @@ class Children:
         old, worker.replaces = worker.replaces, None
         if old is None:
             return actions
+        replaced = self.workers.get(old)
+        if replaced is not None:
+            actions.append(CountRestart("recycle" if replaced.recycling else "reload"))
         return [*actions, *self._retire([old], now), *self._replacing.next()]
 
     def _disconnected(self, pid: int, now: float) -> list[Action]:

@@ -71,10 +71,12 @@ class Loaded(NamedTuple):
 
 class Exited(NamedTuple):
     """A child has ended. ``code`` is as in ``os.waitstatus_to_exitcode``: the exit code, or minus
-    the signal number."""
+    the signal number. ``is_oom``: the kernel has ended it, or another process of the container,
+    because there was no memory."""
 
     pid: int
     code: int
+    is_oom: bool = False
 
 
 class Returned(NamedTuple):
@@ -183,13 +185,20 @@ class Log(NamedTuple):
     text: str
 
 
+class CountRestart(NamedTuple):
+    """Count a worker that is replaced. ``reason`` is one of those of
+    ``azmlinfsrv_worker_restarts_total``."""
+
+    reason: str
+
+
 class Finish(NamedTuple):
     """End the command with this exit code, because every child has ended."""
 
     code: int
 
 
-Action = Union[SpawnFront, SpawnTemplate, ReleaseTemplate, SpawnWorker, Kill, TellFront, Log, Finish]
+Action = Union[SpawnFront, SpawnTemplate, ReleaseTemplate, SpawnWorker, Kill, TellFront, Log, CountRestart, Finish]
 
 keep_apart((*get_args(Event), *get_args(Action)))
 
@@ -203,6 +212,7 @@ __all__ = [
     "TTOU",
     "Action",
     "Continued",
+    "CountRestart",
     "Disconnected",
     "Event",
     "Exited",

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Callable
 
 from .. import _core, log_config
 from ..launch import listeners, stdio
+from ..launch.settings_table import METRICS_OFF
 from ..launch.terminal import Terminal
 from ..scripting import debug
 from ..scripting.watch import NOBODY, Watch
@@ -75,6 +76,8 @@ def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY)
         reports.is_debugged,
     )
     try:
+        if settings.metrics != METRICS_OFF:
+            _core.share_metrics()
         processes = Processes(settings, clients, log, watch)
     except OSError as error:
         _logger.critical("The server cannot start: %s", shortage.explain(error))
@@ -126,6 +129,7 @@ class Processes:
         self._roles: dict[int, Role] = {}
         # Children that a signal has stopped and nobody has continued yet.
         self._stopped: set[int] = set()
+        self._oom_kills = reports.OomKills()
         # The socket to the current front, and the part of a line that was received from it.
         self._front: socket.socket | None = None
         self._front_lines = control.Lines()
@@ -208,7 +212,7 @@ class Processes:
     def _changed(self, pid: int, status: int) -> Iterator[events.Event]:
         """The events for a process that has ended, or that a signal has stopped or continued.
         ``status`` is from ``waitpid``."""
-        event = reports.of_child(pid, status)
+        event = reports.of_child(pid, status, self._oom_kills)
         if pid not in self._roles:
             # This is an orphan that a script has left, or a worker whose template has not reported
             # its pid yet.
@@ -221,6 +225,7 @@ class Processes:
             self._stopped.discard(pid)
         if isinstance(event, events.Exited):
             del self._roles[pid]
+            _core.forget_process(pid)
             line = self._templates.pop(pid, None)
             yield from () if line is None else line.close()
         yield event

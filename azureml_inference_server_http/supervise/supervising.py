@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
+from .. import _core
 from ..launch.progress import Progress
 from . import events
 from .children import EXIT_FAILED
@@ -50,7 +51,7 @@ class Performer(Protocol):
         """
 
     def perform(self, action: events.Action) -> events.Event | None:
-        """Perform any action but Log and Finish. Returns the event that this has caused, if any."""
+        """Perform any action but Log, CountRestart and Finish. Returns the event that this has caused, if any."""
 
     def abandon(self) -> None:
         """Kill all children."""
@@ -105,11 +106,15 @@ def _handle(state: Supervisor, performer: Performer, event: events.Event) -> int
     """Handle an event, and the events that its actions cause. Returns the code of a Finish action,
     if there was one."""
     code = None
-    for action in state.handle(event, time.monotonic()):
+    actions = state.handle(event, time.monotonic())
+    _core.set_starting_workers(state.starting_workers)
+    for action in actions:
         if isinstance(action, events.Finish):
             code = action.code
         elif isinstance(action, events.Log):
             _logger.log(getattr(logging, action.level.upper()), "%s", action.text)
+        elif isinstance(action, events.CountRestart):
+            _core.count_restart(action.reason)
         else:
             followed = performer.perform(action)
             if followed is not None:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Callable, NoReturn
 
 from .. import _core, log_config
 from ..launch import listeners, stdio
+from ..launch.settings_table import METRICS_OFF
 from ..launch.terminal import Terminal
 from ..scripting import worker
 from ..scripting.watch import NOBODY, Watch
@@ -74,6 +75,8 @@ def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY)
     titles.set_name(titles.COMMAND)
     listeners.announce(settings, clients)
     try:
+        if settings.metrics != METRICS_OFF:
+            _core.share_metrics()
         server = Server(settings, clients)
         server.catch_signals()
         server.start()
@@ -275,7 +278,8 @@ class Threads:
         code = EXIT_OK
         try:
             _logger.info("Worker with pid %d ready for serving traffic (thread %d)", os.getpid(), number)
-            script, swagger, _ = prepared
+            script, swagger, _, init_seconds = prepared
+            _core.set_init_duration(init_seconds)
             _core.work(
                 self._settings, front=self._channel, worker=number, script=script, swagger=swagger, retiring=retirement
             )

@@ -82,6 +82,11 @@ class KnownWorkers:
         self._asked.append((template, replaces))
         return [SpawnWorker(template)]
 
+    @property
+    def asked(self) -> int:
+        """How many workers have been asked for and do not run yet."""
+        return len(self._asked)
+
     def arrived(self, pid: int, template: int | None) -> None:
         """Add the worker that this template, or the supervisor, has started next."""
         replaces = self._take(template)

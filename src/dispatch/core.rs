@@ -122,6 +122,23 @@ pub struct Core<C> {
     pub(super) broken: Option<Rule>,
 }
 
+/// What queue and workers do at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Jobs that wait for a worker.
+    pub queued: usize,
+    /// How many may wait (`--max_queue`).
+    pub queue_limit: usize,
+    /// Jobs that workers may have started. Prefetched jobs do not count.
+    pub running: usize,
+    /// Workers that take jobs and have none.
+    pub ready: usize,
+    /// Workers that serve and have a job, or do not respond.
+    pub busy: usize,
+    /// Workers that get no more jobs.
+    pub draining: usize,
+}
+
 impl<C: ClaimCounter> Core<C> {
     /// A core without workers and with an empty queue.
     pub fn new(limits: Limits) -> Self {
@@ -136,6 +153,24 @@ impl<C: ClaimCounter> Core<C> {
             #[cfg(test)]
             broken: None,
         }
+    }
+
+    /// What queue and workers do now.
+    pub fn figures(&self) -> Figures {
+        let mut figures =
+            Figures { queued: self.queue.len(), queue_limit: self.limits.max_queue, ..Figures::default() };
+        for worker in self.workers.values() {
+            figures.running += worker.in_flight.len().min(worker.capacity);
+            let count = if worker.is_retiring() {
+                &mut figures.draining
+            } else if worker.is_ready() && worker.in_flight.is_empty() {
+                &mut figures.ready
+            } else {
+                &mut figures.busy
+            };
+            *count += 1;
+        }
+        figures
     }
 
     /// Workers that take jobs.

@@ -33,7 +33,6 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch, Notify, SetOnce};
 
-pub use self::session::{Part, Parts};
 use self::{
     core::Core,
     debugger::debugger_of,
@@ -43,6 +42,10 @@ use self::{
     session::OpenStream,
     transport::FrameSender,
     worker::Newcomer,
+};
+pub use self::{
+    core::Figures,
+    session::{Part, Parts},
 };
 use crate::{
     fault_injection::{point, Point},
@@ -275,6 +278,17 @@ impl Dispatcher {
     /// Workers that accept jobs now.
     pub fn ready_workers(&self) -> usize {
         self.state.borrow().core.ready_workers()
+    }
+
+    /// What queue and workers do at this moment.
+    pub fn figures(&self) -> Figures {
+        self.state.borrow().core.figures()
+    }
+
+    /// The connected workers.
+    pub fn workers(&self) -> Vec<Worker> {
+        let state = self.state.borrow();
+        state.peers.values().map(|peer| Worker { pid: peer.hello.pid, slot: peer.slot }).collect()
     }
 
     /// Jobs that wait for a worker.

@@ -32,7 +32,10 @@ use crate::{
     dispatch::Parts,
     ipc::frame::{Origin, ReplyHead},
     json::write,
-    telemetry::record::{Outcome, RequestRecord},
+    telemetry::{
+        metrics::text::CONTENT_TYPE as METRICS,
+        record::{Outcome, RequestRecord},
+    },
 };
 
 const FAILED: HeaderName = HeaderName::from_static("x-ms-run-function-failed");
@@ -94,6 +97,15 @@ impl ReplyContext {
         }
         self.identify(&mut response, &self.server_version, false);
         response.body(Bytes::from_static(text.as_bytes()))
+    }
+
+    /// The reply to `/metrics`.
+    pub fn metrics(&self, text: String, record: &mut RequestRecord) -> HttpResponse {
+        record.outcome = Outcome::Answered;
+        let mut response = self.builder(StatusCode::OK);
+        response.insert_header((CONTENT_TYPE, HeaderValue::from_static(METRICS)));
+        self.identify(&mut response, &self.server_version, false);
+        response.body(text)
     }
 
     /// A JSON document of the front (swagger).

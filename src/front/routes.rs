@@ -1,4 +1,5 @@
-//! The routes: which method does what on `/`, `/score`, `/swagger.json`, `/livez` and `/readyz`; JSON 404 and 405.
+//! The routes: which method does what on `/`, `/score`, `/swagger.json`, `/livez`, `/readyz` and `/metrics`; JSON 404
+//! and 405.
 //!
 //! Runs in the front's event loop. The front answers health from what it knows, so health never
 //! waits for a worker (contract section 5). `/score` and `/swagger.json` need a script;
@@ -18,6 +19,7 @@ use super::{
     error::RequestError,
     exchange::Exchange,
     http1::Connection,
+    metrics::{self, Exposure},
     reply::ReplyContext,
     request_ids::{self, RequestIds},
     tracking, Front,
@@ -41,6 +43,7 @@ impl Route {
         Some(match decoded.trim_start_matches('/') {
             "" => Self::Health,
             "livez" => Self::Live,
+            "metrics" => Self::Metrics,
             "readyz" => Self::Ready,
             "score" => Self::Score,
             "swagger.json" => Self::Swagger,
@@ -55,13 +58,18 @@ impl Route {
 }
 
 /// Answers one request, and records it.
-pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::dev::Payload) -> HttpResponse {
+pub async fn handle(
+    front: Rc<Front>,
+    exposure: Exposure,
+    request: HttpRequest,
+    payload: actix_web::dev::Payload,
+) -> HttpResponse {
     let Some(connection) = request.conn_data::<Rc<Connection>>().cloned() else {
         // Every connection gets its state when it is accepted.
         return HttpResponse::InternalServerError().finish();
     };
     let mut recording = tracking::begin(&front.recorder, &request);
-    let response = answer(front, request, payload, connection.clone(), &mut recording).await;
+    let response = answer(front, exposure, request, payload, connection.clone(), &mut recording).await;
     tracking::note_reply(&mut recording, &response);
     recording.answer();
     connection.record_reply(recording);
@@ -70,6 +78,7 @@ pub async fn handle(front: Rc<Front>, request: HttpRequest, payload: actix_web::
 
 async fn answer(
     front: Rc<Front>,
+    exposure: Exposure,
     request: HttpRequest,
     payload: actix_web::dev::Payload,
     connection: Rc<Connection>,
@@ -79,7 +88,7 @@ async fn answer(
     if front.is_draining() {
         connection.end();
     }
-    let route = Route::of(request.uri().path());
+    let route = Route::of(request.uri().path()).filter(|route| *route != Route::Metrics || exposure.metrics.is_some());
     if !keeps_connection(route, request.headers()) {
         connection.close_after_reply();
     }
@@ -102,13 +111,17 @@ async fn answer(
     if let Some(error) = id_error {
         return context.refuse(&error, recording);
     }
-    match route {
-        Route::Score => Exchange::new(front, request, context).score(payload, open, recording).await,
+    match (route, exposure.metrics) {
+        (Route::Score, _) => Exchange::new(front, request, context).score(payload, open, recording).await,
         _ if request.method() == Method::OPTIONS => context.text("", Some(READ_METHODS), recording),
-        Route::Swagger => Exchange::new(front, request, context).swagger(recording).await,
-        Route::Live => context.text("Alive", None, recording),
-        Route::Health => health(&front, &context, "Healthy", false, recording),
-        Route::Ready => health(&front, &context, "Ready", true, recording),
+        (Route::Swagger, _) => Exchange::new(front, request, context).swagger(recording).await,
+        (Route::Live, _) => context.text("Alive", None, recording),
+        (Route::Health, _) => health(&front, &context, "Healthy", false, recording),
+        (Route::Ready, _) => health(&front, &context, "Ready", true, recording),
+        (Route::Metrics, Some(metrics)) => {
+            context.metrics(metrics::text(&front, metrics, exposure.first_process), recording)
+        }
+        (Route::Metrics, None) => context.refuse(&RequestError::NotFound, recording),
     }
 }
 

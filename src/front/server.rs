@@ -31,7 +31,9 @@ use super::{
     heap_trim::{self, Keeper},
     http1::{ClientSocket, Connection, Patience},
     listener::Listener,
-    memory_budget, routes,
+    memory_budget,
+    metrics::Exposure,
+    routes,
 };
 use crate::{
     dispatch::{
@@ -51,6 +53,7 @@ use crate::{
     telemetry::{
         exporter::Exporter,
         intake::Intake,
+        metrics::Metrics,
         recorder::{Reader, Recorder},
         requests::ExportedRequests,
     },
@@ -72,8 +75,8 @@ const STOP_PATIENCE: Duration = Duration::from_millis(300);
 
 /// The sockets that the supervisor passes to the front.
 pub struct Sockets {
-    /// The listeners for clients: the main port, and the health port if it is separate; or a Unix
-    /// socket (`listener.rs`).
+    /// The listeners for clients: the main port, and before it the health port if it is separate; or a
+    /// Unix socket (`listener.rs`).
     pub clients: Vec<std::net::TcpListener>,
     /// The socket or queue from which the front gets the connections of workers.
     pub workers: Workers,
@@ -82,6 +85,8 @@ pub struct Sockets {
     /// Where worker processes report what is exported, if something is.
     #[cfg(unix)]
     pub reports: Option<std::os::unix::net::UnixDatagram>,
+    /// The numbers of `/metrics`, which outlive this front; `None` if there are none.
+    pub metrics: Option<Metrics>,
 }
 
 /// The source of connections from workers, for each class of workers.
@@ -235,6 +240,10 @@ async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> 
     let has_threads = matches!(sockets.workers, Workers::Threads(_));
     let bodies = if has_threads { Store::default() } else { Store::shared(settings.max_request_size) };
     let mut readers: Vec<Box<dyn Reader>> = vec![Box::new(RequestLines), Box::new(AccessRecords)];
+    if let Some(metrics) = sockets.metrics {
+        metrics.counters.take_over();
+        readers.push(Box::new(metrics.counters));
+    }
     if let Some(intake) = exported.clone() {
         let telemetry = &settings.telemetry;
         readers.push(Box::new(ExportedRequests::new(intake, telemetry.sampler, telemetry.wants_response())));
@@ -262,11 +271,14 @@ async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> 
             log::error!(target: "azmlinfsrv.telemetry", "The task that reads what workers report {panic}.");
         });
     }
-    for listener in sockets.clients {
+    let first_process = if has_threads { std::process::id() } else { parent() };
+    for (index, listener) in sockets.clients.into_iter().enumerate() {
         let listener = Listener::new(listener)?;
+        let has_metrics = index == 0 || front.settings.metrics_on_all_ports;
+        let exposure = Exposure { metrics: sockets.metrics.filter(|_| has_metrics), first_process };
         let handler = {
             let front = front.clone();
-            move |request, payload: web::Payload| routes::handle(front.clone(), request, payload.into_inner())
+            move |request, payload: web::Payload| routes::handle(front.clone(), exposure, request, payload.into_inner())
         };
         vital.spawn("the task that accepts clients", accept_clients(front.clone(), listener, handler));
     }
@@ -333,6 +345,18 @@ async fn follow_orders(front: &Front, supervisor: &Supervisor) -> io::Result<End
         ended?;
     }
     Ok(Ended::Drained)
+}
+
+/// The process that started this one: the supervisor, if this is a front process.
+#[cfg(unix)]
+fn parent() -> u32 {
+    std::os::unix::process::parent_id()
+}
+
+/// Without `fork` there is one process only.
+#[cfg(not(unix))]
+fn parent() -> u32 {
+    std::process::id()
 }
 
 /// Follows the supervisor's orders until one of them ends serving: true for `drain`, false for

@@ -8,6 +8,7 @@ pub mod control;
 pub mod frame;
 #[cfg(unix)]
 mod memory_file;
+pub mod shared_words;
 pub mod thread_channel;
 #[cfg(unix)]
 pub(crate) mod unix_socket;

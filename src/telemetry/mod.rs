@@ -2,7 +2,7 @@
 //!
 //! [`record`] has the facts about one request, [`recorder`] gives them to the readers: the request
 //! line, the record for `gunicorn.access`, and whatever exports or counts requests. [`access_line`]
-//! is the text of the request line.
+//! is the text of the request line, [`metrics`] counts for `GET /metrics`.
 //!
 //! Exporting: [`requests`] reads records, [`intake`] is where items wait for the exporter's thread,
 //! [`exporter`] is that thread. [`receiver`] is one receiver, [`lane`] what waits for it, [`answer`] what
@@ -19,6 +19,7 @@ pub mod ids;
 pub mod intake;
 pub mod item;
 pub mod lane;
+pub mod metrics;
 pub mod otlp;
 pub mod plan;
 pub mod receiver;

@@ -122,6 +122,8 @@ pub enum Route {
     Health,
     /// `/livez`: is the front alive?
     Live,
+    /// `/metrics`: what the server counts.
+    Metrics,
     /// `/readyz`: ready, and not draining?
     Ready,
     /// `/score`: the script.
@@ -131,11 +133,15 @@ pub enum Route {
 }
 
 impl Route {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Health, Self::Live, Self::Metrics, Self::Ready, Self::Score, Self::Swagger];
+
     /// The path of the route, however the client spelled it.
     pub const fn path(self) -> &'static str {
         match self {
             Self::Health => "/",
             Self::Live => "/livez",
+            Self::Metrics => "/metrics",
             Self::Ready => "/readyz",
             Self::Score => "/score",
             Self::Swagger => "/swagger.json",

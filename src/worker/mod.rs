@@ -11,6 +11,7 @@ mod convert;
 mod deadline;
 mod script;
 mod transport;
+pub(crate) mod user_metrics;
 
 use std::{collections::BTreeMap, time::Instant};
 

@@ -6,6 +6,7 @@ Owns children that always start and a clock that the test moves. Runs in the tes
 from __future__ import annotations
 
 from azureml_inference_server_http.supervise.events import (
+    CountRestart,
     Exited,
     Loaded,
     Log,
@@ -32,14 +33,18 @@ class World:
         self.state = Supervisor(worker_count, graceful_timeout, kind, longest_request)
         self.now = 1000.0
         self.last_pid = 0
+        self.restarts = []
         self.fronts, self.templates, self.workers = [], [], []
         self.started = self.tell(Started())
 
     def tell(self, event):
         """Handle an event, and report the starts that it causes, as ``supervise/supervising.py``
-        does. Returns all actions."""
+        does. Returns all actions, but not the counts of restarts: those are in ``restarts``."""
         found = []
         for action in self.state.handle(event, self.now):
+            if isinstance(action, CountRestart):
+                self.restarts.append(action.reason)
+                continue
             found.append(action)
             if type(action) in _ROLES:
                 role = _ROLES[type(action)]

@@ -65,6 +65,9 @@ def example(setting: Setting, number: int) -> tuple[Any, Any]:
     if setting.kind == settings_table.WORKER_CLASS:
         name = ("process", "thread")[number % 2]
         return name.title(), name
+    if setting.kind == settings_table.METRICS:
+        name = ("on", "off")[number % 2]
+        return name.title(), name
     return f"/value{number}", f"/value{number}"
 
 

@@ -350,7 +350,7 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch, e
     monkeypatch.setattr(threads.log_config, "find_user_config", lambda settings: "logging.json")
     monkeypatch.setattr(threads.process_exit, "at_once", end)
     with pytest.raises(Ended):
-        threads.run(SimpleNamespace(exports_telemetry=False), [])
+        threads.run(SimpleNamespace(exports_telemetry=False, metrics="off"), [])
     ((level, text),) = records()
     assert level == "CRITICAL"
     assert text.startswith(f"The server cannot start: {error.args[-1]}. Raise the limit of ")

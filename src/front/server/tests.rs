@@ -116,6 +116,7 @@ fn settings() -> Settings {
         worker_timeout: Duration::ZERO,
         scoring_timeout: Duration::ZERO,
         telemetry: Default::default(),
+        metrics_on_all_ports: false,
     }
 }
 
@@ -135,10 +136,11 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let dropped_after = Rc::new(Cell::new(usize::MAX));
+        let exposure = super::Exposure { metrics: None, first_process: 0 };
         let handler = {
             let (front, polls) = (front.clone(), dropped_after.clone());
             move |request, payload: web::Payload| {
-                let future = Some(Box::pin(routes::handle(front.clone(), request, payload.into_inner())));
+                let future = Some(Box::pin(routes::handle(front.clone(), exposure, request, payload.into_inner())));
                 DroppedAfter { future, polls: polls.get() }
             }
         };
