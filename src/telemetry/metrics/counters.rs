@@ -515,7 +515,7 @@ mod tests {
     #[test]
     fn the_bounds_are_the_same_in_seconds_and_nanoseconds() {
         for (seconds, nanoseconds) in BOUNDS.into_iter().zip(BOUNDS_NS) {
-            assert_eq!(Duration::from_secs_f64(seconds).as_nanos(), nanoseconds.into());
+            assert_eq!(Duration::from_secs_f64(seconds).as_nanos(), u128::from(nanoseconds));
         }
         assert!(
             ROUTES.iter().flatten().all(|route| Route::ALL.contains(route)) && ROUTES.len() == Route::ALL.len() + 1
