@@ -1,5 +1,5 @@
 """``api.metrics`` outside the server, as a unit test of a script sees it: the same calls count in
-this process, wrong ones are refused, and none takes a microsecond."""
+this process, wrong ones are refused, and none takes long."""
 
 from __future__ import annotations
 
@@ -85,8 +85,9 @@ def test_wrong_types_are_refused(name, make):
         make(name)
 
 
-def test_calls_take_less_than_a_microsecond(name):
-    """The shortest of many batches, in the thread's own time, because the machine may be busy."""
+def test_calls_take_microseconds_at_most(name):
+    """A call takes less than a microsecond in a release build. The limit is ten times that, because the build
+    may be one for development, and the machine busy; a call that asks the system for anything takes longer."""
     counter, gauge, histogram = metrics.counter(name), metrics.gauge(f"{name}_g"), metrics.histogram(f"{name}_h")
 
     def shortest(call):
@@ -99,4 +100,4 @@ def test_calls_take_less_than_a_microsecond(name):
         return min(times)
 
     for call in (counter.inc, lambda: gauge.set(1), lambda: histogram.observe(0.3), lambda: metrics.counter(name)):
-        assert shortest(call) < 1e-6
+        assert shortest(call) < 1e-5
