@@ -23,9 +23,11 @@ import pytest
 # this folder.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-pytest.register_assert_rewrite("harness")
+# Their assertions are rewritten only if they are imported after this.
+pytest.register_assert_rewrite("harness", "wire")
 
-from harness import Server, Start, Terminal  # noqa: E402  assertions in it are to be rewritten, so it cannot be imported before
+from harness import Server, Start  # noqa: E402
+from surroundings import Terminal  # noqa: E402
 
 
 @pytest.hookimpl(wrapper=True)

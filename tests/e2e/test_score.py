@@ -126,59 +126,6 @@ def test_a_query_that_nests_too_deep_is_an_internal_error(shared):
     assert (response.status, response.json()) == (500, INTERNAL)
 
 
-# ---- request_headers
-
-
-def test_request_headers_come_in_order_and_in_title_case(shared):
-    sent = [
-        b"POST /score HTTP/1.1",
-        b"X-ALL-CAPS: 1",
-        b"host: here",
-        b"etag: e",
-        b"x.dot: d",
-        b"X-Twice: a",
-        b"under_score: dropped",
-        b"content-length: 00",
-        b"x-empty:",
-        b"Accept: */*",
-        b"x-latin: \xfc\xff",
-        b"x-twice:  b ",
-        b"x-2b: c",
-        b"Content-Type: text/plain",
-    ]
-    with shared("headers.py").connect() as connection:
-        response = connection.send(b"\r\n".join([*sent, b"", b""])).read()
-    assert response.json() == [
-        ["X-All-Caps", "1"],
-        ["Host", "here"],
-        ["Etag", "e"],
-        ["X.Dot", "d"],
-        ["X-Twice", "a,b"],
-        ["Content-Length", "00"],
-        ["X-Empty", ""],
-        ["Accept", "*/*"],
-        ["X-Latin", "üÿ"],
-        ["X-2B", "c"],
-        ["Content-Type", "text/plain"],
-    ]
-
-
-def test_an_empty_content_type_is_not_a_request_header(shared):
-    with shared("headers.py").connect() as connection:
-        connection.send(b"GET /score HTTP/1.1\r\nHost: a\r\nContent-Type:\r\n\r\n")
-        assert connection.read().json() == [["Host", "a"]]
-
-
-def test_hop_by_hop_headers_are_request_headers(shared):
-    with shared("headers.py").connect() as connection:
-        connection.send(
-            b"POST /score HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nTE: trailers\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-        )
-        expected = [["Host", "a"], ["Connection", "keep-alive"], ["Te", "trailers"], ["Transfer-Encoding", "chunked"]]
-        assert connection.read().json() == expected
-
-
 # ---- Plain results
 
 
@@ -431,42 +378,3 @@ def test_a_reply_names_the_server_and_the_date(shared):
     assert response["server"]
     assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", response["date"])
     assert response.reason == "OK"
-
-
-# ---- Replies that are too large
-
-
-@pytest.mark.any_worker_class
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "flask.Response('', headers={'X-Large': 'a' * (5 << 20)})",
-        "flask.Response((part for part in 'ab'), headers={'X-Large': 'a' * (5 << 20)})",
-        "flask.Response('', headers=[(f'X-{i}', 'a' * 1000) for i in range(5000)])",
-        "flask.Response('', status=404, headers={'X-' + 'a' * (5 << 20): ''})",
-    ],
-    ids=["value", "stream", "many", "name"],
-)
-def test_response_headers_that_are_too_large_are_named(start, answer):
-    server = start("respond.py")
-    workers = server.workers()
-    waiting = [server.score_later("1") for _ in range(3)]
-    response = server.score(answer)
-    assert (response.status, response["x-ms-run-function-failed"]) == (500, "False")
-    message = response.json()["message"]
-    assert re.fullmatch(
-        r"The headers of the scoring script's response are too large: \d+ bytes, .* 4194304 .*", message
-    )
-    assert message in server.wait_for_record("Encountered Exception", level="E").text
-    assert [answer.result().json() for answer in waiting] == [1, 1, 1]
-    assert server.score("2").json() == 2
-    assert server.workers() == workers
-    assert len(server.ready_pids()) == 1
-
-
-@pytest.mark.any_worker_class
-def test_no_header_of_many_is_lost(start):
-    with start("respond.py").connect() as connection:
-        made = "flask.Response('', headers=[('X', 'a')] * 70000)"
-        response = connection.exchange("POST", "/score", made.encode())
-    assert (response.status, len(response.values("x"))) == (200, 70_000)

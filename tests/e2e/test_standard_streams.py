@@ -8,7 +8,8 @@ import select
 import signal
 
 import pytest
-from harness import eventually, fill, is_running
+from harness import eventually, is_running
+from surroundings import fill
 
 
 def drain(reader):

@@ -1,5 +1,4 @@
-"""Results of run(): random values of every type that may be returned, and what ``json.dumps`` makes
-of them.
+"""Random results of run(), of every type that it may return, and what ``json.dumps`` makes of them.
 
 Owns the values and the expected bodies. ``plain`` states once more, on its own, which values beyond
 JSON's the server renders (numpy, pandas, times, dataclasses); everything else is ``json.dumps``.

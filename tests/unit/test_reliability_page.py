@@ -24,7 +24,7 @@ def written() -> dict[str, ast.FunctionDef]:
     """Every test function, as the page names it. Kept, because parsing all files takes a second."""
     return {
         f"{path.relative_to(TESTS).as_posix()}::{node.name}": node
-        for path in TESTS.glob("*/test_*.py")
+        for path in TESTS.glob("*/**/test_*.py")
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }

@@ -15,7 +15,7 @@ import pytest
 from azureml_inference_server_http.launch import settings, settings_table
 from azureml_inference_server_http.launch.settings_table import GROUPS, SETTINGS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 # Contract sections 1 and 3, then the settings that only this server has.

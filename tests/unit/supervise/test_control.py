@@ -9,7 +9,7 @@ import pytest
 
 from azureml_inference_server_http.supervise import control, events
 
-LINES = (Path(__file__).parent.parent / "control_lines.txt").read_text().splitlines()
+LINES = (Path(__file__).parents[2] / "control_lines.txt").read_text().splitlines()
 ORDERS = [
     control.Exited(12, "was killed by signal 9 (SIGKILL)"),
     control.Stopped(12),

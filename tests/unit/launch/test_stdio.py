@@ -8,7 +8,7 @@ import os
 import sys
 
 import pytest
-from harness import fill
+from surroundings import fill
 
 from azureml_inference_server_http.launch import stdio
 from azureml_inference_server_http.launch.stdio import PatientStream

@@ -1,0 +1,40 @@
+"""Refusals of settings, and values for them, for the tests of several files."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import pytest
+
+from azureml_inference_server_http.launch import settings_table
+from azureml_inference_server_http.launch.settings import Settings, SettingsError
+from azureml_inference_server_http.launch.settings_table import Setting
+
+Load = Callable[..., Settings]
+
+
+def refusals(load: Load, **given: Any) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as caught:
+        load(**given)
+    return caught.value.lines
+
+
+def example(setting: Setting, number: int) -> tuple[Any, Any]:
+    """A value for this setting, as text and resolved; another one for each number below 4."""
+    if setting.kind in (settings_table.INTEGER, settings_table.LENIENT_INTEGER):
+        return str(7000 + number), 7000 + number
+    if setting.kind == settings_table.NUMBER:
+        return f"{number}.25", number + 0.25
+    if setting.kind in (settings_table.BOOLEAN, settings_table.EXACT_TRUE, settings_table.ANY_CASE_TRUE):
+        value = bool(setting.default) != bool(number % 2)
+        return str(value).lower(), value
+    if setting.kind == settings_table.LOG_LEVEL:
+        name = ("DEBUG", "WARNING", "ERROR", "CRITICAL")[number]
+        return name, name
+    if setting.kind == settings_table.WORKER_CLASS:
+        name = ("process", "thread")[number % 2]
+        return name.title(), name
+    if setting.kind == settings_table.METRICS:
+        name = ("on", "off")[number % 2]
+        return name.title(), name
+    return f"/value{number}", f"/value{number}"

@@ -1,0 +1,55 @@
+"""Fixtures for the tests that load a script."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from types import SimpleNamespace
+
+import pytest
+from inference_schema import schema_util
+
+from azureml_inference_server_http.scripting import import_path
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """Settings whose app root is an empty folder, and nothing that another script left behind."""
+    from azureml_inference_server_http.api import aml_request
+
+    monkeypatch.setattr(aml_request, "_raw_requested", False)
+    for memory in (schema_util.__functions_schema__, schema_util.__versions__):  # keyed by "entry_module.run"
+        memory.clear()
+    root = tmp_path / "app"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != import_path.SPAWNED])
+    monkeypatch.delitem(sys.modules, "entry_module", raising=False)
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path[:])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    yield SimpleNamespace(
+        app_root=str(root),
+        entry_script="score.py",
+        source_directory=None,
+        model_dir=None,
+        scoring_timeout_ms=400,
+        host="0.0.0.0",
+        port=5001,
+        worker_class="process",
+        worker_count=1,
+        server_version="azmlinfsrv/1.5.1",
+        error_details=False,
+        client_errors=False,
+    )
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def log(caplog, monkeypatch):
+    """What has been logged so far: level, logger and text."""
+    monkeypatch.setattr(logging.getLogger("azmlinfsrv"), "propagate", True)
+    caplog.set_level(logging.DEBUG, "azmlinfsrv")
+    return lambda: [(record.levelname[0], record.name, record.getMessage()) for record in caplog.records]
