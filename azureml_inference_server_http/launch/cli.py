@@ -20,7 +20,7 @@ import azureml_inference_server_http as package
 
 from ..scripting import import_path
 from ..scripting.watch import NOBODY, Watch
-from . import display, stdio
+from . import display, setting_values, stdio
 from . import settings_table as table
 from .config_file import ConfigFile, ConfigFileError
 from .settings import (
@@ -31,7 +31,6 @@ from .settings import (
     SettingsError,
     exported_environment,
     load,
-    parse_option,
     resolve,
 )
 from .settings_table import GROUPS, SETTINGS, Setting
@@ -378,7 +377,7 @@ def add_option(group: argparse._ArgumentGroup, setting: Setting) -> None:
 def _converter(setting: Setting) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         try:
-            return parse_option(setting, text)
+            return setting_values.parse_option(setting, text)
         except ValueError:
             named = f"{setting.flag_type} value" if setting.flag_type else "value"
             raise argparse.ArgumentTypeError(

@@ -1,9 +1,10 @@
 """The table of all settings: names, allowed values, defaults and meaning of each. No default is
 written anywhere else.
 
-Data only. ``settings.py`` resolves values with it, ``cli.py`` makes options and help from it,
-``banner.py`` the banner, ``tools/generate_docs.py`` the documentation page. Rules: contract
-sections 1 to 3. Rows with a banner label must be in the order of the banner.
+Data only, so it may be longer than other files. ``settings.py`` resolves values with it, ``cli.py``
+makes options and help from it, ``banner.py`` the banner, ``tools/generate_docs.py`` the
+documentation page. Rules: contract sections 1 to 3. Rows with a banner label must be in the order
+of the banner.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import sys
 from typing import NamedTuple
 
-# Kinds of values. settings.py has a parser for each.
+# Kinds of values. setting_values.py has a parser for each.
 TEXT = "text"
 NON_EMPTY = "non-empty text"
 PATH = "path, kept as given"

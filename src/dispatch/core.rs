@@ -7,6 +7,10 @@
 //! clients, workers and the supervisor do, and performs the effects. Used in the front's event
 //! loop.
 //!
+//! One file of more than 400 lines, because every rule reads and changes the same jobs, queue and
+//! workers, and the order of the rules matters. What concerns one job or one worker alone is in
+//! `job.rs` and `worker.rs`.
+//!
 //! Invariants:
 //! - A job is in exactly one stage (`job.rs`), and at most one worker has it.
 //! - A worker claims a job before it starts it (`ipc/claims.rs`). The front can revoke an unclaimed

@@ -6,6 +6,9 @@
 //! performs the core's effects as the transports would, with random delays. One seed is one
 //! history, the same on every machine.
 //!
+//! The world, its checks and the table of mutations stay in one file of more than 400 lines, because
+//! a new rule of the core changes all three.
+//!
 //! `cargo test` runs [`SHORT`] histories. `make simulate` runs millions of events (`SIMULATE_EVENTS`, `SIMULATE_SEED`).
 //! [`MUTATIONS`] breaks each rule of the core on purpose and names a seed whose history notices.
 

@@ -1,5 +1,6 @@
 //! The rules of the dispatcher's core, one short scenario each, in virtual time. `simulation.rs`
-//! looks for cases that nobody thought of.
+//! looks for cases that nobody thought of. One file of more than 400 lines, because all scenarios
+//! share its few helpers.
 
 use std::{
     cell::Cell,

@@ -23,6 +23,7 @@ use super::{
         output,
     },
     deadline::{Deadline, Limits},
+    reply::{error_reply, origin_named, to_latin1, Outcome, Reply, JSON},
     script::Script,
 };
 use crate::{
@@ -41,30 +42,6 @@ const PYTHON_WARNING: u8 = 30;
 /// How many results of a worker, and how many of the first bytes of each, are looked at for hints in the log.
 const NOTED_RESULTS: u32 = 1000;
 const NOTED_BYTES: usize = 16 * 1024;
-const JSON: Field = (Bytes::from_static(b"content-type"), Bytes::from_static(b"application/json"));
-
-/// A reply before it is framed.
-pub(super) struct Reply {
-    pub(super) status: u16,
-    pub(super) origin: Origin,
-    pub(super) run_ms: Option<f64>,
-    pub(super) error_location: Bytes,
-    pub(super) fields: Vec<Field>,
-    pub(super) outcome: Outcome,
-}
-
-/// The body of a reply.
-pub(super) enum Outcome {
-    /// All of it.
-    Whole(Bytes),
-    /// An iterator whose first part has been fetched, so that a failure before it is still a proper error reply.
-    Stream {
-        /// The first part; `None` if the stream is empty.
-        first: Option<Bytes>,
-        /// The iterator with the others.
-        rest: Py<PyAny>,
-    },
-}
 
 /// `outputs.Answer`: status, own reason text, headers, body, origin, seconds inside `run()`, error location.
 type Answer<'py> = (u16, Option<String>, Vec<(String, String)>, Bound<'py, PyAny>, String, Option<f64>, String);
@@ -443,18 +420,6 @@ impl<'a, 'py> Caller<'a, 'py> {
     }
 }
 
-/// The origin by its name in `scripting/outputs.py`.
-fn origin_named(name: &str) -> PyResult<Origin> {
-    match name {
-        "result" => Ok(Origin::Result),
-        "response" => Ok(Origin::Response),
-        "script_error" => Ok(Origin::ScriptError),
-        "server_error" => Ok(Origin::ServerError),
-        "timeout" => Ok(Origin::Timeout),
-        other => Err(pyo3::exceptions::PyValueError::new_err(format!("unknown origin {other:?} of an answer"))),
-    }
-}
-
 /// The exception object of an error, with its traceback: before CPython 3.12 the two travel apart.
 fn exception<'a, 'py>(py: Python<'py>, error: &'a PyErr) -> &'a Bound<'py, PyBaseException> {
     let value = error.value(py);
@@ -469,26 +434,4 @@ fn exception<'a, 'py>(py: Python<'py>, error: &'a PyErr) -> &'a Bound<'py, PyBas
 fn accept<'py>(py: Python<'py>, job: &Job) -> Bound<'py, PyString> {
     let sent = job.fields.iter().find(|(name, _)| name == "accept");
     input::latin1(py, sent.map_or(&[], |(_, value)| value))
-}
-
-fn error_reply(status: u16, message: &str) -> Reply {
-    Reply {
-        status,
-        origin: Origin::ServerError,
-        run_ms: None,
-        error_location: Bytes::new(),
-        fields: vec![JSON],
-        outcome: Outcome::Whole(write::message_body(message).into()),
-    }
-}
-
-/// Header text as bytes, one per character; anything beyond latin-1 cannot be sent.
-fn to_latin1(text: &str) -> PyResult<Bytes> {
-    if text.is_ascii() {
-        return Ok(Bytes::copy_from_slice(text.as_bytes()));
-    }
-    let bytes = text.chars().map(|character| u8::try_from(u32::from(character)));
-    bytes.collect::<Result<Vec<u8>, _>>().map(Bytes::from).map_err(|_| {
-        pyo3::exceptions::PyValueError::new_err(format!("the header text {text:?} has characters beyond latin-1"))
-    })
 }

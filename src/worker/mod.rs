@@ -9,6 +9,7 @@ mod about;
 mod call;
 mod convert;
 mod deadline;
+mod reply;
 mod script;
 mod transport;
 pub(crate) mod user_metrics;
@@ -19,8 +20,9 @@ use bytes::Bytes;
 use pyo3::prelude::*;
 
 use self::{
-    call::{Caller, Outcome},
+    call::Caller,
     deadline::Deadline,
+    reply::Outcome,
     script::Script,
     transport::{Arrived, Front, Received, ThreadFront},
 };

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from azureml_inference_server_http.launch import settings, settings_table
+from azureml_inference_server_http.launch import setting_values, settings, settings_table
 from azureml_inference_server_http.launch.settings_table import GROUPS, SETTINGS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -148,7 +148,7 @@ class TestRow:
 
     def test_belongs_to_a_group_and_has_a_parser(self, setting: settings_table.Setting) -> None:
         assert setting.group in GROUPS
-        assert setting.kind in settings._PARSERS
+        assert setting.kind in setting_values.PARSERS
 
     def test_help_is_a_sentence(self, setting: settings_table.Setting) -> None:
         assert setting.help[0].isupper()
@@ -159,7 +159,7 @@ class TestRow:
             settings_table.EXACT_TRUE,
             settings_table.ANY_CASE_TRUE,
         ):
-            assert settings._PARSERS[setting.kind](setting, setting.default) == setting.default
+            assert setting_values.PARSERS[setting.kind](setting, setting.default) == setting.default
 
     def test_none_and_empty_defaults_are_put_in_words(self, setting: settings_table.Setting) -> None:
         assert settings_table.default_text(setting) not in ("", "None")

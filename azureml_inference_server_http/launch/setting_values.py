@@ -1,0 +1,136 @@
+"""The syntax of the values of settings: one parser for each kind of value in ``settings_table.py``.
+
+Owns what a text, or a value of config.json, stands for. ``settings.py`` decides which of the given
+values counts. Runs in the launcher. Rules: contract section 3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Callable, TypeVar
+
+from . import settings_table as table
+from .settings_table import Setting
+
+# Whole numbers with an optional ".0", because the contract accepts " 400.0 ", which int() refuses.
+# Like int(), this accepts digits of all writing systems.
+_INTEGER_TEXT = re.compile(r"\s*([+-]?\d+(?:_\d+)*)(?:\.0+)?\s*")
+_DECIMAL_TEXT = re.compile(r"\s*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*", re.ASCII)
+_Number = TypeVar("_Number", int, float)
+
+
+def parse(setting: Setting, value: object) -> Any:
+    """Parse a value of a variable or of the configuration file. Raises ValueError if it is refused."""
+    return PARSERS[setting.kind](setting, value)
+
+
+def parse_option(setting: Setting, text: str) -> Any:
+    """Parse the value of an option, whole numbers as Python's int() does. Raises ValueError if it
+    is refused."""
+    if setting.kind == table.INTEGER:
+        return _in_range(setting, int(text))
+    return parse(setting, text)
+
+
+def _in_range(setting: Setting, number: _Number) -> _Number:
+    if setting.minimum is not None and number < setting.minimum:
+        raise ValueError("too small")
+    if setting.maximum is not None and number > setting.maximum:
+        raise ValueError("too large")
+    return number
+
+
+def _integer(setting: Setting, value: object) -> int:
+    if isinstance(value, str):
+        match = _INTEGER_TEXT.fullmatch(value)
+        if match is None:
+            raise ValueError("not a whole number")
+        value = int(match[1])
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int):
+        raise ValueError("not a whole number")
+    return _in_range(setting, int(value))
+
+
+def _number(setting: Setting, value: object) -> float:
+    """Parse a decimal number. Words such as "inf" and "nan", which float() accepts, are refused."""
+    if isinstance(value, str) and _DECIMAL_TEXT.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("not a number")
+    return _in_range(setting, float(value))
+
+
+def _boolean(setting: Setting, value: object) -> bool:
+    if isinstance(value, str):
+        value = word(value)
+    if isinstance(value, (int, float)) and value in (0, 1):
+        return bool(value)
+    raise ValueError("neither true nor false")
+
+
+def word(text: str) -> bool | None:
+    """True or False for words such as "yes" and "off", None for other words."""
+    lower = text.lower()
+    return True if lower in table.TRUE_WORDS else False if lower in table.FALSE_WORDS else None
+
+
+def _text(setting: Setting, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not text")
+    return value
+
+
+def _non_empty(setting: Setting, value: object) -> str:
+    text = _text(setting, value).strip()
+    if not text:
+        raise ValueError("empty")
+    return text
+
+
+def _log_level(setting: Setting, value: object) -> str:
+    """The name of the nearest of the five levels. Halfway between two levels, the one that logs
+    more."""
+    if isinstance(value, str):
+        word = value.strip().upper()
+        word = table.LEVEL_WORDS.get(word, word)
+        if word in table.LEVELS:
+            return word
+        value = float(word) if _DECIMAL_TEXT.fullmatch(word) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("not a log level")
+    number = max(0, min(100, value))
+    return min(table.LEVELS, key=lambda level: abs(table.LEVELS[level] - number))
+
+
+def _worker_class(setting: Setting, value: object) -> str:
+    name = _text(setting, value).strip().lower()
+    if name not in (table.PROCESS, table.THREAD):
+        raise ValueError("no kind of worker")
+    return name
+
+
+def _metrics(setting: Setting, value: object) -> str:
+    where = _text(setting, value).strip().lower()
+    if where not in (table.METRICS_ON, table.METRICS_OFF, table.METRICS_HEALTH):
+        raise ValueError("no place for metrics")
+    return where
+
+
+PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
+    table.TEXT: _text,
+    table.NON_EMPTY: _non_empty,
+    table.PATH: _text,
+    table.RESOLVED_PATH: _text,
+    table.INTEGER: _integer,
+    table.LENIENT_INTEGER: _integer,
+    table.NUMBER: _number,
+    table.BOOLEAN: _boolean,
+    table.EXACT_TRUE: lambda setting, value: bool(value == "true"),
+    table.ANY_CASE_TRUE: lambda setting, value: bool(value.lower() == "true"),
+    table.LOG_LEVEL: _log_level,
+    table.WORKER_CLASS: _worker_class,
+    table.METRICS: _metrics,
+}
