@@ -3,9 +3,9 @@
 
 Owns the precedence (option, then environment, then configuration file, then default), and the
 variables that are exported to the script. ``settings_table.py`` owns names, defaults and ranges,
-``setting_values.py`` the syntax of values, ``config_file.py`` the configuration file. Functions here read no environment
-and print nothing: the environment is an argument. Runs in the launcher, and every other process
-gets the result. Rules: contract section 3.
+``setting_values.py`` the syntax of values, ``config_file.py`` the configuration file. Functions
+here read no environment and print nothing: the environment is an argument. Runs in the launcher,
+and every other process gets the result. Rules: contract section 3.
 """
 
 from __future__ import annotations

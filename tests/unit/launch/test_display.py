@@ -6,7 +6,7 @@ import os
 import re
 
 import pytest
-from harness import fill
+from surroundings import fill
 
 import azureml_inference_server_http as package
 from azureml_inference_server_http.launch import display
