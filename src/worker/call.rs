@@ -28,7 +28,6 @@ use super::{
 };
 use crate::{
     ipc::frame::{Field, Job, Origin},
-    json::write,
     logging::text::plain_line,
     settings::Settings,
     telemetry::access_line,
