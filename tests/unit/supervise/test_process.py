@@ -266,7 +266,7 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch):
         raise OSError(24, "Too many open files")
 
     settings = SimpleNamespace(
-        worker_count=1, graceful_timeout=30, worker_timeout=0, scoring_timeout_ms=0, worker_preload=False
+        worker_count=1, graceful_timeout=30, worker_timeout=0, scoring_timeout_ms=0, worker_preload=False, metrics="off"
     )
     monkeypatch.setattr(processes, "Processes", fail)
     monkeypatch.setattr(processes.listeners, "announce", lambda settings, clients: None)

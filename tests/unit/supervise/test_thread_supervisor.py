@@ -257,7 +257,7 @@ def told(performer, count=1):
 
 
 def load(performer):
-    performer.script_loaded((None, {}, None))
+    performer.script_loaded((None, {}, None, 0.0))
     assert told(performer) == [events.Loaded(MAIN)]
 
 
