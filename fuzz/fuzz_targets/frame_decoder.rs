@@ -42,12 +42,13 @@ enum Message {
         shares_claims: bool,
         raw: bool,
         wants_request: bool,
+        follows_traces: bool,
         shares_bodies: bool,
         capacity: u16,
         swagger: BTreeMap<String, String>,
     },
     Job {
-        texts: [String; 3],
+        texts: [String; 6],
         parts: [Vec<u8>; 3],
         id: u64,
         http_minor: u8,
@@ -178,6 +179,7 @@ impl Message {
                 shares_claims,
                 raw,
                 wants_request,
+                follows_traces,
                 shares_bodies,
                 capacity,
                 swagger,
@@ -189,6 +191,7 @@ impl Message {
                     shares_claims,
                     raw,
                     wants_request,
+                    follows_traces,
                     shares_bodies,
                     capacity,
                     swagger,
@@ -197,7 +200,7 @@ impl Message {
                 Meaning::Hello(hello)
             }
             Self::Job { texts, parts, id, http_minor, fields, short, body, shared } => {
-                let [method, peer, request_id] = texts;
+                let [method, peer, request_id, client_request_id, traceparent, tracestate] = texts;
                 let [target, query, content_type] = parts.map(Bytes::from);
                 let fields = owned(fields);
                 let whole_request = !short;
@@ -212,6 +215,9 @@ impl Message {
                     deprecated_id: id % 2 == 0,
                     peer,
                     request_id,
+                    client_request_id,
+                    traceparent,
+                    tracestate,
                     fields,
                 };
                 let place = shared.map(|(offset, length)| Place { offset, length });
@@ -219,10 +225,12 @@ impl Message {
                 let at = place.map_or(BodyAt::Frame(body.len()), BodyAt::Shared);
                 let head = if short { job.encode_short_head(at) } else { job.encode_head(at) };
                 if short {
+                    // The id of the request is sent if the job belongs to a trace.
+                    let request_id = if job.traceparent.is_empty() { String::new() } else { job.request_id };
                     job = Job {
                         target: Bytes::new(),
                         peer: String::new(),
-                        request_id: String::new(),
+                        request_id,
                         fields: vec![],
                         ..job
                     };
