@@ -161,11 +161,15 @@ def is_default(path: str) -> bool:
 def find_user_config(settings: Settings) -> str | None:
     """The path of the user's logging.json, or None. A folder of that name counts too, because
     ``configure`` then fails with a clear message."""
+    return next((path for path in user_config_paths(settings) if os.path.exists(path)), None)
+
+
+def user_config_paths(settings: Settings) -> list[str]:
+    """The paths at which the user's logging.json may be. The first one that exists counts."""
     folders = [settings.app_root]
     if settings.entry_script:
         folders.append(os.path.dirname(os.path.join(settings.app_root, settings.entry_script)))
-    candidates = (os.path.join(folder, "logging.json") for folder in folders)
-    return next((path for path in candidates if os.path.exists(path)), None)
+    return [os.path.join(folder, "logging.json") for folder in folders]
 
 
 def _apply_users(path: str) -> None:

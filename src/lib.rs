@@ -22,6 +22,8 @@ mod fd;
 #[cfg(feature = "python")]
 mod logging;
 mod panics;
+#[cfg(unix)]
+pub mod project_files;
 mod shortage;
 #[cfg(feature = "python")]
 mod worker;

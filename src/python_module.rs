@@ -205,6 +205,13 @@ mod _core {
         front::check(&settings).map_err(pyo3::exceptions::PyValueError::new_err)
     }
 
+    /// The files below a folder whose changes count for `--reload_dir`.
+    #[cfg(unix)]
+    #[pyfunction]
+    fn project_files(folder: std::path::PathBuf) -> Vec<std::ffi::OsString> {
+        crate::project_files::below(&folder)
+    }
+
     /// Has the kernel make this process the parent of its descendants whose own parent ends.
     /// Returns false if the system
     /// cannot do that.

@@ -40,8 +40,9 @@ TIED_TO_US = (
 # Headers of a client that asks for another request on its connection: only /score keeps connections
 # open unasked.
 KEPT = {"Connection": "keep-alive"}
-# The process names of the front and of a template. Every other child of the supervisor is a worker.
-FRONT, TEMPLATE = "azml:front", "azml:template"
+# The process names of the front, of a template, and of the watcher of --reload. Every other child
+# of the supervisor is a worker.
+FRONT, TEMPLATE, WATCHER = "azml:front", "azml:template", "azml:watcher"
 
 Found = TypeVar("Found")
 
@@ -197,7 +198,7 @@ class Server:
         """Pids of the worker processes, starting ones included."""
         if self.has_threads:
             return [self.pid]
-        return [child.pid for child in self._children() if child.name not in (FRONT, TEMPLATE)]
+        return [child.pid for child in self._children() if child.name not in (FRONT, TEMPLATE, WATCHER)]
 
     def templates(self) -> list[int]:
         """Pids of the template processes (WORKER_PRELOAD), including those that still load the
@@ -209,6 +210,11 @@ class Server:
         return eventually(lambda: [child.pid for child in self._children() if child.name == FRONT], "there is a front")[
             0
         ]
+
+    def watcher(self) -> int:
+        """Pid of the watcher of --reload."""
+        (pid,) = eventually(lambda: [child.pid for child in self._children() if child.name == WATCHER], "a watcher")
+        return pid
 
     def kill_front(self) -> int:
         """Kill the front, and wait until it is dead, so that ``front`` cannot return it any more.

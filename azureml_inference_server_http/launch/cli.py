@@ -2,7 +2,7 @@
 codes.
 
 Owns the command line and the messages about it. ``settings.py`` owns the values, ``banner.py`` the
-text of the banner. After the banner, ``processes.run`` or ``threads.run`` takes over. Runs in the
+text of the banner. After the banner, ``start.run`` or ``threads.run`` takes over. Runs in the
 launcher. It imports most modules only when it needs them, because the time from the command to the
 first answer delays every scale-out. Rules: contract sections 1 and 2.
 """
@@ -188,9 +188,9 @@ def serve(settings: Settings, clients: list[socket.socket], watch: Watch = NOBOD
         from ..supervise import threads
 
         return threads.run(settings, clients, watch)
-    from ..supervise import processes
+    from ..supervise import start
 
-    return processes.run(settings, clients, watch)
+    return start.run(settings, clients, watch)
 
 
 def configure_logging(raw: RawSettings, settings: Settings) -> None:
@@ -364,6 +364,14 @@ class _VersionAction(argparse.Action):
         parser.exit(EXIT_OK)
 
 
+class _JoinAction(argparse.Action):
+    """Joins the values of an option that may be given several times."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, value: Any, *unused: object) -> None:
+        before = getattr(namespace, self.dest, None)
+        setattr(namespace, self.dest, value if before is None else f"{before}{os.pathsep}{value}")
+
+
 def add_option(group: argparse._ArgumentGroup, setting: Setting) -> None:
     """The option of a setting, with its help."""
     flag = setting.flag or ""
@@ -371,7 +379,10 @@ def add_option(group: argparse._ArgumentGroup, setting: Setting) -> None:
     if setting.kind == table.BOOLEAN:
         group.add_argument(flag, dest=setting.name, action="store_true", default=argparse.SUPPRESS, help=shown)
     else:
-        group.add_argument(flag, dest=setting.name, metavar=setting.metavar, type=_converter(setting), help=shown)
+        action = _JoinAction if setting.repeatable else "store"
+        group.add_argument(
+            flag, dest=setting.name, metavar=setting.metavar, type=_converter(setting), action=action, help=shown
+        )
 
 
 def _converter(setting: Setting) -> Callable[[str], Any]:

@@ -96,6 +96,8 @@ class Settings(NamedTuple):
     log_level: str
     debug_port: int | None
     debug_wait: bool
+    reload: bool
+    reload_dir: str | None
     debugger_port: int | None
     metrics: str
     server_version_log_response_enabled: bool
@@ -179,6 +181,8 @@ def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
     problems += _combine(values, origins, raw)
     if problems:
         raise SettingsError(problems)
+    if values["reload_dir"] is not None and not values["reload"]:
+        notices.append(f"{origins['reload_dir'].name} has no effect without --reload.")
     if values["worker_class"] == table.THREAD:
         notices += _settle_for_threads(values, origins)
     if values["debug_port"] is not None:
@@ -271,6 +275,7 @@ _FOR_PROCESSES = {
     "worker_preload": "threads always share one copy of the script",
     "max_requests": "a new thread would have the memory of the old one",
     "max_worker_rss": "a new thread would have the memory of the old one",
+    "reload": "threads share one interpreter, which cannot load a script again beside the first one",
 }
 
 
@@ -302,6 +307,11 @@ def _settle_for_debugger(values: dict[str, Any], origins: Mapping[str, Origin]) 
         if values[name] and origins[name].kind != DEFAULT:
             notices.append(f"{origins[name].name} has no effect with --debug_port: a debugger may hold the worker.")
         values[name] = 0
+    if values["reload"]:
+        notices.append(
+            f"{origins['reload'].name} has no effect with --debug_port: a successor would need the same port."
+        )
+        values["reload"] = False
     return notices
 
 

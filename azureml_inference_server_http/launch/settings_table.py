@@ -96,6 +96,8 @@ class Setting(NamedTuple):
     # abbreviation.
     original: bool = True
     hidden: bool = False
+    # True if the option may be given several times. The values are joined by ``os.pathsep``.
+    repeatable: bool = False
     # The environment variable with the value.
     environment: str | None = None
     # True if the name of the variable is recognised in any case (scoring_timeout_ms=444), as with
@@ -663,6 +665,35 @@ SETTINGS: tuple[Setting, ...] = (
         original=False,
         environment="AZMLINFSRV_DEBUG_WAIT",
         config_key="AZMLINFSRV_DEBUG_WAIT",
+    ),
+    Setting(
+        name="reload",
+        group="diagnostics",
+        kind=BOOLEAN,
+        help="Load the script again whenever its files change, without losing requests. For development.",
+        default=False,
+        allowed="true or false (also yes/no, on/off, 1/0)",
+        flag="--reload",
+        original=False,
+        environment="AZMLINFSRV_RELOAD",
+        config_key="AZMLINFSRV_RELOAD",
+        note="Watches the script, the modules that it has imported from its own folders, and logging.json. "
+        "docs/reload.md has the details.",
+    ),
+    Setting(
+        name="reload_dir",
+        group="diagnostics",
+        kind=NON_EMPTY,
+        help="With --reload: watch all files below this folder too, except those that .gitignore excludes.",
+        default_text="none",
+        allowed="the path of a folder, or several, joined by the system's path separator (: on Linux)",
+        flag="--reload_dir",
+        metavar="DIR",
+        repeatable=True,
+        original=False,
+        environment="AZMLINFSRV_RELOAD_DIR",
+        config_key="AZMLINFSRV_RELOAD_DIR",
+        note="The option may be given several times. A relative path starts from the current folder.",
     ),
     Setting(
         name="debugger_port",

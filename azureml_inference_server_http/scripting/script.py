@@ -318,14 +318,7 @@ class Script:
 
     def location(self, exc: BaseException) -> str:
         """The value of the ``x-ms-run-error-location`` header; see ``script_failed``."""
-        deepest = type(exc).__name__
-        for frame, line in traceback.walk_tb(exc.__traceback__):
-            name = own_name(frame.f_code.co_filename, self._own_folders)
-            if name is not None:
-                deepest = f"{name}:{line} {type(exc).__name__}"
-        # The value must be one line of printable ASCII, because it is sent as a header, and short
-        # enough for proxies.
-        return "".join(char if " " <= char <= "~" else "?" for char in deepest[:MAX_LOCATION])
+        return location(exc, self._own_folders)
 
 
 def load(settings: Settings, reporter: Reporter | None = None) -> Script:
@@ -518,3 +511,21 @@ def own_name(file: str, folders: tuple[str, ...]) -> str | None:
         if file.startswith(folder):
             return os.path.relpath(file, folder).replace(os.sep, "/")
     return None
+
+
+def location(exc: BaseException, folders: tuple[str, ...]) -> str:
+    """Where in the user's own files an exception was raised, for example ``score.py:12
+    ZeroDivisionError``; the name of the exception alone if that is not in the user's own files."""
+    kind = type(exc).__name__
+    deepest = kind
+    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(exc.__traceback__)]
+    if isinstance(exc, SyntaxError) and exc.filename and exc.lineno:
+        # The file that could not be compiled has no frame.
+        places.append((exc.filename, exc.lineno))
+    for file, line in places:
+        name = own_name(file, folders)
+        if name is not None:
+            deepest = f"{name}:{line} {kind}"
+    # The value must be one line of printable ASCII, because it is sent as a header, and short
+    # enough for proxies.
+    return "".join(char if " " <= char <= "~" else "?" for char in deepest[:MAX_LOCATION])

@@ -239,6 +239,9 @@ def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None
     from . import script as user_script
 
     try:
+        if settings.reload and log_config.find_user_config(settings) is not None:
+            # The launcher has applied the file, but it may have changed since.
+            log_config.configure(settings)
         debug.prepare(settings)
         # OSError: nobody reads standard output any more. The script is served anyway.
         with contextlib.suppress(OSError):
@@ -276,7 +279,7 @@ def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None
             )
         watch.begins(SWAGGER)
         built = swagger.build(script, settings)
-    except (debug.DebuggerError, swagger.SwaggerError) as error:
+    except (debug.DebuggerError, log_config.LogConfigError, swagger.SwaggerError) as error:
         _logger.error("%s", error)
         watch.failed(error)
         return None

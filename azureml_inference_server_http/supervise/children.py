@@ -79,6 +79,7 @@ class Children:
         kind: Kind = PROCESSES,
         longest_request: float | None = None,
         is_debugged: Callable[[int], bool] = lambda pid: False,
+        watches_files: bool = False,
     ) -> None:
         self.worker_count = worker_count
         self.graceful_timeout = graceful_timeout
@@ -99,7 +100,7 @@ class Children:
         # Deaths in a row of workers within STEADY seconds of being ready.
         self._quick_deaths = Series(0.0, *CRASH_BACK_OFF)
         self._fronts = Fronts()
-        self._replacing = Replacing(self._known, self._templates, kind)
+        self._replacing = Replacing(self._known, self._templates, kind, watches_files)
         self._spawn_front_at: float | None = None
         self._spawn_workers_at: float | None = None
         self._kill_front_at: float | None = None
@@ -156,6 +157,8 @@ class Children:
             self._replacing.arrived(event.pid)
         if self.starts_nothing:
             return [Kill(event.pid, KILL)]
+        if event.role is Role.FRONT:
+            return self._replacing.tell_front()
         # TTOU may have lowered the number of workers after this one had been asked for.
         actions = self._retire(self._known.too_many(self.worker_count), now) if event.role is Role.WORKER else []
         return actions if event.template is None else [*actions, *self._replacing.next()]
@@ -164,7 +167,7 @@ class Children:
         """Plan another attempt. The children that run are not affected. ``event.reason`` is a whole
         sentence."""
         if event.role is Role.TEMPLATE and self._templates.refused() and self._is_serving():
-            return self._replacing.failed(f"The new template process could not be started ({event.reason})", now)
+            return self._replacing.failed(None, f"The new template process could not be started ({event.reason})", now)
         if event.role is Role.WORKER:
             replaced = self._known.refused(event.template)
             if replaced is not None:
@@ -249,7 +252,7 @@ class Children:
         if template.condition is Condition.CURRENT:
             return [*actions, *self._fill_up(), *self._replacing.next()]
         if template.reloads and self._is_serving():
-            failed = self._replacing.failed(f"The new template process (pid:{event.pid}) {how}", now)
+            failed = self._replacing.failed(event.pid, f"The new template process (pid:{event.pid}) {how}", now)
             if self._known.missing(self.worker_count) and not self._templates.can_spawn:
                 self._spawn_workers_at = now + SPAWN_AGAIN
             return [*actions, *failed]
@@ -315,7 +318,7 @@ class Children:
         """A worker died before it was ready, or a template (None) before it had loaded the
         script."""
         if worker is not None and worker.replaces is not None:
-            return self._replacing.failed(f"The new worker (pid:{event.pid}) {how}", now)
+            return self._replacing.failed(event.pid, f"The new worker (pid:{event.pid}) {how}", now)
         serving = self._is_serving()
         if event.code in FATAL_EXIT_CODES and not serving:
             text = "The scoring script could not be started, see above. The server ends."

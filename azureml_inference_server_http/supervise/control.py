@@ -63,6 +63,17 @@ class Retire(NamedTuple):
     pid: int
 
 
+class Outdated(NamedTuple):
+    """``outdated TEXT``: the files of the script have changed, and could not be loaded. The text
+    says why, for the header of replies."""
+
+    reason: str
+
+
+class Current(NamedTuple):
+    """``current``: the workers have loaded the files as they are now."""
+
+
 class Drain(NamedTuple):
     """``drain``: answer the requests that are queued or running, refuse new ones, then exit."""
 
@@ -71,8 +82,8 @@ class Stop(NamedTuple):
     """``stop``: answer all requests with 503 now, then exit."""
 
 
-Order = Union[Exited, Stopped, Continued, Retire, Drain, Stop]
-ORDERS: tuple[type[Order], ...] = (Exited, Stopped, Continued, Retire, Drain, Stop)
+Order = Union[Exited, Stopped, Continued, Retire, Outdated, Current, Drain, Stop]
+ORDERS: tuple[type[Order], ...] = (Exited, Stopped, Continued, Retire, Outdated, Current, Drain, Stop)
 
 
 def write(order: Order) -> bytes:

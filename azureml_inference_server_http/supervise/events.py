@@ -105,6 +105,25 @@ class Signalled(NamedTuple):
     number: int
 
 
+class FilesChanged(NamedTuple):
+    """Files that the script consists of have changed (``--reload``). ``what`` names them, as the
+    subject of a sentence."""
+
+    what: str
+
+
+class LoadFailed(NamedTuple):
+    """A worker or template could not load the script; it ends with a fatal exit code now.
+
+    ``where``: the place and the type of the error, for example ``score.py:12 ZeroDivisionError``.
+    ``message``: the text of the error. Sent with ``--reload`` only.
+    """
+
+    pid: int
+    where: str
+    message: str
+
+
 class HungUp(NamedTuple):
     """The terminal that the command was started from is gone. ``is_ignored``: the server continues
     (nohup)."""
@@ -135,6 +154,8 @@ Event = Union[
     RecycleWanted,
     Released,
     Signalled,
+    FilesChanged,
+    LoadFailed,
     HungUp,
     Failed,
     Tick,
@@ -217,10 +238,12 @@ __all__ = [
     "Event",
     "Exited",
     "Failed",
+    "FilesChanged",
     "Finish",
     "HungUp",
     "Kill",
     "KillWanted",
+    "LoadFailed",
     "Loaded",
     "Log",
     "Ready",

@@ -23,24 +23,19 @@ import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Callable
 
-from .. import _core, log_config
-from ..launch import listeners, stdio
-from ..launch.settings_table import METRICS_OFF
+from .. import _core
+from ..launch import stdio
 from ..launch.terminal import Terminal
-from ..scripting import debug
 from ..scripting.watch import NOBODY, Watch
-from . import control, events, forks, process_exit, reports, shortage, signal_handlers, supervising, titles
-from .children import EXIT_FAILED
+from . import control, events, forks, process_exit, reports, shortage, signal_handlers, titles
 from .events import Role
 from .report_socket import ReportSocket
-from .state import Supervisor
-from .worker_kinds import PRELOADED_PROCESSES, PROCESSES, Kind
 from .worker_socket import WorkerSocket
-from .workers import longest_request
 
 if TYPE_CHECKING:
     from ..launch.settings import Settings
     from .template import Line
+    from .watching import Watching
 
 _logger = logging.getLogger("azmlinfsrv")
 
@@ -56,55 +51,6 @@ _HANDLED = (
 )
 
 
-def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY) -> int:
-    """Start the front and the workers behind these listeners, and supervise them until the server
-    stops. Each worker tells ``watch`` how far its start has come.
-
-    Returns the exit code of the current process. This function also returns in each child that is
-    forked.
-    """
-    # Done before the first log record, because a reader of the log that has gone must not be an
-    # error.
-    log = stdio.take_over_log(_logger) if log_config.find_user_config(settings) is None else None
-    titles.set_name(titles.COMMAND)
-    listeners.announce(settings, clients)
-    state = Supervisor(
-        settings.worker_count,
-        settings.graceful_timeout,
-        _kind(settings),
-        longest_request(settings.worker_timeout, settings.scoring_timeout_ms),
-        reports.is_debugged,
-    )
-    try:
-        if settings.metrics != METRICS_OFF:
-            _core.share_metrics()
-        processes = Processes(settings, clients, log, watch)
-    except OSError as error:
-        _logger.critical("The server cannot start: %s", shortage.explain(error))
-        return EXIT_FAILED
-    processes.catch_signals()
-    try:
-        code = supervising.run(state, processes, settings.display.progress)
-    except supervising.ChildEnded as child:
-        return child.code
-    _logger.info("Stopped.")
-    return code
-
-
-def _kind(settings: Settings) -> Kind:
-    """The kind of workers: forked from a template if WORKER_PRELOAD is set, and if the workers that
-    a template forks can become children of this process."""
-    if not settings.worker_preload:
-        return PROCESSES
-    if debug.follows_forks(settings):
-        _logger.warning("WORKER_PRELOAD has no effect under a debugger: each worker loads the script itself.")
-        return PROCESSES
-    if not _core.adopt_orphans():
-        _logger.warning("WORKER_PRELOAD has no effect on this system: each worker loads the script itself.")
-        return PROCESSES
-    return PRELOADED_PROCESSES
-
-
 class Processes:
     """The supervisor's children and the descriptors that it shares with them."""
 
@@ -114,6 +60,7 @@ class Processes:
         clients: list[socket.socket],
         log: stdio.PatientStream | None = None,
         watch: Watch = NOBODY,
+        watching: Watching | None = None,
     ) -> None:
         self.pid = os.getpid()
         self._settings = settings
@@ -140,6 +87,8 @@ class Processes:
         self._unclaimed: dict[int, int] = {}
         # The numbers in the titles of workers.
         self._worker_numbers = itertools.count(1)
+        # What --reload needs; None without it.
+        self._watching = watching
         # The stream that log handlers write to; None if the user's own logging.json decides where
         # they write.
         self._log = log
@@ -151,6 +100,33 @@ class Processes:
         # before.
         signal_handlers.install(dict.fromkeys(_HANDLED, signal_handlers.do_nothing))
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+
+    def watch_files(self) -> None:
+        """Start the watcher process of --reload. Raises nothing: without it the server serves, but
+        does not notice changes."""
+        if self._watching is None:
+            return
+        watching = self._watching
+        ours, theirs = socket.socketpair()
+
+        def begin() -> int:
+            titles.set_name(titles.WATCHER)
+            titles.set_role("watcher")
+            self._close_listeners()
+            self._worker_socket.worker_end.close()
+            if self._reports is not None:
+                self._reports.close()
+            return watching.run_watcher(theirs, self.pid)
+
+        try:
+            watching.begin(self._fork(begin, ours, theirs), ours)
+        except OSError as error:
+            _logger.error("--reload has no effect: %s", shortage.explain(error))
+
+    def end_watching(self) -> None:
+        """End the watcher process, because the server has ended."""
+        if self._watching is not None:
+            self._watching.end()
 
     # ---- What happens
 
@@ -164,6 +140,8 @@ class Processes:
         for source in sources:
             if source is not None and source.fileno() >= 0:
                 poll.register(source, select.POLLIN)
+        for descriptor in () if self._watching is None else self._watching.descriptors:
+            poll.register(descriptor, select.POLLIN)
         if self._terminal.descriptor is not None:
             poll.register(self._terminal.descriptor, 0)
         if self._log is not None and self._log.is_waiting:
@@ -214,6 +192,8 @@ class Processes:
         ``status`` is from ``waitpid``."""
         event = reports.of_child(pid, status, self._oom_kills)
         if pid not in self._roles:
+            if self._watching is not None and isinstance(event, events.Exited):
+                self._watching.left(pid)
             # This is an orphan that a script has left, or a worker whose template has not reported
             # its pid yet.
             if isinstance(event, events.Exited) and any(line.is_awaited for line in self._templates.values()):
@@ -231,8 +211,12 @@ class Processes:
         yield event
 
     def _read_lines(self) -> Iterator[events.Event]:
-        """The events that the front and the templates have reported."""
-        yield from self._read_front()
+        """The events that the front, the templates and --reload have reported."""
+        # Received first and handled last: a worker that a template has forked connects to the front
+        # after its template has reported it, and a worker must be known before it is ready.
+        of_front = list(self._read_front())
+        if self._watching is not None:
+            yield from self._watching.read()
         for line in list(self._templates.values()):
             said = line.read() if line.socket.fileno() >= 0 else []
             if said is None:
@@ -247,6 +231,7 @@ class Processes:
                     yield from self._changed(event.pid, self._unclaimed.pop(event.pid))
         if not any(line.is_awaited for line in self._templates.values()):
             self._unclaimed.clear()
+        yield from of_front
 
     def _read_front(self) -> Iterator[events.Event]:
         if self._front is None:
@@ -359,7 +344,7 @@ class Processes:
             titles.set_role("template")
             self._close_listeners()
             front, reports = self._worker_socket.worker_end, self._reports
-            return template.run(self._settings, theirs, front, self.pid, self._log, reports)
+            return template.run(self._settings, theirs, front, self.pid, self._log, self._watch, reports)
 
         pid = self._fork(begin, ours, theirs)
         self._templates[pid] = template.Line(pid, ours)
@@ -419,6 +404,8 @@ class Processes:
             for mine in (self._wake_reader, self._wake_writer, self._front, ours, *lines):
                 if mine is not None:
                     mine.close()
+            if self._watching is not None:
+                self._watching.close_in_child()
             return begin()
 
         try:

@@ -1,5 +1,5 @@
-"""Decides which worker is replaced next: on HUP every worker, for its age or size a worker that the
-front names.
+"""Decides which worker is replaced next: on HUP, or when files have changed (--reload), every
+worker, for its age or size a worker that the front names.
 
 One worker at a time is replaced: its successor is started, and the old worker serves until the
 successor is ready. Decisions only, as a part of ``state.py``.
@@ -8,7 +8,7 @@ successor is ready. Decisions only, as a part of ``state.py``.
 from __future__ import annotations
 
 from . import control
-from .events import Action, Log, RecycleWanted
+from .events import TERM, Action, Kill, LoadFailed, Log, RecycleWanted, TellFront
 from .preloading import Templates
 from .worker_kinds import Kind
 from .workers import KnownWorkers, is_due
@@ -23,7 +23,7 @@ RELOADED = "The new workers serve. An old worker exits when it has finished its 
 class Replacing:
     """The workers that wait for their replacement: no successor has been asked for yet."""
 
-    def __init__(self, known: KnownWorkers, templates: Templates, kind: Kind) -> None:
+    def __init__(self, known: KnownWorkers, templates: Templates, kind: Kind, watches_files: bool) -> None:
         self._known = known
         self._templates = templates
         self._kind = kind
@@ -31,21 +31,54 @@ class Replacing:
         self._reloading = False
         self._told_too_large = False
         self._has_ended = False
+        # With --reload a changed file starts the replacement, and replies say if it has failed.
+        self._watches_files = watches_files
+        # The errors of the script that workers and templates have reported since the last reload
+        # began, by pid.
+        self._load_errors: dict[int, LoadFailed] = {}
+        # Why the files could not be loaded as they are now; None if they have been. The front is
+        # told it.
+        self._outdated: str | None = None
 
-    def reload(self, kill_at: float) -> list[Action]:
-        """Replace every worker, because HUP was received. The log says when that is done.
+    def reload(self, kill_at: float, changed: str | None = None) -> list[Action]:
+        """Replace every worker, because HUP was received, or because the files that ``changed``
+        names have changed. The log says when that is done.
 
-        If workers are forked by a template, a new template loads the script first. A template that
-        is still loading may have read the script before it was changed, so it is ended, and killed
-        at ``kill_at`` if it has not ended.
+        If workers are forked by a template, a new template loads the script first. A template or a
+        successor that is still loading may have read the script before it was changed, so it is
+        ended, and killed at ``kill_at`` if it has not ended.
         """
         if not self._kind.can_reload:
             return [Log("warning", "HUP does nothing: replacing workers one by one needs --worker_class process.")]
         self._reloading = True
+        self._load_errors.clear()
+        cause = "" if changed is None else f"{changed} changed. "
         if self._kind.has_template:
-            text = "Loading the script again. Then the workers are replaced one by one."
+            text = f"{cause}Loading the script again. Then the workers are replaced one by one."
             return [Log("info", text), *self._templates.reload(kill_at)]
-        return [Log("info", "Replacing the workers one by one."), *self._replace_all()]
+        text = f"{cause}Replacing the workers one by one."
+        return [Log("info", text), *self._end_successors(kill_at), *self._replace_all()]
+
+    def load_failed(self, event: LoadFailed) -> list[Action]:
+        """Keep the error for the message that follows when the worker or template has ended."""
+        self._load_errors[event.pid] = event
+        return []
+
+    def tell_front(self) -> list[Action]:
+        """Tell a front that has just started if the last reload has failed."""
+        return [] if self._outdated is None else [TellFront(control.Outdated(self._outdated))]
+
+    def _end_successors(self, kill_at: float) -> list[Action]:
+        """End the successors that are not ready yet. The workers that they should have replaced get
+        others (``_replace_all``)."""
+        actions: list[Action] = []
+        for pid, worker in self._known.workers.items():
+            if worker.replaces is not None and not worker.retiring:
+                worker.replaces = None
+                worker.retiring = True
+                worker.kill_at = kill_at
+                actions.append(Kill(pid, TERM))
+        return actions
 
     def follow(self) -> list[Action]:
         """Replace the workers of earlier templates, because the template that HUP has asked for is
@@ -83,7 +116,10 @@ class Replacing:
         if not self._reloading or self._templates.is_reloading or self._waiting or self._known.being_replaced():
             return []
         self._reloading = False
-        return [Log("info", RELOADED)] if not self._has_ended else []
+        if self._has_ended:
+            return []
+        was_outdated, self._outdated = self._outdated is not None, None
+        return [Log("info", RELOADED), *([TellFront(control.Current())] if was_outdated else [])]
 
     def next(self) -> list[Action]:
         """Ask for the successor of the next worker that waits, unless another successor is
@@ -125,9 +161,9 @@ class Replacing:
                 self._waiting.append(pid)
         return self.next()
 
-    def failed(self, what: str, now: float) -> list[Action]:
+    def failed(self, pid: int | None, what: str, now: float) -> list[Action]:
         """End a reload, and plan another attempt for the workers that the front named, because a
-        successor could not start.
+        successor, or its template, could not start. ``pid`` is None if that has no process.
 
         A reload is not repeated: whoever sent HUP can read the log and send it again. The front
         asks only once.
@@ -138,7 +174,9 @@ class Replacing:
         for worker in again.values():
             worker.recycle_at = now + RECYCLE_PAUSE
         advice = []
-        if self._reloading or not again:
+        if self._watches_files:
+            advice.append("The next change of a file starts another attempt.")
+        elif self._reloading or not again:
             advice.append("Correct the cause, then send HUP again.")
         if again:
             names = ", ".join(map(self._kind.name, again))
@@ -146,7 +184,12 @@ class Replacing:
         self._reloading = False
         self._waiting.clear()
         text = f"{what} before it was ready, see above. {stay} on serving with the code loaded before."
-        return [Log("error", " ".join((text, *advice)))]
+        if not self._watches_files:
+            return [Log("error", " ".join((text, *advice)))]
+        error = None if pid is None else self._load_errors.pop(pid, None)
+        self._outdated = what if error is None else error.where
+        first = [] if error is None else [f"{error.where}: {error.message}."]
+        return [Log("error", " ".join((*first, text, *advice))), *self.tell_front()]
 
     def wait_again(self, pid: int) -> None:
         """Put a worker back to the front of those that wait, because its successor could not be

@@ -30,11 +30,13 @@ from .events import (
     Event,
     Exited,
     Failed,
+    FilesChanged,
     Finish,
     HungUp,
     Kill,
     KillWanted,
     Loaded,
+    LoadFailed,
     Log,
     Ready,
     RecycleWanted,
@@ -95,6 +97,10 @@ class Supervisor(Children):
             actions = self._clean_up(now) if self.phase is Phase.DRAINING else []
         elif isinstance(event, Signalled):
             actions = self._signalled(event.number, now)
+        elif isinstance(event, FilesChanged):
+            actions = self._files_changed(event, now)
+        elif isinstance(event, LoadFailed):
+            actions = self._replacing.load_failed(event)
         elif isinstance(event, HungUp):
             actions = self._hung_up(event, now)
         elif isinstance(event, Failed):
@@ -114,7 +120,7 @@ class Supervisor(Children):
         times = [*own, *self._known.wakeups(), *self._templates.wakeups()]
         return min((time for time in times if time is not None), default=None)
 
-    # ---- Signals
+    # ---- Signals and changed files
 
     def _signalled(self, number: int, now: float) -> list[Action]:
         if number == TERM:
@@ -132,6 +138,14 @@ class Supervisor(Children):
             self.worker_count -= 1
             return self._retire(self._known.too_many(self.worker_count), now)
         return []
+
+    def _files_changed(self, event: FilesChanged, now: float) -> list[Action]:
+        """Replace the workers as after HUP. Start those that wait for another attempt at once,
+        because this change may have corrected the script."""
+        if self.phase is not Phase.SERVING:
+            return []
+        filled = [] if self._spawn_workers_at is None else self._fill_up()
+        return [*filled, *self._replacing.reload(now + KILL_AFTER, event.what)]
 
     def _hung_up(self, event: HungUp, now: float) -> list[Action]:
         """Drain as after TERM, because the terminal is lost but clients may wait for answers."""

@@ -30,6 +30,7 @@ from .events import Role
 
 if TYPE_CHECKING:
     from ..launch.settings import Settings
+    from ..scripting.watch import Watch
 
 _logger = logging.getLogger("azmlinfsrv")
 
@@ -125,16 +126,18 @@ def run(
     front: socket.socket,
     supervisor: int,
     log: stdio.PatientStream | None,
+    watch: Watch,
     reports: socket.socket | None = None,
 ) -> int:
-    """The main function of a template process. Its workers connect through ``front``. It and they
-    send what is exported through ``reports``; None if nothing is. Returns the exit code."""
+    """The main function of a template process. Its workers connect through ``front``. ``watch`` is
+    told how far the start of the script has come. The template and its workers send what is
+    exported through ``reports``; None if nothing is. Returns the exit code."""
     if not _core.die_with_parent(supervisor):
         return worker.EXIT_OK
     hurry = _Hurry()
     code = 1
     try:
-        code = _serve(settings, line, front, supervisor, log, hurry, reports)
+        code = _serve(settings, line, front, supervisor, log, watch, hurry, reports)
     except supervising.ChildEnded:
         # This process is a worker that was forked below, and is exiting.
         raise
@@ -158,6 +161,7 @@ def _serve(
     front: socket.socket,
     supervisor: int,
     log: stdio.PatientStream | None,
+    watch: Watch,
     hurry: _Hurry,
     reports: socket.socket | None,
 ) -> int:
@@ -170,7 +174,7 @@ def _serve(
     signal_handlers.install(handlers)
     signal_handlers.keep_from_children(handlers, *handlers.values())
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    prepared = worker.prepare(settings, send=worker.channel(reports))
+    prepared = worker.prepare(settings, watch, worker.channel(reports))
     if prepared is None:
         return worker.EXIT_CANNOT_START
     # Set again, because workers would inherit the handlers and blocked signals that the script has

@@ -2,7 +2,7 @@
 ``ps`` and ``top``.
 
 The supervisor keeps its command line, because people look for it by that (``pgrep -f
-"azmlinfsrv.*score.py"``). In the command lines of the front, the template and the workers, their
+"azmlinfsrv.*score.py"``). In the command lines of the others, their
 role replaces the name of the program. Uses ``/proc`` on Linux, and does nothing elsewhere. Each
 process calls it at its start.
 """
@@ -17,6 +17,7 @@ import sys
 COMMAND = "azmlinfsrv"
 FRONT = "azml:front"
 TEMPLATE = "azml:template"
+WATCHER = "azml:watcher"
 # The name of a worker while a debugger inside it holds a call of run(). The front reads it
 # (``dispatch/debugger.rs``).
 DEBUGGED = "azml:debugged"

@@ -45,6 +45,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MS_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 const TRACE_ID: HeaderName = HeaderName::from_static("traceid");
+const FAILED_RELOAD: HeaderName = HeaderName::from_static("x-azmlinfsrv-reload");
 const ERROR_LOCATION: HeaderName = HeaderName::from_static("x-ms-run-error-location");
 
 const TRUE: HeaderValue = HeaderValue::from_static("True");
@@ -69,6 +70,9 @@ pub struct ReplyContext {
     pub server_version: Bytes,
     /// Cross-origin headers for this request.
     pub cors: Vec<Addition>,
+    /// For `/score`: why the files of the script could not be loaded after their last change
+    /// (`--reload`).
+    pub failed_reload: Option<HeaderValue>,
     /// The request is a HEAD: a stream's reply has no length and no body.
     pub head_only: bool,
     /// The request is HTTP/1.0: a stream ends with the connection instead of a last chunk.
@@ -255,6 +259,9 @@ impl ReplyContext {
         }
         if let Some(trace) = &self.ids.trace {
             append_bytes(response, TRACE_ID, trace);
+        }
+        if let Some(reason) = &self.failed_reload {
+            response.insert_header((FAILED_RELOAD, reason.clone()));
         }
         // If the script sets the allowed origin itself, the front adds no cross-origin headers
         // (contract section 12).

@@ -100,6 +100,7 @@ async fn answer(
         connection,
         server_version: front.server_version.clone(),
         cors,
+        failed_reload: (route == Some(Route::Score)).then(|| front.failed_reload()).flatten(),
         head_only: *request.method() == Method::HEAD,
         http_1_0: request.version() == Version::HTTP_10,
     };

@@ -16,7 +16,7 @@ use std::{
 
 use actix_http::{HttpService, KeepAlive};
 use actix_service::{map_config, IntoServiceFactory as _, Service, ServiceFactory as _};
-use actix_web::{dev::AppConfig, web, App, Handler, HttpRequest, HttpResponse};
+use actix_web::{dev::AppConfig, http::header::HeaderValue, web, App, Handler, HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use tokio::{
     net::TcpStream,
@@ -106,6 +106,9 @@ pub struct Front {
     pub(super) dispatcher: Dispatcher,
     /// Begins the records of all requests; knows their readers.
     pub(super) recorder: Rc<Recorder>,
+    /// The header about a reload that has failed, for the replies to `/score`; None if the workers
+    /// have loaded the files as they are now. Written by the supervisor's orders.
+    failed_reload: RefCell<Option<HeaderValue>>,
     draining: Cell<bool>,
     pub(super) budget: Rc<memory_budget::Budget>,
     /// The memory in which large bodies wait for a worker.
@@ -131,6 +134,7 @@ impl Front {
             budget: memory_budget::Budget::new(settings.max_buffered),
             bodies,
             settings,
+            failed_reload: RefCell::default(),
             draining: Cell::new(false),
             connections: RefCell::default(),
             next_connection: Cell::new(0),
@@ -141,6 +145,17 @@ impl Front {
     /// True once the server is shutting down and only finishes the requests that it has.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// The value of the header about a reload that has failed.
+    pub(super) fn failed_reload(&self) -> Option<HeaderValue> {
+        self.failed_reload.borrow().clone()
+    }
+
+    /// Keeps the reason of a failed reload for replies. A header carries only printable ASCII.
+    fn note_failed_reload(&self, reason: &str) {
+        let value = format!("failed {reason}").replace(|c: char| !matches!(c, ' '..='~'), "?");
+        *self.failed_reload.borrow_mut() = HeaderValue::from_str(&value).ok();
     }
 
     fn register(self: &Rc<Self>) -> Registered {
@@ -370,6 +385,8 @@ async fn take_orders(front: &Front, supervisor: &Supervisor, lines: &mut BytesMu
             Some(Order::Stopped(pid)) => front.dispatcher.process_stopped(pid),
             Some(Order::Continued(pid)) => front.dispatcher.process_continued(pid),
             Some(Order::Retire(pid)) => front.dispatcher.retire(pid),
+            Some(Order::Outdated(reason)) => front.note_failed_reload(&reason),
+            Some(Order::Current) => *front.failed_reload.borrow_mut() = None,
             Some(Order::Drain) if draining => {}
             Some(Order::Drain) => return Ok(true),
             // Without a supervisor nobody replaces workers or passes signals on: end like after

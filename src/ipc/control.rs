@@ -35,6 +35,11 @@ pub enum Order {
     /// `retire PID`: send this worker no more jobs, and tell it to exit when it has answered those
     /// that it has.
     Retire(u32),
+    /// `outdated TEXT`: the files of the script have changed, and could not be loaded. The text says
+    /// why, for the header of replies.
+    Outdated(String),
+    /// `current`: the workers have loaded the files as they are now.
+    Current,
     /// `drain`: answer the requests that are queued or running, refuse new ones, then exit.
     Drain,
     /// `stop`: answer all requests with 503 now, then exit.
@@ -53,6 +58,8 @@ impl Order {
             "stopped" => Self::Stopped(rest.parse().ok()?),
             "continued" => Self::Continued(rest.parse().ok()?),
             "retire" => Self::Retire(rest.parse().ok()?),
+            "outdated" => Self::Outdated(rest.to_owned()),
+            "current" => Self::Current,
             "drain" => Self::Drain,
             "stop" => Self::Stop,
             _ => return None,
@@ -208,8 +215,10 @@ mod tests {
             Order::Stopped(_) => 1,
             Order::Continued(_) => 2,
             Order::Retire(_) => 3,
-            Order::Drain => 4,
-            Order::Stop => 5,
+            Order::Outdated(_) => 4,
+            Order::Current => 5,
+            Order::Drain => 6,
+            Order::Stop => 7,
         }
     }
 
@@ -220,6 +229,8 @@ mod tests {
             Order::Stopped(12),
             Order::Continued(12),
             Order::Retire(12),
+            Order::Outdated("score.py:12 ZeroDivisionError".to_owned()),
+            Order::Current,
             Order::Drain,
             Order::Stop,
         ];

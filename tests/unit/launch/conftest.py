@@ -76,12 +76,12 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         print("threads start")
         return 43
 
-    log_config, processes, threads = ModuleType("log_config"), ModuleType("processes"), ModuleType("threads")
+    log_config, start, threads = ModuleType("log_config"), ModuleType("start"), ModuleType("threads")
     listeners = ModuleType("listeners")
     listeners.open_all, listeners.ListenError = open_all, ListenError  # type: ignore[attr-defined]
     log_config.configure, log_config.LogConfigError = configure, LogConfigError  # type: ignore[attr-defined]
-    processes.run, threads.run = process_run, threads_run  # type: ignore[attr-defined]
-    places = ((package, log_config), (supervise, processes), (supervise, threads), (launch, listeners))
+    start.run, threads.run = process_run, threads_run  # type: ignore[attr-defined]
+    places = ((package, log_config), (supervise, start), (supervise, threads), (launch, listeners))
     for folder, module in places:
         name = module.__name__
         monkeypatch.setitem(sys.modules, f"{folder.__name__}.{name}", module)

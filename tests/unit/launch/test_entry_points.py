@@ -45,9 +45,9 @@ def test_with_the_real_logging_config() -> None:
     code = f"""
 import os, sys, types
 from {package.__name__} import supervise
-processes = types.ModuleType("processes")
-processes.run = lambda settings, clients, watch: print("pid", os.getpid()) or 0
-supervise.processes = sys.modules["{package.__name__}.supervise.processes"] = processes
+start = types.ModuleType("start")
+start.run = lambda settings, clients, watch: print("pid", os.getpid()) or 0
+supervise.start = sys.modules["{package.__name__}.supervise.start"] = start
 from {package.__name__}.launch import cli
 sys.exit(cli.main(["--entry_script", "s.py", "--model_dir", "m"]))
 """

@@ -254,6 +254,12 @@ def test_server_version(load: Load, environment: Mapping[str, str], version: str
         ("WORKER_PRELOAD", "worker_preload", False, "threads always share one copy of the script"),
         ("AZMLINFSRV_MAX_REQUESTS", "max_requests", 0, "a new thread would have the memory of the old one"),
         ("AZMLINFSRV_MAX_WORKER_RSS", "max_worker_rss", 0, "a new thread would have the memory of the old one"),
+        (
+            "AZMLINFSRV_RELOAD",
+            "reload",
+            False,
+            "threads share one interpreter, which cannot load a script again beside the first one",
+        ),
     ],
 )
 def test_what_only_a_process_can_do_is_off_for_threads_and_said(
@@ -304,3 +310,17 @@ def test_waiting_for_a_debugger_needs_its_port(load: Load) -> None:
 def test_a_debugger_either_attaches_or_is_connected_to(load: Load) -> None:
     with pytest.raises(SettingsError, match="AZUREML_DEBUG_PORT connects to a debugger"):
         load(flags={"debug_port": 5678}, environment={"AZUREML_DEBUG_PORT": "5679"})
+
+
+# ---- --reload
+
+
+def test_a_debugged_server_does_not_reload(load: Load) -> None:
+    resolved = load(flags={"debug_port": 0, "reload": True})
+    assert resolved.reload is False
+    assert resolved.notices == ("--reload has no effect with --debug_port: a successor would need the same port.",)
+
+
+def test_folders_are_watched_with_reload_only(load: Load) -> None:
+    assert load(flags={"reload": True, "reload_dir": "src"}).notices == ()
+    assert load(flags={"reload_dir": "src"}).notices == ("--reload_dir has no effect without --reload.",)

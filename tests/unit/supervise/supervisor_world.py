@@ -29,8 +29,8 @@ _ROLES = {SpawnFront: Role.FRONT, SpawnTemplate: Role.TEMPLATE, SpawnWorker: Rol
 class World:
     """A supervisor whose children always start, and a clock that the test moves."""
 
-    def __init__(self, worker_count=1, graceful_timeout=30.0, kind=PROCESSES, longest_request=None):
-        self.state = Supervisor(worker_count, graceful_timeout, kind, longest_request)
+    def __init__(self, worker_count=1, graceful_timeout=30.0, kind=PROCESSES, longest_request=None, **more):
+        self.state = Supervisor(worker_count, graceful_timeout, kind, longest_request, **more)
         self.now = 1000.0
         self.last_pid = 0
         self.restarts = []

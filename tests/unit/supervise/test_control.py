@@ -15,6 +15,8 @@ ORDERS = [
     control.Stopped(12),
     control.Continued(12),
     control.Retire(12),
+    control.Outdated("score.py:12 ZeroDivisionError"),
+    control.Current(),
     control.Drain(),
     control.Stop(),
 ]

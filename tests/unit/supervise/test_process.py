@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from harness import eventually
 
-from azureml_inference_server_http.supervise import control, events, forks, processes, reports, titles
+from azureml_inference_server_http.supervise import control, events, forks, processes, reports, start, titles
 from azureml_inference_server_http.supervise.events import Role
 from azureml_inference_server_http.supervise.template import ENDED, Line
 
@@ -46,6 +46,17 @@ def test_lines_of_the_front_become_events(children):
         events.RecycleWanted(16, "leaving", "was told to end"),
         events.Released(),
     ]
+
+
+def test_a_worker_is_known_before_it_is_ready(children):
+    # The supervisor was busy, and both sockets have lines: the template's is the older one.
+    ours, template = socket.socketpair()
+    children._templates[11] = Line(11, ours)
+    template.sendall(b"forked 12\n")
+    children.front_side.sendall(b"ready 12\n")
+    assert list(children._read_lines()) == [events.Spawned(12, Role.WORKER, 11), events.Ready(12)]
+    for end in (ours, template):
+        end.close()
 
 
 def test_lines_may_arrive_in_pieces(children):
@@ -266,13 +277,19 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch):
         raise OSError(24, "Too many open files")
 
     settings = SimpleNamespace(
-        worker_count=1, graceful_timeout=30, worker_timeout=0, scoring_timeout_ms=0, worker_preload=False, metrics="off"
+        worker_count=1,
+        graceful_timeout=30,
+        worker_timeout=0,
+        scoring_timeout_ms=0,
+        worker_preload=False,
+        reload=False,
+        metrics="off",
     )
-    monkeypatch.setattr(processes, "Processes", fail)
-    monkeypatch.setattr(processes.listeners, "announce", lambda settings, clients: None)
-    monkeypatch.setattr(processes.titles, "set_name", lambda name: None)
-    monkeypatch.setattr(processes.log_config, "find_user_config", lambda settings: "logging.json")
-    assert processes.run(settings, []) == 1
+    monkeypatch.setattr(start, "Processes", fail)
+    monkeypatch.setattr(start.listeners, "announce", lambda settings, clients: None)
+    monkeypatch.setattr(start.titles, "set_name", lambda name: None)
+    monkeypatch.setattr(start.log_config, "find_user_config", lambda settings: "logging.json")
+    assert start.run(settings, []) == 1
     ((level, text),) = records()
     assert level == "CRITICAL"
     assert text.startswith("The server cannot start: Too many open files. Raise the limit of open files (ulimit -n")

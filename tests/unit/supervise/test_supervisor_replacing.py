@@ -45,10 +45,19 @@ def test_hup_replaces_one_worker_after_the_other(two):
     assert two.state.next_wakeup() is None
 
 
-def test_hup_asks_for_no_successor_before_the_last_one_is_ready(two):
+def test_hup_begins_a_successor_again_that_is_not_ready(two):
+    # It may have read the script before the script was changed.
+    first, second = two.workers
     two.signal(signal.SIGHUP)
-    assert without_logs(two.signal(signal.SIGHUP)) == []
-    assert len(two.workers) == 3
+    outdated = two.workers[-1]
+    assert without_logs(two.signal(signal.SIGHUP)) == [Kill(outdated, signal.SIGTERM), SpawnWorker()]
+    successor = two.workers[-1]
+    assert without_logs(two.wait(KILL_AFTER)) == [Kill(outdated, signal.SIGKILL)]
+    assert without_logs(two.exit(outdated, KILLED)) == [
+        TellFront(control.Exited(outdated, "was killed by signal 9 (SIGKILL)"))
+    ]
+    assert two.ready(successor) == [TellFront(control.Retire(first)), SpawnWorker()]
+    assert without_logs(two.ready(two.workers[-1])) == [TellFront(control.Retire(second))]
 
 
 def test_hup_keeps_the_old_workers_if_the_script_is_broken_now(two):
