@@ -110,12 +110,13 @@ check-python: $(VENV)/.done-tested $(VENV)/.done-tools
 	$(BIN)/python tools/generate_docs.py --check
 
 # Only the library: the benchmarks bring C code, which needs a compiler for the other system. PyO3 does not look for an
-# interpreter of that system when it is told a release.
+# interpreter of that system when it is told a release. Clippy needs no object code, so `true` stands in for the other
+# system's C compiler and archiver, which the crate ring would call.
 check-foreign: $(VENV)/.done-venv
 	@set -e; for target in $(FOREIGN_TARGETS); do \
 		if [ -d "$$(rustc --print target-libdir --target $$target)" ]; then \
 			echo "cargo clippy --locked --lib --target $$target -- -D warnings"; \
-			PYO3_CROSS_PYTHON_VERSION=3.9 cargo clippy --locked --lib --target $$target -- -D warnings; \
+			TARGET_CC=true TARGET_AR=true PYO3_CROSS_PYTHON_VERSION=3.9 cargo clippy --locked --lib --target $$target -- -D warnings; \
 		else $(call left_out,cargo clippy for $$target,its standard library is not installed: rustup target add $$target); fi; \
 	done
 
