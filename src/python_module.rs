@@ -82,6 +82,9 @@ mod _core {
         if let Some((node, locale)) = machine {
             (settings.telemetry.node, settings.telemetry.locale) = (node, locale);
         }
+        // Worker processes exist on Unix only; worker threads report through the channel.
+        #[cfg(not(unix))]
+        let _ = reports;
         let intake = workers.cast::<ThreadChannel>().map(|channel| channel.get().intake.clone()).unwrap_or_default();
         let sockets = front::Sockets {
             clients: clients.into_iter().map(|client| Ok(fd::take_over(client)?.into())).collect::<PyResult<_>>()?,
