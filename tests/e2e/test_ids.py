@@ -116,7 +116,9 @@ def test_the_deprecated_name_logs_a_warning_once_per_request(start):
     send(server, "GET", "/nowhere", (M, "m"))
     send(server, "GET", "/score?last")
     server.wait_for_record("GET /score?last")
-    assert [record.message for record in server.records(logger="azmlinfsrv", level="W")] == [DEPRECATED] * 2
+    warnings = [record.message for record in server.records(logger="azmlinfsrv", level="W")]
+    # This script returns JSON text, which a hint tells once.
+    assert [warning for warning in warnings if not warning.startswith("Hint: ")] == [DEPRECATED] * 2
 
 
 @pytest.mark.parametrize(("method", "target", "status"), [("GET", "/nowhere", 404), ("PUT", "/score", 405)])
