@@ -11,13 +11,15 @@ import sys
 from typing import Any
 
 _API, _CONTEXT = "opentelemetry.trace", "opentelemetry.context"
+# It makes a server span of its own from the caller's ``traceparent``, but only if no span is current.
+_INSTRUMENTATION = "opentelemetry.instrumentation.flask"
 
 
 def attach(traceparent: str, tracestate: str) -> Any:
     """Make the span that ``traceparent`` names the current one of this thread. Returns what ``detach`` takes; None if
-    the script has not imported OpenTelemetry, or something else that is called so."""
+    the script has not imported OpenTelemetry, or something else that is called so, or if OpenTelemetry watches Flask."""
     api, context = sys.modules.get(_API), sys.modules.get(_CONTEXT)
-    if api is None or context is None:
+    if api is None or context is None or _INSTRUMENTATION in sys.modules:
         return None
     try:
         _, trace_id, span_id, flags = traceparent.split("-")
