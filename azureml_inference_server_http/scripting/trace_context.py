@@ -17,7 +17,7 @@ _INSTRUMENTATION = "opentelemetry.instrumentation.flask"
 
 def attach(traceparent: str, tracestate: str) -> Any:
     """Make the span that ``traceparent`` names the current one of this thread. Returns what ``detach`` takes; None if
-    the script has not imported OpenTelemetry, or something else that is called so, or if OpenTelemetry watches Flask."""
+    the script has not imported OpenTelemetry, or something else of that name, or if OpenTelemetry watches Flask."""
     api, context = sys.modules.get(_API), sys.modules.get(_CONTEXT)
     if api is None or context is None or _INSTRUMENTATION in sys.modules:
         return None
