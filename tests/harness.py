@@ -9,6 +9,7 @@ happened: ``eventually`` polls for it, with a deadline that fails the test.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +25,7 @@ from typing import NamedTuple, TypeVar
 
 from log_lines import Record, parse_log
 from surroundings import Port
-from wire import PATIENCE, Background, Connection, Response, request
+from wire import PATIENCE, Background, Connection, Response, clients, request
 
 SCRIPTS = Path(__file__).parent / "scripts"
 COMMAND = (sys.executable, "-m", "azureml_inference_server_http")
@@ -317,6 +319,20 @@ class Server:
     def score_later(self, body: bytes | str = b"", **headers: str) -> Background:
         """POST to /score in a thread of its own."""
         return Background(lambda: self.score(body, **headers))
+
+    @contextlib.contextmanager
+    def under_load(self) -> Iterator[list[Response]]:
+        """Four clients post to /score without a pause until the end of the block, each on a
+        connection that it keeps. The list grows with their answers."""
+        answers: list[Response] = []
+
+        def send(stop: threading.Event) -> None:
+            with self.connect() as connection:
+                while not stop.is_set():
+                    answers.append(connection.exchange("POST", "/score"))
+
+        with clients(send, 4):
+            yield answers
 
     # ---- The end
 

@@ -5,6 +5,7 @@ Tests import it through ``harness.py``. Runs in the test process.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import socket
@@ -199,3 +200,19 @@ class Background:
             raise self._outcome[0]
         response: Response = self._outcome[0]
         return response
+
+
+@contextlib.contextmanager
+def clients(work: Callable[[threading.Event], None], count: int) -> Iterator[None]:
+    """Call ``work`` in this many threads, each of which works until the event it gets is set: at
+    the end of the block, which waits for them."""
+    stop = threading.Event()
+    threads = [threading.Thread(target=work, args=(stop,)) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

@@ -6,18 +6,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 
 import pytest
 from harness import KEPT, eventually, is_running, request
+from wire import clients
 
 
 def test_new_connections_are_never_refused_while_fronts_die(start):
     server = start("echo.py", "--worker_count", "2")
     server.wait_for_workers(2)
-    refused, answered, stop = [], [], threading.Event()
+    refused, answered = [], []
 
-    def keep_connecting():
+    def keep_connecting(stop):
         while not stop.is_set():
             try:
                 with server.connect() as connection:
@@ -28,18 +28,11 @@ def test_new_connections_are_never_refused_while_fronts_die(start):
                 # The front died after it had accepted this connection.
                 continue
 
-    clients = [threading.Thread(target=keep_connecting) for _ in range(4)]
-    for client in clients:
-        client.start()
-    try:
+    with clients(keep_connecting, 4):
         for _ in range(3):
             seen = len(answered)
             server.kill_front()
             eventually(lambda seen=seen: len(answered) > seen + 20, "requests are answered again")
-    finally:
-        stop.set()
-        for client in clients:
-            client.join()
     assert not refused
     assert set(answered) == {"x"}
 

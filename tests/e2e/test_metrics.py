@@ -10,12 +10,12 @@ import re
 import signal
 import socket
 import struct
-import threading
 from pathlib import Path
 
 import pytest
 from harness import eventually, request
 from metrics_text import Scrape, assert_not_less, has_promtool, promtool
+from wire import clients
 
 
 def scrape(server, port=None):
@@ -148,9 +148,9 @@ def test_numbers_agree_with_the_clients_while_everything_dies(start):
     counted each reply once, and as lost or abandoned no more than what broke."""
     server = start("obey.py", "--worker_count", "2")
     server.wait_for_workers(2)
-    ok, failed, broken, stop = [], [], [], threading.Event()
+    ok, failed, broken = [], [], []
 
-    def send():
+    def send(stop):
         while not stop.is_set():
             try:
                 status = server.score("answer = 1").status
@@ -160,10 +160,7 @@ def test_numbers_agree_with_the_clients_while_everything_dies(start):
                 (ok if status == 200 else failed).append(status)
 
     scrapes = [scrape(server)]
-    clients = [threading.Thread(target=send) for _ in range(3)]
-    for client in clients:
-        client.start()
-    try:
+    with clients(send, 3):
         for deed in ("front", "worker", "front", "HUP", "worker", "front"):
             seen = len(ok)
             if deed == "front":
@@ -174,10 +171,6 @@ def test_numbers_agree_with_the_clients_while_everything_dies(start):
                 server.signal(signal.SIGHUP)
             eventually(lambda seen=seen: len(ok) > seen + 20, f"requests are answered after {deed}")
             scrapes.append(scrape(server))
-    finally:
-        stop.set()
-        for client in clients:
-            client.join()
 
     def settled(last):
         return last.sum("http_server_active_requests") == 1

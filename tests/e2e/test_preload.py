@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -39,6 +38,17 @@ def listeners(pid, port):
     inodes = {row[9] for row in rows if row[3] == "0A" and int(row[1].partition(":")[2], 16) == port}
     held = {os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")}
     return [inode for inode in inodes if f"socket:[{inode}]" in held]
+
+
+@pytest.mark.parametrize("harm", ["sys.stdout.close()", "sys.stdout = sys.stderr = None"])
+def test_an_init_that_takes_the_standard_streams_away_still_has_workers(preload, harm):
+    server = preload(harm)
+    (worker,) = server.wait_for_workers(1)
+    (template,) = server.templates()
+    os.kill(worker, signal.SIGKILL)
+    (successor,) = server.wait_for_workers(1, instead_of=[worker])
+    assert server.score("x").json() == successor
+    assert server.templates() == [template]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
@@ -326,17 +336,7 @@ def test_hup_serves_new_code_and_a_new_model_and_loses_no_request(versions):
     server, write = versions
     before = set(server.wait_for_workers(2))
     (old_template,) = server.templates()
-    answers, stop = [], threading.Event()
-
-    def load():
-        with server.connect() as connection:
-            while not stop.is_set():
-                answers.append(connection.exchange("POST", "/score"))
-
-    clients = [threading.Thread(target=load) for _ in range(4)]
-    for client in clients:
-        client.start()
-    try:
+    with server.under_load() as answers:
         eventually(lambda: len(answers) > 20, "requests before it")
         write(2, "new")
         server.signal(signal.SIGHUP)
@@ -344,10 +344,6 @@ def test_hup_serves_new_code_and_a_new_model_and_loses_no_request(versions):
         eventually(lambda: not any(map(is_running, (*before, old_template))), "the old processes are gone")
         seen = len(answers)
         eventually(lambda: len(answers) > seen + 20, "requests after the replacement")
-    finally:
-        stop.set()
-        for client in clients:
-            client.join()
     assert {answer.status for answer in answers} == {200}
     served = [answer.json() for answer in answers]
     assert {tuple(answer[:2]) for answer in served} == {(1, "old"), (2, "new")}

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 
 import pytest
 from harness import eventually, is_running, request
@@ -216,26 +215,12 @@ def test_a_killed_supervisor_takes_everything_along(start):
 def test_hup_replaces_all_workers_and_fails_no_request(start):
     server = start("pid.py", "--worker_count", "2")
     before = set(server.wait_for_workers(2))
-    answers, stop = [], threading.Event()
-
-    def load():
-        with server.connect() as connection:
-            while not stop.is_set():
-                answers.append(connection.exchange("POST", "/score"))
-
-    clients = [threading.Thread(target=load) for _ in range(4)]
-    for client in clients:
-        client.start()
-    server.signal(signal.SIGHUP)
-    try:
+    with server.under_load() as answers:
+        server.signal(signal.SIGHUP)
         eventually(lambda: not any(map(is_running, before)), "the old workers are gone")
         after = set(server.wait_for_workers(2))
         seen = len(answers)
         eventually(lambda: len(answers) > seen + 20, "requests after the replacement")
-    finally:
-        stop.set()
-        for client in clients:
-            client.join()
     assert not after & before
     assert {answer.status for answer in answers} == {200}
     assert {answer.json() for answer in answers} <= before | after

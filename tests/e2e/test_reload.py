@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 
 import pytest
 from harness import eventually, is_running
@@ -212,27 +211,13 @@ def test_requests_in_flight_are_not_lost(edit, tmp_path):
     edit("score.py", SCRIPT.format(0))
     server = edit.server("--worker_count", "2")
     before = server.wait_for_workers(2)
-    answers, stop = [], threading.Event()
-
-    def load():
-        with server.connect() as connection:
-            while not stop.is_set():
-                answers.append(connection.exchange("POST", "/score"))
-
-    clients = [threading.Thread(target=load) for _ in range(4)]
-    for client in clients:
-        client.start()
-    try:
+    with server.under_load() as answers:
         for version in range(1, 4):
             seen = len(answers)
             eventually(lambda seen=seen: len(answers) > seen + 20, "requests before it")
             edit("score.py", SCRIPT.format(version))
             eventually(lambda version=version: answers[-1].json()[0] == version, "the change is served")
         eventually(lambda: not any(map(is_running, before)), "the old workers are gone")
-    finally:
-        stop.set()
-        for client in clients:
-            client.join()
     assert {answer.status for answer in answers} == {200}
     assert {answer.json()[0] for answer in answers} == {0, 1, 2, 3}
 
