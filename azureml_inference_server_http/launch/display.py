@@ -1,6 +1,6 @@
 """What a terminal gets in place of what a file or a pipe gets: a short start, colours, progress of init().
 
-Decides which of these the output gets (``choose``), and makes their text. A file or a pipe gets every byte as the
+Decides which of these the output gets, and makes their text. A file or a pipe gets every byte as the
 contract has it (section 2); ``banner.py`` owns that. Used by the launcher, and by the log of every process
 (``TerminalFormatter``). ``src/logging/lines.rs`` colours the lines of the front in the same way.
 """
@@ -24,7 +24,6 @@ BOLD, DIM, RED, GREEN, YELLOW, CYAN = "1", "2", "31", "32", "33", "36"
 # Of the short start: they have a line of their own there, or say how it looks.
 _SHOWN = {"entry_script", "model_dir", "host", "port", "worker_count", "worker_class", "plain"}
 _ANY_ADDRESS = ("0.0.0.0", "::", "")
-_SECRETS = {"app_insights_key"}
 _RECORD = re.compile(r"(\S+ \S+) ([DIWEC])( \[.*)", re.DOTALL)
 _REQUEST = re.compile(r"(.* - [A-Z]+ \S+ )(\d{3})( \d+\.\d+ms (?:\d+|N/A))")
 _LEVELS = {"D": DIM, "I": "", "W": YELLOW, "E": RED, "C": RED}
@@ -118,4 +117,4 @@ def _name(row: Setting) -> str:
 
 
 def _value(row: Setting, settings: Settings) -> str:
-    return "***" if row.name in _SECRETS else str(getattr(settings, row.name))
+    return "***" if row.secret else str(getattr(settings, row.name))

@@ -67,6 +67,7 @@ def test_other_records_keep_their_text(text):
 def test_the_short_start_says_what_is_not_default(monkeypatch):
     monkeypatch.setattr(package, "__version__", "9.8.7", raising=False)
     environment = {"SCORING_TIMEOUT_MS": "500", "WORKER_TIMEOUT": "300", "AML_APP_INSIGHTS_KEY": "secret"}
+    environment["APPLICATIONINSIGHTS_CONNECTION_STRING"] = "InstrumentationKey=secret"
     flags = {"entry_script": "score.py", "worker_count": 2, "port": 6001, "max_queue": 10}
     settings = load(RawSettings(flags, environment, "/folder"))
     assert "\n".join(display.start(settings, colour=False)) == (
@@ -78,7 +79,8 @@ Azure ML Inferencing HTTP server v9.8.7
   script   /folder/score.py
   model    none (--model_dir names its folder)
   workers  2 processes
-  settings --appinsights_instrumentation_key=***, SCORING_TIMEOUT_MS=500, --max_queue=10
+  settings --appinsights_instrumentation_key=***, SCORING_TIMEOUT_MS=500, --max_queue=10, \
+--appinsights_connection_string=***
 
 Press Ctrl-C to stop the server.
 """
