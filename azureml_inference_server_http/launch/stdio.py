@@ -33,6 +33,14 @@ _MAX_LINES = 1000
 _NAMES = ("stdin", "stdout", "stderr")
 
 
+def flush_standard_streams() -> None:
+    """Write what standard output and error have buffered. Does not fail if a stream's reader has
+    gone, or if the script has closed or removed the stream, because neither may end the server."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
 def open_missing() -> None:
     """Open the null device for each standard stream that the caller has closed (``azmlinfsrv
     >&-``).

@@ -20,6 +20,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 from .. import contrib_services
+from ..launch.stdio import flush_standard_streams
 from ..server.user_script import (
     ScriptLoadError,
     UserScriptError,
@@ -294,16 +295,13 @@ class Script:
             code = 1
             with contextlib.suppress(OSError, ValueError):
                 traceback.print_exception(type(exc), exc, exc.__traceback__)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
+        flush_standard_streams()
         os._exit(code & 0xFF)
 
     def _may_import_flask(self) -> bool:
         """True if one of the user's own files that are loaded has a line that imports Flask. Then
         run() may import Flask, and use the request, in its first call."""
-        files = map(file_of, list(sys.modules.values()))
-        own = {file for file in files if isinstance(file, str) and own_name(file, self._own_folders)}
+        own = {file for _, file in own_modules(self._own_folders)}
         return any(map(_imports_flask, own | {self.file}))
 
     def _flask(self) -> FlaskContext:
@@ -314,7 +312,7 @@ class Script:
         return self._flask_context
 
     def _note_logging(self) -> None:
-        traps.note_lost_logging(traps.own_modules(self._own_folders))
+        traps.note_lost_logging([name for name, _ in own_modules(self._own_folders)])
 
     def location(self, exc: BaseException) -> str:
         """The value of the ``x-ms-run-error-location`` header; see ``script_failed``."""
@@ -494,6 +492,12 @@ def file_of(module: object) -> object:
     with contextlib.suppress(AttributeError):
         return object.__getattribute__(module, "__dict__").get("__file__")
     return None
+
+
+def own_modules(folders: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Name and file of each loaded module that is one of the user's own files."""
+    modules = [(name, file_of(module)) for name, module in list(sys.modules.items())]
+    return [(name, file) for name, file in modules if isinstance(file, str) and own_name(file, folders) is not None]
 
 
 def _imports_flask(file: str) -> bool:

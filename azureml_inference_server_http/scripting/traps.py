@@ -7,11 +7,9 @@ threads several calls may be noted at once, and a hint may then come twice.
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import math
-import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -82,16 +80,6 @@ def _hint(trap: str, text: str) -> None:
     if trap not in _given:
         _given.add(trap)
         _logger.warning("Hint: %s (Each worker says this once.)", text)
-
-
-def own_modules(own_folders: Collection[str]) -> list[str]:
-    """Names of the modules that were imported from these folders."""
-    found = []
-    for name, module in list(sys.modules.items()):
-        file = inspect.getattr_static(module, "__file__", None) if module is not None else None
-        if isinstance(file, str) and file.startswith(tuple(own_folders)):
-            found.append(name)
-    return found
 
 
 def is_status(value: object) -> bool:

@@ -7,27 +7,17 @@ through this module.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Collection
 from typing import Callable, NoReturn
 
+from ..launch.stdio import flush_standard_streams
 from .supervising import ChildEnded
 
 # Python's own function, kept because gevent or a debugger may replace ``os.fork``.
 plain_fork = os.fork
-
-
-def flush() -> None:
-    """Flush the standard streams before a fork, because otherwise the child would write the
-    buffered text again."""
-    for stream in (sys.stdout, sys.stderr):
-        # OSError: the reader has gone. That must not end the server.
-        with contextlib.suppress(OSError):
-            stream.flush()
 
 
 def fork(begin: Callable[[], int], handled: Collection[int]) -> int:
@@ -38,7 +28,8 @@ def fork(begin: Callable[[], int], handled: Collection[int]) -> int:
     would be reported to the parent. Therefore the signals ``handled`` are blocked until the child
     has the default actions for them.
     """
-    flush()
+    # Otherwise the child would write the buffered text again.
+    flush_standard_streams()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     try:
         pid = plain_fork()

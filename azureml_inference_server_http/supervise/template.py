@@ -218,7 +218,7 @@ def _fork_worker(line: socket.socket, number: int) -> bool:
     worker waits until the supervisor has been told its pid, because the supervisor must know every
     worker that serves. If the template dies before that, the worker exits.
     """
-    forks.flush()
+    stdio.flush_standard_streams()
     with _Pipe() as answer, _Pipe() as go:
         between = forks.plain_fork()
         if between == 0:

@@ -20,9 +20,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Union
 
 from ..launch import cli, settings
+from ..launch.stdio import flush_standard_streams
 from ..log_config import LogConfigError
 from ..scripting import script
-from ..supervise import forks, process_exit, titles
+from ..supervise import process_exit, titles
+from ..supervise.worker_kinds import describe_exit
 from . import probe
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ class Session:
         self._events, told = os.pipe()
         self._rest = b""
         self._status: int | None = None
-        forks.flush()
+        flush_standard_streams()
         parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
@@ -211,8 +213,7 @@ class Session:
     def _how_server_ended(self) -> str:
         if self._status is None and not self._ends_within(END):
             return "does not answer any more"
-        code = os.waitstatus_to_exitcode(self._status or 0)
-        return f"exited with code {code}" if code >= 0 else f"was killed by signal {-code}"
+        return describe_exit(os.waitstatus_to_exitcode(self._status or 0))
 
     # ---- The log and the end
 
