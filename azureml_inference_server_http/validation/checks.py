@@ -256,6 +256,8 @@ def _for_validation(given: Settings) -> Settings:
         app_insights_enabled=False,
         # Also switches off what OTEL_EXPORTER_OTLP_* ask for.
         otel_sdk_disabled=True,
+        reload=False,
+        reload_dir=None,
         debug_port=None,
         debug_wait=False,
     )

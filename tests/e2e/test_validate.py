@@ -492,3 +492,10 @@ def test_a_validation_sends_no_telemetry(tmp_path):
         result = validate(tmp_path, "--entry_script", path, "--sample", "one.txt", **exporters)
         assert result.code == 0, result.stdout + result.stderr
         assert receiver.requests == []
+
+
+def test_a_validation_does_not_watch_files(tmp_path):
+    path = script(tmp_path, "def init(): pass\ndef run(data): return 1\n")
+    (tmp_path / "one.txt").write_text("x")
+    result = validate(tmp_path, "--entry_script", path, "--sample", "one.txt", AZMLINFSRV_RELOAD="true")
+    assert result.code == 0, result.stdout + result.stderr

@@ -72,6 +72,18 @@ def test_traps(result: Any, name: str, detail: str):
     assert detail in found[0].detail
 
 
+def test_what_the_script_has_taught_json_is_no_trap(monkeypatch):
+    assert names({1}) == ["not-renderable"]
+    monkeypatch.setattr(json.JSONEncoder, "default", lambda self, value: sorted(value))
+    assert names({1}) == []
+
+
+def test_a_result_that_holds_itself_does_not_fail_here():
+    result: list[Any] = []
+    result.append(result)
+    assert names(result) == []
+
+
 def test_code_that_nobody_runs():
     async def later() -> None: ...
 
