@@ -10,8 +10,11 @@ With worker threads, the number of a worker stands for its pid.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Union
+
+_logger = logging.getLogger("azmlinfsrv")
 
 # Limit for a line, in bytes, with its newline. A longer text is cut.
 MAX_LINE = 4096
@@ -174,3 +177,13 @@ class Lines:
         """Add received bytes. Returns the lines that are complete now, without their newlines."""
         *lines, self._rest = (self._rest + received).split(b"\n")
         return [line.decode("utf-8", "replace") for line in lines]
+
+
+def read_all(lines: Lines, received: bytes) -> Iterator[Report]:
+    """The reports that are complete with these bytes. Logs any other line."""
+    for line in lines.add(received):
+        report = read(line)
+        if report is None:
+            _logger.error("The front sent a line that the supervisor does not understand: %r", line)
+        else:
+            yield report

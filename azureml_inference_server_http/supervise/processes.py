@@ -247,12 +247,7 @@ class Processes:
             self._front.close()
             self._front = None
             return
-        for line in self._front_lines.add(received):
-            report = control.read(line)
-            if report is None:
-                _logger.error("The front sent a line that the supervisor does not understand: %r", line)
-            else:
-                yield report
+        yield from control.read_all(self._front_lines, received)
 
     # ---- Performing
 

@@ -311,12 +311,7 @@ class Threads:
         if not received:
             # The front is ending. Its thread reports that by ``_tell``.
             self._selector.unregister(self._line)
-        for line in self._lines.add(received):
-            report = control.read(line)
-            if report is None:
-                _logger.error("The front sent a line that the supervisor does not understand: %r", line)
-            else:
-                yield report
+        yield from control.read_all(self._lines, received)
 
     def _read_wakeups(self) -> Iterator[events.Event]:
         for number in self._wake_reader.recv(4096):
