@@ -68,20 +68,6 @@ impl Limits {
     }
 }
 
-/// Resident memory of a process; `None` where the system does not tell it in this way.
-#[cfg(not(unix))]
-pub(super) fn resident_mib(_pid: u32) -> Option<u64> {
-    None
-}
-
-/// Resident memory of a process; `None` where the system does not tell it in this way.
-#[cfg(unix)]
-pub(super) fn resident_mib(pid: u32) -> Option<u64> {
-    let pages: u64 = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?.split(' ').nth(1)?.parse().ok()?;
-    let page_size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    Some(pages * u64::try_from(page_size).ok()? / (1 << 20))
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -113,12 +99,5 @@ pub(super) mod tests {
         assert!(counts.windows(2).all(|pair| pair[0] != pair[1]), "{counts:?}");
         assert_eq!(Limits { max_requests: 3, ..LIMITS }.requests_of_next(5), 3);
         assert_eq!(Limits { max_requests: 0, ..LIMITS }.requests_of_next(5), 0);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn own_memory_is_told() {
-        assert!(resident_mib(std::process::id()).is_some_and(|mib| mib < 100_000));
-        assert_eq!(resident_mib(u32::MAX), None);
     }
 }

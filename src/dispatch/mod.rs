@@ -38,7 +38,7 @@ use self::{
     debugger::debugger_of,
     event::{Effect, Effects, Event, Outcome},
     job::{BodySize, JobId, WorkerId},
-    limits::{resident_mib, Limits},
+    limits::Limits,
     session::OpenStream,
     transport::FrameSender,
     worker::Newcomer,
@@ -56,7 +56,10 @@ use crate::{
         frame::{self, BodyAt, Hello, Job, Kind, ReplyHead},
     },
     panics::catch,
-    telemetry::record::{JobTimes, Worker},
+    telemetry::{
+        metrics::process,
+        record::{JobTimes, Worker},
+    },
 };
 
 /// Logger of the dispatcher's own lines.
@@ -132,7 +135,6 @@ impl fmt::Debug for Interest {
 pub struct Pending {
     answer: oneshot::Receiver<Answered>,
     interest: Rc<Interest>,
-    is_open: bool,
 }
 
 impl Pending {
@@ -145,7 +147,7 @@ impl Pending {
 
     /// True until the answer has come.
     pub fn is_open(&self) -> bool {
-        self.is_open
+        !self.answer.is_terminated()
     }
 
     /// True while no worker can have started the job.
@@ -162,9 +164,7 @@ impl Pending {
 
     /// Waits for the answer to a job that was given up; `None` if the job was cancelled.
     pub async fn answer_if_started(&mut self) -> Option<Answered> {
-        let answer = (&mut self.answer).await;
-        self.is_open = false;
-        answer.ok()
+        (&mut self.answer).await.ok()
     }
 
     /// The job's number, for [`Dispatcher::is_waiting`].
@@ -238,7 +238,6 @@ pub struct Dispatcher {
     wake_earlier: Rc<Notify>,
     supervisor: Rc<Supervisor>,
     measures_workers: bool,
-    max_body_len: u64,
     /// Bytes of bodies that workers have sent since the last [`Dispatcher::take_received`].
     received: Rc<Cell<usize>>,
     /// The panic that has ended the dispatcher.
@@ -246,7 +245,7 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// No workers, and an empty queue. Replies may be as long as frames allow.
+    /// No workers, and an empty queue.
     pub fn new(limits: Limits, supervisor: Rc<Supervisor>) -> Self {
         let measures_workers = limits.max_worker_rss > 0;
         let state = State {
@@ -264,7 +263,6 @@ impl Dispatcher {
             wake_earlier: Rc::default(),
             supervisor,
             measures_workers,
-            max_body_len: frame::MAX_BODY_LEN,
             received: Rc::default(),
             panic: Rc::default(),
         }
@@ -332,7 +330,7 @@ impl Dispatcher {
         state.requests.insert(id, Request { job, body, client, times, worker: None });
         drop(state);
         self.handle(Event::Submitted { job: id, size });
-        Pending { answer, interest, is_open: true }
+        Pending { answer, interest }
     }
 
     /// Answers everything that waits or runs with [`Answer::Stopped`], now and from now on.
@@ -403,8 +401,8 @@ impl Dispatcher {
         let pids: Vec<(WorkerId, u32)> = state.peers.iter().map(|(id, peer)| (*id, peer.hello.pid)).collect();
         drop(state);
         for (worker, pid) in pids {
-            if let Some(mib) = resident_mib(pid) {
-                self.handle(Event::Measured { worker, mib });
+            if let Some(bytes) = process::resident_bytes(pid) {
+                self.handle(Event::Measured { worker, mib: bytes >> 20 });
             }
         }
     }

@@ -195,20 +195,23 @@ impl Exchange {
         };
         // Keep the whole request until the first worker has said what its script needs.
         let script = self.front.dispatcher.script();
-        if script.as_ref().is_none_or(|script| script.wants_request) {
+        let wants_request = script.as_ref().is_none_or(|script| script.wants_request);
+        if wants_request {
             job.target = match self.context.connection.target() {
                 Some(sent) => sent.into(),
                 None => Bytes::copy_from_slice(uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes()),
             };
             job.peer = self.request.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
-            job.request_id = self.context.ids.request_text().into_owned();
             job.fields = fields_as_sent(&self.request);
         }
         let follows_traces = script.is_some_and(|script| script.follows_traces);
         let parent = record.parent.filter(|_| follows_traces).map(Span::from);
-        if let Some(span) = record.span.or(parent) {
-            job.traceparent = span.to_string();
+        let span = record.span.or(parent);
+        if wants_request || span.is_some() {
             job.request_id = self.context.ids.request_text().into_owned();
+        }
+        if let Some(span) = span {
+            job.traceparent = span.to_string();
             job.client_request_id = lossy(record.ids.client_request.as_ref());
             job.tracestate = lossy(record.trace_state.as_ref().filter(|_| follows_traces));
         }

@@ -24,7 +24,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// Why items were dropped. The names are the values of the metric's label `reason`.
+/// Why items were dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// More items waited than the memory for them holds. The oldest are dropped.
@@ -45,7 +45,7 @@ impl Reason {
     /// All reasons, in the order of [`Reason::name`]'s match.
     pub const ALL: [Self; 6] = [Self::Full, Self::Refused, Self::Quota, Self::Stopped, Self::Storage, Self::Worker];
 
-    /// The value of the label.
+    /// The name of the reason, one word.
     pub fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -104,9 +104,14 @@ pub fn of_app_insights(answer: &Answer, sent: usize) -> Verdict {
         206 => partly(answer, sent),
         307 | 308 => moved(answer),
         402 | 439 => Verdict::Dropped(Reason::Quota, format!("status {}: its quota is used up", answer.status)),
-        401 | 403 | 408 | 429 | 500 | 502 | 503 | 504 => later(answer),
+        status if may_pass(status) => later(answer),
         _ => refused(answer),
     }
+}
+
+/// True if Application Insights may accept the same items later, all of a batch or a single one.
+const fn may_pass(status: u16) -> bool {
+    matches!(status, 401 | 403 | 408 | 429 | 500 | 502 | 503 | 504)
 }
 
 /// The rules of OTLP.
@@ -145,7 +150,7 @@ fn partly(answer: &Answer, sent: usize) -> Verdict {
     };
     let (mut again, mut refused, mut why) = (Vec::new(), Vec::new(), String::new());
     for error in errors.into_iter().filter(|error| error.index < sent) {
-        if matches!(error.status_code, 401 | 403 | 408 | 429 | 500 | 502 | 503 | 504) {
+        if may_pass(error.status_code) {
             again.push(error.index);
         } else {
             why = format!("status {}: {}", error.status_code, quoted(&error.message));

@@ -1,6 +1,6 @@
 //! How many items each exporter has sent, and how many it has dropped, by reason.
 //!
-//! The exporter's thread and the front's event loop count; metrics read.
+//! The exporter's thread and the front's event loop count. `/metrics` does not show the counters yet.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

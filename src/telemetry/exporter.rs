@@ -65,6 +65,14 @@ struct State {
     is_over: bool,
 }
 
+impl State {
+    /// How long sending may take from `now` on; `None` if nothing more may be sent.
+    fn time_left(&self, now: Instant) -> Option<Duration> {
+        let left = self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(now));
+        (!self.is_over && !left.is_zero()).then_some(left)
+    }
+}
+
 impl Shared {
     /// No code leaves the state half changed, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -156,8 +164,7 @@ fn abandon(receiver: &mut Receiver, storage: Option<&Storage>) {
 
 /// Writes items to the disk. False, and a line in the log, if that failed.
 fn store(receiver: &Receiver, storage: &Storage, items: &[Encoded]) -> bool {
-    let items: Vec<_> = items.iter().map(|item| item.0.clone()).collect();
-    match storage.store(receiver.name(), &items, SystemTime::now()) {
+    match storage.store(receiver.name(), items, SystemTime::now()) {
         Ok(lost) => {
             receiver.counts().note_dropped(Reason::Storage, lost);
             true
@@ -205,14 +212,14 @@ impl Worker {
         loop {
             let until = self.next_due(Instant::now());
             let taken = self.intake.take(self.interval, until);
-            {
+            let receivers = {
                 let mut state = self.shared.lock();
                 if state.is_over {
                     return;
                 }
                 encode_all(&mut state.receivers, &taken);
-            }
-            let receivers = self.shared.lock().receivers.len();
+                state.receivers.len()
+            };
             for index in 0..receivers {
                 if !self.send_all(index, taken.ended) {
                     return;
@@ -236,13 +243,7 @@ impl Worker {
             let now = Instant::now();
             let (sending, limit) = {
                 let mut state = self.shared.lock();
-                let limit = match state.deadline {
-                    Some(deadline) => deadline.saturating_duration_since(now),
-                    None => Duration::MAX,
-                };
-                if state.is_over || limit.is_zero() {
-                    return false;
-                }
+                let Some(limit) = state.time_left(now) else { return false };
                 let receiver = &mut state.receivers[index];
                 if !(receiver.lane.is_due(now) || is_last && receiver.lane.due(now).is_some()) {
                     break;
@@ -310,15 +311,9 @@ impl Worker {
         loop {
             let (stored, sending, limit) = {
                 let state = self.shared.lock();
-                let limit = match state.deadline {
-                    Some(deadline) => deadline.saturating_duration_since(Instant::now()),
-                    None => Duration::MAX,
-                };
-                if state.is_over || limit.is_zero() {
-                    return false;
-                }
+                let Some(limit) = state.time_left(Instant::now()) else { return false };
                 let receiver = &state.receivers[index];
-                let stored = match storage.take(receiver.name()) {
+                let mut stored = match storage.take(receiver.name()) {
                     Ok(Some(stored)) => stored,
                     Ok(None) => return true,
                     Err(error) => {
@@ -326,7 +321,7 @@ impl Worker {
                         return true;
                     }
                 };
-                let batch = Arc::new(stored.items.iter().cloned().map(Encoded).collect::<Vec<_>>());
+                let batch = Arc::new(std::mem::take(&mut stored.items));
                 (stored, receiver.sending(batch), limit)
             };
             let verdict = sending.post(limit);

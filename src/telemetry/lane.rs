@@ -59,7 +59,8 @@ pub enum Next<T> {
     Lost(usize, String),
     /// Send to another address from now on.
     GoTo(String),
-    /// Store these items, which the receiver may take later. True if the log must say that the receiver has begun to fail.
+    /// Store these items, which the receiver may take later. With a text if the log must say that the receiver has begun to
+    /// fail.
     Store(Vec<T>, Option<String>),
 }
 

@@ -54,12 +54,11 @@ pub struct Target {
 }
 
 /// An encoded item.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded(pub Vec<u8>);
+pub type Encoded = Vec<u8>;
 
 impl Weighed for Encoded {
     fn size(&self) -> usize {
-        size_of::<Self>() + self.0.len()
+        size_of::<Self>() + self.len()
     }
 }
 
@@ -116,10 +115,10 @@ impl Receiver {
         match &self.target.format {
             Format::AppInsights(origin) => {
                 if let Some(item) = app_insights::request(origin, request) {
-                    self.lane.push(Encoded(item));
+                    self.lane.push(item);
                 }
             }
-            Format::OtlpTraces(_) => otlp::spans(request).into_iter().for_each(|span| self.lane.push(Encoded(span))),
+            Format::OtlpTraces(_) => otlp::spans(request).into_iter().for_each(|span| self.lane.push(span)),
             Format::OtlpLogs(_) => {}
         }
     }
@@ -128,9 +127,9 @@ impl Receiver {
     pub fn push_log(&mut self, record: &LogRecord) {
         match &self.target.format {
             Format::AppInsights(origin) if record.for_app_insights => {
-                self.lane.push(Encoded(app_insights::log_record(origin, record)));
+                self.lane.push(app_insights::log_record(origin, record));
             }
-            Format::OtlpLogs(_) => self.lane.push(Encoded(otlp::log_record(record))),
+            Format::OtlpLogs(_) => self.lane.push(otlp::log_record(record)),
             Format::AppInsights(_) | Format::OtlpTraces(_) => {}
         }
     }
@@ -207,7 +206,6 @@ impl Format {
 
     /// The body of a request with these items, and its content type.
     fn body(&self, batch: &[Encoded]) -> (Vec<u8>, &'static str) {
-        let items = || batch.iter().map(|item| item.0.clone()).collect::<Vec<_>>();
         match self {
             Self::AppInsights(_) => {
                 let mut body = vec![b'['];
@@ -215,13 +213,13 @@ impl Format {
                     if index > 0 {
                         body.push(b',');
                     }
-                    body.extend_from_slice(&item.0);
+                    body.extend_from_slice(item);
                 }
                 body.push(b']');
                 (body, "application/json")
             }
-            Self::OtlpTraces(resource) => (otlp::traces_body(resource, &items()), "application/x-protobuf"),
-            Self::OtlpLogs(resource) => (otlp::logs_body(resource, &items()), "application/x-protobuf"),
+            Self::OtlpTraces(resource) => (otlp::traces_body(resource, batch), "application/x-protobuf"),
+            Self::OtlpLogs(resource) => (otlp::logs_body(resource, batch), "application/x-protobuf"),
         }
     }
 
@@ -298,7 +296,7 @@ mod tests {
     #[test]
     fn items_of_app_insights_are_one_array() {
         let format = Format::AppInsights(Origin::default());
-        let batch = [Encoded(b"{\"a\":1}".to_vec()), Encoded(b"{}".to_vec())];
+        let batch = [b"{\"a\":1}".to_vec(), b"{}".to_vec()];
         assert_eq!(format.body(&batch), (b"[{\"a\":1},{}]".to_vec(), "application/json"));
     }
 }

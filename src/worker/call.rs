@@ -273,11 +273,6 @@ impl<'a, 'py> Caller<'a, 'py> {
         reply.unwrap_or_else(|error| self.internal_error(py, call.job, error))
     }
 
-    /// The reply if the server cannot send what the script returned.
-    pub(super) fn server_error(&self, message: &str) -> Reply {
-        error_reply(500, message)
-    }
-
     /// Logs a fault of the client at level DEBUG. The reply explains it to the client.
     fn log_refusal(&self, py: Python<'py>, message: &str) {
         if let Err(failed) = self.script.object.call_method1(intern!(py, "input_refused"), (message,)) {

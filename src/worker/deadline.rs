@@ -88,7 +88,10 @@ impl Deadline {
                 let (first, then) = limits.first_and_then();
                 set_timer.call1(py, (first.as_secs_f64(), then.as_secs_f64())).map(drop)
             }
-            Self::Watched(watched) => watched.arm(py, limits),
+            Self::Watched(watched) => {
+                watched.arm(limits);
+                Ok(())
+            }
         }
     }
 
@@ -190,23 +193,21 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    fn arm(&self, _py: Python<'_>, limits: Limits) -> PyResult<()> {
+    fn arm(&self, limits: Limits) {
         // A limit beyond what the clock can count never comes.
         let now = Instant::now();
         let [check, limit] = [limits.check, limits.limit].map(|after| now.checked_add(after?));
-        let Some(next) = check.or(limit) else { return Ok(()) };
+        let Some(next) = check.or(limit) else { return };
         let mut state = self.watcher.shared.lock();
-        let Some(slot) = state.slot(self.key) else { return Ok(()) };
+        let Some(slot) = state.slot(self.key) else { return };
         (slot.limit, slot.then, slot.struck) = (Some(next), check.map(|_| limit), false);
-        let limit = next;
         // All calls have the same limit, so a watcher that sleeps until an earlier one need not be
         // told.
-        let tell = state.wakes_at.is_none_or(|wakes_at| limit < wakes_at);
+        let tell = state.wakes_at.is_none_or(|wakes_at| next < wakes_at);
         drop(state);
         if tell {
             self.watcher.shared.changed.notify_one();
         }
-        Ok(())
     }
 
     /// The caller holds the GIL, so the watcher cannot raise an exception at the same time.

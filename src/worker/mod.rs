@@ -33,9 +33,10 @@ pub(crate) use self::{
 use crate::{
     fault_injection::{point, Point},
     ipc::{
-        frame::{self, FrameError, Hello, Job, Kind, ReplyHead},
+        frame::{self, FrameError, Hello, Job, Kind, Origin, ReplyHead},
         thread_channel::ThreadChannel,
     },
+    json::write,
     settings::Settings,
 };
 
@@ -233,12 +234,11 @@ fn too_large<'py>(
         other => other.to_string(),
     };
     caller.log_internal(py, error(message.clone()));
-    let reply = caller.server_error(&message);
-    let Outcome::Whole(body) = reply.outcome else { return Err(error(message)) };
+    let body = Bytes::from(write::message_body(&message));
     let head = ReplyHead {
-        status: reply.status,
-        origin: reply.origin,
-        fields: reply.fields,
+        status: 500,
+        origin: Origin::ServerError,
+        fields: vec![reply::JSON],
         error_location: Bytes::new(),
         ..head.clone()
     };

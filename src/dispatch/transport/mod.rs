@@ -49,7 +49,7 @@ pub enum Entrance {
 
 /// Accepts workers until the entrance is closed.
 pub async fn accept(mut entrance: Entrance, dispatcher: Dispatcher) {
-    while let Some(frames) = entrance.next(dispatcher.max_body_len).await {
+    while let Some(frames) = entrance.next().await {
         point(Point::AcceptWorker);
         panics::spawn(serve_worker(frames, dispatcher.clone()), |panic| {
             log::error!(target: LOG, "A worker's session {panic}. The worker connects again.");
@@ -58,8 +58,7 @@ pub async fn accept(mut entrance: Entrance, dispatcher: Dispatcher) {
 }
 
 impl Entrance {
-    #[cfg_attr(not(unix), allow(unused_variables))]
-    async fn next(&mut self, max_body_len: u64) -> Option<FrameReceiver> {
+    async fn next(&mut self) -> Option<FrameReceiver> {
         match self {
             #[cfg(unix)]
             Self::Socket(socket, bodies) => {
@@ -70,7 +69,7 @@ impl Entrance {
                     // If the front has no free descriptor, it closes the connection, and the worker
                     // sends another one.
                     let stream = stream.and_then(|stream| stream.ok_or_else(|| Errno::EMFILE.into()));
-                    match stream.and_then(|stream| SocketReceiver::new(stream.into(), max_body_len, bodies)) {
+                    match stream.and_then(|stream| SocketReceiver::new(stream.into(), bodies)) {
                         Ok(frames) => return Some(FrameReceiver::Socket(frames)),
                         Err(error) => {
                             failures.log("Cannot accept a worker, which will try again", &error);

@@ -23,6 +23,7 @@ use tokio::{
 #[cfg(target_os = "linux")]
 use crate::ipc::body_arena::Arena;
 use crate::{
+    dispatch::LOG,
     ipc::{
         body::Store,
         claims::Claims,
@@ -98,9 +99,8 @@ impl SocketSender {
             }
             // Watch the socket only now: it gets room whenever the worker reads, which would wake
             // the front for nothing.
-            let socket = unix_socket::watch(self.stream.clone(), Interest::WRITABLE).inspect_err(
-                |error| log::error!(target: "azmlinfsrv.front", "Cannot wait for a worker to read: {error}"),
-            )?;
+            let socket = unix_socket::watch(self.stream.clone(), Interest::WRITABLE)
+                .inspect_err(|error| log::error!(target: LOG, "Cannot wait for a worker to read: {error}"))?;
             while self.full.get() {
                 socket.writable().await?.clear_ready();
                 progress();
@@ -158,7 +158,7 @@ impl SocketReceiver {
     /// Takes in a worker that has connected: sends it the claim counter and the file of shared
     /// bodies.
     #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
-    pub(super) fn new(stream: UnixStream, max_body_len: u64, bodies: &Store) -> io::Result<Self> {
+    pub(super) fn new(stream: UnixStream, bodies: &Store) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         // Ignore a failure: the system's own buffer size works too.
         let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
@@ -168,7 +168,7 @@ impl SocketReceiver {
         let (claims, counter) = Claims::share()
             .inspect_err(|error| {
                 let remedy = shortage::remedy(error);
-                log::warn!(target: "azmlinfsrv.front", "A worker gets one job at a time, because there is no memory file for its job counter: {error}. {remedy}");
+                log::warn!(target: LOG, "A worker gets one job at a time, because there is no memory file for its job counter: {error}. {remedy}");
             })
             .map_or((None, None), |(claims, counter)| (Some(claims), Some(counter)));
         #[cfg(target_os = "linux")]
@@ -182,7 +182,7 @@ impl SocketReceiver {
             sender,
             stream: unix_socket::watch(Rc::new(stream), Interest::READABLE)?,
             claims,
-            decoder: Decoder { max_body_len, trusted: false },
+            decoder: Decoder { max_body_len: frame::MAX_BODY_LEN, trusted: false },
             buffer: BytesMut::with_capacity(READ_SIZE),
         })
     }
@@ -192,7 +192,7 @@ impl SocketReceiver {
         let claims = self.claims.take();
         if claims.is_some() && !hello.shares_claims {
             log::warn!(
-                target: "azmlinfsrv.front",
+                target: LOG,
                 "Worker {} gets one job at a time, because it could not open its job counter. {}",
                 hello.worker,
                 shortage::OPEN_FILES_OR_MEMORY

@@ -11,10 +11,13 @@ use tokio::sync::{
     Notify,
 };
 
-use crate::ipc::{
-    claims::Claims,
-    frame::Frame,
-    thread_channel::{FrontEnd, FrontSender},
+use crate::{
+    dispatch::LOG,
+    ipc::{
+        claims::Claims,
+        frame::Frame,
+        thread_channel::{FrontEnd, FrontSender},
+    },
 };
 
 /// The sending side.
@@ -28,7 +31,7 @@ impl ThreadSender {
     pub(super) fn send(&self, head: Bytes, body: Bytes) {
         match Frame::from_parts(head, body) {
             Ok(frame) => self.sender.send(frame),
-            Err(error) => log::error!(target: "azmlinfsrv.front", "Cannot send to a worker: {error}"),
+            Err(error) => log::error!(target: LOG, "Cannot send to a worker: {error}"),
         }
     }
 

@@ -93,44 +93,38 @@ impl Job {
     /// Writes the prefix and the head. If the body is in the same frame, the caller sends it after
     /// them.
     pub fn encode_head(&self, body: BodyAt) -> Bytes {
+        self.encode(body, true)
+    }
+
+    /// Writes the prefix and the head for a worker that did not set `wants_request`. Fields that it
+    /// does not need are empty.
+    pub fn encode_short_head(&self, body: BodyAt) -> Bytes {
+        self.encode(body, false)
+    }
+
+    fn encode(&self, body: BodyAt, whole: bool) -> Bytes {
+        let (target, peer, fields) =
+            if whole { (&*self.target, &*self.peer, &*self.fields) } else { (&[][..], "", &[][..]) };
+        let request_id = if whole || !self.traceparent.is_empty() { &*self.request_id } else { "" };
         encode_job(body, |out| {
             out.put_u64_le(self.id);
             out.put_u8(self.http_minor);
-            out.put_u8(1);
+            out.put_u8(whole.into());
             out.put_u8(self.deprecated_id.into());
             for part in [
                 self.method.as_bytes(),
-                &self.target,
+                target,
                 &self.query,
                 &self.content_type,
-                self.peer.as_bytes(),
-                self.request_id.as_bytes(),
+                peer.as_bytes(),
+                request_id.as_bytes(),
                 self.client_request_id.as_bytes(),
                 self.traceparent.as_bytes(),
                 self.tracestate.as_bytes(),
             ] {
                 put_bytes(out, part);
             }
-            put_fields(out, &self.fields);
-        })
-    }
-
-    /// Writes the prefix and the head for a worker that did not set `wants_request`. Fields that it
-    /// does not need are empty.
-    pub fn encode_short_head(&self, body: BodyAt) -> Bytes {
-        encode_job(body, |out| {
-            out.put_u64_le(self.id);
-            out.put_u8(self.http_minor);
-            out.put_u8(0);
-            out.put_u8(self.deprecated_id.into());
-            let request_id = if self.traceparent.is_empty() { "" } else { &self.request_id };
-            for part in [self.method.as_bytes(), b"", &self.query, &self.content_type, b""] {
-                put_bytes(out, part);
-            }
-            for id in [request_id, &self.client_request_id, &self.traceparent, &self.tracestate] {
-                put_bytes(out, id.as_bytes());
-            }
-            put_fields(out, &[]);
+            put_fields(out, fields);
         })
     }
 

@@ -94,5 +94,11 @@ mod linux {
             assert!(whole.resident_bytes > 100_000 && whole.open_fds >= 3 && whole.cpu_seconds >= 0.0, "{whole:?}");
             assert_eq!(Whole::of(u32::MAX), None);
         }
+
+        #[test]
+        fn own_memory_is_told() {
+            assert!(resident_bytes(std::process::id()).is_some_and(|bytes| bytes >> 20 < 100_000));
+            assert_eq!(resident_bytes(u32::MAX), None);
+        }
     }
 }

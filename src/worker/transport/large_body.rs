@@ -1,4 +1,4 @@
-//! A large job whose body is still large_body from the front. The body is received into the `bytes`
+//! A large job whose body is still arriving from the front. The body is received into the `bytes`
 //! object that the script gets.
 //!
 //! A body in any other buffer would have to be copied into that object. Used on the worker's main
