@@ -81,6 +81,7 @@ impl Deadline {
     }
 
     /// Starts the time of a call.
+    #[cfg_attr(not(unix), expect(unused_variables, reason = "only a process's timer is set through Python"))]
     pub(super) fn arm(&self, py: Python<'_>, limits: Limits) -> PyResult<()> {
         match self {
             #[cfg(unix)]
