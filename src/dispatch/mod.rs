@@ -1,9 +1,9 @@
 //! From a request to the worker that answers it, and back.
 //!
 //! This file makes no decisions; `core.rs` does. It makes events of what clients, workers and the
-//! supervisor do, keeps what the core does not need (requests, bodies, who waits for an answer,
-//! connections to workers), and performs the core's effects. `session.rs` reads from one worker.
-//! `transport/` carries the frames.
+//! supervisor do. `perform.rs` keeps what the core does not need (requests, bodies, who waits for an
+//! answer, connections to workers), and performs the core's effects. `pending.rs` is what a client
+//! waits for, `session.rs` reads from one worker, and `transport/` carries the frames.
 //!
 //! Only the front's event loop thread uses it: `Rc` and `RefCell` instead of locks. No borrow may
 //! be held across an await.
@@ -13,6 +13,8 @@ mod debugger;
 mod event;
 mod job;
 pub mod limits;
+mod pending;
+mod perform;
 mod prefetch;
 mod session;
 #[cfg(test)]
@@ -25,9 +27,9 @@ mod worker;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, HashMap},
-    fmt, io,
-    rc::{Rc, Weak},
-    time::{Duration, Instant},
+    io,
+    rc::Rc,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -36,15 +38,18 @@ use tokio::sync::{oneshot, watch, Notify, SetOnce};
 use self::{
     core::Core,
     debugger::debugger_of,
-    event::{Effect, Effects, Event, Outcome},
+    event::{Effect, Effects, Event},
     job::{BodySize, JobId, WorkerId},
     limits::Limits,
+    pending::Interest,
+    perform::{Client, Peer, Reply, Request, State},
     session::OpenStream,
     transport::FrameSender,
     worker::Newcomer,
 };
 pub use self::{
     core::Figures,
+    pending::{Answer, Answered, Pending},
     session::{Part, Parts},
 };
 use crate::{
@@ -53,7 +58,7 @@ use crate::{
         body::Body,
         claims::Claims,
         control::Supervisor,
-        frame::{self, BodyAt, Hello, Job, Kind, ReplyHead},
+        frame::{self, Hello, Job, Kind},
     },
     panics::catch,
     telemetry::{
@@ -64,168 +69,6 @@ use crate::{
 
 /// Logger of the dispatcher's own lines.
 const LOG: &str = "azmlinfsrv.front";
-
-/// What has become of a submitted job, and when.
-#[derive(Debug)]
-pub struct Answered {
-    /// What has become of it.
-    pub answer: Answer,
-    /// When the job passed from one stage to the next. The end of a stream is still to come.
-    pub times: JobTimes,
-    /// The worker that had the job, unless the front has refused the job or the server stops.
-    pub worker: Option<Worker>,
-}
-
-/// What has become of a submitted job.
-#[derive(Debug)]
-pub enum Answer {
-    /// A complete reply of a worker.
-    Whole {
-        /// Status, headers, timing.
-        head: ReplyHead,
-        /// The body.
-        body: Bytes,
-    },
-    /// A streamed reply: parts follow as the script yields them.
-    Stream {
-        /// Status, headers, timing.
-        head: ReplyHead,
-        /// The parts.
-        parts: Parts,
-    },
-    /// The worker was lost while it ran the job.
-    Lost {
-        /// What happened, as the supervisor saw it: `was killed by signal 9 (SIGKILL)`.
-        cause: String,
-    },
-    /// `run()` did not return in time; its worker is being killed.
-    Overdue {
-        /// The message for the client.
-        message: String,
-    },
-    /// `--max_queue` jobs wait already.
-    QueueFull {
-        /// Jobs in the queue.
-        waiting: usize,
-    },
-    /// The server is stopping at once.
-    Stopped,
-}
-
-/// Somebody waits for a job's answer, or receives it as a stream. The job is abandoned when the last holder drops it.
-struct Interest {
-    job: JobId,
-    dispatcher: Dispatcher,
-}
-
-impl Drop for Interest {
-    fn drop(&mut self) {
-        self.dispatcher.handle(Event::Abandoned(self.job));
-    }
-}
-
-impl fmt::Debug for Interest {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Interest({:?})", self.job)
-    }
-}
-
-/// A submitted job. Dropping it before the answer came abandons the job.
-#[derive(Debug)]
-pub struct Pending {
-    answer: oneshot::Receiver<Answered>,
-    interest: Rc<Interest>,
-}
-
-impl Pending {
-    /// Waits for the answer.
-    pub async fn answer(&mut self) -> Answered {
-        // The sender is dropped without an answer only when the dispatcher itself is dropped.
-        let stopped = || Answered { answer: Answer::Stopped, times: JobTimes::default(), worker: None };
-        self.answer_if_started().await.unwrap_or_else(stopped)
-    }
-
-    /// True until the answer has come.
-    pub fn is_open(&self) -> bool {
-        !self.answer.is_terminated()
-    }
-
-    /// True while no worker can have started the job.
-    pub fn is_waiting(&self) -> bool {
-        self.interest.dispatcher.is_waiting(self.id())
-    }
-
-    /// Cancels the job, unless a worker has started it or can start it now. If that worker gives
-    /// the job back, the core cancels it then.
-    pub fn give_up(&self) {
-        let Interest { job, dispatcher } = &*self.interest;
-        dispatcher.handle(Event::GivenUp(*job));
-    }
-
-    /// Waits for the answer to a job that was given up; `None` if the job was cancelled.
-    pub async fn answer_if_started(&mut self) -> Option<Answered> {
-        (&mut self.answer).await.ok()
-    }
-
-    /// The job's number, for [`Dispatcher::is_waiting`].
-    pub fn id(&self) -> u64 {
-        self.interest.job.0
-    }
-}
-
-/// Who gets a job's answer.
-enum Client {
-    /// The client has no answer yet. If the answer is a stream, the stream takes over the
-    /// `Interest`.
-    Waits(oneshot::Sender<Answered>, Weak<Interest>),
-    /// A streamed answer has begun.
-    Receives(OpenStream),
-    /// The job has been answered while its worker still has it.
-    Answered,
-}
-
-/// A request that has been submitted and is not over.
-struct Request {
-    job: Job,
-    body: Body,
-    client: Client,
-    /// When it was queued, and when it was sent last.
-    times: JobTimes,
-    /// The worker that it was sent to last.
-    worker: Option<Worker>,
-}
-
-/// A connected worker.
-struct Peer {
-    hello: Rc<Hello>,
-    /// Number of the worker; see [`Worker::slot`].
-    slot: u32,
-    sender: FrameSender,
-}
-
-/// A reply that a worker has just sent. It goes with the event that reports it.
-#[derive(Default)]
-enum Reply {
-    #[default]
-    None,
-    Whole {
-        head: ReplyHead,
-        body: Bytes,
-    },
-    Stream {
-        head: ReplyHead,
-    },
-}
-
-/// What the clones of a `Dispatcher` share.
-struct State {
-    core: Core<Option<Claims>>,
-    effects: Effects,
-    requests: HashMap<JobId, Request>,
-    peers: BTreeMap<WorkerId, Peer>,
-    next_job: u64,
-    next_worker: u64,
-}
 
 /// Handle to the core and everything around it; clones share it.
 #[derive(Clone)]
@@ -514,136 +357,5 @@ impl Dispatcher {
         drop(state);
         drop(undelivered);
         looked.into_iter().for_each(|event| self.handle(event));
-    }
-}
-
-impl State {
-    /// The smallest number that no connected worker has.
-    fn free_slot(&self) -> u32 {
-        (0..).find(|slot| self.peers.values().all(|peer| peer.slot != *slot)).unwrap_or_default()
-    }
-
-    fn perform(&mut self, effect: Effect, now: Instant, supervisor: &Supervisor) {
-        match effect {
-            // `handle_reply` performs these two, because it has the reply and can handle another
-            // event.
-            Effect::Answer { .. } | Effect::LookForDebugger(_) => {}
-            Effect::Send { worker, jobs } => self.send(worker, &jobs, now),
-            Effect::Forget(job) => drop(self.requests.remove(&job)),
-            Effect::Cancel { worker, job } => self.send_frame(worker, frame::encode_with_id(Kind::Cancel, job.0, 0)),
-            Effect::Retire(worker) => self.send_frame(worker, frame::encode_bare(Kind::Retire)),
-            Effect::Disconnect(worker) => {
-                if let Some(peer) = self.peers.get(&worker) {
-                    peer.sender.close();
-                }
-            }
-            Effect::SayReady { name } => supervisor.say_ready(name),
-            Effect::SayDisconnected { name } => supervisor.say_disconnected(name),
-            Effect::AskToKill { name, reason } => supervisor.ask_to_kill(name, &reason),
-            Effect::AskToRecycle { name, reason } => supervisor.ask_to_recycle(name, reason),
-            Effect::Log(level, text) => log::log!(target: LOG, level, "{text}"),
-        }
-    }
-
-    fn send_frame(&self, worker: WorkerId, frame: Bytes) {
-        if let Some(peer) = self.peers.get(&worker) {
-            peer.sender.send(frame, Bytes::new());
-        }
-    }
-
-    fn send(&mut self, worker: WorkerId, jobs: &[JobId], now: Instant) {
-        let Some(peer) = self.peers.get(&worker) else { return };
-        for job in jobs {
-            let Some(request) = self.requests.get_mut(job) else { continue };
-            request.times.sent = Some(now);
-            request.worker = Some(Worker { pid: peer.hello.pid, slot: peer.slot });
-            match request.encode(&peer.hello) {
-                Ok((head, body)) => peer.sender.enqueue(head, body),
-                Err(error) => {
-                    // Both ends count the jobs of a connection, so the front must not skip one.
-                    // Close the connection; the worker connects again.
-                    log::error!(target: LOG, "Cannot read the body of a request to send it to a worker: {error}");
-                    return peer.sender.close();
-                }
-            }
-        }
-        peer.sender.flush();
-    }
-
-    /// Answers the job's client. Returns the answer if no client takes it.
-    fn answer(&mut self, id: JobId, outcome: Outcome, reply: Reply, now: Instant) -> Option<Answered> {
-        let request = self.requests.get_mut(&id)?;
-        let times = request.times_until(&outcome, &reply, now);
-        let worker = request.worker.filter(|_| !matches!(outcome, Outcome::QueueFull { .. } | Outcome::Stopped));
-        let client = std::mem::replace(&mut request.client, Client::Answered);
-        let interest = match &client {
-            Client::Waits(_, interest) => interest.upgrade(),
-            Client::Receives(_) | Client::Answered => None,
-        };
-        let answer = match (outcome, reply) {
-            (Outcome::Replied, Reply::Whole { head, body }) => Answer::Whole { head, body },
-            (Outcome::Streams, Reply::Stream { head }) => {
-                let (stream, parts) = OpenStream::new(interest);
-                request.client = Client::Receives(stream);
-                Answer::Stream { head, parts }
-            }
-            (Outcome::Lost { cause, .. }, _) => Answer::Lost { cause },
-            (Outcome::Overdue { message, .. }, _) => Answer::Overdue { message },
-            (Outcome::QueueFull { waiting }, _) => Answer::QueueFull { waiting },
-            // The core says `Replied` and `Streams` only about the reply that the event has brought.
-            (Outcome::Stopped | Outcome::Replied | Outcome::Streams, _) => Answer::Stopped,
-        };
-        // The worker still has the job after a stream's head or an overdue answer.
-        if !matches!(answer, Answer::Stream { .. } | Answer::Overdue { .. }) {
-            self.requests.remove(&id);
-        }
-        let answered = Answered { answer, times, worker };
-        match (client, answered) {
-            (Client::Waits(sender, _), answered) => sender.send(answered).err(),
-            (Client::Receives(stream), Answered { answer: Answer::Lost { cause }, worker, .. }) => {
-                let pid = worker.map_or(0, |worker| worker.pid);
-                log::error!(target: LOG, "Worker {pid} {cause} in the middle of a streamed reply");
-                stream.break_off(cause);
-                None
-            }
-            (Client::Receives(_) | Client::Answered, answered) => Some(answered),
-        }
-    }
-}
-
-impl Request {
-    /// The times of a job that has this outcome now.
-    fn times_until(&self, outcome: &Outcome, reply: &Reply, now: Instant) -> JobTimes {
-        let milliseconds = |ms: f64| Duration::try_from_secs_f64(ms / 1e3).ok();
-        let mut times = JobTimes { ended: Some(now), ..self.times };
-        match (outcome, reply) {
-            (Outcome::Lost { started, .. } | Outcome::Overdue { started, .. }, _) => times.started = *started,
-            (_, Reply::Whole { head, .. } | Reply::Stream { head }) => {
-                // The clocks of the front and the worker may disagree about the length of a short time.
-                let begun = milliseconds(head.busy_ms).and_then(|busy| now.checked_sub(busy));
-                times.started = begun.max(times.sent);
-                times.run = head.run_ms.and_then(milliseconds);
-            }
-            (_, Reply::None) => {}
-        }
-        if matches!(reply, Reply::Stream { .. }) {
-            times.ended = None;
-        }
-        times
-    }
-
-    /// The frame of the job for this worker: head and body.
-    fn encode(&self, hello: &Hello) -> io::Result<(Bytes, Bytes)> {
-        let (at, body) = match &self.body {
-            // Without the claim counter a worker could start a revoked job, whose shared body may
-            // be freed already.
-            #[cfg(target_os = "linux")]
-            Body::Shared(extent) if hello.shares_bodies && hello.shares_claims => {
-                (BodyAt::Shared(extent.place()), Bytes::new())
-            }
-            body => (BodyAt::Frame(body.length()), body.to_bytes()?),
-        };
-        let head = if hello.wants_request { self.job.encode_head(at) } else { self.job.encode_short_head(at) };
-        Ok((head, body))
     }
 }
