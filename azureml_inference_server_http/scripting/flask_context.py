@@ -20,7 +20,6 @@ import itertools
 import os
 import time
 from collections.abc import Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Union
 
 import flask
@@ -29,7 +28,7 @@ from werkzeug.exceptions import InternalServerError
 from werkzeug.wsgi import ClosingIterator
 
 from ..launch.settings_table import PROCESS, THREAD
-from . import failures, outputs
+from . import failures, outputs, tracebacks
 from .wsgi_environ import Request, build_environ, client_ids
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ class FlaskContext:
         except TimeoutError:
             raise
         except Exception as exc:  # raised by a WSGI application around ``app``
-            self._script.internal_failed(_without_leading_frames(exc))
+            self._script.internal_failed(_shortened(exc))
             return outputs.Answer(
                 500, None, [_JSON], outputs.to_json({"message": failures.INTERNAL_ERROR}), outputs.SERVER_ERROR
             )
@@ -203,7 +202,7 @@ class FlaskContext:
             # unhandled exception.
             raise error
         call.seconds = None
-        exc = _without_leading_frames(exc)
+        exc = _shortened(exc)
         accept = flask.request.headers.get("Accept", "")
         if exc is not call.failure and not isinstance(exc, TimeoutError):
             answer = failures.of_server(self._script, self._settings, exc, accept)
@@ -386,13 +385,9 @@ def _error_response(status: int, message: str) -> flask.Response:
     return _json_response({"message": message}, status)
 
 
-def _without_leading_frames(exc: BaseException) -> BaseException:
-    """Shorten the traceback so that it begins with the first frame outside of the server and Flask.
-    Returns ``exc``."""
-    trace: TracebackType | None = exc.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_FRAMEWORK):
-        trace = trace.tb_next
-    return exc.with_traceback(trace)
+def _shortened(exc: BaseException) -> BaseException:
+    """``exc`` itself, with a traceback that begins outside of the server and Flask."""
+    return exc.with_traceback(tracebacks.without_leading(exc.__traceback__, _FRAMEWORK))
 
 
 def _not_served() -> str:

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..supervise.watcher import fingerprint
-from . import script as user_script
+from . import own_files
 from .watch import IMPORT, Watch
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class LoadReports(Watch):
     """The pipe to the supervisor."""
 
     def __init__(self, settings: Settings, writer: int) -> None:
-        self._folders = user_script.own_folders(settings)
+        self._folders = own_files.folders_of(settings)
         self._writer = writer
         self._pipe = _identity(writer)
         self._reported: set[str] = set()
@@ -48,7 +48,7 @@ class LoadReports(Watch):
 
     def imported(self, path: str) -> None:
         """Report that a file is imported now, or would be if it existed."""
-        if path in self._reported or user_script.own_name(path, self._folders) is None:
+        if path in self._reported or own_files.name_of(path, self._folders) is None:
             return
         self._reported.add(path)
         self._write(f"imported {fingerprint(path)} {path}")
@@ -56,7 +56,7 @@ class LoadReports(Watch):
     def failed(self, error: Exception) -> None:
         """Report why the script could not be loaded."""
         cause = error.__cause__ or error
-        where = user_script.location(cause, self._folders)
+        where = own_files.location(cause, self._folders)
         message = " ".join(_message(cause).split())[:_MAX_MESSAGE]
         self._write(f"failed {os.getpid()} {where}\t{message}")
 

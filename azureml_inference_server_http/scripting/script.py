@@ -1,43 +1,31 @@
-"""The user's script: finds it, imports it, checks it, calls init(), and logs its errors.
+"""The user's script once it is loaded: calls init(), and logs the script's errors.
 
-Owns the rules for loading (contract section 4) and every log record about the script: when it
-raises ``ScriptLoadError``, the reason has been logged. Other modules read the signature of run()
-(``signature``), make its arguments (``inputs``) and render its results (``outputs``). ``Script``
-has them as methods, because the Rust worker loop calls this one object only. Runs in workers.
+``loading`` finds and imports it. Other modules read the signature of run() (``signature``), make its
+arguments (``inputs``) and render its results (``outputs``). ``Script`` has them as methods, because
+the Rust worker loop calls this one object only. Runs in workers.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import logging
 import os
-import re
 import sys
 import traceback
-from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
-from .. import contrib_services
 from ..launch.stdio import flush_standard_streams
-from ..server.user_script import (
-    ScriptLoadError,
-    UserScriptError,
-    UserScriptException,
-    UserScriptImportException,
-    UserScriptTimeout,
-)
+from ..server.user_script import ScriptLoadError, UserScriptException, UserScriptTimeout
 from . import (
     arrays,
     cooperative,
     hints,
-    import_path,
     inputs,
-    lean_imports,
     outputs,
+    own_files,
     signature,
     trace_context,
+    tracebacks,
     traps,
 )
 
@@ -46,15 +34,6 @@ if TYPE_CHECKING:
     from .flask_context import FlaskContext
     from .telemetry import Reporter
 
-MODULE_NAME = "entry_module"
-DEFAULT_MODULE = "main"
-# Limit for x-ms-run-error-location, in characters.
-MAX_LOCATION = 256
-
-_PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_LIBRARY_FOLDER = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
-_INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
-_IMPORTS_FLASK = re.compile(rb"\b(?:import|from)\b[^\n;#]*\bflask\b")
 _TRACEBACK = "Traceback (most recent call last):"
 _logger = logging.getLogger("azmlinfsrv")
 _script_logger = logging.getLogger("azmlinfsrv.user_script")
@@ -93,7 +72,7 @@ class Script:
         self._plain_run = run
         self._settings = settings
         self.reporter = reporter
-        self._own_folders = own_folders(settings, file)
+        self._own_folders = own_files.folders_of(settings, file)
         self._flask_context: FlaskContext | None = None
         self._has_run = False
         # Id of the process in which init() runs.
@@ -119,7 +98,7 @@ class Script:
         except BaseException as exc:
             _logger.error("User's init function failed")
             failure = UserScriptException()
-            text = _explain(failure, exc)
+            text = tracebacks.caused(failure, exc)
             _logger.error("Encountered Exception %s", text)
             if self.reporter is not None:
                 self.reporter.exception(failure, exc, text)
@@ -232,7 +211,7 @@ class Script:
         the user's own files.
         """
         failure = self._failure(exc)
-        text = _explain(failure, exc)
+        text = tracebacks.caused(failure, exc)
         _logger.debug("Run function exception caught")
         _logger.error("Encountered Exception: %s", text)
         if self.reporter is not None:
@@ -242,7 +221,7 @@ class Script:
     def error_text(self, exc: BaseException) -> str:
         """The traceback of an exception of run(), as it is logged, and sent with
         ``--error_details``."""
-        return _explain(self._failure(exc), exc)
+        return tracebacks.caused(self._failure(exc), exc)
 
     def _failure(self, exc: BaseException) -> Exception:
         """The exception that the log names as the consequence of an exception of run()."""
@@ -276,8 +255,8 @@ class Script:
 
     def internal_failed(self, exc: BaseException) -> None:
         """Log an error that run() did not raise, such as a result that cannot be rendered."""
-        text = _format(exc)
-        if not text.startswith(_TRACEBACK):  # _format has left out all frames, because all are the server's own
+        text = tracebacks.text_of(exc)
+        if not text.startswith(_TRACEBACK):  # text_of has left out all frames, because all are the server's own
             text = f"{_TRACEBACK}\n{text}"
         _logger.error("Encountered Exception: %s", text)
 
@@ -301,8 +280,8 @@ class Script:
     def _may_import_flask(self) -> bool:
         """True if one of the user's own files that are loaded has a line that imports Flask. Then
         run() may import Flask, and use the request, in its first call."""
-        own = {file for _, file in own_modules(self._own_folders)}
-        return any(map(_imports_flask, own | {self.file}))
+        own = {file for _, file in own_files.loaded_modules(self._own_folders)}
+        return any(map(own_files.imports_flask, own | {self.file}))
 
     def _flask(self) -> FlaskContext:
         if self._flask_context is None:
@@ -312,224 +291,8 @@ class Script:
         return self._flask_context
 
     def _note_logging(self) -> None:
-        traps.note_lost_logging([name for name, _ in own_modules(self._own_folders)])
+        traps.note_lost_logging([name for name, _ in own_files.loaded_modules(self._own_folders)])
 
     def location(self, exc: BaseException) -> str:
         """The value of the ``x-ms-run-error-location`` header; see ``script_failed``."""
-        return location(exc, self._own_folders)
-
-
-def load(settings: Settings, reporter: Reporter | None = None) -> Script:
-    """Import and check the user's script.
-
-    Logs the script that it found. If the script cannot be served, logs the records of contract
-    section 4 and raises ScriptLoadError. ``reporter`` takes what is exported, if something is.
-    """
-    contrib_services.install()
-    lean_imports.install()
-    import_path.extend(settings)
-    try:
-        module = _import_file(settings) if settings.entry_script else _import_main(settings)
-        return _inspect(module, settings, reporter)
-    except ScriptLoadError as exc:
-        text = _format(exc)
-        if isinstance(exc, UserScriptError):
-            _logger.error("%s", text)
-        if reporter is not None:
-            reporter.exception(exc, exc.__cause__ or exc, text)
-        raise
-
-
-def load_again() -> None:
-    """Import the script in a process that the script has started with multiprocessing; see
-    ``spawned/entry_module.py``.
-
-    That process has the worker's environment, so its settings name the same script. Exceptions of
-    the import are not caught.
-    """
-    from ..launch import settings
-
-    resolved = settings.load(settings.RawSettings({}, os.environ, os.getcwd()))
-    contrib_services.install()
-    lean_imports.install()
-    _execute(_path(resolved))
-
-
-def _path(settings: Settings) -> str:
-    return os.path.abspath(os.path.join(settings.app_root, settings.entry_script or ""))
-
-
-def _import_file(settings: Settings) -> ModuleType:
-    """Import the entry script under the name ``entry_module``. If the file is missing, logs that
-    first."""
-    path = _path(settings)
-    if not os.path.exists(path):
-        _logger.error("No such file or directory.")
-        _logger.error(
-            "There is no file at %s. A relative --entry_script starts from the current folder, a relative "
-            "AZUREML_ENTRY_SCRIPT from AML_APP_ROOT.",
-            path,
-        )
-    try:
-        return _execute(path)
-    except BaseException as exc:
-        failure = _import_failed(exc)
-        hints.log_neighbour(exc, path)
-        hints.log_opentelemetry(exc)
-        raise failure from exc
-
-
-def _execute(path: str) -> ModuleType:
-    """Run a Python file as the module ``entry_module``.
-
-    The module is in ``sys.modules``, because pickle, multiprocessing and dataclasses look up
-    functions and classes there. A failure leaves the module of an earlier script in place.
-    """
-    spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
-    if os.path.isdir(path) or spec is None or spec.loader is None:
-        kind = "a folder" if os.path.isdir(path) else "not a Python file"
-        raise ImportError(f"The entry script {path} is {kind}. It has to be a file whose name ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    earlier = sys.modules.get(MODULE_NAME)
-    sys.modules[MODULE_NAME] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        if earlier is None:
-            sys.modules.pop(MODULE_NAME, None)
-        else:
-            sys.modules[MODULE_NAME] = earlier
-        raise
-    return module
-
-
-def _import_main(settings: Settings) -> ModuleType:
-    try:
-        found = DEFAULT_MODULE in sys.modules or importlib.util.find_spec(DEFAULT_MODULE) is not None
-        if found:
-            return importlib.import_module(DEFAULT_MODULE)
-    except BaseException as exc:
-        raise _import_failed(exc) from exc
-    _logger.error("No score script found. Expected score script %s.py.", DEFAULT_MODULE)
-    _logger.error("Expected script to be found in PYTHONPATH: %s", sys.path)
-    try:
-        _logger.error("Current contents of AML_APP_ROOT: %s", sorted(os.listdir(settings.app_root)))
-    except OSError:
-        _logger.error("The directory %s not an accessible directory in the container.", settings.app_root)
-    raise UserScriptImportException("No score script found")
-
-
-def _import_failed(exc: BaseException) -> UserScriptImportException:
-    failure = UserScriptImportException()
-    _logger.error("%s", _explain(failure, exc))
-    return failure
-
-
-def _inspect(module: ModuleType, settings: Settings, reporter: Reporter | None) -> Script:
-    file = str(module.__file__)
-    for name in ("init", "run"):
-        if not hasattr(module, name):
-            raise UserScriptError(f"User script at {file} does not have a {name}() function defined.")
-    driver = getattr(module, "driver_module", None)
-    if isinstance(driver, ModuleType) and hasattr(driver, "run"):
-        _script_logger.info("Found driver script at %s and the score script at %s", file, driver.__file__ or driver)
-        run = driver.run
-    else:
-        _script_logger.info("Found user script at %s", file)
-        run = module.run
-    call = signature.read(run)
-    signature.log(call)
-    hints.warn_of_later_results(run)
-    hints.warn_of_later_init(module.init)
-    return Script(file, module.init, run, call, settings, reporter)
-
-
-def explain(error: Exception) -> str:
-    """Traceback text of an exception that stops the start, without the server's own frames."""
-    return _format(error)
-
-
-def _explain(failure: Exception, cause: BaseException) -> str:
-    """The traceback text of ``cause``, followed by ``failure`` as the exception that it has
-    caused."""
-    failure.__cause__ = cause
-    return _format(failure)
-
-
-def _format(exc: BaseException) -> str:
-    """The traceback text without the server's frames at its beginning, because users look for a
-    line of their own."""
-    if exc.__cause__ is not None:
-        exc.__cause__.__traceback__ = _without_server_frames(exc.__cause__.__traceback__)
-    shown = _without_server_frames(exc.__traceback__)
-    return "".join(traceback.format_exception(type(exc), exc, shown))
-
-
-def _without_server_frames(trace: TracebackType | None) -> TracebackType | None:
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((_PACKAGE_FOLDER, "<frozen importlib", os.path.dirname(importlib.__file__) + os.sep)):
-            break
-        trace = trace.tb_next
-    return trace
-
-
-def own_folders(settings: Settings, file: str | None = None) -> tuple[str, ...]:
-    """Folders with the user's own files. The longest is first, so that a file's name is relative to
-    the nearest one. ``file`` is the script; without it, the settings say where the script is."""
-    folders = {settings.app_root}
-    if file or settings.entry_script:
-        folders.add(os.path.dirname(file or _path(settings)))
-    if settings.source_directory:
-        folders.add(os.path.join(settings.app_root, settings.source_directory))
-    both = {os.path.abspath(folder) for folder in folders} | {os.path.realpath(folder) for folder in folders}
-    return tuple(sorted((os.path.join(folder, "") for folder in both), key=len, reverse=True))
-
-
-def file_of(module: object) -> object:
-    """``module.__file__``, read without the module's ``__getattr__``, because that would load a
-    lazy module."""
-    with contextlib.suppress(AttributeError):
-        return object.__getattribute__(module, "__dict__").get("__file__")
-    return None
-
-
-def own_modules(folders: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Name and file of each loaded module that is one of the user's own files."""
-    modules = [(name, file_of(module)) for name, module in list(sys.modules.items())]
-    return [(name, file) for name, file in modules if isinstance(file, str) and own_name(file, folders) is not None]
-
-
-def _imports_flask(file: str) -> bool:
-    with contextlib.suppress(OSError), open(file, "rb") as source:
-        return _IMPORTS_FLASK.search(source.read()) is not None
-    return False
-
-
-def own_name(file: str, folders: tuple[str, ...]) -> str | None:
-    """``file`` relative to the user's folders, or None if it belongs to Python, an installed
-    package or the server."""
-    if file.startswith((_PACKAGE_FOLDER, _LIBRARY_FOLDER)) or _INSTALLED.search(file):
-        return None
-    for folder in folders:
-        if file.startswith(folder):
-            return os.path.relpath(file, folder).replace(os.sep, "/")
-    return None
-
-
-def location(exc: BaseException, folders: tuple[str, ...]) -> str:
-    """Where in the user's own files an exception was raised, for example ``score.py:12
-    ZeroDivisionError``; the name of the exception alone if that is not in the user's own files."""
-    kind = type(exc).__name__
-    deepest = kind
-    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(exc.__traceback__)]
-    if isinstance(exc, SyntaxError) and exc.filename and exc.lineno:
-        # The file that could not be compiled has no frame.
-        places.append((exc.filename, exc.lineno))
-    for file, line in places:
-        name = own_name(file, folders)
-        if name is not None:
-            deepest = f"{name}:{line} {kind}"
-    # The value must be one line of printable ASCII, because it is sent as a header, and short
-    # enough for proxies.
-    return "".join(char if " " <= char <= "~" else "?" for char in deepest[:MAX_LOCATION])
+        return own_files.location(exc, self._own_folders)

@@ -235,8 +235,7 @@ def prepare(settings: Settings, watch: Watch = NOBODY, send: Callable[[bytes], b
 def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None) -> Prepared | None:
     from .. import log_config, print_log_hook
     from ..server.user_script import ScriptLoadError
-    from . import debug, swagger
-    from . import script as user_script
+    from . import debug, loading, swagger
 
     try:
         if settings.reload and log_config.find_user_config(settings) is not None:
@@ -267,7 +266,7 @@ def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None
         with _progress(settings):
             watch.begins(IMPORT)
             began = time.monotonic()
-            script = user_script.load(settings, reporter)
+            script = loading.load(settings, reporter)
             watch.loaded(script, script.init)
             watch.begins(INIT)
             script.initialize()

@@ -29,10 +29,10 @@ from werkzeug.wsgi import ClosingIterator
 from .. import _core
 from ..launch import settings
 from ..launch.config_file import ConfigFileError
-from ..scripting import outputs, swagger
-from ..scripting import script as user_script
+from ..scripting import loading, outputs, swagger, tracebacks
 from ..scripting.failures import INTERNAL_ERROR
 from ..scripting.flask_context import FlaskContext, Problem
+from ..scripting.script import Script
 from .user_script import CannotServe, ScriptLoadError
 
 _HEALTH = {"/": b"Healthy", "/livez": b"Alive", "/readyz": b"Ready"}
@@ -55,12 +55,12 @@ def create() -> Flask:
     """
     try:
         resolved = settings.load(settings.RawSettings({}, os.environ, os.getcwd()))
-        script = user_script.load(resolved)
+        script = loading.load(resolved)
         script.initialize()
         return _Front(script, resolved, swagger.build(script, resolved)).app
     except (ConfigFileError, settings.SettingsError, swagger.SwaggerError, ScriptLoadError) as error:
         _logger.critical("The server cannot start: %s", error)
-        raise CannotServe(user_script.explain(error)) from error
+        raise CannotServe(tracebacks.text_of(error)) from error
 
 
 class _Reply(NamedTuple):
@@ -74,7 +74,7 @@ class _Front:
     """Does the front's part of a request: between the test client and ``FlaskContext``, which does
     the worker's part."""
 
-    def __init__(self, script: user_script.Script, given: settings.Settings, documents: Mapping[str, bytes]) -> None:
+    def __init__(self, script: Script, given: settings.Settings, documents: Mapping[str, bytes]) -> None:
         self._script, self._settings, self._documents = script, given, documents
         # Other exceptions are not errors of the script: Ctrl-C, and those of a test framework. They
         # are raised.

@@ -1,8 +1,8 @@
 """The exception classes for errors of the user's script.
 
 They must stay in this module, because tracebacks in the log end with their qualified names
-(contract sections 4 and 8), and people search for those. ``scripting/script.py`` raises and logs
-them. Used in worker processes.
+(contract sections 4 and 8), and people search for those. ``scripting/loading.py`` and
+``scripting/script.py`` raise and log them. Used in worker processes.
 """
 
 from __future__ import annotations

@@ -7,6 +7,6 @@ workers the server makes that module; in such a process Python finds this file, 
 call of init().
 """
 
-from azureml_inference_server_http.scripting import script
+from azureml_inference_server_http.scripting import loading
 
-script.load_again()
+loading.load_again()

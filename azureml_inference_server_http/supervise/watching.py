@@ -33,7 +33,7 @@ class Watching:
         """Look at all files, before anything is loaded. Raises OSError."""
         # Every worker needs these modules. They run no code of the user, and take a tenth of a second
         # that nobody should wait for after each change.
-        from ..scripting import debug, script, swagger  # noqa: F401
+        from ..scripting import debug, loading, swagger  # noqa: F401
 
         self._settings = settings
         self._watched = _watched(settings)

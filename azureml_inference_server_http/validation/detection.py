@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..scripting.script import own_name
+from ..scripting import own_files
 from . import findings
 from .comparing import Answer, Difference, told
 from .findings import BY_NAME, Finding, Place
@@ -150,7 +150,7 @@ def last_stack(log: str, own: Iterable[str]) -> Stack | None:
     for thread in reversed(threads):
         for line in thread.splitlines():
             frame = _FRAME.match(line)
-            if frame and own_name(frame["file"], folders) is not None:
+            if frame and own_files.name_of(frame["file"], folders) is not None:
                 return Stack(begins[-1][1] or "timeout", Place(frame["file"], int(frame["line"])))
     return Stack(begins[-1][1] or "timeout", None)
 

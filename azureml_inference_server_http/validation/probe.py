@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, Callable
 
-from ..scripting import script as user_script
+from ..scripting import own_files
 from ..scripting.watch import Watch
 from . import errors, results, state
 
@@ -41,7 +41,7 @@ class Probe(Watch):
         self._pipe = pipe
         self._limit = limit
         self._pid = 0
-        self._folders = user_script.own_folders(settings)
+        self._folders = own_files.folders_of(settings)
         self._missed: list[str] = []
         self._watches_files = False
 
@@ -157,16 +157,11 @@ class Probe(Watch):
         return None
 
     def _is_own(self, file: str) -> bool:
-        return user_script.own_name(file, self._folders) is not None
+        return own_files.name_of(file, self._folders) is not None
 
     def _own_modules(self) -> list[ModuleType]:
-        return [
-            module
-            for module in list(sys.modules.values())
-            if isinstance(module, ModuleType)
-            and isinstance(file := user_script.file_of(module), str)
-            and self._is_own(file)
-        ]
+        modules = [sys.modules.get(name) for name, _ in own_files.loaded_modules(self._folders)]
+        return [module for module in modules if isinstance(module, ModuleType)]
 
     # ---- Telling
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, Union
 from ..launch import cli, settings
 from ..launch.stdio import flush_standard_streams
 from ..log_config import LogConfigError
-from ..scripting import script
+from ..scripting import own_files
 from ..supervise import process_exit, titles
 from ..supervise.worker_kinds import describe_exit
 from . import probe
@@ -75,7 +75,7 @@ class Session:
         request. Raises OSError."""
         self._limit = limit
         # Folders that hold the user's own files.
-        self.own_folders = script.own_folders(given)
+        self.own_folders = own_files.folders_of(given)
         self._folder: str | None = None
         self._log = _log_file()
         listener = self._listen()

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from azureml_inference_server_http.scripting import script
+from azureml_inference_server_http.scripting import loading as scripting
 from azureml_inference_server_http.server import user_script
 
 QUALIFIED = "azureml_inference_server_http.server.user_script."
@@ -24,7 +24,7 @@ def load(settings, text=GOOD, name="score.py"):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         file.write(textwrap.dedent(text))
-    return script.load(settings)
+    return scripting.load(settings)
 
 
 def fail(settings, log, text, name="score.py"):

@@ -273,10 +273,10 @@ def test_flask_is_imported_only_if_the_script_wants_it(tmp_path):
     code = textwrap.dedent("""
         import sys
         from types import SimpleNamespace
-        from azureml_inference_server_http.scripting import import_path, script
-        loaded = script.load(SimpleNamespace(app_root=sys.argv[1], entry_script="score.py", source_directory=None,
-                                             model_dir=None, scoring_timeout_ms=1, host="", port=1,
-                                             worker_class="process", worker_count=1, server_version=""))
+        from azureml_inference_server_http.scripting import import_path, loading
+        loaded = loading.load(SimpleNamespace(app_root=sys.argv[1], entry_script="score.py", source_directory=None,
+                                              model_dir=None, scoring_timeout_ms=1, host="", port=1,
+                                              worker_class="process", worker_count=1, server_version=""))
         loaded.initialize()
         print(loaded.needs_request, bool({"flask", "inference_schema", "numpy"} & set(sys.modules)))
     """)

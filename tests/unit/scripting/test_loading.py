@@ -8,7 +8,8 @@ import sys
 import pytest
 from loading import GOOD, QUALIFIED, fail, load
 
-from azureml_inference_server_http.scripting import import_path, script
+from azureml_inference_server_http.scripting import import_path
+from azureml_inference_server_http.scripting import loading as scripting
 from azureml_inference_server_http.server import user_script
 
 # Finding and importing
@@ -60,7 +61,7 @@ def test_load_again_imports_the_script_without_init(settings, monkeypatch):
     monkeypatch.setenv("AZUREML_ENTRY_SCRIPT", "score.py")
     monkeypatch.setenv("AML_APP_ROOT", settings.app_root)
     first = sys.modules["entry_module"]
-    script.load_again()
+    scripting.load_again()
     assert sys.modules["entry_module"] is not first
     assert sys.modules["entry_module"].state == []
 
@@ -68,13 +69,13 @@ def test_load_again_imports_the_script_without_init(settings, monkeypatch):
 def test_absolute_entry_script_wins_over_the_app_root(settings, tmp_path):
     (tmp_path / "other.py").write_text(GOOD)
     settings.entry_script = str(tmp_path / "other.py")
-    assert script.load(settings).file == str(tmp_path / "other.py")
+    assert scripting.load(settings).file == str(tmp_path / "other.py")
 
 
 def test_load_extends_sys_path(settings):
     before = sys.path[:]
     load(settings)
-    script.load(settings)
+    scripting.load(settings)
     assert sys.path == [*before, import_path.SPAWNED, settings.app_root]
 
 
@@ -153,7 +154,7 @@ def test_main_missing_without_app_root(settings, log):
     settings.entry_script, settings.app_root = None, "/no/such/folder"
     sys.modules.pop("main", None)
     with pytest.raises(user_script.ScriptLoadError):
-        script.load(settings)
+        scripting.load(settings)
     assert log()[-1][2] == "The directory /no/such/folder not an accessible directory in the container."
 
 
@@ -207,4 +208,4 @@ def test_folder_or_other_suffix(settings, log, name):
 def test_latin_1_in_a_comment_does_not_crash_the_server(settings):
     with open(os.path.join(settings.app_root, "score.py"), "wb") as file:
         file.write(b"# -*- coding: latin-1 -*-\n# caf\xe9\n" + GOOD.encode())
-    assert script.load(settings).run("x") == "x"
+    assert scripting.load(settings).run("x") == "x"
