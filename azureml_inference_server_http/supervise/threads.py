@@ -1,18 +1,15 @@
-"""The server as threads of one process (``--worker_class thread``): starts the threads, and ends or
-replaces them.
+"""The threads of the front and the workers (``--worker_class thread``): starts them, and ends or
+replaces workers.
 
-The main thread loads the script and then waits, because ``init()`` and the script's signal handlers
-must run on it. The front serves in a thread without the GIL. Each worker calls ``run()`` in a
-thread of its own. The supervising thread obeys signals, even while the script loads. It decides by
-the rules of ``state.py``, as for processes (``processes.py``), and the main thread counts as the
-template of the workers. A thread cannot be killed: a worker that does not return in time is left
-behind, and another one takes its place.
+The front serves in a thread without the GIL. Each worker calls ``run()`` in a thread of its own. The
+supervising thread decides by the rules of ``state.py``, as for processes (``processes.py``), and the
+main thread (``start_threads.py``) counts as the template of the workers. A thread cannot be killed: a
+worker that does not return in time is left behind, and another one takes its place.
 """
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import itertools
 import logging
 import os
@@ -20,34 +17,23 @@ import queue
 import selectors
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Callable, NoReturn
+from typing import TYPE_CHECKING
 
-from .. import _core, log_config
-from ..launch import listeners, stdio
-from ..launch.settings_table import METRICS_OFF
+from .. import _core
 from ..launch.terminal import Terminal
 from ..scripting import worker
-from ..scripting.watch import NOBODY, Watch
-from . import control, events, front, process_exit, shortage, signal_handlers, supervising, titles
-from .children import EXIT_FAILED, EXIT_OK, KILL_AFTER
+from . import control, events, front, shortage
+from .children import EXIT_FAILED, EXIT_OK
 from .events import Role
-from .state import Supervisor
-from .worker_kinds import THREADS
-from .workers import longest_request
 
 if TYPE_CHECKING:
     from ..launch.settings import Settings
 
 _logger = logging.getLogger("azmlinfsrv")
 
-# Seconds that a thread waits for room in standard output for a log line. A line for which there is
-# no room is written together with the next one (``launch/stdio.py``).
-LOG_PATIENCE = 1.0
 # The numbers that stand for threads where events have pids. Workers are numbered from 1.
 FRONT, MAIN = -1, 0
 # The exit code that the supervisor is told for a thread that was left behind: the code of a killed
@@ -57,139 +43,8 @@ LEFT_BEHIND = -events.KILL
 # Flag for writing to the front's socket. A script may have set SIGPIPE to its default action, and then
 # writing to a front that has ended would kill the server without a message.
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
-_SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGBREAK", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGWINCH")
-    if hasattr(signal, name)
-]
 # Signals that end the server at once. SIGBREAK is for Windows, where Ctrl-Break sends it.
-_AT_ONCE = {number for number in _SIGNALS if signal.Signals(number).name in ("SIGINT", "SIGQUIT", "SIGBREAK")}
-
-
-def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY) -> NoReturn:
-    """Load the script and serve on these listeners until the server stops. Then end the process.
-    ``watch`` is told how far the start of the script has come."""
-    # The reader of the log may be slow or gone, and no thread may wait long for it.
-    if sys.platform != "win32" and log_config.find_user_config(settings) is None:
-        stdio.take_over_log(_logger).patience = LOG_PATIENCE
-    titles.set_name(titles.COMMAND)
-    listeners.announce(settings, clients)
-    try:
-        if settings.metrics != METRICS_OFF:
-            _core.share_metrics()
-        server = Server(settings, clients)
-        server.catch_signals()
-        server.start()
-    except OSError as error:
-        _logger.critical("The server cannot start: %s", shortage.explain(error))
-        process_exit.at_once(EXIT_FAILED)
-    except RuntimeError as error:
-        # threading raises this if a thread cannot be started. It has no error number.
-        _logger.critical("The server cannot start: %s", _explain(error))
-        process_exit.at_once(EXIT_FAILED)
-    worker.log_boot()
-    prepared = None
-    try:
-        prepared = worker.prepare(settings, watch, server.reports)
-        server.wait_for_end(prepared)
-    except BaseException as error:
-        reason = shortage.explain(error) if isinstance(error, OSError) else "the traceback is below."
-        _logger.critical("The main thread failed: %s The server ends.", reason, exc_info=True)
-        process_exit.at_once(EXIT_FAILED)
-    server.end(prepared)
-
-
-class Server:
-    """The main thread and the supervising thread: their methods, and the state that both use."""
-
-    def __init__(self, settings: Settings, clients: list[socket.socket]) -> None:
-        self._settings = settings
-        self._clients = clients
-        self._state = Supervisor(
-            settings.worker_count,
-            settings.graceful_timeout,
-            THREADS,
-            longest_request(settings.worker_timeout, settings.scoring_timeout_ms),
-        )
-        self._threads = Threads(settings, clients)
-        self._exit_code = EXIT_OK
-        # Seconds for the script's cleanup; None if the server stops at once. Set by the
-        # supervising thread.
-        self._seconds: float | None = None
-        # Set when the supervisor has finished.
-        self._has_ended = threading.Event()
-        # True when the main thread has begun to run the script's cleanup, whose time
-        # ``process_exit.py`` limits.
-        self._main_ends = False
-
-    # ---- The main thread
-
-    def catch_signals(self) -> None:
-        """Handle signals from here on, whatever the main thread does."""
-        # The handlers do nothing, because Python also writes each signal's number to the wake-up
-        # socket, which the supervising thread reads.
-        signal_handlers.install(dict.fromkeys(_SIGNALS, signal_handlers.do_nothing))
-        self._threads.catch_wakeups()
-        if sys.platform != "win32":
-            signal_handlers.keep_from_children(_SIGNALS, signal_handlers.do_nothing)
-            port = {client.fileno(): os.fstat(client.fileno()) for client in self._clients}
-            os.register_at_fork(after_in_child=partial(_forked, port))
-        if sys.__stderr__ is not None:
-            faulthandler.enable(sys.__stderr__)
-
-    @property
-    def reports(self) -> Callable[[bytes], bool] | None:
-        """Takes what the script reports for the exporters, if something is exported."""
-        return self._threads.reports
-
-    def start(self) -> None:
-        """Start the supervising thread. It starts the front, so requests can wait while the script
-        loads."""
-        self._threads.watch_terminal()
-        threading.Thread(target=self._supervise, name="azmlinfsrv-supervisor", daemon=True).start()
-
-    def wait_for_end(self, prepared: worker.Prepared | None) -> None:
-        """Let the workers serve this script, and wait until the server has stopped."""
-        while True:
-            # Signal handlers of the script run on this thread, and may raise any exception at any
-            # line below.
-            try:
-                # Set again, because an event loop in init() may have replaced the wake-up socket by
-                # its own.
-                self._threads.catch_wakeups()
-                self._threads.script_loaded(prepared)
-                self._has_ended.wait()
-            except BaseException:
-                _logger.exception("A signal handler of the script failed")
-            else:
-                return
-
-    def end(self, prepared: worker.Prepared | None) -> NoReturn:
-        """Run the script's cleanup within its time, then end the process."""
-        self._main_ends = True
-        end = process_exit.ProcessExit(self._exit_code, self._seconds, _AT_ONCE)
-        end.begin()
-        if prepared and prepared.term_handler and self._seconds is not None:
-            end.call_term_handler(prepared.term_handler)
-        end.finish()
-
-    # ---- The supervising thread
-
-    def _supervise(self) -> None:
-        try:
-            self._exit_code = supervising.run(self._state, self._threads, self._settings.display.progress)
-            self._seconds = self._state.time_to_clean_up(time.monotonic())
-            _logger.info("Stopped.")
-            self._has_ended.set()
-            # The main thread continues with ``end``. If it cannot, because it is still in init() or
-            # in a signal handler of the script, this thread ends the process.
-            time.sleep(KILL_AFTER + (self._seconds or 0.0) if self._threads.is_loaded else KILL_AFTER)
-            if not self._main_ends:
-                process_exit.at_once(self._exit_code)
-        except BaseException:
-            # Without this thread nobody would obey signals or replace workers.
-            _logger.critical("The supervising thread failed. The server ends.", exc_info=True)
-            process_exit.at_once(EXIT_FAILED)
+AT_ONCE = {getattr(signal, name) for name in ("SIGINT", "SIGQUIT", "SIGBREAK") if hasattr(signal, name)}
 
 
 class Threads:
@@ -315,7 +170,7 @@ class Threads:
 
     def _read_wakeups(self) -> Iterator[events.Event]:
         for number in self._wake_reader.recv(4096):
-            if number in _AT_ONCE:
+            if number in AT_ONCE:
                 yield events.Signalled(events.INT)
             elif number == getattr(signal, "SIGHUP", None) and self._terminal.has_hung_up():
                 yield events.HungUp(self._terminal.is_ignored)
@@ -371,7 +226,7 @@ class Threads:
         try:
             threading.Thread(target=self._serve, name="azmlinfsrv-front", daemon=True).start()
         except RuntimeError as error:
-            return events.SpawnFailed(Role.FRONT, _explain(error))
+            return events.SpawnFailed(Role.FRONT, explain(error))
         self._is_front_here = True
         return events.Spawned(FRONT, Role.FRONT)
 
@@ -384,7 +239,7 @@ class Threads:
         try:
             threading.Thread(target=self._work, args=arguments, name=f"worker-{number}", daemon=True).start()
         except RuntimeError as error:
-            return events.SpawnFailed(Role.WORKER, _explain(error), MAIN)
+            return events.SpawnFailed(Role.WORKER, explain(error), MAIN)
         self._workers[number] = retirement
         return events.Spawned(number, Role.WORKER, MAIN)
 
@@ -402,18 +257,6 @@ class Threads:
         return events.Exited(number, LEFT_BEHIND)
 
 
-def _explain(error: RuntimeError) -> str:
+def explain(error: RuntimeError) -> str:
     """Says why a thread cannot be started, and the remedy."""
     return f"{error}. {shortage.PROCESSES}"
-
-
-def _forked(listeners: dict[int, os.stat_result]) -> None:
-    """Runs in each child that the script forks. The child must not write its signals to the
-    server's wake-up socket, and must not keep the server's port open."""
-    signal.set_wakeup_fd(-1)
-    for descriptor, identity in listeners.items():
-        # The front closes the listeners when it ends. Then another file may have got the
-        # descriptor.
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(descriptor), identity):
-                os.close(descriptor)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ..launch import cli
+from ..launch import options
 from ..launch.settings_table import SETTINGS
 from . import findings
 from .comparing import Tolerance
@@ -39,7 +39,7 @@ class _Parser(argparse.ArgumentParser):
 def of_validate() -> argparse.ArgumentParser:
     """The parser of ``azmlinfsrv validate``."""
     parser = _Parser(
-        prog=f"{cli.PROGRAM} validate",
+        prog=f"{options.PROGRAM} validate",
         usage="%(prog)s --entry_script FILE [options]",
         description="Check a scoring script as the server would run it: import it, call init(), make the swagger "
         "documents, call run() with samples, and compare the answers. No port is opened.",
@@ -51,7 +51,7 @@ def of_validate() -> argparse.ArgumentParser:
     server = parser.add_argument_group("the script and its settings")
     for setting in SETTINGS:
         if setting.name in _OF_THE_SERVER:
-            cli.add_option(server, setting)
+            options.add_option(server, setting)
     samples = parser.add_argument_group("samples")
     samples.add_argument(
         "--sample", metavar="FILE", action="append", help="A request body, or a NAME.request.json. May be repeated."
@@ -105,7 +105,7 @@ def of_validate() -> argparse.ArgumentParser:
 def of_replay() -> argparse.ArgumentParser:
     """The parser of ``azmlinfsrv replay``."""
     parser = _Parser(
-        prog=f"{cli.PROGRAM} replay",
+        prog=f"{options.PROGRAM} replay",
         usage="%(prog)s --url URL --samples DIR [options]",
         description="Send samples to a running server, and show how its answers differ from the expected ones.",
         epilog="Exit code: 0 all answers are as expected, 1 some differ, 2 wrong usage.",

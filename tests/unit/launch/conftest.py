@@ -76,7 +76,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         print("threads start")
         return 43
 
-    log_config, start, threads = ModuleType("log_config"), ModuleType("start"), ModuleType("threads")
+    log_config, start, threads = ModuleType("log_config"), ModuleType("start"), ModuleType("start_threads")
     listeners = ModuleType("listeners")
     listeners.open_all, listeners.ListenError = open_all, ListenError  # type: ignore[attr-defined]
     log_config.configure, log_config.LogConfigError = configure, LogConfigError  # type: ignore[attr-defined]

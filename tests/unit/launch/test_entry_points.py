@@ -70,7 +70,8 @@ def test_start_up_imports_nothing_heavy() -> None:
         "flask",
     ]
     code = (
-        f"import sys, {package.__name__}.launch.cli as cli; cli.build_parser().parse_args(['--entry_script', 's.py']); "
+        f"import sys, {package.__name__}.launch.cli as cli; "
+        "cli.options.build_parser().parse_args(['--entry_script', 's.py']); "
     )
     # With -S, because modules that a .pth file of another package imports do not count.
     loaded = python("-S", "-c", code + f"print([name for name in {heavy!r} if name in sys.modules])")

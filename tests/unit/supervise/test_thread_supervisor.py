@@ -15,7 +15,7 @@ import pytest
 from harness import eventually
 from supervisor_world import World, logs, without_logs
 
-from azureml_inference_server_http.supervise import control, events, threads
+from azureml_inference_server_http.supervise import control, events, start_threads, threads
 from azureml_inference_server_http.supervise.children import (
     EXIT_CANNOT_START,
     EXIT_FAILED,
@@ -344,13 +344,13 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch, e
         assert code == EXIT_FAILED
         raise Ended
 
-    monkeypatch.setattr(threads, "Server", fail)
-    monkeypatch.setattr(threads.listeners, "announce", lambda settings, clients: None)
-    monkeypatch.setattr(threads.titles, "set_name", lambda name: None)
-    monkeypatch.setattr(threads.log_config, "find_user_config", lambda settings: "logging.json")
-    monkeypatch.setattr(threads.process_exit, "at_once", end)
+    monkeypatch.setattr(start_threads, "Server", fail)
+    monkeypatch.setattr(start_threads.listeners, "announce", lambda settings, clients: None)
+    monkeypatch.setattr(start_threads.titles, "set_name", lambda name: None)
+    monkeypatch.setattr(start_threads.log_config, "find_user_config", lambda settings: "logging.json")
+    monkeypatch.setattr(start_threads.process_exit, "at_once", end)
     with pytest.raises(Ended):
-        threads.run(SimpleNamespace(exports_telemetry=False, metrics="off"), [])
+        start_threads.run(SimpleNamespace(exports_telemetry=False, metrics="off"), [])
     ((level, text),) = records()
     assert level == "CRITICAL"
     assert text.startswith(f"The server cannot start: {error.args[-1]}. Raise the limit of ")
@@ -358,9 +358,9 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch, e
 
 def test_a_supervising_thread_that_fails_ends_the_server(records, monkeypatch):
     ended = []
-    monkeypatch.setattr(threads.supervising, "run", lambda *_: 1 / 0)
-    monkeypatch.setattr(threads.process_exit, "at_once", ended.append)
-    server = threads.Server.__new__(threads.Server)
+    monkeypatch.setattr(start_threads.supervising, "run", lambda *_: 1 / 0)
+    monkeypatch.setattr(start_threads.process_exit, "at_once", ended.append)
+    server = start_threads.Server.__new__(start_threads.Server)
     server._state = server._threads = None
     server._settings = SimpleNamespace(display=SimpleNamespace(progress=None))
     server._supervise()
