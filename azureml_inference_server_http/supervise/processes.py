@@ -29,6 +29,7 @@ from ..launch.terminal import Terminal
 from ..scripting.watch import NOBODY, Watch
 from . import control, events, forks, process_exit, reports, shortage, signal_handlers, titles
 from .events import Role
+from .front_line import FrontLine
 from .report_socket import ReportSocket
 from .worker_socket import WorkerSocket
 
@@ -77,9 +78,7 @@ class Processes:
         # Children that a signal has stopped and nobody has continued yet.
         self._stopped: set[int] = set()
         self._oom_kills = reports.OomKills()
-        # The socket to the current front, and the part of a line that was received from it.
-        self._front: socket.socket | None = None
-        self._front_lines = control.Lines()
+        self._front: FrontLine | None = None
         # The sockets to the templates, by pid.
         self._templates: dict[int, Line] = {}
         # Wait statuses of ended processes that are not known as children, by pid. A worker may end
@@ -136,9 +135,11 @@ class Processes:
             look_again = time.monotonic() + LOOK_AGAIN
             until = look_again if until is None else min(until, look_again)
         poll = select.poll()
-        sources = [self._wake_reader, self._front, *(line.socket for line in self._templates.values())]
+        sources = [self._wake_reader, *(line.socket for line in self._templates.values())]
+        if self._front is not None:
+            sources.append(self._front.socket)
         for source in sources:
-            if source is not None and source.fileno() >= 0:
+            if source.fileno() >= 0:
                 poll.register(source, select.POLLIN)
         for descriptor in () if self._watching is None else self._watching.descriptors:
             poll.register(descriptor, select.POLLIN)
@@ -214,7 +215,7 @@ class Processes:
         """The events that the front, the templates and --reload have reported."""
         # Received first and handled last: a worker that a template has forked connects to the front
         # after its template has reported it, and a worker must be known before it is ready.
-        of_front = list(self._read_front())
+        of_front = [] if self._front is None else self._front.read()
         if self._watching is not None:
             yield from self._watching.read()
         for line in list(self._templates.values()):
@@ -232,22 +233,6 @@ class Processes:
         if not any(line.is_awaited for line in self._templates.values()):
             self._unclaimed.clear()
         yield from of_front
-
-    def _read_front(self) -> Iterator[events.Event]:
-        if self._front is None:
-            return
-        try:
-            received = self._front.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            received = b""
-        if not received:
-            # The front is ending. SIGCHLD follows.
-            self._front.close()
-            self._front = None
-            return
-        yield from control.read_all(self._front_lines, received)
 
     # ---- Performing
 
@@ -270,7 +255,8 @@ class Processes:
             if action.pid in self._templates:
                 self._templates[action.pid].release()
         elif isinstance(action, events.TellFront):
-            self._tell_front(action.order)
+            if self._front is not None:
+                self._front.tell(action.order)
         else:
             raise TypeError(f"nobody performs {action!r}")
         return None
@@ -280,16 +266,6 @@ class Processes:
         for pid in self._roles:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-    def _tell_front(self, order: control.Order) -> None:
-        if self._front is None:
-            return
-        try:
-            self._front.sendall(control.write(order))
-        except OSError as error:
-            # The front is ending, which SIGCHLD reports, or it is stuck and is killed when its time
-            # is over.
-            _logger.debug("Cannot tell the front %r: %s", order, error)
 
     def _spawn(self, role: Role, spawn: Callable[[], int]) -> events.Event:
         try:
@@ -323,9 +299,8 @@ class Processes:
 
         pid = self._fork(begin, ours, theirs)
         if self._front is not None:
-            self._front.close()
-        ours.setblocking(False)
-        self._front, self._front_lines = ours, control.Lines()
+            self._front.socket.close()
+        self._front = FrontLine(ours)
         return pid
 
     def _spawn_template(self) -> int:
@@ -395,8 +370,10 @@ class Processes:
                 self._log.forget()
                 self._log.patience = LOG_PATIENCE
             self._terminal.close()
+            if self._front is not None:
+                self._front.socket.close()
             lines = (line.socket for line in self._templates.values())
-            for mine in (self._wake_reader, self._wake_writer, self._front, ours, *lines):
+            for mine in (self._wake_reader, self._wake_writer, ours, *lines):
                 if mine is not None:
                     mine.close()
             if self._watching is not None:

@@ -14,6 +14,7 @@ from harness import eventually
 
 from azureml_inference_server_http.supervise import control, events, forks, processes, reports, start, titles
 from azureml_inference_server_http.supervise.events import Role
+from azureml_inference_server_http.supervise.front_line import FrontLine
 from azureml_inference_server_http.supervise.template import ENDED, Line
 
 # ---- The front
@@ -23,14 +24,13 @@ from azureml_inference_server_http.supervise.template import ENDED, Line
 def children():
     """Processes without children. The test plays the front."""
     made = processes.Processes(SimpleNamespace(exports_telemetry=False), [])
-    made._front, made.front_side = socket.socketpair()
-    made._front.setblocking(False)
+    ours, made.front_side = socket.socketpair()
+    made._front = FrontLine(ours)
     yield made
     made._worker_socket.front_end.close()
     made._worker_socket.worker_end.close()
-    for open_socket in (made._front, made.front_side, made._wake_reader, made._wake_writer):
-        if open_socket is not None:
-            open_socket.close()
+    for open_socket in (ours, made.front_side, made._wake_reader, made._wake_writer):
+        open_socket.close()
 
 
 def test_lines_of_the_front_become_events(children):
@@ -38,7 +38,7 @@ def test_lines_of_the_front_become_events(children):
         b"ready 12\nkill 13 did not return\nrecycle 14 served has served 5 requests\nrecycle 15 large uses 9 MiB\n"
         b"recycle 16 leaving was told to end\nreleased\n"
     )
-    assert list(children._read_front()) == [
+    assert children._front.read() == [
         events.Ready(12),
         events.KillWanted(13, "did not return"),
         events.RecycleWanted(14, "served", "has served 5 requests"),
@@ -63,10 +63,10 @@ def test_lines_may_arrive_in_pieces(children):
     found = []
     for piece in (b"re", b"ady 1", b"2\nready 1"):
         children.front_side.sendall(piece)
-        found += children._read_front()
+        found += children._front.read()
     assert found == [events.Ready(12)]
     children.front_side.sendall(b"3\n")
-    assert list(children._read_front()) == [events.Ready(13)]
+    assert children._front.read() == [events.Ready(13)]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_lines_may_arrive_in_pieces(children):
 )
 def test_lines_without_sense_are_logged_and_skipped(children, records, line):
     children.front_side.sendall(line + b"\nready 12\n")
-    assert list(children._read_front()) == [events.Ready(12)]
+    assert children._front.read() == [events.Ready(12)]
     ((level, text),) = records()
     assert level == "ERROR"
     assert "does not understand" in text
@@ -84,16 +84,16 @@ def test_lines_without_sense_are_logged_and_skipped(children, records, line):
 def test_the_end_of_the_front_closes_its_line(children):
     children.front_side.sendall(b"ready 12\n")
     children.front_side.close()
-    assert list(children._read_front()) == [events.Ready(12)]
-    assert list(children._read_front()) == []
-    assert children._front is None
-    assert list(children._read_front()) == []
+    assert children._front.read() == [events.Ready(12)]
+    assert children._front.read() == []
+    assert children._front.socket.fileno() == -1
+    assert children._front.read() == []
     children.perform(events.TellFront(control.Stop()))
 
 
 def test_nothing_to_read_is_no_end(children):
-    assert list(children._read_front()) == []
-    assert children._front is not None
+    assert children._front.read() == []
+    assert children._front.socket.fileno() >= 0
 
 
 def test_orders_are_lines(children):
