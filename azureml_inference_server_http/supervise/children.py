@@ -8,7 +8,6 @@ and docs/failures.md.
 from __future__ import annotations
 
 import enum
-import signal
 from collections.abc import Iterable
 from typing import Callable
 
@@ -41,10 +40,6 @@ EXIT_CANNOT_START = 3
 # A worker or template that exits with one of these codes before it is ready is not started again:
 # the script cannot be loaded, or its init() fails, so another attempt would fail as well.
 FATAL_EXIT_CODES = (3, 4)
-# Signals that the kernel sends because of a fault of the process itself.
-FAULTS = frozenset(
-    int(getattr(signal, name)) for name in ("SIGILL", "SIGABRT", "SIGBUS", "SIGFPE", "SIGSEGV") if hasattr(signal, name)
-)
 # Seconds until the supervisor tries again to start a child that the system refused to start.
 SPAWN_AGAIN = 1.0
 # Seconds between the signal that tells a worker to exit and its SIGKILL, when the server stops at
@@ -166,7 +161,7 @@ class Children:
     def _spawn_failed(self, event: SpawnFailed, now: float) -> list[Action]:
         """Plan another attempt. The children that run are not affected. ``event.reason`` is a whole
         sentence."""
-        if event.role is Role.TEMPLATE and self._templates.refused() and self._is_serving():
+        if event.role is Role.TEMPLATE and self._templates.refused() and self._known.serving:
             return self._replacing.failed(None, f"The new template process could not be started ({event.reason})", now)
         if event.role is Role.WORKER:
             replaced = self._known.refused(event.template)
@@ -214,7 +209,7 @@ class Children:
         if not (worker.condemned and event.code == -KILL):
             actions.append(self._log_death(self._kind.name(event.pid), event.code, how))
         if worker.replaces is None and not worker.retiring:
-            actions.append(CountRestart(self._why_ended(worker, event)))
+            actions.append(CountRestart(worker.why_ended(event)))
         if worker.ready_at is None:
             return actions + self._early_death(event, worker, how, now)
         if worker.condemned and not self._kind.can_kill:
@@ -224,17 +219,6 @@ class Children:
         elif not worker.retiring:
             actions += self._fill_up_after_crash(now - worker.ready_at, now)
         return [*actions, *self._replacing.next()]
-
-    @staticmethod
-    def _why_ended(worker: Worker, event: Exited) -> str:
-        """Why another worker must take the place of this one, which has ended unexpectedly."""
-        if worker.condemned:
-            return "timeout"
-        if event.is_oom:
-            return "oom"
-        if worker.recycling and event.code in (0, -TERM):
-            return "recycle"
-        return "signal" if event.code < 0 and -event.code not in FAULTS else "crash"
 
     def _log_death(self, who: str, code: int, how: str) -> Log:
         hint = " Perhaps the system ran out of memory." if code == -KILL and self._kind.can_kill else ""
@@ -251,15 +235,12 @@ class Children:
             actions.append(self._log_death(f"The template process (pid:{event.pid})", event.code, how))
         if template.condition is Condition.CURRENT:
             return [*actions, *self._fill_up(), *self._replacing.next()]
-        if template.reloads and self._is_serving():
+        if template.reloads and self._known.serving:
             failed = self._replacing.failed(event.pid, f"The new template process (pid:{event.pid}) {how}", now)
             if self._known.missing(self.worker_count) and not self._templates.can_spawn:
                 self._spawn_workers_at = now + SPAWN_AGAIN
             return [*actions, *failed]
         return actions + self._early_death(event, None, how, now)
-
-    def _is_serving(self) -> bool:
-        return any(worker.ready and not worker.retiring for worker in self.workers.values())
 
     def _leave_behind(self, pid: int) -> list[Action]:
         self._left_behind.add(pid)
@@ -319,7 +300,7 @@ class Children:
         script."""
         if worker is not None and worker.replaces is not None:
             return self._replacing.failed(event.pid, f"The new worker (pid:{event.pid}) {how}", now)
-        serving = self._is_serving()
+        serving = self._known.serving
         if event.code in FATAL_EXIT_CODES and not serving:
             text = "The scoring script could not be started, see above. The server ends."
             return [Log("error", text), *self._stop(event.code, now)]

@@ -27,7 +27,7 @@ from .. import _core
 from ..launch import stdio
 from ..launch.terminal import Terminal
 from ..scripting.watch import NOBODY, Watch
-from . import control, events, forks, process_exit, reports, shortage, signal_handlers, titles
+from . import events, forks, process_exit, reports, shortage, signal_handlers, titles
 from .events import Role
 from .front_line import FrontLine
 from .report_socket import ReportSocket

@@ -168,7 +168,7 @@ class Replacing:
         A reload is not repeated: whoever sent HUP can read the log and send it again. The front
         asks only once.
         """
-        serving = sum(worker.ready and not worker.retiring for worker in self._known.workers.values())
+        serving = self._known.serving
         stay = "1 worker goes" if serving == 1 else f"{serving} workers go"
         again = {pid: worker for pid, worker in self._known.workers.items() if worker.recycling and not worker.retiring}
         for worker in again.values():

@@ -8,14 +8,19 @@ in the supervisor process, and in the server with worker threads.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 from .._core import INTERRUPT_GRACE
-from .events import Action, SpawnWorker
+from .events import TERM, Action, Exited, SpawnWorker
 
 # Seconds within which an idle worker must connect to a new front. The start of that front takes a
 # part of them.
 RECONNECT = 3.0
+# Signals that the kernel sends because of a fault of the process itself.
+FAULTS = frozenset(
+    int(getattr(signal, name)) for name in ("SIGILL", "SIGABRT", "SIGBUS", "SIGFPE", "SIGSEGV") if hasattr(signal, name)
+)
 
 
 def longest_request(worker_timeout: float, scoring_timeout_ms: float) -> float | None:
@@ -62,6 +67,16 @@ class Worker:
     def ready(self) -> bool:
         return self.ready_at is not None
 
+    def why_ended(self, event: Exited) -> str:
+        """Why another worker must take the place of this one, which has ended unexpectedly."""
+        if self.condemned:
+            return "timeout"
+        if event.is_oom:
+            return "oom"
+        if self.recycling and event.code in (0, -TERM):
+            return "recycle"
+        return "signal" if event.code < 0 and -event.code not in FAULTS else "crash"
+
 
 class KnownWorkers:
     """All workers by pid, and those that have been asked for."""
@@ -81,6 +96,11 @@ class KnownWorkers:
         """Ask for a worker."""
         self._asked.append((template, replaces))
         return [SpawnWorker(template)]
+
+    @property
+    def serving(self) -> int:
+        """How many workers take jobs."""
+        return sum(worker.ready and not worker.retiring for worker in self.workers.values())
 
     @property
     def asked(self) -> int:
