@@ -2,25 +2,25 @@
 //! order.
 //!
 //! Everything here runs on one thread, the event loop of [`serve`], which never takes the GIL. No
-//! user code runs in the front's process, except with `--worker_class thread`. Owns the listeners'
-//! accept loops and the order of shutting down; `routes.rs` handles requests.
+//! user code runs in the front's process, except with `--worker_class thread`. Owns the parts of the
+//! front and the order of shutting down. `server/clients.rs` accepts clients, `server/orders.rs`
+//! follows the supervisor, and `routes.rs` handles requests.
 
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     io,
-    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use actix_http::{HttpService, KeepAlive};
-use actix_service::{map_config, IntoServiceFactory as _, Service, ServiceFactory as _};
-use actix_web::{dev::AppConfig, http::header::HeaderValue, web, App, Handler, HttpRequest, HttpResponse};
-use bytes::{Bytes, BytesMut};
-use tokio::{
-    net::TcpStream,
-    sync::{mpsc, Notify},
+use actix_web::{http::header::HeaderValue, web};
+use bytes::Bytes;
+use tokio::sync::{mpsc, Notify};
+
+use self::{
+    clients::{accept_clients, Open, Registered},
+    orders::{follow_orders, Ended},
 };
 
 #[cfg(unix)]
@@ -29,7 +29,7 @@ use super::{
     access_log::{AccessRecords, RequestLines},
     cors::{self, Cors},
     heap_trim::{self, Keeper},
-    http1::{ClientSocket, Connection, Patience},
+    http1::{Connection, Patience},
     listener::Listener,
     memory_budget,
     metrics::Exposure,
@@ -44,12 +44,11 @@ use crate::{
     fault_injection::{point, Point},
     ipc::{
         body::Store,
-        control::{Order, StdLine, Supervisor},
+        control::{StdLine, Supervisor},
         thread_channel::FrontEnd,
     },
     panics::{self, catch_in_thread, Vital},
     settings::Settings,
-    shortage::{Repeated, ACCEPT_PAUSE},
     telemetry::{
         exporter::Exporter,
         intake::Intake,
@@ -59,6 +58,8 @@ use crate::{
     },
 };
 
+mod clients;
+mod orders;
 #[cfg(test)]
 mod tests;
 
@@ -67,9 +68,6 @@ mod tests;
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 // docs/reliability.md promises this precision for `--keep_alive`.
 const _: () = assert!(WATCH_EVERY.as_millis() < 250);
-/// After an early reply to a body that is still being sent, the rest is read and dropped for this
-/// long, so that the client sees the reply and not a reset.
-const LINGER: Duration = Duration::from_secs(5);
 /// After `stop`, replies get this long to reach their clients.
 const STOP_PATIENCE: Duration = Duration::from_millis(300);
 
@@ -209,27 +207,6 @@ impl Front {
     }
 }
 
-/// A connection in the front's list.
-struct Open {
-    connection: Rc<Connection>,
-    /// The task that serves it; `None` only until the task has been spawned.
-    task: Option<tokio::task::AbortHandle>,
-}
-
-/// Keeps a connection in the front's list, for as long as it is open.
-struct Registered {
-    front: Rc<Front>,
-    id: u64,
-    connection: Rc<Connection>,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.front.connections.borrow_mut().remove(&self.id);
-        self.front.connection_closed.notify_waiters();
-    }
-}
-
 /// Checks the settings whose syntax is decided here. The text of an error names the setting and the
 /// fault.
 pub fn check(settings: &Settings) -> Result<(), String> {
@@ -329,39 +306,6 @@ async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> 
     Ok(())
 }
 
-/// How serving has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    /// By `drain`.
-    Drained,
-    /// By `stop`, or because the supervisor is gone.
-    Stopped,
-}
-
-/// Follows the supervisor's orders until serving is over. After `drain` that is when all requests
-/// are answered or `--graceful_timeout` is over; what is not answered then is answered like after
-/// `stop`.
-async fn follow_orders(front: &Front, supervisor: &Supervisor) -> io::Result<Ended> {
-    let mut lines = BytesMut::new();
-    let drains = take_orders(front, supervisor, &mut lines, false).await?;
-    // The front still accepts connections, so that new clients get a reply that says that the
-    // server is stopping, not a reset.
-    front.end_connections();
-    if !drains {
-        return Ok(Ended::Stopped);
-    }
-    let finish = async {
-        tokio::select! {
-            () = front.all_closed() => Ok(true),
-            again = take_orders(front, supervisor, &mut lines, true) => again,
-        }
-    };
-    if let Ok(ended) = tokio::time::timeout(front.settings.graceful_timeout, finish).await {
-        ended?;
-    }
-    Ok(Ended::Drained)
-}
-
 /// The process that started this one: the supervisor, if this is a front process.
 #[cfg(unix)]
 fn parent() -> u32 {
@@ -372,93 +316,4 @@ fn parent() -> u32 {
 #[cfg(not(unix))]
 fn parent() -> u32 {
     std::process::id()
-}
-
-/// Follows the supervisor's orders until one of them ends serving: true for `drain`, false for
-/// `stop`.
-async fn take_orders(front: &Front, supervisor: &Supervisor, lines: &mut BytesMut, draining: bool) -> io::Result<bool> {
-    loop {
-        let order = supervisor.next_order(lines).await?;
-        point(Point::Order);
-        match order {
-            Some(Order::Exited(pid, cause)) => front.dispatcher.process_exited(pid, cause),
-            Some(Order::Stopped(pid)) => front.dispatcher.process_stopped(pid),
-            Some(Order::Continued(pid)) => front.dispatcher.process_continued(pid),
-            Some(Order::Retire(pid)) => front.dispatcher.retire(pid),
-            Some(Order::Outdated(reason)) => front.note_failed_reload(&reason),
-            Some(Order::Current) => *front.failed_reload.borrow_mut() = None,
-            Some(Order::Drain) if draining => {}
-            Some(Order::Drain) => return Ok(true),
-            // Without a supervisor nobody replaces workers or passes signals on: end like after
-            // `stop`.
-            Some(Order::Stop) | None => return Ok(false),
-        }
-    }
-}
-
-/// Accepts clients for ever; `handler` answers their requests.
-async fn accept_clients<H>(front: Rc<Front>, listener: Listener, handler: H)
-where
-    H: Handler<(HttpRequest, web::Payload), Output = HttpResponse>,
-{
-    let app = App::new().default_service(web::to(handler)).into_factory();
-    let http = HttpService::build()
-        // `Connection::must_be_cut` keeps these times: actix-http's clock ticks every half second,
-        // and it would only watch the first head of a connection.
-        .keep_alive(if front.settings.keep_alive.is_zero() { KeepAlive::Disabled } else { KeepAlive::Os })
-        .client_request_timeout(Duration::ZERO)
-        .client_disconnect_timeout(LINGER)
-        .on_connect_ext(|socket: &ClientSocket<TcpStream>, data| {
-            data.insert(socket.connection().clone());
-        })
-        .h1(map_config(app, |_| AppConfig::default()));
-    let service = match http.new_service(()).await {
-        Ok(service) => Rc::new(service),
-        Err(error) => return log::error!(target: "azmlinfsrv.front", "Cannot build the HTTP service: {error:?}"),
-    };
-    let mut failures = Repeated::default();
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let registered = front.register();
-                let id = registered.id;
-                point(Point::Accept);
-                let task = panics::spawn(serve_client(service.clone(), stream, peer, registered), move |panic| {
-                    log::error!(target: "azmlinfsrv.front", "The connection of {peer} {panic}. It is closed.");
-                });
-                if let Some(open) = front.connections.borrow_mut().get_mut(&id) {
-                    open.task = Some(task);
-                }
-            }
-            Err(error) if is_connection_error(&error) => {}
-            Err(error) => {
-                // The process lacks descriptors or memory. Others may be released soon; until then
-                // new connections wait in the backlog.
-                failures.log("Cannot accept a connection, which waits until others are closed", &error);
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn serve_client<S>(service: Rc<S>, stream: TcpStream, peer: SocketAddr, registered: Registered)
-where
-    S: Service<(ClientSocket<TcpStream>, Option<SocketAddr>), Response = ()>,
-    S::Error: std::fmt::Debug,
-{
-    // Small replies must not wait for an acknowledgement. Ignore a failure: a socket that refuses
-    // the option is broken anyway.
-    let _ = stream.set_nodelay(true);
-    let socket = ClientSocket::new(stream, peer, registered.connection.clone(), registered.front.recorder.clone());
-    if let Err(error) = service.call((socket, Some(peer))).await {
-        log::debug!(target: "azmlinfsrv.front", "Connection of {peer} ended: {error:?}");
-    }
-}
-
-/// True for an error of the accepted connection, false for an error of accepting.
-fn is_connection_error(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
-    )
 }

@@ -5,6 +5,8 @@
 //! it still owes, so pipelined requests must not reach it together. This file refuses what is not a
 //! request with a JSON reply. This file also notices clients that leave while their request waits,
 //! and closes connections in a way that lets the last reply arrive. Runs in the front's event loop.
+//!
+//! One file of more than 400 lines, because reading, refusing and closing change the same state.
 
 use std::{
     io,
