@@ -47,7 +47,7 @@ use crate::{
         control::{StdLine, Supervisor},
         thread_channel::FrontEnd,
     },
-    panics::{self, catch_in_thread, Vital},
+    panics::{catch_in_thread, Vital},
     settings::Settings,
     telemetry::{
         exporter::Exporter,
@@ -259,7 +259,7 @@ async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> 
     };
     #[cfg(unix)]
     if let Some(reports) = reports.clone() {
-        panics::spawn(reports.read(), |panic| {
+        crate::panics::spawn(reports.read(), |panic| {
             log::error!(target: "azmlinfsrv.telemetry", "The task that reads what workers report {panic}.");
         });
     }
