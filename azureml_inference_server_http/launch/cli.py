@@ -51,6 +51,7 @@ def run() -> NoReturn:
     """Serve with the options of the command line, then exit with its code. Entered through
     ``__main__.py``."""
     stdio.open_missing()
+    stdio.write_as_the_front_does()
     sys.exit(main(sys.argv[1:]))
 
 

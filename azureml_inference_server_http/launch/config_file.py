@@ -73,15 +73,15 @@ def _read_object(path: str) -> dict[str, Any]:
 
     try:
         with open(path, "rb") as file:
-            text = file.read().decode("utf-8")
+            # "sig": editors of Windows write a byte order mark.
+            text = file.read().decode("utf-8-sig")
         found = json.loads(text)
     except OSError as error:
         raise _unusable(path, f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise _unusable(path, f"is not UTF-8 text (byte {error.start + 1})") from error
     except json.JSONDecodeError as error:
-        fault = "starts with a byte order mark" if text.startswith("\ufeff") else f"is not JSON ({error})"
-        raise _unusable(path, fault) from error
+        raise _unusable(path, f"is not JSON ({error})") from error
     except (ValueError, RecursionError) as error:
         raise _unusable(path, f"is not JSON that can be read ({error})") from error
     if not isinstance(found, dict):

@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 from ..supervise import shortage
@@ -78,8 +79,12 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ListenError(f"--host {_shortened(host)}: {shortage.explain(error, otherwise=_REMEDY)}") from error
     try:
-        # Not on Windows, where this option allows two servers on one port.
-        if os.name != "nt":
+        if sys.platform == "win32":
+            # Otherwise another program could take this server's connections with SO_REUSEADDR, which lets two programs
+            # listen on one port there.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            # Lets a new server have the port while connections of the last one wait to end. Windows does that unasked.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -102,6 +107,11 @@ def _why_not(host: str, port: int, error: OSError) -> str:
 
         holder = port_holder.find(port) or "another process"
         return f"{where} is in use by {holder}. Stop that process, or choose another port with --port."
+    if error.errno == errno.EACCES and sys.platform == "win32":
+        return (
+            f"{where} may not be opened: another process has it for itself, or Windows reserves it (netsh interface "
+            "ipv4 show excludedportrange protocol=tcp lists such ports). Choose another port with --port."
+        )
     if error.errno == errno.EACCES:
         return f"{where} may not be opened by this user. Choose a port above 1023 with --port."
     if error.errno == errno.EADDRNOTAVAIL:

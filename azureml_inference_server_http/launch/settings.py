@@ -286,7 +286,8 @@ def _settle_for_threads(values: dict[str, Any], origins: Mapping[str, Origin]) -
     for name, reason in _FOR_PROCESSES.items():
         if values[name]:
             values[name] = type(values[name])(0)
-            notices.append(f"{origins[name].name} has no effect with --worker_class thread: {reason}.")
+            where = "on Windows, where workers are threads" if sys.platform == "win32" else "with --worker_class thread"
+            notices.append(f"{origins[name].name} has no effect {where}: {reason}.")
     return notices
 
 

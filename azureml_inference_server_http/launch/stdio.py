@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import io
 import logging
 import math
 import os
@@ -52,13 +53,31 @@ def open_missing() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            # open() returns the lowest free descriptor, which is this one.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            opened = os.open(os.devnull, os.O_RDWR)
+            # The lowest free descriptor, which is this one. Not on Windows, where a program without
+            # a console has three that are neither open nor free.
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            os.set_inheritable(descriptor, True)
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
             stream = open(descriptor, mode, encoding="utf-8", closefd=False)  # noqa: SIM115  for good
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+
+
+def write_as_the_front_does() -> None:
+    """Windows: let standard output and error write UTF-8, with the line ends of Linux, as the front does in Rust.
+
+    Python would use the system's code page for a pipe or a file, such as 1252, in which most characters cannot be
+    written. Then the log would lose records, and no program could read the mixture.
+    """
+    if sys.platform == "win32":
+        for stream in (sys.stdout, sys.stderr):
+            # Not a TextIOWrapper: a test or another program has replaced it, and knows how it writes.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 class PatientStream:

@@ -59,12 +59,17 @@ def loaded_modules(folders: tuple[str, ...]) -> list[tuple[str, str]]:
 def name_of(file: str, folders: tuple[str, ...]) -> str | None:
     """``file`` relative to the user's folders, or None if it belongs to Python, an installed
     package or the server."""
-    if file.startswith((PACKAGE_FOLDER, _LIBRARY_FOLDER)) or _INSTALLED.search(file):
+    if _is_below(file, PACKAGE_FOLDER) or _is_below(file, _LIBRARY_FOLDER) or _INSTALLED.search(file):
         return None
     for folder in folders:
-        if file.startswith(folder):
+        if _is_below(file, folder):
             return os.path.relpath(file, folder).replace(os.sep, "/")
     return None
+
+
+def _is_below(file: str, folder: str) -> bool:
+    """Whether the file is in the folder, whose name ends with a separator. Case does not count on Windows."""
+    return os.path.normcase(file).startswith(os.path.normcase(folder))
 
 
 def location(exc: BaseException, folders: tuple[str, ...]) -> str:

@@ -24,7 +24,7 @@ from ..launch import listeners, stdio
 from ..launch.settings_table import METRICS_OFF
 from ..scripting import worker
 from ..scripting.watch import NOBODY, Watch
-from . import process_exit, shortage, signal_handlers, supervising, titles
+from . import console_events, process_exit, shortage, signal_handlers, supervising, titles
 from .children import EXIT_FAILED, EXIT_OK, KILL_AFTER
 from .state import Supervisor
 from .threads import AT_ONCE, Threads, explain
@@ -110,7 +110,9 @@ class Server:
         # socket, which the supervising thread reads.
         signal_handlers.install(dict.fromkeys(_SIGNALS, signal_handlers.do_nothing))
         self._threads.catch_wakeups()
-        if sys.platform != "win32":
+        if sys.platform == "win32":
+            console_events.catch()
+        else:
             signal_handlers.keep_from_children(_SIGNALS, signal_handlers.do_nothing)
             port = {client.fileno(): os.fstat(client.fileno()) for client in self._clients}
             os.register_at_fork(after_in_child=partial(_forked, port))

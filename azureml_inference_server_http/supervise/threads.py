@@ -43,8 +43,10 @@ LEFT_BEHIND = -events.KILL
 # Flag for writing to the front's socket. A script may have set SIGPIPE to its default action, and then
 # writing to a front that has ended would kill the server without a message.
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
-# Signals that end the server at once. SIGBREAK is for Windows, where Ctrl-Break sends it.
-AT_ONCE = {getattr(signal, name) for name in ("SIGINT", "SIGQUIT", "SIGBREAK") if hasattr(signal, name)}
+# Signals that end the server at once.
+AT_ONCE = {getattr(signal, name) for name in ("SIGINT", "SIGQUIT") if hasattr(signal, name)}
+# Windows: Ctrl-Break, which is all that one program can send another to end it. It counts as TERM.
+BREAK = getattr(signal, "SIGBREAK", None)
 
 
 class Threads:
@@ -172,6 +174,8 @@ class Threads:
         for number in self._wake_reader.recv(4096):
             if number in AT_ONCE:
                 yield events.Signalled(events.INT)
+            elif number == BREAK:
+                yield events.Signalled(events.TERM)
             elif number == getattr(signal, "SIGHUP", None) and self._terminal.has_hung_up():
                 yield events.HungUp(self._terminal.is_ignored)
             elif number:

@@ -218,7 +218,10 @@ for name in dir(signal):
 for name in ("pthread_sigmask", "pthread_kill", "setitimer", "getitimer", "alarm", "pause", "siginterrupt"):
     delattr(signal, name)
 del select.poll, select.PIPE_BUF
+socket.SO_EXCLUSIVEADDRUSE = socket.SO_REUSEADDR
 from azureml_inference_server_http.launch import cli
+from azureml_inference_server_http.supervise import console_events
+console_events.catch = lambda: None
 sys.exit(cli.main(sys.argv[4:]))
 """
 

@@ -99,6 +99,24 @@ def test_other_reasons_are_named(number, text):
     assert listeners._why_not("h", 80, OSError(number, os.strerror(number))) == text
 
 
+def test_a_port_that_windows_keeps_for_others_is_named(monkeypatch):
+    monkeypatch.setattr(listeners.sys, "platform", "win32")
+    text = listeners._why_not("h", 5001, OSError(errno.EACCES, "Permission denied"))
+    assert text.startswith(
+        "port 5001 on h may not be opened: another process has it for itself, or Windows reserves it"
+    )
+    assert text.endswith("Choose another port with --port.")
+
+
+def test_no_other_program_of_windows_can_take_the_port(monkeypatch):
+    monkeypatch.setattr(listeners.sys, "platform", "win32")
+    # Another option of this system, which can be seen as well.
+    monkeypatch.setattr(listeners.socket, "SO_EXCLUSIVEADDRUSE", socket.SO_KEEPALIVE, raising=False)
+    with listeners._listen("127.0.0.1", 0) as listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert not listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+
+
 class Settings(NamedTuple):
     host: str = "127.0.0.1"
     port: int = 0

@@ -286,6 +286,22 @@ def test_windows_has_no_worker_processes(load: Load, monkeypatch: pytest.MonkeyP
     assert "needs fork(), which Windows" in line
 
 
+def test_windows_takes_threads_without_a_word(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings.sys, "platform", "win32")
+    assert load(environment={"AZMLINFSRV_WORKER_CLASS": "thread"}).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WORKER_PRELOAD", "true"), ("AZMLINFSRV_MAX_REQUESTS", "5"), ("AZMLINFSRV_RELOAD", "1")]
+)
+def test_a_setting_that_means_nothing_on_windows_is_named(
+    load: Load, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setattr(settings.sys, "platform", "win32")
+    (notice,) = load(environment={name: value, "AZMLINFSRV_WORKER_CLASS": "thread"}).notices
+    assert notice.startswith(f"{name} has no effect on Windows, where workers are threads: ")
+
+
 # ---- --debug_port
 
 

@@ -3,9 +3,12 @@ ones."""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from surroundings import fill
@@ -130,3 +133,59 @@ def test_only_handlers_of_standard_output_are_taken_over():
     stream = stdio.take_over_log(logger)
     assert (ours.stream, other.stream) == (stream, sys.stderr)
     assert stdio.stream_of_log(logger) is stream
+
+
+# ---- Windows
+
+# Changes the standard streams to what Windows has for a pipe: code page 1252 and line ends of its own. Run in a process
+# of its own, because pytest has replaced the streams of this one.
+STREAMS_OF_WINDOWS = """
+import sys
+from azureml_inference_server_http.launch import stdio
+
+for stream in (sys.stdout, sys.stderr):
+    stream.reconfigure(encoding="cp1252", errors="strict", newline="\\r\\n")
+sys.platform = sys.argv[1]
+stdio.write_as_the_front_does()
+for stream in (sys.stdout, sys.stderr):
+    stream.write(sys.argv[2] + "\\n")
+"""
+
+
+def written(platform, text):
+    command = [sys.executable, "-c", STREAMS_OF_WINDOWS, platform, text]
+    found = subprocess.run(command, capture_output=True, timeout=30, check=True)
+    return [found.stdout, found.stderr]
+
+
+def test_standard_streams_of_windows_write_what_the_front_writes():
+    assert written("win32", "\u03a9 \u20ac \udcff") == ["\u03a9 \u20ac \\udcff\n".encode()] * 2
+
+
+def test_standard_streams_of_other_systems_stay_as_they_are():
+    assert written("linux", "\u20ac") == [b"\x80\r\n"] * 2
+
+
+def test_standard_streams_that_a_program_has_replaced_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(stdio.sys, "platform", "win32")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", None)
+    stdio.write_as_the_front_does()
+
+
+def test_a_closed_stream_gets_its_descriptor_even_if_another_one_is_free(monkeypatch):
+    # In a program of Windows without a console the three are closed, and open() returns none of them.
+    moved = []
+
+    def fstat(descriptor):
+        if descriptor == 1:
+            raise OSError
+        return os.stat_result(range(10))
+
+    system = SimpleNamespace(
+        fstat=fstat, open=lambda *_: 7, devnull="", O_RDWR=0, close=moved.append, set_inheritable=lambda *_: None
+    )
+    system.dup2 = lambda source, target: moved.append((source, target))
+    monkeypatch.setattr(stdio, "os", system)
+    stdio.open_missing()
+    assert moved == [(7, 1), 7]

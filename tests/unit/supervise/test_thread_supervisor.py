@@ -395,3 +395,9 @@ def test_signals_become_events(performer):
     performer._wake_writer.send(bytes([signal.SIGTERM, 0, signal.SIGQUIT, signal.SIGTTIN]))
     expected = (signal.SIGTERM, signal.SIGINT, signal.SIGTTIN)
     assert told(performer, 3) == [events.Signalled(number) for number in expected]
+
+
+def test_ctrl_break_of_windows_counts_as_term(performer, monkeypatch):
+    monkeypatch.setattr(threads, "BREAK", 21)
+    performer._wake_writer.send(bytes([21, signal.SIGINT]))
+    assert told(performer, 2) == [events.Signalled(signal.SIGTERM), events.Signalled(signal.SIGINT)]
