@@ -51,7 +51,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help serve test test-rust test-python check check-rust check-foreign check-fuzz check-python format conform fuzz chaos simulate soak bench bench-rust \
-	test-all ci left-out clean
+	test-all test-generate ci left-out clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -162,6 +162,10 @@ left-out:
 		sed 's/^/  /' $(PASSED_ALONE); }
 	@rm -f $(NOT_RUN) $(PASSED_ALONE)
 
+test-generate: $(VENV)-generate/.done-tools $(VENV)/.done-tested $(VENV)/.done-tools ## Let other programs read the files of `azmlinfsrv generate`
+	GENERATE_TOOLS=$(abspath $(VENV)-generate/bin) $(BIN)/python -m pytest tests/generated tests/unit/generate
+	@$(MAKE) --no-print-directory left-out
+
 test-all: $(RELEASES:%=test-on-%) ## Run the Python tests on every supported Python that is found
 	@$(MAKE) --no-print-directory left-out
 
@@ -221,6 +225,11 @@ $(VENV)/.done-tested: $(VENV)/.done-build pyproject.toml $(RUST_SOURCES)
 
 $(VENV)/.done-tools: tests/requirements.txt $(VENV)/.done-venv
 	$(BIN)/pip install --quiet -r $<
+	@touch $@
+
+$(VENV)-generate/.done-tools: tests/requirements-generate.txt
+	$(PYTHON) -m venv $(VENV)-generate
+	$(VENV)-generate/bin/pip install --quiet -r $<
 	@touch $@
 
 $(VENV)/.done-example: $(EXAMPLE)/requirements.txt $(VENV)/.done-venv

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import socket
 
 # Commands other than serving. Each is recognised only as the first argument.
-VALIDATE, REPLAY = "validate", "replay"
+VALIDATE, REPLAY, GENERATE = "validate", "replay", "generate"
 LOGGER_NAME = "azmlinfsrv"
 
 # Exit code of the launcher, besides those of ``options.py``. The supervisor also exits with it if the
@@ -58,7 +58,7 @@ def run() -> NoReturn:
 def main(argv: Sequence[str]) -> int:
     """Serve with these options until the server stops, or run the command that the first argument
     names. Returns the exit code; errors have been reported by then."""
-    if argv and argv[0] in (VALIDATE, REPLAY):
+    if argv and argv[0] in (VALIDATE, REPLAY, GENERATE):
         return _other_command(argv[0], argv[1:])
     try:
         flags = vars(options.build_parser().parse_args(argv))
@@ -85,8 +85,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _other_command(name: str, argv: Sequence[str]) -> int:
-    """Validate a script, or replay samples (``validation/``). Returns the exit code."""
+    """Validate a script, replay samples (``validation/``), or generate files (``generate/``). Returns the exit code."""
     try:
+        if name == GENERATE:
+            from ..generate import command as generating
+
+            return generating.main(argv)
         if name == VALIDATE:
             from ..validation import command
 

@@ -82,6 +82,11 @@ class Validation:
         script = os.path.abspath(self._script)
         return Report(script, os.getcwd(), self._steps, self._findings, seconds, self._script_seconds)
 
+    @property
+    def peak(self) -> int:
+        """Bytes of memory that a worker has needed at most."""
+        return self._peak
+
     # ---- What was found
 
     def _found(self, *found: Finding) -> bool:

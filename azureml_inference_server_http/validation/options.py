@@ -36,6 +36,11 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
+def raising_parser(**how: Any) -> argparse.ArgumentParser:
+    """A parser that raises UsageError in place of ending the process."""
+    return _Parser(**how)
+
+
 def of_validate() -> argparse.ArgumentParser:
     """The parser of ``azmlinfsrv validate``."""
     parser = _Parser(

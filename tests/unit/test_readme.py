@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from azureml_inference_server_http.generate import options as generating
 from azureml_inference_server_http.launch.settings_table import OTEL_VARIABLES, SETTINGS
 from azureml_inference_server_http.validation import options
 
@@ -47,13 +48,14 @@ OTHER_VARIABLES = {
     "CHAOS_SECONDS",
     "CHAOS_SEED",
     "TEST_PROCESSES",
+    "UPDATE_GOLDEN",
     "CLEANING_UP",
 }
 
-# Options of the commands `validate` and `replay`.
+# Options of the commands `validate`, `replay` and `generate`.
 COMMAND_OPTIONS = {
     option
-    for parser in (options.of_validate(), options.of_replay())
+    for parser in (options.of_validate(), options.of_replay(), generating.parser())
     for action in parser._actions
     for option in action.option_strings
 }

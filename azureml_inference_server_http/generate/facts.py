@@ -1,0 +1,257 @@
+"""What the files say: gathered from the settings in force, the folder of the script, and the measurement.
+
+Owns where the script, its model and its packages are, seen from the files. ``variables.py`` has the settings that
+become variables, ``sizing.py`` the sizes. Reads names of files, and the requirements; runs no code of the user.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import azureml_inference_server_http as package
+
+from ..launch import settings_table as table
+from ..launch.settings import DEFAULT, RawSettings, Settings
+from . import options
+from .options import UsageError
+from .sizing import Measured, Sizes, sizes
+from .variables import Variable, carried
+
+# Files that name the packages of a script, in the order in which they are looked for.
+_REQUIREMENTS = (
+    "requirements.txt",
+    "conda.yml",
+    "conda.yaml",
+    "conda_dependencies.yml",
+    "environment.yml",
+    "environment.yaml",
+)
+# The folders of an image.
+APP, MODEL = "/app", "/model"
+# Seconds between the moment in which Kubernetes ends a pod, and SIGTERM: proxies learn of the end later than the pod.
+PRE_STOP = 5
+# Seconds beyond --graceful_timeout in which the command ends.
+STOP_MARGIN = 10
+DEFAULT_PORT = 5001
+_INCLUDE = re.compile(r"^\s*(?:-r|--requirement|-c|--constraint)[ =]\s*(\S+)", re.MULTILINE)
+
+
+class Requirements(NamedTuple):
+    """The file with the script's packages, and those that it includes, from the folder of the script's files."""
+
+    path: str
+    included: tuple[str, ...] = ()
+
+    @property
+    def is_conda(self) -> bool:
+        return self.path.endswith((".yml", ".yaml"))
+
+
+class Model(NamedTuple):
+    """The model's folder: ``path`` is seen from the folder of the script's files if it is in that (``in_app``), else it
+    is absolute."""
+
+    path: str
+    in_app: bool
+
+
+class Facts(NamedTuple):
+    """All that templates read. Paths have slashes."""
+
+    name: str
+    image: str
+    server: str  # the version of this package
+    python: str  # the release, such as 3.11
+    wheel: str | None
+    folder: str  # of the script's files, absolute
+    app_from_out: str  # that folder, seen from the files
+    out_from_app: str  # the files, seen from that folder
+    script: str  # seen from that folder
+    config_file: str | None  # a configuration file in that folder that was named; the server finds others itself
+    command: tuple[str, ...]  # what starts the server here, with absolute paths
+    host: str | None
+    port: int
+    health_port: int | None
+    is_rest: bool
+    workers: int
+    shares_model: bool
+    graceful: int
+    scoring_timeout_ms: int | None  # None: not given
+    model: Model | None
+    requirements: Requirements | None
+    given: tuple[Variable, ...]
+    secrets: tuple[str, ...]
+    measured: Measured | None
+    sizes: Sizes
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments of the command in an image."""
+        return self.arguments_on(self.port)
+
+    def arguments_on(self, port: int) -> tuple[str, ...]:
+        """The same with another port."""
+        words = ["--entry_script", self.script]
+        words += ["--config_file", self.config_file] if self.config_file else []
+        words += ["--port", str(port)]
+        words += ["--health_port", str(self.health_port)] if self.health_port else []
+        return (*words, *(["--rest"] if self.is_rest else []))
+
+    @property
+    def image_without_tag(self) -> str:
+        """The name of the image without its tag. A colon before the last slash is that of a port."""
+        folder, slash, last = self.image.rpartition("/")
+        return folder + slash + last.partition(":")[0]
+
+    @property
+    def probe_port(self) -> int:
+        """The port that health checks ask."""
+        return self.health_port or self.port
+
+    @property
+    def model_in_image(self) -> str | None:
+        """Where the script finds its model in a container."""
+        if self.model is None:
+            return None
+        return f"{APP}/{self.model.path}" if self.model.in_app else MODEL
+
+    @property
+    def stop_seconds(self) -> int:
+        """How long the command may take to end after SIGTERM."""
+        return self.graceful + STOP_MARGIN
+
+    @property
+    def deployed(self) -> tuple[Variable, ...]:
+        """The variables of a deployment: those that are given, and those that people change first."""
+        first = (
+            Variable("WORKER_COUNT", str(self.workers)),
+            Variable("AZMLINFSRV_GRACEFUL_TIMEOUT", str(self.graceful)),
+            Variable("AZMLINFSRV_MAX_BUFFERED", str(self.sizes.buffered)),
+        )
+        names = {variable.name for variable in first}
+        return (*first, *(variable for variable in self.given if variable.name not in names))
+
+
+def gather(
+    flags: Mapping[str, Any], raw: RawSettings, given: Settings, measured: Measured | None
+) -> tuple[Facts, tuple[str, ...]]:
+    """The facts, and sentences about settings that the files do not have. Raises UsageError."""
+    app = Path(given.app_root).resolve()
+    out = Path(raw.folder, flags.get("out", ".")).resolve()
+    name = flags.get("name") or options.name_from(app.name)
+    config_file = _inside(Path(given.config_file_read), app) if given.config_file_read else None
+    taken = carried(given, raw.environment, with_file=config_file is not None)
+    buffered = None if given.origins["max_buffered"].kind == DEFAULT else given.max_buffered
+    is_thread = given.worker_class == table.THREAD
+    facts = Facts(
+        name=name,
+        image=flags.get("image") or f"{name}:1",
+        server=package.__version__,
+        python=f"{sys.version_info[0]}.{sys.version_info[1]}",
+        wheel=_in_app(flags.get("wheel"), "--wheel", raw, app),
+        folder=app.as_posix(),
+        app_from_out=_relative(app, out),
+        out_from_app=_relative(out, app),
+        script=_script(given, app),
+        config_file=None if given.origins["config_file"].kind == DEFAULT else config_file,
+        command=_command(),
+        host=None if given.origins["host"].kind == DEFAULT else given.host,
+        port=given.port or DEFAULT_PORT,
+        health_port=(given.health_port or None) if given.separate_health else None,
+        is_rest=given.rest,
+        workers=given.worker_count,
+        shares_model=is_thread,
+        graceful=given.graceful_timeout,
+        scoring_timeout_ms=None if given.origins["scoring_timeout_ms"].kind == DEFAULT else given.scoring_timeout_ms,
+        model=_model(given, raw, app),
+        requirements=_requirements(flags, raw, app),
+        given=taken.variables,
+        secrets=taken.secrets,
+        measured=measured,
+        sizes=sizes(measured, given.worker_count, is_thread, buffered, given.max_request_size),
+    )
+    return facts, taken.notes
+
+
+# ---- Files
+
+
+def _script(given: Settings, app: Path) -> str:
+    if not given.entry_script:
+        raise UsageError("name the script with --entry_script")
+    path = Path(given.app_root, given.entry_script).resolve()
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}: name the script with --entry_script")
+    inside = _inside(path, app)
+    if inside is None:
+        raise UsageError(
+            f"{path} is not in {app}, the folder that an image is made of: change to a folder that has all files of "
+            "the script, or name it with AML_APP_ROOT"
+        )
+    return inside
+
+
+def _model(given: Settings, raw: RawSettings, app: Path) -> Model | None:
+    if not given.model_dir:
+        return None
+    path = Path(raw.folder, given.model_dir).resolve()
+    inside = _inside(path, app)
+    return Model(path.as_posix(), in_app=False) if inside is None else Model(inside, in_app=True)
+
+
+def _requirements(flags: Mapping[str, Any], raw: RawSettings, app: Path) -> Requirements | None:
+    path = _in_app(flags.get("requirements"), "--requirements", raw, app)
+    if path is None:
+        path = next((name for name in _REQUIREMENTS if (app / name).is_file()), None)
+    if path is None:
+        return None
+    files = {path}
+    if not path.endswith((".yml", ".yaml")):
+        _add_included(app, app / path, files)
+    return Requirements(path, tuple(sorted(files - {path})))
+
+
+def _add_included(app: Path, file: Path, files: set[str]) -> None:
+    """Add the files that a requirements file includes, seen from the folder of the script's files."""
+    for name in _INCLUDE.findall(file.read_text(encoding="utf-8", errors="replace")):
+        path = (file.parent / name).resolve()
+        inside = _inside(path, app)
+        if not path.is_file() or inside is None:
+            raise UsageError(f"{file} includes {name}, which is no file in {app}")
+        if inside not in files:
+            files.add(inside)
+            _add_included(app, path, files)
+
+
+def _in_app(path: str | None, option: str, raw: RawSettings, app: Path) -> str | None:
+    """A file that was named by an option, from the folder of the script's files."""
+    if path is None:
+        return None
+    file = Path(raw.folder, path).resolve()
+    inside = _inside(file, app)
+    if not file.is_file() or inside is None:
+        raise UsageError(f"{option} {path}: there is no such file in {app}, the folder that an image is made of")
+    return inside
+
+
+def _inside(path: Path, folder: Path) -> str | None:
+    """The path from the folder, or None if it is not in it."""
+    path = path.resolve()
+    return path.relative_to(folder).as_posix() if folder in path.parents else None
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _command() -> tuple[str, ...]:
+    """What starts the server in this environment."""
+    installed = Path(sys.executable).parent / "azmlinfsrv"
+    if installed.is_file():
+        return (installed.as_posix(),)
+    return (Path(sys.executable).as_posix(), "-m", package.__name__)

@@ -1,0 +1,201 @@
+"""What is gathered from settings and folders, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from azureml_inference_server_http.generate import azure, facts
+from azureml_inference_server_http.generate.facts import Facts, Model, Requirements
+from azureml_inference_server_http.generate.options import UsageError, name_from, parse
+from azureml_inference_server_http.launch import settings
+from azureml_inference_server_http.launch.settings_table import SETTINGS
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    app = tmp_path / "My Flowers 2"
+    app.mkdir()
+    (app / "score.py").write_text("def init(): ...\ndef run(data): ...\n")
+    return app.resolve()
+
+
+def gather(folder: Path, *options: str, **environment: str) -> tuple[Facts, tuple[str, ...]]:
+    flags: Mapping[str, Any] = parse(["docker", "--entry_script", "score.py", *options])
+    raw = settings.RawSettings(flags, environment, str(folder))
+    return facts.gather(flags, raw, settings.load(raw), None)
+
+
+def refusal(folder: Path, *options: str, **environment: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        gather(folder, *options, **environment)
+    return str(caught.value)
+
+
+def test_a_script_without_anything(folder: Path) -> None:
+    known, notes = gather(folder)
+    assert notes == ()
+    assert (known.name, known.image, known.script, known.app_from_out) == (
+        "my-flowers-2",
+        "my-flowers-2:1",
+        "score.py",
+        ".",
+    )
+    assert known.arguments == ("--entry_script", "score.py", "--port", "5001")
+    assert (known.given, known.secrets, known.model, known.requirements) == ((), (), None, None)
+
+
+def test_settings_of_all_sources_become_variables(folder: Path) -> None:
+    (folder / "other.json").write_text('{"AZMLINFSRV_MAX_QUEUE": 9}')
+    known, _ = gather(
+        folder,
+        "--worker_count",
+        "3",
+        AZMLINFSRV_QUEUE_TIMEOUT="2.5",
+        AZMLINFSRV_ERROR_DETAILS="yes",
+        WORKER_PRELOAD="TRUE",
+    )
+    assert dict(each[:2] for each in known.given) == {
+        "WORKER_COUNT": "3",
+        "AZMLINFSRV_QUEUE_TIMEOUT": "2.5",
+        "AZMLINFSRV_ERROR_DETAILS": "true",
+        "WORKER_PRELOAD": "true",
+    }
+
+
+def test_a_configuration_file_in_the_image_needs_no_variables(folder: Path, tmp_path: Path) -> None:
+    (folder / "config.json").write_text('{"AZMLINFSRV_MAX_QUEUE": 9}')
+    assert gather(folder)[0].given == ()
+    assert gather(folder)[0].config_file is None  # the server finds it by its name
+    (folder / "other.json").write_text('{"AZMLINFSRV_MAX_QUEUE": 9}')
+    assert gather(folder, "--config_file", "other.json")[0].config_file == "other.json"
+    (tmp_path / "outside.json").write_text('{"AZMLINFSRV_MAX_QUEUE": 9}')
+    known, _ = gather(folder, "--config_file", "../outside.json")
+    assert [each[:2] for each in known.given] == [("AZMLINFSRV_MAX_QUEUE", "9")]
+    assert known.config_file is None
+
+
+def test_no_secret_is_written(folder: Path) -> None:
+    secret = "InstrumentationKey=11111111-2222-3333-4444-555555555555"
+    known, _ = gather(
+        folder,
+        "--appinsights_connection_string",
+        secret,
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://collector:4318",
+        OTEL_EXPORTER_OTLP_HEADERS="api-key=hidden",
+    )
+    assert "11111111" not in str(known)
+    assert "hidden" not in str(known)
+    assert known.secrets == ("APPLICATIONINSIGHTS_CONNECTION_STRING", "OTEL_EXPORTER_OTLP_HEADERS")
+    assert ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318") in [each[:2] for each in known.given]
+
+
+def test_settings_for_this_machine_are_left_out_and_named(folder: Path) -> None:
+    known, notes = gather(
+        folder,
+        "--reload",
+        AZMLINFSRV_TELEMETRY_STORAGE="/var/t",
+        SERVICE_NAME="a\nb",
+        HOSTNAME="box",
+        OTEL_EXPORTER_OTLP_CERTIFICATE="/c.pem",
+    )
+    assert known.given == ()
+    assert sorted(notes) == [
+        "--reload is left out: it is for development.",
+        "AZMLINFSRV_TELEMETRY_STORAGE is left out: it names a path of this machine.",
+        "OTEL_EXPORTER_OTLP_CERTIFICATE is left out: it names a file of this machine.",
+        "SERVICE_NAME is left out: its value has a control character.",
+    ]
+
+
+def test_every_setting_without_a_variable_is_an_argument_of_the_command() -> None:
+    """A new setting of this kind has to be added to the files by hand."""
+    assert {setting.name for setting in SETTINGS if not setting.environment} == {"port", "health_port", "rest"}
+
+
+def test_ports(folder: Path) -> None:
+    assert gather(folder, "--port", "0")[0].port == 5001
+    assert gather(folder, "--health_port", "7")[0].health_port is None
+    known, _ = gather(folder, "--port", "80", "--health_port", "7", SEPERATE_HEALTH_ENDPOINT="true")
+    assert known.arguments[-4:] == ("--port", "80", "--health_port", "7")
+    assert known.probe_port == 7
+
+
+def test_a_model_in_the_folder_is_in_the_image_and_another_is_mounted(folder: Path, tmp_path: Path) -> None:
+    known, _ = gather(folder, "--model_dir", "models/1")
+    assert known.model == Model("models/1", in_app=True)
+    assert known.model_in_image == "/app/models/1"
+    known, _ = gather(folder, "--model_dir", "../models")
+    assert known.model == Model((tmp_path.resolve() / "models").as_posix(), in_app=False)
+    assert known.model_in_image == "/model"
+
+
+def test_files_elsewhere(folder: Path) -> None:
+    known, _ = gather(folder, "--out", "a/b")
+    assert (known.app_from_out, known.out_from_app) == ("../..", "a/b")
+
+
+def test_requirements_are_found_with_what_they_include(folder: Path) -> None:
+    (folder / "conda.yml").write_text("dependencies: [python]\n")
+    assert gather(folder)[0].requirements == Requirements("conda.yml")
+    (folder / "more").mkdir()
+    (folder / "more" / "base.txt").write_text("--constraint=../limits.txt\n")
+    (folder / "limits.txt").write_text("numpy<3\n")
+    (folder / "requirements.txt").write_text("numpy\n-r more/base.txt\n")
+    assert gather(folder)[0].requirements == Requirements("requirements.txt", ("limits.txt", "more/base.txt"))
+    assert gather(folder, "--requirements", "conda.yml")[0].requirements == Requirements("conda.yml")
+
+
+def test_requirements_that_include_themselves_are_read_once(folder: Path) -> None:
+    (folder / "requirements.txt").write_text("-r requirements.txt\n-r b.txt\n")
+    (folder / "b.txt").write_text("-r requirements.txt\n")
+    assert gather(folder)[0].requirements == Requirements("requirements.txt", ("b.txt",))
+
+
+def test_refusals(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside.py").write_text("")
+    assert "there is no file" in refusal(folder, "--entry_script", "scor.py")
+    assert f"is not in {folder}" in refusal(folder, "--entry_script", "../outside.py")
+    assert "--requirements nothing.txt: there is no such file in" in refusal(folder, "--requirements", "nothing.txt")
+    assert "--wheel ../x.whl: there is no such file in" in refusal(folder, "--wheel", "../x.whl")
+    (folder / "requirements.txt").write_text("-r ../outside.txt\n")
+    assert "includes ../outside.txt, which is no file in" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("folder_name", "name"),
+    [("score", "score"), ("My Model", "my-model"), ("2nd_try!", "nd-try"), ("日本", "score"), ("a" * 80, "a" * 52)],
+)
+def test_names_from_folders(folder_name: str, name: str) -> None:
+    assert name_from(folder_name) == name
+
+
+@pytest.mark.parametrize("name", ["A", "1a", "a_b", "a-", "", "a" * 53])
+def test_names_that_kubernetes_would_refuse(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be a name"):
+        parse(["docker", "--entry_script", "s.py", "--name", name])
+
+
+def test_images_without_their_tags(folder: Path) -> None:
+    known, _ = gather(folder)
+    names = ["a", "a:1", "host:5000/a", "host:5000/b/a:1"]
+    assert [known._replace(image=name).image_without_tag for name in names] == [
+        "a",
+        "a",
+        "host:5000/a",
+        "host:5000/b/a",
+    ]
+
+
+def test_limits_of_azure(folder: Path) -> None:
+    assert azure.limits(gather(folder)[0])[:2] == (60000, 65000)
+    assert azure.limits(gather(folder, SCORING_TIMEOUT_MS="9000")[0])[:2] == (9000, 14000)
+    for given, shown in (("200000", "200000"), ("0", r"0 \(no limit\)")):
+        limits = azure.limits(gather(folder, SCORING_TIMEOUT_MS=given)[0])
+        assert limits[:2] == (175000, 180000)
+        assert len(limits.notes) == 1
+        assert shown.replace("\\", "") in limits.notes[0]
+    assert azure.limits(gather(folder, "--worker_count", "3")[0]).concurrency == 3
