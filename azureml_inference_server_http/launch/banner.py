@@ -18,7 +18,6 @@ from .settings import FILE, Settings
 from .settings_table import SETTINGS, Setting
 
 _RULE = "-" * 15
-_ANY_ADDRESS = ("0.0.0.0", "::", "")
 
 
 def show(settings: Settings, environment: Mapping[str, str]) -> None:
@@ -52,8 +51,7 @@ def remarks(settings: Settings, environment: Mapping[str, str]) -> list[str]:
 def lines(settings: Settings, environment: Mapping[str, str]) -> list[str]:
     """The lines of the banner. ``environment`` is the script's environment, with the exported
     variables."""
-    host = "127.0.0.1" if settings.host in _ANY_ADDRESS else settings.host
-    host = f"[{host}]" if ":" in host else host
+    host = display.local_host(settings.host)
     return [
         "",
         f"Azure ML Inferencing HTTP server v{package.__version__}",

@@ -77,10 +77,19 @@ def status_colour(status: int) -> str:
     return RED if status >= 500 else YELLOW if status >= 400 else CYAN if status >= 300 else GREEN
 
 
+def host_in_url(host: str) -> str:
+    """A host as URLs have it: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def local_host(host: str) -> str:
+    """The host for URLs that are used on this machine, where nobody can connect to "any address"."""
+    return host_in_url("127.0.0.1" if host in _ANY_ADDRESS else host)
+
+
 def start(settings: Settings, colour: bool) -> list[str]:
     """The short start: address, script, model, workers, what is not default, and how to stop."""
-    host = "127.0.0.1" if settings.host in _ANY_ADDRESS else settings.host
-    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    url = f"http://{local_host(settings.host)}:{settings.port}"
     everywhere = " and every other address of this machine" if settings.host in _ANY_ADDRESS else ""
     kind = "process" if settings.worker_class == PROCESS else "thread"
     several = "" if settings.worker_count == 1 else "es" if kind == "process" else "s"

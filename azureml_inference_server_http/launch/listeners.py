@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..supervise import shortage
+from . import display
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -57,12 +58,8 @@ def announce(settings: Settings, clients: list[socket.socket]) -> None:
         _logger.info("Listening at: a Unix socket, and no port (%d)", os.getpid())
         return
     ports = [settings.health_port, settings.port] if settings.separate_health else [settings.port]
-    urls = ",".join(f"http://{_shown_host(settings.host)}:{port}" for port in ports)
+    urls = ",".join(f"http://{display.host_in_url(settings.host)}:{port}" for port in ports)
     _logger.info("Listening at: %s (%d)", urls, os.getpid())
-
-
-def _shown_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _listen(host: str, port: int) -> socket.socket:

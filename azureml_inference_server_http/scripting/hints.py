@@ -19,13 +19,15 @@ MODEL_LISTING_LINES = 200
 _logger = logging.getLogger("azmlinfsrv")
 
 
-def log_neighbour(exc: BaseException, script: str) -> None:
-    """Log the remedy if the script failed to import a module from its own folder, because users
-    expect that to work."""
-    if not isinstance(exc, ModuleNotFoundError) or not exc.name:
-        return
-    folder = os.path.dirname(script)
-    name = exc.name.partition(".")[0]
+def log_missing_module(exc: BaseException, script: str) -> None:
+    """Log the remedy if the script failed to import a module that users expect to be there."""
+    if isinstance(exc, ModuleNotFoundError) and exc.name:
+        _log_neighbour(exc.name.partition(".")[0], os.path.dirname(script))
+        _log_opentelemetry(exc.name)
+
+
+def _log_neighbour(name: str, folder: str) -> None:
+    """The module is in the script's own folder."""
     if name in sys.modules or not any(os.path.exists(os.path.join(folder, name + end)) for end in (".py", os.sep)):
         return
     _logger.error(
@@ -36,20 +38,16 @@ def log_neighbour(exc: BaseException, script: str) -> None:
     )
 
 
-def log_opentelemetry(exc: BaseException) -> None:
-    """Log the remedy if the script failed to import OpenTelemetry, because 1.5.1 installed it, and
-    this server does not."""
-    if not isinstance(exc, ModuleNotFoundError) or not exc.name:
-        return
-    name = exc.name.partition(".")[0]
-    exporter = exc.name.startswith("azure.monitor")
-    if name != "opentelemetry" and not exporter:
+def _log_opentelemetry(name: str) -> None:
+    """The module is of OpenTelemetry, which 1.5.1 installed, and this server does not."""
+    exporter = name.startswith("azure.monitor")
+    if name.partition(".")[0] != "opentelemetry" and not exporter:
         return
     package = "azure-monitor-opentelemetry-exporter" if exporter else "opentelemetry-sdk"
     _logger.error(
         "%s came with azureml-inference-server-http 1.5.1. This version does not need it, so it is not installed. Add "
         "%s to the requirements of your script.",
-        exc.name,
+        name,
         package,
     )
 

@@ -81,8 +81,7 @@ def _import_file(settings: Settings) -> ModuleType:
         return _execute(path)
     except BaseException as exc:
         failure = _import_failed(exc)
-        hints.log_neighbour(exc, path)
-        hints.log_opentelemetry(exc)
+        hints.log_missing_module(exc, path)
         raise failure from exc
 
 

@@ -102,8 +102,7 @@ class Script:
             _logger.error("Encountered Exception %s", text)
             if self.reporter is not None:
                 self.reporter.exception(failure, exc, text)
-            hints.log_neighbour(exc, self.file)
-            hints.log_opentelemetry(exc)
+            hints.log_missing_module(exc, self.file)
             hints.log_model_folder(self._settings.model_dir)
             raise ScriptLoadError("init() of the user script failed") from exc
         _script_logger.info("Users's init has completed successfully")

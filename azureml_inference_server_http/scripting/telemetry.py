@@ -141,23 +141,18 @@ class Reporter:
         """Report that the script has raised ``cause``. ``failure`` is what 1.5.1 calls it, ``stack`` the traceback as
         it is logged."""
         text = "".join(traceback.format_exception_only(type(cause), cause)).strip()
-        self._report_exception(type(failure).__name__, text, stack, self.dimensions())
+        exception = {"type": type(failure).__name__, "message": text[:MAX_MESSAGE], "stack": stack[:MAX_MESSAGE]}
+        self._report_own(logging.ERROR, text, self.dimensions(), exception=exception)
 
     def fault(self, fault: BaseException) -> None:
         """Log, and report, that telemetry itself has failed for a request."""
         logging.getLogger(TRACE_LOGGER).error(_NO_FAULT, exc_info=fault)
 
-    def _report_exception(self, kind: str, message: str, stack: str, dimensions: dict[str, Any]) -> None:
-        self.report(
-            {
-                "time": time.time(),
-                "level": logging.ERROR,
-                "logger": TRACE_LOGGER,
-                "message": message,
-                "properties": _properties({"custom_dimensions": dimensions, **dimensions}),
-                "exception": {"type": kind, "message": message[:MAX_MESSAGE], "stack": stack[:MAX_MESSAGE]},
-            }
-        )
+    def _report_own(self, level: int, message: str, dimensions: dict[str, Any], **more: Any) -> None:
+        """Report something that no record of the script's log says."""
+        properties = _properties({"custom_dimensions": dimensions, **dimensions})
+        fields = {"time": time.time(), "level": level, "logger": TRACE_LOGGER, "message": message}
+        self.report({**fields, "properties": properties, **more})
 
     def model_data(self, given: Any, prediction: Any) -> None:
         """Report input and output of a run() that has succeeded (``AML_MDC_STORAGE_ENABLED``)."""
@@ -172,15 +167,7 @@ class Reporter:
         except Exception as exc:
             self.fault(exc)
             return
-        self.report(
-            {
-                "time": time.time(),
-                "level": logging.INFO,
-                "logger": TRACE_LOGGER,
-                "message": "model_data_collection",
-                "properties": _properties({"custom_dimensions": dimensions, **dimensions}),
-            }
-        )
+        self._report_own(logging.INFO, "model_data_collection", dimensions)
 
     def dimensions(self) -> dict[str, Any]:
         """What belongs to every exception: whose request it was."""

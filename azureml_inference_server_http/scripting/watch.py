@@ -6,7 +6,7 @@ Owns the names of the steps. ``worker.py`` takes them. Runs in the process that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .script import Script
@@ -20,7 +20,7 @@ class Watch:
     def begins(self, step: str) -> None:
         """This step begins."""
 
-    def loaded(self, script: Script, init: Any) -> None:
+    def loaded(self, script: Script) -> None:
         """The script has been imported, and its functions can be called."""
 
     def failed(self, error: Exception) -> None:

@@ -267,7 +267,7 @@ def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None
             watch.begins(IMPORT)
             began = time.monotonic()
             script = loading.load(settings, reporter)
-            watch.loaded(script, script.init)
+            watch.loaded(script)
             watch.begins(INIT)
             script.initialize()
             init_seconds = time.monotonic() - began

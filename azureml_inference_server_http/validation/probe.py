@@ -65,15 +65,15 @@ class Probe(Watch):
         self._pid = os.getpid()
         self.failed(error)
 
-    def loaded(self, script: Script, init: Any) -> None:
+    def loaded(self, script: Script) -> None:
         self._tell(
             "loaded",
             mode=script.mode,
             parameters=[parameter.name for parameter in script.parameters],
             run=_place_of(script.run),
-            init=_place_of(init),
+            init=_place_of(script.init),
             run_is=_later(script.run),
-            init_is=_later(init),
+            init_is=_later(script.init),
         )
 
     def is_ready(self, script: Script, documents: Mapping[str, str]) -> None:

@@ -141,3 +141,17 @@ def test_a_terminal_that_takes_no_output_does_not_block(pipe):
     fill(writer)
     progress.draw()
     assert not progress._read()[2]
+
+
+@pytest.mark.parametrize(
+    ("host", "in_url", "local"),
+    [
+        ("::1", "[::1]", "[::1]"),
+        ("0.0.0.0", "0.0.0.0", "127.0.0.1"),
+        ("::", "[::]", "127.0.0.1"),
+        ("", "", "127.0.0.1"),
+        ("name", "name", "name"),
+    ],
+)
+def test_hosts_in_urls(host, in_url, local):
+    assert (display.host_in_url(host), display.local_host(host)) == (in_url, local)

@@ -151,7 +151,3 @@ def test_the_health_listener_comes_first(records, taken):
     listeners.announce(settings, [health, main])
     urls = ",".join(f"http://127.0.0.1:{port}" for port in ports)
     assert records()[-1] == ("INFO", f"Listening at: {urls} ({os.getpid()})")
-
-
-def test_ipv6_hosts_are_shown_in_brackets():
-    assert (listeners._shown_host("::1"), listeners._shown_host("0.0.0.0")) == ("[::1]", "0.0.0.0")
