@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -28,6 +29,11 @@ pytest.register_assert_rewrite("harness", "wire")
 
 from harness import Server, Start  # noqa: E402
 from surroundings import Terminal  # noqa: E402
+
+# A test run that was started with nohup ignores SIGHUP. A server that inherits that does not end when its terminal is
+# closed, as some tests expect.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)

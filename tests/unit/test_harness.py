@@ -12,7 +12,10 @@ COMMAND = """
 import os, signal, time
 for role in ("azml:worker-1", "azml:front"):
     if os.fork() == 0:
-        open(f"born {role}", "w").write(str(os.getpid()))
+        # Renamed when it is complete, because the test reads the file as soon as it exists.
+        with open(f"unfinished {role}", "w") as born:
+            born.write(str(os.getpid()))
+        os.rename(f"unfinished {role}", f"born {role}")
         while role == "azml:front" and not os.path.exists("go"):
             time.sleep(0.01)
         open("/proc/self/comm", "w").write(role)
