@@ -50,6 +50,7 @@ OTHER_VARIABLES = {
     "TEST_PROCESSES",
     "UPDATE_GOLDEN",
     "CLEANING_UP",
+    "OMP_NUM_THREADS",
 }
 
 # Options of the commands `validate`, `replay` and `generate`.
@@ -59,9 +60,9 @@ COMMAND_OPTIONS = {
     for action in parser._actions
     for option in action.option_strings
 }
-# Options of granian, with which docs/performance.md compares, and of pytest. The expression below
+# Options of granian, with which docs/performance.md compares, of pytest, and of docker. The expression below
 # ends at their hyphens.
-OTHER_OPTIONS = {"--blocking", "--continue"}
+OTHER_OPTIONS = {"--blocking", "--continue", "--env", "--shm", "--stop", "--tmpfs"}
 
 
 def spans(path: Path) -> list[str]:
@@ -104,7 +105,9 @@ def test_every_decision_is_listed():
 
 
 def test_options_exist(page: Path):
-    ours = [span for span in spans(page) if not re.match(r"(cargo|pip|make|python3?|curl|\.venv/bin/pytest)\b", span)]
+    ours = [
+        span for span in spans(page) if not re.match(r"(cargo|pip|make|python3?|curl|docker|\.venv/bin/pytest)\b", span)
+    ]
     named = {option for span in ours for option in re.findall(r"(?<!\S)--\w+", span)}
     assert named - {*FLAGS, *COMMAND_OPTIONS, *OTHER_OPTIONS, "--help", "--version"} == set()
 
