@@ -9,10 +9,11 @@ passed on. Exits with 1 and the server's output if something is not as it should
 from __future__ import annotations
 
 import json
+import re
 import signal
-import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -24,14 +25,23 @@ EXPECTED = {"scores": [4.5, 45.0]}
 PATIENCE = 60
 
 
-def free_port() -> int:
-    """A port that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def port_of(server: subprocess.Popen[str]) -> int:
+    """The port that the server has taken, by its banner. What it writes is passed on."""
+    for line in server.stdout or ():
+        print(line, end="")
+        found = re.match(r"Score: +POST +\S+:(\d+)/score$", line)
+        if found:
+            return int(found[1])
+    raise SystemExit("the server ended before it had a port")
 
 
-def ask(port: int, server: subprocess.Popen[bytes]) -> object:
+def pass_on(server: subprocess.Popen[str]) -> None:
+    """Write what the server writes, so that it never waits for a reader."""
+    for line in server.stdout or ():
+        print(line, end="")
+
+
+def ask(port: int, server: subprocess.Popen[str]) -> object:
     """The example's answer, as soon as it answers."""
     body = (EXAMPLE / "sample-request.json").read_bytes()
     request = urllib.request.Request(f"http://127.0.0.1:{port}/score", body, {"Content-Type": "application/json"})
@@ -48,12 +58,14 @@ def ask(port: int, server: subprocess.Popen[bytes]) -> object:
 
 def main() -> int:
     """Serve the example with the installed wheel, and check one answer."""
-    port = free_port()
-    command = [sys.executable, "-m", "azureml_inference_server_http", "--port", str(port), "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", "azureml_inference_server_http", "--port", "0", "--host", "127.0.0.1"]
     # Started in the example's folder, so that Python does not import the package from the source
     # tree.
-    with subprocess.Popen([*command, "--entry_script", "score.py", *sys.argv[1:]], cwd=EXAMPLE) as server:
+    command += ["--entry_script", "score.py", *sys.argv[1:]]
+    with subprocess.Popen(command, cwd=EXAMPLE, stdout=subprocess.PIPE, text=True) as server:
         try:
+            port = port_of(server)
+            threading.Thread(target=pass_on, args=(server,), daemon=True).start()
             found = ask(port, server)
             print(f"answered {found}")
             # On Windows the process is killed, because a process without a console of its own

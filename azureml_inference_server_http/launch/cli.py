@@ -41,11 +41,6 @@ LOGGER_NAME = "azmlinfsrv"
 # script cannot be started.
 EXIT_CANNOT_START = 3
 
-_NO_CORE = (
-    "the native module is missing. Install the package into this Python environment, and start the command outside the "
-    "package's source tree"
-)
-
 
 def run() -> NoReturn:
     """Serve with the options of the command line, then exit with its code. Entered through
@@ -119,12 +114,9 @@ def _start(raw: RawSettings, settings: Settings) -> int:
         )
         return EXIT_REFUSED
 
-    try:
-        # Loaded here, because every child needs it, and so they share its memory. It starts no
-        # thread when it is loaded.
-        from .. import _core  # noqa: F401
-    except ImportError as error:
-        return _refuse([f"{_NO_CORE} ({error})"])
+    fault = fault_of_core()
+    if fault:
+        return _refuse([fault])
     from . import banner, listeners
 
     try:
@@ -143,6 +135,22 @@ def _start(raw: RawSettings, settings: Settings) -> int:
         logger.warning("%s", notice)
 
     return serve(settings, clients)
+
+
+def fault_of_core() -> str | None:
+    """Why the native module cannot be used, with the remedy; None if it can.
+
+    It is loaded here, because every child needs it, and so they share its memory. It starts no thread when it is
+    loaded.
+    """
+    try:
+        from .. import _core  # noqa: F401
+    except ImportError as error:
+        return (
+            "the native module is missing. Install the package into this Python environment, and start the command "
+            f"outside the package's source tree ({error})"
+        )
+    return None
 
 
 def _display(settings: Settings) -> display.Display:

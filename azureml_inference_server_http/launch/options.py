@@ -63,7 +63,7 @@ class _Parser(argparse.ArgumentParser):
         terminal. A person at a terminal gets similar names in place of the help.
         """
         usage = self.format_usage()
-        if display.is_interactive(os.environ, sys.stdout.isatty(), _asks_for_plain(sys.argv)):
+        if _is_read_by_people():
             similar = f"Options with similar names: {', '.join(self._similar)}.\n" if self._similar else ""
             hint = f"{similar}{self.prog} --help lists all options.\n"
             sys.stderr.write(f"{usage}{self.prog}: error: {message}\n{hint}")
@@ -114,9 +114,11 @@ def _close_to(word: str, count: int, least: float) -> list[str]:
     return difflib.get_close_matches(option, [s.flag for s in SETTINGS if s.flag and not s.hidden], count, least)
 
 
-def _asks_for_plain(argv: Sequence[str]) -> bool:
-    """True if plain text is asked for, as far as a wrong command line can tell."""
-    return "--plain" in argv or os.environ.get("AZMLINFSRV_PLAIN", "").lower() in table.TRUE_WORDS
+def _is_read_by_people() -> bool:
+    """True if the output goes to a terminal, and plain text is not asked for, as far as a wrong command line can
+    tell."""
+    plain = "--plain" in sys.argv or os.environ.get("AZMLINFSRV_PLAIN", "").lower() in table.TRUE_WORDS
+    return display.is_interactive(os.environ, sys.stdout.isatty(), plain)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -178,7 +180,8 @@ def _converter(setting: Setting) -> Callable[[str], Any]:
         try:
             return setting_values.parse_option(setting, text)
         except ValueError:
-            named = f"{setting.flag_type} value" if setting.flag_type else "value"
+            # The contract (section 1) has a name from the published server's code, which tells people nothing.
+            named = f"{setting.flag_type} value" if setting.flag_type and not _is_read_by_people() else "value"
             raise argparse.ArgumentTypeError(
                 f"invalid {named}: {text!r} (it must be {table.allowed_text(setting)})"
             ) from None

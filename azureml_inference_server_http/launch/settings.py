@@ -248,6 +248,11 @@ def _settle_app_insights(values: dict[str, Any], origins: dict[str, Origin]) -> 
             values["app_insights_enabled"] = True
             origins["app_insights_enabled"] = origins[name]
     requested = values["app_insights_enabled"] and (key is not None or text is not None)
+    if values["app_insights_enabled"] and not requested:
+        notices.append(
+            f"{origins['app_insights_enabled'].name} has no effect without a key: set AML_APP_INSIGHTS_KEY or "
+            "APPLICATIONINSIGHTS_CONNECTION_STRING."
+        )
     if not connection_string.is_url(values["app_insights_endpoint"]):
         values["app_insights_endpoint"] = connection_string.DEFAULT_ENDPOINT
     if requested and text is not None:

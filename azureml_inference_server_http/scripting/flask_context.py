@@ -177,9 +177,6 @@ class FlaskContext:
         started = time.perf_counter()
         try:
             result = self._script.run(**kwargs)
-            if self._script.collects_model_data:
-                self._script.collect(kwargs, result)
-            return result
         except BaseException as exc:
             call.failure = exc
             raise
@@ -187,6 +184,9 @@ class FlaskContext:
             call.seconds = time.perf_counter() - started
             if os.getpid() != pid:  # run() forked this process and returned in it: it must not serve requests
                 self._script.end_forked_child(call.failure)
+        if self._script.collects_model_data:
+            self._script.collect(kwargs, result)
+        return result
 
     def _raw_arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {self._script.input_name: flask.request}

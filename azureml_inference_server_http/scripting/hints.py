@@ -22,13 +22,22 @@ _logger = logging.getLogger("azmlinfsrv")
 def log_missing_module(exc: BaseException, script: str) -> None:
     """Log the remedy if the script failed to import a module that users expect to be there."""
     if isinstance(exc, ModuleNotFoundError) and exc.name:
-        _log_neighbour(exc.name.partition(".")[0], os.path.dirname(script))
+        _log_neighbour(neighbour(exc, script), os.path.dirname(script))
         _log_opentelemetry(exc.name)
 
 
-def _log_neighbour(name: str, folder: str) -> None:
-    """The module is in the script's own folder."""
-    if name in sys.modules or not any(os.path.exists(os.path.join(folder, name + end)) for end in (".py", os.sep)):
+def neighbour(exc: BaseException, script: str) -> str | None:
+    """The module that the script failed to import although it is in the script's own folder; None if that is not why
+    it failed."""
+    if not isinstance(exc, ModuleNotFoundError) or not exc.name:
+        return None
+    folder, name = os.path.dirname(script), exc.name.partition(".")[0]
+    is_beside = any(os.path.exists(os.path.join(folder, name + end)) for end in (".py", os.sep))
+    return name if is_beside and name not in sys.modules else None
+
+
+def _log_neighbour(name: str | None, folder: str) -> None:
+    if name is None:
         return
     _logger.error(
         "%s is beside the script, in %s, and scripts cannot import from their own folder unless it is the current "

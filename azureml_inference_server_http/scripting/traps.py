@@ -16,6 +16,8 @@ from typing import Any
 _logger = logging.getLogger("azmlinfsrv")
 _given: set[str] = set()
 
+# The name of the root logger.
+ROOT = "root"
 # Parts of a result that are looked at in the search for a NaN.
 _MOST_PARTS = 10_000
 
@@ -61,19 +63,30 @@ def note_response(message: object, as_json: bool) -> None:
 
 def note_lost_logging(own_modules: Collection[str]) -> None:
     """Loggers of the script whose calls of info() went nowhere. ``own_modules`` are the names of its modules."""
+    name = lost_logger(own_modules)
+    if name is not None:
+        _hint(
+            "lost logging",
+            f"The script calls {call_of_info(name)}, which writes nothing, because the root logger is at WARNING, and "
+            "logging.basicConfig() does not change that. Call logging.getLogger().setLevel(logging.INFO), or use "
+            'a logger of the server, such as logging.getLogger("azmlinfsrv.mine").',
+        )
+
+
+def lost_logger(own_modules: Collection[str]) -> str | None:
+    """The first logger of the script whose calls of info() went nowhere; None if there is none."""
     names = {*own_modules, "entry_module"}
-    for name, logger in [("root", logging.getLogger()), *logging.Logger.manager.loggerDict.items()]:
+    for name, logger in [(ROOT, logging.getLogger()), *logging.Logger.manager.loggerDict.items()]:
         # What each logger has found out about a level so far; only calls put something there.
         levels = getattr(logger, "_cache", {})
-        if (name == "root" or name in names) and levels.get(logging.INFO) is False:
-            shown = "logging.info()" if name == "root" else f"logging.getLogger({name!r}).info()"
-            _hint(
-                "lost logging",
-                f"The script calls {shown}, which writes nothing, because the root logger is at WARNING, and "
-                "logging.basicConfig() does not change that. Call logging.getLogger().setLevel(logging.INFO), or use "
-                'a logger of the server, such as logging.getLogger("azmlinfsrv.mine").',
-            )
-            return
+        if (name == ROOT or name in names) and levels.get(logging.INFO) is False:
+            return name
+    return None
+
+
+def call_of_info(logger: str) -> str:
+    """How a script calls info() of this logger."""
+    return "logging.info()" if logger == ROOT else f"logging.getLogger({logger!r}).info()"
 
 
 def _hint(trap: str, text: str) -> None:

@@ -48,8 +48,8 @@ class Replacing:
         successor that is still loading may have read the script before it was changed, so it is
         ended, and killed at ``kill_at`` if it has not ended.
         """
-        if not self._kind.can_reload:
-            return [Log("warning", "HUP does nothing: replacing workers one by one needs --worker_class process.")]
+        if self._kind.fixed_by is not None:
+            return [Log("warning", f"HUP does nothing: {self._kind.fixed_by}.")]
         self._reloading = True
         self._load_errors.clear()
         cause = "" if changed is None else f"{changed} changed. "

@@ -19,7 +19,7 @@ from . import reports, shortage, supervising, titles
 from .children import EXIT_FAILED
 from .processes import Processes
 from .state import Supervisor
-from .worker_kinds import PRELOADED_PROCESSES, PROCESSES, Kind
+from .worker_kinds import DEBUGGED_PROCESS, PRELOADED_PROCESSES, PROCESSES, Kind
 from .workers import longest_request
 
 if TYPE_CHECKING:
@@ -73,11 +73,12 @@ def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY)
 def _kind(settings: Settings) -> Kind:
     """The kind of workers: forked from a template if WORKER_PRELOAD is set, and if the workers that
     a template forks can become children of this process."""
+    without_template = DEBUGGED_PROCESS if settings.debug_port else PROCESSES
     if not settings.worker_preload:
-        return PROCESSES
+        return without_template
     if debug.follows_forks(settings):
         _logger.warning("WORKER_PRELOAD has no effect under a debugger: each worker loads the script itself.")
-        return PROCESSES
+        return without_template
     if not _core.adopt_orphans():
         _logger.warning("WORKER_PRELOAD has no effect on this system: each worker loads the script itself.")
         return PROCESSES

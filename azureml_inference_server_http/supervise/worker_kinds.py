@@ -17,9 +17,9 @@ class Kind(NamedTuple):
     # True: a template loads the script once, and every worker is started from it. False: each
     # worker loads the script.
     has_template: bool
-    # True if the script can be loaded again while the old one serves, so that HUP can replace the
-    # workers.
-    can_reload: bool
+    # Why the script cannot be loaded again while the old one serves, so that HUP cannot replace the
+    # workers: a clause for the log. None if it can.
+    fixed_by: str | None
     # True if another front can follow on the same listeners when the front has failed.
     can_replace_front: bool
     # True if SIGKILL ends a worker. A worker that cannot be killed is left behind, and may return
@@ -60,7 +60,7 @@ def _describe_end_of_thread(code: int) -> str:
 # Worker processes, each of which loads the script.
 PROCESSES = Kind(
     has_template=False,
-    can_reload=True,
+    fixed_by=None,
     can_replace_front=True,
     can_kill=True,
     last_words=1.5,
@@ -71,10 +71,15 @@ PROCESSES = Kind(
 )
 # Worker processes that are forked from a template process (WORKER_PRELOAD).
 PRELOADED_PROCESSES = PROCESSES._replace(has_template=True)
+# The worker process of --debug_port, which has the port until it ends.
+DEBUGGED_PROCESS = PROCESSES._replace(
+    fixed_by="the new worker would need the port of --debug_port, which the old worker has until it ends. Restart the "
+    "command, or let --debug_port 0 take another port for each worker"
+)
 # Worker threads. The main thread, which loads the script, is their template.
 THREADS = Kind(
     has_template=True,
-    can_reload=False,
+    fixed_by="replacing workers one by one needs --worker_class process",
     can_replace_front=False,
     can_kill=False,
     last_words=0.5,

@@ -37,7 +37,8 @@ _RESERVED = frozenset({"entry_script", "model_dir", "port", "health_port", "host
 
 
 class ServeError(Exception):
-    """The server did not become ready. The message has the errors of its log, with the script's traceback."""
+    """The server did not become ready. The message has the errors of its log, with the script's traceback; or, if there
+    are none, the end of the log."""
 
 
 class ScoringServer:
@@ -143,6 +144,9 @@ def serve(
         try:
             server._wait_until_ready(script, timeout)
             yield server
+        except ServeError:
+            # Its message has what the log says.
+            raise
         except BaseException as error:
             _add_log(error, server.log())
             raise

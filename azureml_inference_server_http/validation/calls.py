@@ -11,7 +11,8 @@ from typing import Callable, NamedTuple
 from . import comparing, detection, findings
 from .comparing import Answer, Tolerance
 from .detection import Event, Stack
-from .findings import BY_NAME, Finding, Place
+from .findings import Finding, Place
+from .json_paths import Pattern
 from .samples import Sample
 from .session import Answered, Ended, Outcome
 
@@ -22,7 +23,7 @@ class Wanted(NamedTuple):
 
     tolerance: Tolerance
     same: Tolerance
-    ignored: tuple[tuple[object, ...], ...]
+    ignored: tuple[Pattern, ...]
     twice: bool
     budget_ms: float | None
     limit: float
@@ -72,6 +73,7 @@ def _of_first(
     found = detection.of_call(sample, outcome.answer, call, run)
     if outcome.answer.status < 400 or not found:
         found += _of_expected(sample, outcome.answer, wanted)
+    found += detection.of_lost_logging(outcome.events, findings.SAMPLE, sample.name)
     seconds = call["seconds"] if call else outcome.seconds
     return found + detection.of_budget(sample, seconds, wanted.budget_ms, run)
 
@@ -79,22 +81,8 @@ def _of_first(
 def _of_expected(sample: Sample, answer: Answer, wanted: Wanted) -> list[Finding]:
     if sample.expected is None:
         return []
-    try:
-        differences = comparing.with_expected(sample.expected, answer, wanted.tolerance, wanted.ignored)
-    except comparing.PathError as error:
-        place = Place(sample.expected.file, None)
-        return [Finding(BY_NAME["sample-unusable"], str(error), findings.SAMPLE, place, sample.name)]
+    differences = comparing.with_expected(sample.expected, answer, wanted.tolerance, wanted.ignored)
     return detection.of_expected(sample, differences)
-
-
-def _ignored_by(sample: Sample) -> list[tuple[object, ...]]:
-    """The parts that the expected answer leaves out; none if it is written wrongly, which is a finding by itself."""
-    if sample.expected is None:
-        return []
-    try:
-        return list(map(comparing.parse_path, sample.expected.ignore))
-    except comparing.PathError:
-        return []
 
 
 def _of_second(
@@ -107,7 +95,8 @@ def _of_second(
 ) -> list[Finding]:
     if not isinstance(outcome, Answered):
         return [_of_loss(sample, outcome, wanted, stack)]
-    differences = comparing.between(first, outcome.answer, wanted.same, (*wanted.ignored, *_ignored_by(sample)))
+    ignored = (*wanted.ignored, *(sample.expected.ignore if sample.expected else ()))
+    differences = comparing.between(first, outcome.answer, wanted.same, ignored)
     return detection.of_second_call(sample, first, outcome.answer, _call_in(outcome), differences, run)
 
 
@@ -129,4 +118,5 @@ def _told(outcome: Outcome) -> str:
         return ""
     call = _call_in(outcome)
     seconds = call["seconds"] if call else outcome.seconds
-    return f"status {outcome.answer.status}, {seconds * 1000:.1f} ms, {len(outcome.answer.body)} bytes"
+    size = comparing.counted(len(outcome.answer.body), "byte")
+    return f"status {outcome.answer.status}, {seconds * 1000:.1f} ms, {size}"

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..launch import settings
+from ..launch import cli, settings
 from ..launch.config_file import ConfigFileError
 from . import findings, options
+from .comparing import counted
 from .findings import BY_NAME, Finding, Place
 from .report import FAILED, PASSED, SKIPPED, Report, Step
 
@@ -48,6 +49,9 @@ class Validation:
 
     def check(self) -> None:
         """Take the steps, until one of them makes the next ones impossible. Raises UsageError."""
+        fault = cli.fault_of_core()
+        if fault:
+            raise options.UsageError(fault)
         loaded = self._check_settings()
         if loaded is None:
             return
@@ -128,7 +132,7 @@ class Validation:
         fault = _fault_of_script(path)
         if fault:
             message = f"{path} {fault}{_similar(path)}"
-            self._found(Finding(BY_NAME["script-not-found"], message, findings.SCRIPT))
+            self._found(Finding(BY_NAME["script-not-found"], message, findings.SCRIPT, Place(path, None)))
         self._step(findings.SCRIPT, fault is not None, path)
         return fault is None
 
@@ -145,7 +149,8 @@ class Validation:
 
         events = list(session.start())
         stack = detection.last_stack(session.log(), session.own_folders)
-        started = start.read(events, self._limit, given.model_dir, _listing(given.model_dir), stack)
+        script = self._script if given.entry_script else None
+        started = start.read(events, self._limit, given.model_dir, _listing(given.model_dir), stack, script)
         self._peak = max(self._peak, started.peak)
         if not started.is_ready:
             self._end_session(at_once=True)
@@ -239,7 +244,7 @@ class Validation:
             raise options.UsageError(f"--requirements: {error}") from error
         found = requirements.unnamed(started.sources, named)
         failed = self._found(*(_of_import(each, os.path.basename(file)) for each in found))
-        self._step(step, failed, f"{file} names {len(named)} packages")
+        self._step(step, failed, f"{file} names {counted(len(named), 'package')}")
 
     def _check_memory(self) -> None:
         from . import detection

@@ -1,7 +1,7 @@
 """Comparing answers: with the expected one, or two of the same server.
 
-Owns when two JSON values count as equal (numbers within tolerances, parts left out by JSON path) and how a difference
-is told. Pure functions.
+Owns when two JSON values count as equal (numbers within tolerances, without the parts that JSON paths leave out), and
+how a difference is told. Pure functions.
 """
 
 from __future__ import annotations
@@ -10,22 +10,14 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
+from .json_paths import Path, Pattern, is_matched
 from .samples import Expected
 
 # How many differences a message lists, and how long a shown value may be.
 MOST_SHOWN = 5
 LONGEST_VALUE = 60
-
-Step = Union[str, int]
-Path = tuple[Step, ...]
-# One step of a pattern: a key, an index, or what matches any; DEEP matches any number of steps.
-ANY, DEEP = object(), object()
-_PATTERN_STEP = re.compile(
-    r"""\.\.(?=[\w*\[-])(?P<deep>)|\.?(?P<any>\*)|\[(?P<any_index>\*)\]|\.?(?P<key>[\w-]+)|\[(?P<index>-?\d+)\]"""
-    r"""|\[(?P<quote>['"])(?P<quoted>.*?)(?P=quote)\]"""
-)
 
 
 class Tolerance(NamedTuple):
@@ -58,55 +50,18 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-class PathError(ValueError):
-    """A JSON path that cannot be read."""
+def counted(number: int, what: str) -> str:
+    """``1 item`` or ``2 items``."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
-def parse_path(text: str) -> tuple[object, ...]:
-    """A JSON path such as ``$.a[0].b``, ``$.rows[*]['the name']`` or ``$..time`` as a pattern. Raises PathError."""
-    rest = text[1:] if text.startswith("$") else f".{text}"
-    steps: list[object] = []
-    at = 0
-    while at < len(rest):
-        match = _PATTERN_STEP.match(rest, at)
-        if match is None:
-            raise PathError(f"{text!r} is no JSON path: write it like $.rows[0].name, $.rows[*].time or $..time")
-        if match["deep"] is not None:
-            steps.append(DEEP)
-            # The second dot belongs to the key that follows, if one does.
-            at = match.end() - (rest[match.end()] != "[")
-            continue
-        if match["any"] or match["any_index"]:
-            steps.append(ANY)
-        elif match["index"] is not None:
-            steps.append(int(match["index"]))
-        else:
-            steps.append(match["key"] if match["key"] is not None else match["quoted"])
-        at = match.end()
-    if not steps:
-        raise PathError("$ alone would leave out the whole answer")
-    return tuple(steps)
-
-
-def is_matched(path: Path, pattern: tuple[object, ...]) -> bool:
-    """Whether a pattern names this place."""
-    if not pattern:
-        return not path
-    first, rest = pattern[0], pattern[1:]
-    if first is DEEP:
-        return any(is_matched(path[begin:], rest) for begin in range(len(path) + 1))
-    return bool(path) and (first is ANY or first == path[0]) and is_matched(path[1:], rest)
-
-
-def differences(
-    expected: Any, actual: Any, tolerance: Tolerance, ignored: Iterable[tuple[object, ...]] = ()
-) -> list[Difference]:
+def differences(expected: Any, actual: Any, tolerance: Tolerance, ignored: Iterable[Pattern] = ()) -> list[Difference]:
     """Every place where two JSON values differ."""
     return list(_compare(expected, actual, tolerance, tuple(ignored), ()))
 
 
 def _compare(
-    expected: Any, actual: Any, tolerance: Tolerance, ignored: tuple[tuple[object, ...], ...], path: Path
+    expected: Any, actual: Any, tolerance: Tolerance, ignored: tuple[Pattern, ...], path: Path
 ) -> Iterator[Difference]:
     if any(is_matched(path, pattern) for pattern in ignored):
         return
@@ -123,7 +78,7 @@ def _compare(
         for index, (one, other) in enumerate(zip(expected, actual)):
             yield from _compare(one, other, tolerance, ignored, (*path, index))
         if len(expected) != len(actual):
-            yield Difference(_written(path), f"{len(expected)} items", f"{len(actual)} items")
+            yield Difference(_written(path), counted(len(expected), "item"), counted(len(actual), "item"))
     elif not _are_equal(expected, actual, tolerance):
         yield Difference(_written(path), _shown(expected), _shown(actual))
 
@@ -143,10 +98,10 @@ def _are_equal(expected: Any, actual: Any, tolerance: Tolerance) -> bool:
 
 
 def with_expected(
-    expected: Expected, answer: Answer, tolerance: Tolerance, ignored: Iterable[tuple[object, ...]] = ()
+    expected: Expected, answer: Answer, tolerance: Tolerance, ignored: Iterable[Pattern] = ()
 ) -> list[Difference]:
-    """Where an answer differs from the expected one. Raises PathError for a part to ignore that is no path."""
-    patterns = (*ignored, *map(parse_path, expected.ignore))
+    """Where an answer differs from the expected one."""
+    patterns = (*ignored, *expected.ignore)
     found: list[Difference] = []
     if expected.status is not None and answer.status != expected.status:
         found.append(Difference("status", str(expected.status), str(answer.status)))
@@ -159,9 +114,7 @@ def with_expected(
     return found
 
 
-def between(
-    first: Answer, second: Answer, tolerance: Tolerance, ignored: Iterable[tuple[object, ...]] = ()
-) -> list[Difference]:
+def between(first: Answer, second: Answer, tolerance: Tolerance, ignored: Iterable[Pattern] = ()) -> list[Difference]:
     """Where the second of two answers to equal requests differs from the first. Headers are not compared, as each
     answer has ids and times of its own."""
     if first.status != second.status:
@@ -174,7 +127,7 @@ def between(
 
 
 def _bodies(
-    expected: Any, is_json: bool, answer: Answer, tolerance: Tolerance, ignored: tuple[tuple[object, ...], ...]
+    expected: Any, is_json: bool, answer: Answer, tolerance: Tolerance, ignored: tuple[Pattern, ...]
 ) -> list[Difference]:
     if not is_json:
         return [] if expected == answer.body else [Difference("body", _bytes(expected), _bytes(answer.body))]
@@ -206,4 +159,4 @@ def _shown(value: Any) -> str:
 
 def _bytes(body: bytes) -> str:
     shown = repr(body[:LONGEST_VALUE])[1:]
-    return shown if len(body) <= LONGEST_VALUE else f"{shown}... ({len(body)} bytes)"
+    return shown if len(body) <= LONGEST_VALUE else f"{shown}... ({counted(len(body), 'byte')})"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..scripting import own_files
+from ..scripting import own_files, traps
 from . import findings
 from .comparing import Answer, Difference, told
 from .findings import BY_NAME, Finding, Place
@@ -42,8 +42,9 @@ def place_in(event: Event) -> Place | None:
 # ---- The start
 
 
-def of_failure(event: Event, step: str, model_dir: str | None, listing: str = "") -> Finding:
-    """Why the script cannot be served: an event "failed". ``listing``: what is in the model's folder."""
+def of_failure(event: Event, step: str, model_dir: str | None, listing: str = "", script: str | None = None) -> Finding:
+    """Why the script cannot be served: an event "failed". ``listing``: what is in the model's folder; ``script``: its
+    file, the place of what has no line."""
     error = event["error"]
     place, traceback = place_in(error), error["traceback"]
     message = _of_error(error)
@@ -51,13 +52,15 @@ def of_failure(event: Event, step: str, model_dir: str | None, listing: str = ""
         return Finding(BY_NAME["settings-file-unusable"], error["message"], findings.SETTINGS, place)
     if event["kind"] == "UserScriptError":
         name, message = _refusal(error["message"]), error["message"]
-        return Finding(BY_NAME[name], message, findings.SIGNATURES, place)
+        return Finding(BY_NAME[name], message, findings.SIGNATURES, place or (Place(script, None) if script else None))
     if event["kind"] in ("SwaggerError", "DebuggerError"):
         name = "swagger-failed" if event["kind"] == "SwaggerError" else "setting-refused"
         return Finding(BY_NAME[name], error["message"], step, place)
     name = _name_of_error(error, step, model_dir)
     if name == "model-file-missing":
         message += listing
+    elif name == "module-not-found" and event.get("beside"):
+        name = "module-beside-script"
     return Finding(BY_NAME[name], message, step, place, traceback=traceback)
 
 
@@ -118,6 +121,29 @@ def of_missed(events: Iterable[Event]) -> list[Finding]:
         for event in events
         if event["event"] == "missed"
     ]
+
+
+def of_lost_logging(events: Iterable[Event], step: str, sample: str | None = None) -> list[Finding]:
+    """A logger of the script that writes nothing."""
+    return [
+        Finding(
+            BY_NAME["logging-lost"],
+            f"the script calls {traps.call_of_info(event['logger'])}, and the root logger is at WARNING",
+            step,
+            _first_call_of_info(event["files"]),
+            sample,
+        )
+        for event in events
+        if event["event"] == "lost logging"
+    ]
+
+
+def _first_call_of_info(files: Iterable[str]) -> Place | None:
+    for file in files:
+        line = _first_line(file, re.compile(r"[^#]*\.info\("))
+        if line is not None:
+            return Place(file, line)
+    return None
 
 
 def of_end(step: str, how: str, exiting: Event | None, stack: Stack | None, sample: str | None = None) -> Finding:
@@ -254,9 +280,14 @@ def of_second_call(
 def _line_of(file: str, name: str) -> int | None:
     """The first line that gives a value to this global name, or the ``def run`` with the default."""
     pattern = r"def run\b" if " " in name else rf"{re.escape(name.partition('.')[0])}\b[^=\n]*="
+    return _first_line(file, re.compile(pattern))
+
+
+def _first_line(file: str, pattern: re.Pattern[str]) -> int | None:
+    """The number of the first line that begins with this pattern."""
     try:
         with open(file, encoding="utf-8", errors="replace") as source:
-            return next((number for number, line in enumerate(source, 1) if re.match(pattern, line)), None)
+            return next((number for number, line in enumerate(source, 1) if pattern.match(line)), None)
     except OSError:
         return None
 

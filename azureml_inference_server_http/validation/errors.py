@@ -23,7 +23,7 @@ IsOwn = Callable[[str], bool]
 
 def describe(error: BaseException, is_own: IsOwn) -> dict[str, Any]:
     """What an event tells of an exception: its type and those it derives from, the message, the place in the user's
-    file, the traceback, and what some exceptions know beside that."""
+    file, and the traceback."""
     place = _place(error, is_own)
     return {
         "type": type(error).__name__,
@@ -32,13 +32,7 @@ def describe(error: BaseException, is_own: IsOwn) -> dict[str, Any]:
         "file": place[0] if place else None,
         "line": place[1] if place else None,
         "traceback": readable(error, is_own),
-        "module": getattr(error, "name", None) if isinstance(error, ImportError) else None,
-        "path": _text(error.filename) if isinstance(error, OSError) else None,
     }
-
-
-def _text(value: object) -> str | None:
-    return os.fsdecode(value) if isinstance(value, (str, bytes)) else None
 
 
 def _place(error: BaseException, is_own: IsOwn) -> tuple[str, int] | None:

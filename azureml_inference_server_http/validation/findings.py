@@ -109,10 +109,8 @@ KINDS = (
         "AZ203",
         "module-not-found",
         ERROR,
-        "The script imports a module that is not installed, or that lies in a folder from which the server does not "
-        "import.",
-        "Install the package in this environment and name it in the environment's file. For a file beside the script, "
-        "start the command in the script's folder, or set `AML_APP_ROOT` to that folder.",
+        "The script imports a module that is not installed.",
+        "Install the package in this environment, and name it in the environment's file.",
         "import pandsa",
     ),
     Kind(
@@ -139,6 +137,14 @@ KINDS = (
         "Look at the line that the finding names. Crashes in native code often come from packages that were built "
         "for other versions of each other.",
         "import ctypes\nctypes.string_at(0)",
+    ),
+    Kind(
+        "AZ207",
+        "module-beside-script",
+        ERROR,
+        "The script imports a file beside it. The server imports from the current folder and from `AML_APP_ROOT` only.",
+        "Start the command in the script's folder, or set `AML_APP_ROOT` to that folder, as in the deployment.",
+        "# azmlinfsrv validate --entry_script src/score.py, with a file src/features.py\nimport features",
     ),
     # ---- Signatures
     Kind(
@@ -416,6 +422,17 @@ KINDS = (
         "may be missing, or have another version.",
         "Add the package to the file.",
         "import numpy  # requirements.txt has only scikit-learn",
+    ),
+    # ---- Logging
+    Kind(
+        "AZ801",
+        "logging-lost",
+        NOTE,
+        "The script logs at INFO, which writes nothing: the root logger is at WARNING. `logging.basicConfig()` does "
+        "not change that, because the root logger has a handler already.",
+        "Call `logging.getLogger().setLevel(logging.INFO)`, or use a logger of the server, such as "
+        '`logging.getLogger("azmlinfsrv.mine")`.',
+        "import logging\n\ndef init():\n    logging.info('the model is loaded')",
     ),
 )
 

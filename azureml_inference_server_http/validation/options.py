@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 
 from ..launch import options
 from ..launch.settings_table import SETTINGS
-from . import findings
+from . import findings, json_paths
 from .comparing import Tolerance
+from .json_paths import Pattern
 
 EXIT_VALID, EXIT_FINDINGS, EXIT_USAGE = 0, 1, 2
 # Seconds for the import, for init(), and for each request.
@@ -177,12 +178,10 @@ def _tolerance(text: str) -> float:
     return float(text)
 
 
-def _path(text: str) -> tuple[object, ...]:
-    from .comparing import PathError, parse_path
-
+def _path(text: str) -> Pattern:
     try:
-        return parse_path(text)
-    except PathError as error:
+        return json_paths.parse(text)
+    except json_paths.PathError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 

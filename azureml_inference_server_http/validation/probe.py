@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, Callable
 
-from ..scripting import own_files
+from ..scripting import hints, own_files, traps
 from ..scripting.watch import Watch
 from . import errors, results, state
 
@@ -44,6 +44,7 @@ class Probe(Watch):
         self._folders = own_files.folders_of(settings)
         self._missed: list[str] = []
         self._watches_files = False
+        self._has_told_lost_logging = False
 
     # ---- The start
 
@@ -58,7 +59,13 @@ class Probe(Watch):
 
     def failed(self, error: BaseException) -> None:
         faulthandler.cancel_dump_traceback_later()
-        self._tell("failed", error=errors.describe(error.__cause__ or error, self._is_own), kind=type(error).__name__)
+        cause = error.__cause__ or error
+        self._tell(
+            "failed",
+            error=errors.describe(cause, self._is_own),
+            kind=type(error).__name__,
+            beside=hints.neighbour(cause, own_files.script_path(self._settings)),
+        )
 
     def settings_failed(self, error: Exception) -> None:
         """The server cannot use a file of settings; in the process that has read it."""
@@ -79,6 +86,7 @@ class Probe(Watch):
     def is_ready(self, script: Script, documents: Mapping[str, str]) -> None:
         faulthandler.cancel_dump_traceback_later()
         self._watches_files = False
+        self._tell_lost_logging()
         self._tell(
             "ready",
             versions=list(documents),
@@ -109,6 +117,7 @@ class Probe(Watch):
                 self._watches_files = False
             seconds = time.perf_counter() - started
             grown = state.grown(before, state.sizes(modules, run))
+            self._tell_lost_logging()
             self._tell(
                 _CALLED,
                 seconds=seconds,
@@ -164,6 +173,15 @@ class Probe(Watch):
         return [module for module in modules if isinstance(module, ModuleType)]
 
     # ---- Telling
+
+    def _tell_lost_logging(self) -> None:
+        """Tell once of a logger of the script whose records go nowhere."""
+        files = {module.__name__: str(module.__file__) for module in self._own_modules()}
+        logger = traps.lost_logger(files)
+        if logger is not None and not self._has_told_lost_logging:
+            self._has_told_lost_logging = True
+            own = [files[logger]] if logger in files else sorted(files.values())
+            self._tell("lost logging", logger=logger, files=own)
 
     def _tell(self, event: str, **facts: Any) -> None:
         if os.getpid() != self._pid:

@@ -47,9 +47,9 @@ def _replay(file: str, connect: client.Connect, prefix: str, flags: dict[str, An
         started = time.monotonic()
         answer = client.send(connect, sample, prefix, dict(flags.get("header", ())))
         seconds = time.monotonic() - started
-        told = f"status {answer.status}, {seconds * 1000:.1f} ms, {len(answer.body)} bytes"
+        told = f"status {answer.status}, {seconds * 1000:.1f} ms, {comparing.counted(len(answer.body), 'byte')}"
         return differences(sample, answer, flags), told
-    except (samples.SampleError, comparing.PathError) as error:
+    except samples.SampleError as error:
         return [str(error)], ""
     except (OSError, http.client.HTTPException) as error:
         return [f"no answer: {error or type(error).__name__}"], ""

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from . import json_paths
+from .json_paths import Pattern
+
 REQUEST_END, RESPONSE_END = ".request.json", ".response.json"
 # By the end of a file's name; everything else is binary.
 TYPES = {
@@ -34,7 +37,7 @@ class SampleError(Exception):
 
 class Expected(NamedTuple):
     """The answer that a sample should get. ``status``: None means any below 400. ``body``: None means any;
-    ``is_json`` tells a value from bytes. ``ignore``: parts of the body, as JSON paths."""
+    ``is_json`` tells a value from bytes. ``ignore``: parts of the body that may differ."""
 
     file: str
     status: int | None = None
@@ -42,7 +45,7 @@ class Expected(NamedTuple):
     body: Any = None
     has_body: bool = False
     is_json: bool = True
-    ignore: tuple[str, ...] = ()
+    ignore: tuple[Pattern, ...] = ()
 
 
 class Sample(NamedTuple):
@@ -138,9 +141,7 @@ def _expected(path: str) -> Expected:
     value = _read_json(path)
     if not _describes_answer(value):
         return Expected(path, body=value, has_body=True)
-    ignore = value.get("ignore", [])
-    if not isinstance(ignore, list) or not all(isinstance(each, str) for each in ignore):
-        raise SampleError(path, '"ignore" must be a list of JSON paths')
+    ignored = _ignored(path, value.get("ignore", []))
     if "body" in value and "body_file" in value:
         raise SampleError(path, 'it has both "body" and "body_file"; only one can be expected')
     body, has_body, is_json = value.get("body"), "body" in value, True
@@ -150,7 +151,16 @@ def _expected(path: str) -> Expected:
         is_json = name.lower().endswith(".json")
         if is_json:
             body = _parse_json(os.path.join(os.path.dirname(path), name), body)
-    return Expected(path, value.get("status"), _headers(path, value), body, has_body, is_json, tuple(ignore))
+    return Expected(path, value.get("status"), _headers(path, value), body, has_body, is_json, ignored)
+
+
+def _ignored(path: str, given: Any) -> tuple[Pattern, ...]:
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise SampleError(path, '"ignore" must be a list of JSON paths')
+    try:
+        return tuple(map(json_paths.parse, given))
+    except json_paths.PathError as error:
+        raise SampleError(path, f'"ignore": {error}') from error
 
 
 def _describes_answer(value: Any) -> bool:

@@ -36,8 +36,16 @@ class Started(NamedTuple):
     peak: int = 0
 
 
-def read(events: Sequence[Event], limit: float, model_dir: str | None, listing: str, stack: Stack | None) -> Started:
-    """What these events say. ``listing``: what is in the model's folder; ``stack``: the last one in the log."""
+def read(
+    events: Sequence[Event],
+    limit: float,
+    model_dir: str | None,
+    listing: str,
+    stack: Stack | None,
+    script: str | None = None,
+) -> Started:
+    """What these events say. ``listing``: what is in the model's folder; ``stack``: the last one in the log;
+    ``script``: its file, if a setting names it."""
     begun = {detection.STEPS[each["name"]]: each for each in events if each["event"] == "step"}
     loaded = next((each for each in events if each["event"] == "loaded"), None)
     ready = next((each for each in events if each["event"] == "ready"), None)
@@ -46,8 +54,9 @@ def read(events: Sequence[Event], limit: float, model_dir: str | None, listing: 
     found = list(detection.of_loaded(loaded)) if loaded else []
     if ready:
         found += detection.of_missed(events)
+        found += detection.of_lost_logging(events, findings.INIT)
     else:
-        found.append(_of_end(events, last, limit, model_dir, listing, stack))
+        found.append(_of_end(events, last, limit, model_dir, listing, stack, script))
     ends = _ends(begun, loaded, ready, events)
     steps = []
     for name in _ORDER:
@@ -72,12 +81,18 @@ def read(events: Sequence[Event], limit: float, model_dir: str | None, listing: 
 
 
 def _of_end(
-    events: Sequence[Event], step: str, limit: float, model_dir: str | None, listing: str, stack: Stack | None
+    events: Sequence[Event],
+    step: str,
+    limit: float,
+    model_dir: str | None,
+    listing: str,
+    stack: Stack | None,
+    script: str | None,
 ) -> Finding:
     """Why the script did not become ready."""
     end = events[-1] if events else {"event": "ended", "how": "did not start"}
     if end["event"] == "failed":
-        return detection.of_failure(end, step, model_dir, listing)
+        return detection.of_failure(end, step, model_dir, listing, script)
     if end["event"] == "hung":
         return detection.of_hang(step, limit, stack)
     exiting = next((each for each in events if each["event"] == "exiting"), None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -133,6 +134,14 @@ def test_the_successor_of_a_worker_that_died_listens_on_the_same_port(start, scr
     subprocess.run(["kill", "-9", str(worker)], check=True)
     eventually(lambda: server.stdout().count(f"can attach to 127.0.0.1:{port}.") == 2, "the successor listens", 60)
     assert server.wait_until_ready().score().json() != worker
+
+
+def test_hup_keeps_the_worker_that_has_the_port_and_says_why(start, script):
+    server = start(str(script), "--debug_port", str(free_port()))
+    (worker,) = server.wait_for_workers(1)
+    server.signal(signal.SIGHUP)
+    server.wait_for_record("HUP does nothing: the new worker would need the port of --debug_port", level="W")
+    assert server.score().json() == worker
 
 
 def test_a_taken_port_stops_the_start_and_says_so(start, script):

@@ -58,6 +58,14 @@ def test_first_request_of_the_readme(quickstart: Server):
     assert quickstart.wait_for_record("ready for serving traffic")
 
 
+@pytest.mark.any_worker_class
+def test_the_tool_that_tries_a_wheel(worker_class: str):
+    tool = [sys.executable, str(ROOT / "tools" / "try_wheel.py"), "--worker_class", worker_class]
+    done = subprocess.run(tool, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "answered {'scores': [4.5, 45.0]}" in done.stdout
+
+
 def routes() -> list[tuple[str, str, str]]:
     rows = re.findall(r"^\| `(GET|POST) (/\S*)` \| (.*) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(rows) == 6

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness import Server, Start, eventually, running
 
-from azureml_inference_server_http.launch import cli
+from azureml_inference_server_http.launch import cli, options
 from azureml_inference_server_http.launch.settings_table import SETTINGS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operate.md").read_text(encoding="utf-8")
@@ -77,8 +77,8 @@ def test_metrics_of_the_page_exist(limited: Server):
 
 def test_the_command_against_overload():
     program, *words = SERVE.split()
-    assert program == cli.PROGRAM
-    found = vars(cli.build_parser().parse_args(words))
+    assert program == options.PROGRAM
+    found = vars(options.build_parser().parse_args(words))
     assert found == {"entry_script": "score.py", "max_queue": 100, "queue_timeout": 5.0}
 
 
@@ -89,9 +89,9 @@ def test_the_unit_of_the_service():
     unit.read_string(text)
     service = unit["Service"]
     program, *words = service["ExecStart"].split()
-    assert Path(program).name == cli.PROGRAM
-    assert vars(cli.build_parser().parse_args(words)) == {"entry_script": "score.py", "worker_count": 2}
+    assert Path(program).name == options.PROGRAM
+    assert vars(options.build_parser().parse_args(words)) == {"entry_script": "score.py", "worker_count": 2}
     assert service["ExecReload"].split()[-2:] == ["-HUP", "$MAINPID"]
-    assert set(service["RestartPreventExitStatus"].split()) == {str(cli.EXIT_REFUSED), str(cli.EXIT_CANNOT_START)}
+    assert set(service["RestartPreventExitStatus"].split()) == {str(options.EXIT_REFUSED), str(cli.EXIT_CANNOT_START)}
     (graceful,) = [setting.default for setting in SETTINGS if setting.name == "graceful_timeout"]
     assert int(service["TimeoutStopSec"]) >= graceful + 2

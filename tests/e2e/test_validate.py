@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from xml.etree import ElementTree
 import pytest
 from harness import COMMAND, PATIENCE, SCRIPTS, TIED_TO_US, Start, eventually, is_running
 from receiver import Receiver
+
+import azureml_inference_server_http
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKEN = SCRIPTS / "broken"
@@ -69,6 +72,7 @@ CORPUS: dict[str, tuple[Sequence[str], list[tuple[str, int | None]]]] = {
     "import_raises": ((), [("import-failed", 2)]),
     "syntax_error": ((), [("syntax-error", 5)]),
     "module_missing": ((), [("module-not-found", 1)]),
+    "module_beside": ((), [("module-beside-script", 1)]),
     "exits_at_import": ((), [("script-exits", 3)]),
     "crashes_at_import": ((), [("import-crashes", 3)]),
     "hangs_at_import": (("--timeout", "4"), [("import-hangs", 3)]),
@@ -216,6 +220,7 @@ def test_a_script_that_is_not_there(tmp_path: Path):
     script(tmp_path, "")
     result = validate(tmp_path, "--entry_script", "scroe.py", "--format", "json")
     assert (result.code, result.found()) == (1, [("script-not-found", None)])
+    assert result.document["findings"][0]["file"] == str(tmp_path / "scroe.py")
     assert "did you mean score.py?" in result.document["findings"][0]["message"]
 
 
@@ -319,6 +324,24 @@ def test_the_script_sees_what_it_would_see_in_the_server(tmp_path: Path, start: 
         assert seen[part] == served[part], part
     assert set(seen["variables"]) == set(served["variables"]) - {"AZMLINFSRV_WORKER_CLASS"}
     assert seen["arguments"] == ["--entry_script", str(path)]
+
+
+# ---- Logging
+
+
+@pytest.mark.parametrize("call", ["logging.info('x')", "logging.getLogger(__name__).info('x')"])
+@pytest.mark.parametrize("place", ["init", "run"])
+def test_logging_that_goes_nowhere_is_a_note(tmp_path: Path, call: str, place: str):
+    body = {"init": "pass", "run": "pass", place: call}
+    text = f"def init():\n    {body['init']}\ndef run(data):\n    {body['run']}\n    return 1\n"
+    options = ("--entry_script", script(tmp_path, "import logging\n" + text), "--sample", sample(tmp_path))
+    lost = validate(tmp_path, *options, "--format", "json")
+    assert (lost.code, lost.found()) == (0, [("logging-lost", 3 if place == "init" else 5)])
+    named = call.partition(".info")[0].replace("__name__", "'entry_module'")
+    message = f"the script calls {named}.info(), and the root logger is at WARNING"
+    assert lost.document["findings"][0]["message"] == message
+    script(tmp_path, "import logging\nlogging.getLogger().setLevel(logging.INFO)\n" + text)
+    assert validate(tmp_path, *options, "--format", "json").found() == []
 
 
 # ---- Tracebacks
@@ -499,3 +522,15 @@ def test_a_validation_does_not_watch_files(tmp_path):
     (tmp_path / "one.txt").write_text("x")
     result = validate(tmp_path, "--entry_script", path, "--sample", "one.txt", AZMLINFSRV_RELOAD="true")
     assert result.code == 0, result.stdout + result.stderr
+
+
+def test_a_package_without_its_core_is_told_in_a_line(tmp_path: Path):
+    """As in a clone of the sources that was never built."""
+    package = Path(azureml_inference_server_http.__file__).parent
+    ignored = shutil.ignore_patterns("_core.*.so", "_core.*.pyd", "__pycache__")
+    shutil.copytree(package, tmp_path / package.name, ignore=ignored)
+    path = script(tmp_path, "def init(): pass\ndef run(data): return 1\n")
+    result = validate(tmp_path, "--entry_script", path, PYTHONPATH=str(tmp_path))
+    assert (result.code, result.stdout) == (2, "")
+    assert result.stderr.startswith("azmlinfsrv validate: error: the native module is missing. Install the package")
+    assert len(result.stderr.splitlines()) == 1

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from azureml_inference_server_http.validation import json_paths
 from azureml_inference_server_http.validation.comparing import (
     Answer,
-    PathError,
     Tolerance,
     between,
     differences,
-    is_matched,
-    parse_path,
     told,
     with_expected,
 )
@@ -21,7 +19,7 @@ EXACT = Tolerance(0.0, 0.0)
 
 
 def paths(expected: object, actual: object, tolerance: Tolerance = EXACT, *ignored: str) -> list[str]:
-    return [found.path for found in differences(expected, actual, tolerance, map(parse_path, ignored))]
+    return [found.path for found in differences(expected, actual, tolerance, map(json_paths.parse, ignored))]
 
 
 @pytest.mark.parametrize("value", [None, True, 0, 1.5, "a", [], {}, {"a": [1, {"b": None}]}])
@@ -54,7 +52,7 @@ def test_the_place_of_a_difference(expected: object, actual: object, path: str):
 def test_a_missing_part_is_told_as_nothing():
     assert str(differences({"a": 1}, {}, EXACT)[0]) == "$.a: expected 1, got nothing"
     assert str(differences({}, {"a": 1}, EXACT)[0]) == "$.a: expected nothing, got 1"
-    assert str(differences([1], [1, 2], EXACT)[0]) == "$: expected 1 items, got 2 items"
+    assert str(differences([1], [1, 2], EXACT)[0]) == "$: expected 1 item, got 2 items"
 
 
 @pytest.mark.parametrize(
@@ -93,13 +91,13 @@ def test_numbers_within_tolerance(expected: float, actual: float, tolerance: Tol
     ],
 )
 def test_patterns(pattern: str, path: tuple[str, ...], matched: bool):
-    assert is_matched(path, parse_path(pattern)) is matched
+    assert json_paths.is_matched(path, json_paths.parse(pattern)) is matched
 
 
 @pytest.mark.parametrize("text", ["$", "", "$.", "$..", "$.a[", "$.a[x]", "$ .a", "$.a b"])
 def test_what_is_no_path(text: str):
-    with pytest.raises(PathError):
-        parse_path(text)
+    with pytest.raises(json_paths.PathError):
+        json_paths.parse(text)
 
 
 def test_parts_are_left_out():

@@ -21,7 +21,7 @@ def test_codes_and_names_are_unique_and_in_order():
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_a_kind_is_complete(kind: Kind):
-    assert re.fullmatch(r"AZ[1-7]\d\d", kind.code)
+    assert re.fullmatch(r"AZ[1-8]\d\d", kind.code)
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", kind.name)
     assert kind.severity in (ERROR, WARNING, NOTE)
     assert kind.explanation.endswith(".")

@@ -115,8 +115,16 @@ def test_a_described_answer(tmp_path: Path):
     expected = samples.read(path).expected
     assert expected is not None
     assert (expected.status, expected.headers, expected.body, expected.ignore) == (
-        *(404, {"X-Kind": "a"}, {"m": 1}, ("$.m",)),
+        *(404, {"X-Kind": "a"}, {"m": 1}, (("m",),)),
     )
+
+
+@pytest.mark.parametrize(("ignored", "fault"), [(["$.a["], r"'\$\.a\[' is no JSON path"), ("$.a", "must be a list")])
+def test_parts_to_ignore_are_read_with_the_sample(tmp_path: Path, ignored: object, fault: str):
+    path = write(tmp_path / "a.json", "{}")
+    write(tmp_path / "a.response.json", {"body": 1, "ignore": ignored})
+    with pytest.raises(SampleError, match=rf'a\.response\.json: "ignore".*{fault}'):
+        samples.read(path)
 
 
 @pytest.mark.parametrize(

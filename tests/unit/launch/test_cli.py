@@ -14,6 +14,7 @@ import pytest
 from starting import COUNTS, Outcome, Start
 
 import azureml_inference_server_http as package
+from azureml_inference_server_http.launch import display
 from azureml_inference_server_http.launch.settings_table import BOOLEAN, SETTINGS
 
 ORIGINAL_OPTIONS = [
@@ -127,6 +128,12 @@ PORTS = "(it must be a whole number from 0 to 65535 (0 takes a free port))"
 )
 def test_usage_errors(start: Start, arguments: list[str], text: str) -> None:
     assert_usage_error(start(*arguments), text)
+
+
+def test_people_read_no_name_of_a_function(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "is_interactive", lambda *_: True)
+    error = start("--port", "abc").err.splitlines()[1]
+    assert error == f"azmlinfsrv: error: argument --port: invalid value: 'abc' {PORTS}"
 
 
 def test_a_terminal_ends_with_what_was_wrong() -> None:

@@ -170,6 +170,16 @@ def test_application_insights(
     assert exported_environment(resolved)["AML_APP_INSIGHTS_ENABLED"] == ("true" if enabled else "false")
 
 
+@pytest.mark.parametrize(("variable", "told"), [("AML_APP_INSIGHTS_ENABLED", True), ("AML_APP_INSIGHTS_KEY", False)])
+def test_application_insights_without_a_key_are_not_silent(load: Load, variable: str, told: bool) -> None:
+    notices = load(environment={variable: "true"}).notices
+    expected = (
+        "AML_APP_INSIGHTS_ENABLED has no effect without a key: set AML_APP_INSIGHTS_KEY or "
+        "APPLICATIONINSIGHTS_CONNECTION_STRING.",
+    )
+    assert notices == (expected if told else ())
+
+
 OTHER_KEY = "00000000-0000-4000-8000-0000000000aa"
 GLOBAL = "https://dc.services.visualstudio.com"
 

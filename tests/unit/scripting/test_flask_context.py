@@ -9,6 +9,7 @@ import pytest
 from flask_calls import call, context_for, request, seen
 
 from azureml_inference_server_http.api.aml_response import AMLResponse
+from azureml_inference_server_http.scripting.flask_context import _current_call
 
 # g, current_app and friends
 
@@ -50,6 +51,16 @@ def test_application():
 
 
 # Answers
+
+
+def test_the_collection_of_model_data_is_no_part_of_the_time_of_run():
+    """A process that run() has forked collects nothing either."""
+    reached = []
+    context = context_for(lambda data: "result")
+    context.script.collects_model_data = True
+    context.script.collect = lambda arguments, result: reached.append((result, _current_call().seconds is not None))
+    assert context.call(request(), {"data": 1}, None).seconds is not None
+    assert reached == [("result", True)]
 
 
 def test_plain_result_with_keyword_arguments():

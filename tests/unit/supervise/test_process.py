@@ -282,6 +282,7 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch):
         worker_timeout=0,
         scoring_timeout_ms=0,
         worker_preload=False,
+        debug_port=None,
         reload=False,
         metrics="off",
     )

@@ -22,6 +22,7 @@ from azureml_inference_server_http.supervise.events import (
     TellFront,
 )
 from azureml_inference_server_http.supervise.replacing import RECYCLE_PAUSE
+from azureml_inference_server_http.supervise.worker_kinds import DEBUGGED_PROCESS
 
 KILLED = -signal.SIGKILL
 
@@ -139,6 +140,13 @@ def test_the_end_of_a_replacement_is_told_once(two):
 def test_a_failed_replacement_is_not_told_as_done(one):
     one.signal(signal.SIGHUP)
     assert logs(one.exit(one.workers[-1], 3), "info") == []
+
+
+def test_hup_does_nothing_if_the_worker_has_the_port_of_a_debugger():
+    world = World(kind=DEBUGGED_PROCESS)
+    world.ready(world.workers[0])
+    (log,) = world.signal(signal.SIGHUP)
+    assert log.text.startswith("HUP does nothing: the new worker would need the port of --debug_port")
 
 
 def test_hup_is_ignored_at_the_end(one):

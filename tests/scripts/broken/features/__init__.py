@@ -1,0 +1,1 @@
+"""A folder beside the script, which the server does not import from."""
