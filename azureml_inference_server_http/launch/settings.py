@@ -6,6 +6,8 @@ variables that are exported to the script. ``settings_table.py`` owns names, def
 ``setting_values.py`` the syntax of values, ``config_file.py`` the configuration file. Functions
 here read no environment and print nothing: the environment is an argument. Runs in the launcher,
 and every other process gets the result. Rules: contract section 3.
+
+One file of more than 400 lines, because ``Settings`` names every row of the table.
 """
 
 from __future__ import annotations

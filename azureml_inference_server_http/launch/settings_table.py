@@ -1,7 +1,7 @@
 """The table of all settings: names, allowed values, defaults and meaning of each. No default is
 written anywhere else.
 
-Data only, so it may be longer than other files. ``settings.py`` resolves values with it, ``options.py``
+One file of more than 400 lines, because it is data. ``settings.py`` resolves values with it, ``options.py``
 makes options and help from it, ``banner.py`` the banner, ``tools/generate_docs.py`` the
 documentation page. Rules: contract sections 1 to 3. Rows with a banner label must be in the order
 of the banner.

@@ -11,6 +11,8 @@ start_response)``, the exceptions of run(), and the status, headers and body tha
 module imports Flask, so it must be imported only if the script has imported Flask or contains an
 import of it. Runs in workers, perhaps in several threads at once, and in tests of scripts
 (``server.create_app``).
+
+One file of more than 400 lines, because application, view and answer share the record of one call.
 """
 
 from __future__ import annotations

@@ -1,67 +1,23 @@
-"""``azmlinfsrv validate`` as people and pipelines run it: the corpus of broken scripts, samples, limits, formats, ends.
+"""What ``azmlinfsrv validate`` finds as people and pipelines run it: the corpus of broken scripts, samples, limits.
 
-Owns what only the real command shows. The rules are tested without processes in ``unit/test_validation_*.py``.
+Owns what only the real command shows; ``test_validate_command.py`` has its formats and ends. The
+rules are tested without processes in ``unit/test_validation_*.py``.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 import pytest
-from harness import COMMAND, PATIENCE, SCRIPTS, TIED_TO_US, Start, eventually, is_running
-from receiver import Receiver
-
-import azureml_inference_server_http
+from harness import SCRIPTS, Start
+from validating import sample, script, validate
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKEN = SCRIPTS / "broken"
 OURS = "azureml_inference_server_http"
 QUICKSTART = ROOT / "examples" / "quickstart"
-
-
-class Result(NamedTuple):
-    """How the command ended, and what it wrote."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.stdout)
-        return document
-
-    def found(self) -> list[tuple[str, int | None]]:
-        """Name and line of each finding."""
-        return [(found["name"], found["line"]) for found in self.document["findings"]]
-
-
-def environment(folder: Path, **added: str) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
-    return {**kept, "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1", **added}
-
-
-def validate(folder: Path, *options: str | Path, command: str = "validate", **added: str) -> Result:
-    """Run the command in ``folder`` to its end."""
-    words = [*TIED_TO_US, *COMMAND, command, *map(str, options)]
-    done = subprocess.run(
-        words, cwd=folder, env=environment(folder, **added), capture_output=True, timeout=3 * PATIENCE
-    )
-    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-def script(folder: Path, text: str) -> Path:
-    path = folder / "score.py"
-    path.write_text(text)
-    return path
 
 
 # ---- The corpus
@@ -131,12 +87,6 @@ def test_a_broken_script(tmp_path: Path, name: str):
 
 
 # ---- Scripts that are valid
-
-
-def sample(folder: Path, name: str = "sample.json", value: object = None) -> Path:
-    path = folder / name
-    path.write_text(json.dumps({"data": [[1, 2]]} if value is None else value))
-    return path
 
 
 def test_the_quickstart_is_valid(tmp_path: Path):
@@ -360,177 +310,3 @@ def test_the_traceback_ends_in_the_users_error_and_has_no_frame_of_the_server(tm
     assert "  (3 lines of Python left out)" in lines
     assert "azureml_inference_server_http" not in found["traceback"]
     assert (found["message"], found["line"]) == ("RuntimeError: bad input", 7)
-
-
-# ---- Formats
-
-
-def test_junit_of_the_command(tmp_path: Path):
-    result = validate(
-        *(tmp_path, "--entry_script", BROKEN / "run_raises.py", "--sample", sample(tmp_path)),
-        *("--format", "junit", "--output", "report.xml"),
-    )
-    assert (result.code, result.stdout) == (1, "")
-    assert "AZ402 run-failed" in result.stderr
-    suite = ElementTree.parse(tmp_path / "report.xml").getroot()[0]
-    assert suite.attrib["failures"] == "1"
-    assert suite.find("testcase[@name='sample sample.json']/failure") is not None
-
-
-def test_github_annotations_of_the_command(tmp_path: Path):
-    path = script(tmp_path, "def init(): pass\ndef run(data): return {1, 2}\n")
-    result = validate(tmp_path, "--entry_script", path, "--sample", sample(tmp_path), "--format", "github")
-    assert result.stdout.splitlines()[0].startswith("::error file=score.py,line=2,title=AZ504 not-renderable::")
-
-
-def test_no_colours_off_a_terminal(tmp_path: Path):
-    result = validate(tmp_path, "--entry_script", QUICKSTART / "score.py")
-    assert "\x1b" not in result.stdout
-
-
-@pytest.mark.parametrize(("added", "has_colours"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_colours_on_a_terminal(tmp_path: Path, added: dict[str, str], has_colours: bool):
-    import pty
-
-    master, slave = pty.openpty()
-    words = [*TIED_TO_US, *COMMAND, "validate", "--entry_script", str(QUICKSTART / "score.py")]
-    settings = environment(tmp_path, TERM="xterm", **added)
-    process = subprocess.Popen(words, cwd=tmp_path, env=settings, stdout=slave, stderr=subprocess.PIPE)
-    os.close(slave)
-    shown = b""
-    try:
-        while part := os.read(master, 65536):
-            shown += part
-    except OSError:  # the end of a terminal
-        pass
-    _, stderr = process.communicate(timeout=PATIENCE)
-    os.close(master)
-    assert (process.returncode, stderr) == (0, b"")
-    assert (b"\x1b[" in shown) is has_colours
-
-
-# ---- Usage
-
-
-@pytest.mark.parametrize(
-    ("options", "fault"),
-    [
-        ((), "--entry_script"),
-        (("--sample", "absent.json"), "absent.json"),
-        (("--samples", "absent"), "absent"),
-        (("--samples", "."), "no samples"),
-        (("--ignore", "AZ999"), "AZ999"),
-        (("--budget_ms", "0"), "--budget_ms"),
-        (("--timeout", "-1"), "--timeout"),
-        (("--ignore_path", "$"), "--ignore_path"),
-        (("--format", "xml"), "--format"),
-        (("--entry_scirpt", "score.py"), "--entry_scirpt"),
-        (("--entry_script", str(QUICKSTART / "score.py"), "--requirements", "absent.txt"), "absent.txt"),
-    ],
-)
-def test_wrong_usage(tmp_path: Path, options: Sequence[str], fault: str):
-    result = validate(tmp_path, *options)
-    assert (result.code, result.stdout) == (2, "")
-    assert result.stderr.startswith("azmlinfsrv validate: error: ")
-    assert fault in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-
-
-def test_help_and_explanations(tmp_path: Path):
-    shown = validate(tmp_path, "--help")
-    assert shown.code == 0
-    assert "--budget_ms" in shown.stdout
-    assert validate(tmp_path, "--explain", "AZ503").stdout.startswith("AZ503 not-a-number (warning)\n")
-
-
-def test_validate_is_a_command_only_as_the_first_word(tmp_path: Path):
-    words = [*TIED_TO_US, *COMMAND, "--port", "1", "validate"]
-    done = subprocess.run(words, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "unrecognized arguments: validate" in done.stderr
-
-
-# ---- Ends
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_leaves_no_process(tmp_path: Path, number: int):
-    path = script(
-        tmp_path,
-        "import os, threading\nprint('x')\nopen('pid', 'w').write(f'{os.getpid()} {os.getppid()}')\n"
-        "threading.Event().wait()\ndef init(): pass\ndef run(data): pass\n",
-    )
-    words = [*TIED_TO_US, *COMMAND, "validate", "--entry_script", str(path)]
-    process = subprocess.Popen(words, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE)
-    pid_file = tmp_path / "pid"
-    eventually(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2, "the script is imported")
-    pids = [int(pid) for pid in pid_file.read_text().split()]
-    os.kill(process.pid, number)
-    process.communicate(timeout=PATIENCE)
-    assert process.returncode == -number
-    for pid in pids:
-        eventually(lambda pid=pid: not is_running(pid), f"process {pid} has ended")
-
-
-def test_children_of_a_script_that_hangs_end_with_it(tmp_path: Path):
-    path = script(
-        tmp_path,
-        "import subprocess, sys, threading\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import threading; threading.Event().wait()'])\n"
-        "open('pid', 'w').write(str(child.pid))\n"
-        "threading.Event().wait()\n",
-    )
-    result = validate(tmp_path, "--entry_script", path, "--timeout", "4", "--format", "json")
-    assert result.found() == [("import-hangs", 4)]
-    eventually(lambda: not is_running(int((tmp_path / "pid").read_text())), "the script's child has ended")
-
-
-def test_the_scripts_own_end_is_run(tmp_path: Path):
-    path = script(
-        tmp_path, "import atexit\natexit.register(lambda: open('ended', 'w'))\ndef init(): pass\ndef run(data): pass\n"
-    )
-    assert validate(tmp_path, "--entry_script", path).code == 0
-    assert (tmp_path / "ended").exists()
-
-
-def test_output_that_nobody_reads_does_not_end_in_a_traceback(tmp_path: Path):
-    command = " ".join([*COMMAND, "validate", "--entry_script", str(QUICKSTART / "score.py")])
-    done = subprocess.run(
-        ["sh", "-c", f"{command} | true"], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
-    )
-    assert "Traceback" not in done.stderr
-
-
-def test_a_validation_sends_no_telemetry(tmp_path):
-    with Receiver() as receiver:
-        exporters = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
-            "OTEL_BSP_SCHEDULE_DELAY": "1",
-            "AML_APP_INSIGHTS_ENABLED": "true",
-            "AML_APP_INSIGHTS_KEY": "00000000-0000-0000-0000-000000000001",
-            "APPLICATIONINSIGHTS_CONNECTION_STRING": f"IngestionEndpoint={receiver.url}",
-        }
-        path = script(tmp_path, "def init(): print('hello')\ndef run(data): return 1\n")
-        (tmp_path / "one.txt").write_text("x")
-        result = validate(tmp_path, "--entry_script", path, "--sample", "one.txt", **exporters)
-        assert result.code == 0, result.stdout + result.stderr
-        assert receiver.requests == []
-
-
-def test_a_validation_does_not_watch_files(tmp_path):
-    path = script(tmp_path, "def init(): pass\ndef run(data): return 1\n")
-    (tmp_path / "one.txt").write_text("x")
-    result = validate(tmp_path, "--entry_script", path, "--sample", "one.txt", AZMLINFSRV_RELOAD="true")
-    assert result.code == 0, result.stdout + result.stderr
-
-
-def test_a_package_without_its_core_is_told_in_a_line(tmp_path: Path):
-    """As in a clone of the sources that was never built."""
-    package = Path(azureml_inference_server_http.__file__).parent
-    ignored = shutil.ignore_patterns("_core.*.so", "_core.*.pyd", "__pycache__")
-    shutil.copytree(package, tmp_path / package.name, ignore=ignored)
-    path = script(tmp_path, "def init(): pass\ndef run(data): return 1\n")
-    result = validate(tmp_path, "--entry_script", path, PYTHONPATH=str(tmp_path))
-    assert (result.code, result.stdout) == (2, "")
-    assert result.stderr.startswith("azmlinfsrv validate: error: the native module is missing. Install the package")
-    assert len(result.stderr.splitlines()) == 1
