@@ -219,7 +219,7 @@ def _unpainted(code: str, words: str) -> str:
 
 
 def _xml(words: str) -> str:
-    words = _NO_XML.sub("\N{REPLACEMENT CHARACTER}", words)
+    words = _NO_XML.sub("\ufffd", words)
     return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
