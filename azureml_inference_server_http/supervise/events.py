@@ -26,6 +26,13 @@ HUP, QUIT, KILL, TTIN, TTOU = (
     int(getattr(signal, name, number))
     for name, number in (("SIGHUP", 1), ("SIGQUIT", 3), ("SIGKILL", 9), ("SIGTTIN", 21), ("SIGTTOU", 22))
 )
+# The signals to the command that become ``Signalled``, as far as this system has them. ``state.py`` decides what each
+# does.
+SIGNALS = tuple(
+    int(getattr(signal, name))
+    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGBREAK", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGWINCH")
+    if hasattr(signal, name)
+)
 
 
 class Role(enum.Enum):

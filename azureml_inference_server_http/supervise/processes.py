@@ -46,10 +46,7 @@ LOG_PATIENCE = 1.0
 # Seconds between two checks of children that a signal has stopped. They are checked, because not
 # every system sends SIGCHLD when a child is continued.
 LOOK_AGAIN = 0.5
-_HANDLED = (
-    *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT),
-    *(signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD, signal.SIGUSR1, signal.SIGWINCH),
-)
+_HANDLED = (*events.SIGNALS, signal.SIGCHLD)
 
 
 class Processes:

@@ -24,7 +24,7 @@ from ..launch import listeners, stdio
 from ..launch.settings_table import METRICS_OFF
 from ..scripting import worker
 from ..scripting.watch import NOBODY, Watch
-from . import console_events, process_exit, shortage, signal_handlers, supervising, titles
+from . import console_events, events, process_exit, shortage, signal_handlers, supervising, titles
 from .children import EXIT_FAILED, EXIT_OK, KILL_AFTER
 from .state import Supervisor
 from .threads import AT_ONCE, Threads, explain
@@ -39,11 +39,6 @@ _logger = logging.getLogger("azmlinfsrv")
 # Seconds that a thread waits for room in standard output for a log line. A line for which there is
 # no room is written together with the next one (``launch/stdio.py``).
 LOG_PATIENCE = 1.0
-_SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGBREAK", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGWINCH")
-    if hasattr(signal, name)
-]
 
 
 def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY) -> NoReturn:
@@ -108,12 +103,12 @@ class Server:
         """Handle signals from here on, whatever the main thread does."""
         # The handlers do nothing, because Python also writes each signal's number to the wake-up
         # socket, which the supervising thread reads.
-        signal_handlers.install(dict.fromkeys(_SIGNALS, signal_handlers.do_nothing))
+        signal_handlers.install(dict.fromkeys(events.SIGNALS, signal_handlers.do_nothing))
         self._threads.catch_wakeups()
         if sys.platform == "win32":
             console_events.catch()
         else:
-            signal_handlers.keep_from_children(_SIGNALS, signal_handlers.do_nothing)
+            signal_handlers.keep_from_children(events.SIGNALS, signal_handlers.do_nothing)
             port = {client.fileno(): os.fstat(client.fileno()) for client in self._clients}
             os.register_at_fork(after_in_child=partial(_forked, port))
         if sys.__stderr__ is not None:
