@@ -144,11 +144,21 @@ def test_hup_keeps_the_worker_that_has_the_port_and_says_why(start, script):
     assert server.score().json() == worker
 
 
+# The command, with less patience for a port that is taken.
+IMPATIENT = """
+import sys
+from azureml_inference_server_http.launch import cli
+from azureml_inference_server_http.scripting import debug
+debug.PORT_PATIENCE = 0.1
+sys.exit(cli.main(sys.argv[4:]))
+"""
+
+
 def test_a_taken_port_stops_the_start_and_says_so(start, script):
     # The server's own port is taken for sure.
-    server = start(str(script), ready=False)
-    server.wait_until_ready()
-    other = start(str(script), "--debug_port", str(server.port), ready=False)
+    server = start(str(script))
+    impatient = (sys.executable, "-c", IMPATIENT)
+    other = start(str(script), "--debug_port", str(server.port), ready=False, through=impatient)
     assert other.wait_for_exit(60) == 3
     assert f"--debug_port {server.port} cannot be opened" in other.stdout()
 
