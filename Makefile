@@ -223,6 +223,7 @@ DEVELOP = env -u CONDA_PREFIX PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/
 
 # As users would have it, nearly.
 $(VENV)/.done-server: $(VENV)/.done-build pyproject.toml $(RUST_SOURCES)
+	@test -d target/quick || echo 'Compiling the server, once: 2 to 10 minutes, by the number of cores. Later changes take less.'
 	$(DEVELOP) --profile quick
 	@rm -f $(VENV)/.done-tested; touch $@
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_LOCATION = 256
 PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
-_LIBRARY_FOLDER = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+LIBRARY_FOLDER = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
 _IMPORTS_FLASK = re.compile(rb"\b(?:import|from)\b[^\n;#]*\bflask\b")
 
@@ -59,7 +59,7 @@ def loaded_modules(folders: tuple[str, ...]) -> list[tuple[str, str]]:
 def name_of(file: str, folders: tuple[str, ...]) -> str | None:
     """``file`` relative to the user's folders, or None if it belongs to Python, an installed
     package or the server."""
-    if _is_below(file, PACKAGE_FOLDER) or _is_below(file, _LIBRARY_FOLDER) or _INSTALLED.search(file):
+    if _is_below(file, PACKAGE_FOLDER) or _is_below(file, LIBRARY_FOLDER) or _INSTALLED.search(file):
         return None
     for folder in folders:
         if _is_below(file, folder):
@@ -75,19 +75,22 @@ def _is_below(file: str, folder: str) -> bool:
 def location(exc: BaseException, folders: tuple[str, ...]) -> str:
     """Where in the user's own files an exception was raised, for example ``score.py:12
     ZeroDivisionError``; the name of the exception alone if that is not in the user's own files."""
-    kind = type(exc).__name__
-    deepest = kind
+    place = place_of(exc, folders)
+    text = type(exc).__name__
+    if place is not None:
+        text = f"{name_of(place[0], folders)}:{place[1]} {text}"
+    # The value must be one line of printable ASCII, because it is sent as a header, and short
+    # enough for proxies.
+    return "".join(char if " " <= char <= "~" else "?" for char in text[:MAX_LOCATION])
+
+
+def place_of(exc: BaseException, folders: tuple[str, ...]) -> tuple[str, int] | None:
+    """The deepest of the user's own lines in the traceback of an exception: file and line. None if there is none."""
     places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(exc.__traceback__)]
     if isinstance(exc, SyntaxError) and exc.filename and exc.lineno:
         # The file that could not be compiled has no frame.
         places.append((exc.filename, exc.lineno))
-    for file, line in places:
-        name = name_of(file, folders)
-        if name is not None:
-            deepest = f"{name}:{line} {kind}"
-    # The value must be one line of printable ASCII, because it is sent as a header, and short
-    # enough for proxies.
-    return "".join(char if " " <= char <= "~" else "?" for char in deepest[:MAX_LOCATION])
+    return next((place for place in reversed(places) if name_of(place[0], folders) is not None), None)
 
 
 def imports_flask(file: str) -> bool:

@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Callable, NoReturn
@@ -24,7 +23,7 @@ from ..launch import listeners, stdio
 from ..launch.settings_table import METRICS_OFF
 from ..scripting import worker
 from ..scripting.watch import NOBODY, Watch
-from . import console_events, events, process_exit, shortage, signal_handlers, supervising, titles
+from . import console_events, events, process_exit, shortage, signal_handlers, supervising, system_threads, titles
 from .children import EXIT_FAILED, EXIT_OK, KILL_AFTER
 from .state import Supervisor
 from .threads import AT_ONCE, Threads, explain
@@ -65,13 +64,26 @@ def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY)
     worker.log_boot()
     prepared = None
     try:
-        prepared = worker.prepare(settings, watch, server.reports)
+        prepared = _if_threads_are_threads(worker.prepare(settings, watch, server.reports))
         server.wait_for_end(prepared)
     except BaseException as error:
         reason = shortage.explain(error) if isinstance(error, OSError) else "the traceback is below."
         _logger.critical("The main thread failed: %s The server ends.", reason, exc_info=True)
         process_exit.at_once(EXIT_FAILED)
     server.end(prepared)
+
+
+def _if_threads_are_threads(prepared: worker.Prepared | None) -> worker.Prepared | None:
+    """The script, unless it has replaced threads by greenlets. Then the log says why it cannot be served."""
+    call = system_threads.replaced_by()
+    if prepared is not None and call is not None:
+        _logger.error(
+            "The script has called %s, which replaces threads by greenlets, and locks by ones that worker threads "
+            "cannot share. Use --worker_class process, or call it with thread=False.",
+            call,
+        )
+        return None
+    return prepared
 
 
 class Server:
@@ -91,8 +103,9 @@ class Server:
         # Seconds for the script's cleanup; None if the server stops at once. Set by the
         # supervising thread.
         self._seconds: float | None = None
-        # Set when the supervisor has finished.
-        self._has_ended = threading.Event()
+        # Held until the supervisor has finished.
+        self._has_ended = system_threads.Lock()
+        self._has_ended.acquire()
         # True when the main thread has begun to run the script's cleanup, whose time
         # ``process_exit.py`` limits.
         self._main_ends = False
@@ -123,7 +136,7 @@ class Server:
         """Start the supervising thread. It starts the front, so requests can wait while the script
         loads."""
         self._threads.watch_terminal()
-        threading.Thread(target=self._supervise, name="azmlinfsrv-supervisor", daemon=True).start()
+        system_threads.start(self._supervise, "azmlinfsrv-supervisor")
 
     def wait_for_end(self, prepared: worker.Prepared | None) -> None:
         """Let the workers serve this script, and wait until the server has stopped."""
@@ -135,7 +148,7 @@ class Server:
                 # its own.
                 self._threads.catch_wakeups()
                 self._threads.script_loaded(prepared)
-                self._has_ended.wait()
+                self._has_ended.acquire()
             except BaseException:
                 _logger.exception("A signal handler of the script failed")
             else:
@@ -157,10 +170,10 @@ class Server:
             self._exit_code = supervising.run(self._state, self._threads, self._settings.display.progress)
             self._seconds = self._state.time_to_clean_up(time.monotonic())
             _logger.info("Stopped.")
-            self._has_ended.set()
+            self._has_ended.release()
             # The main thread continues with ``end``. If it cannot, because it is still in init() or
             # in a signal handler of the script, this thread ends the process.
-            time.sleep(KILL_AFTER + (self._seconds or 0.0) if self._threads.is_loaded else KILL_AFTER)
+            system_threads.sleep(KILL_AFTER + (self._seconds or 0.0) if self._threads.is_loaded else KILL_AFTER)
             if not self._main_ends:
                 process_exit.at_once(self._exit_code)
         except BaseException:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from .. import _core
 from ..launch.terminal import Terminal
 from ..scripting import worker
-from . import control, events, front, shortage
+from . import control, events, front, shortage, system_threads
 from .children import EXIT_FAILED, EXIT_OK
 from .events import Role
 
@@ -228,7 +228,7 @@ class Threads:
 
     def _spawn_front(self) -> events.Event:
         try:
-            threading.Thread(target=self._serve, name="azmlinfsrv-front", daemon=True).start()
+            system_threads.start(self._serve, "azmlinfsrv-front")
         except RuntimeError as error:
             return events.SpawnFailed(Role.FRONT, explain(error))
         self._is_front_here = True

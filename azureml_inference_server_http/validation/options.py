@@ -33,8 +33,25 @@ class UsageError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._suggestion(unknown)}")
+        return found
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+    def _suggestion(self, unknown: Sequence[str]) -> str:
+        """Which option the first unknown one was probably meant to be, or where all are listed."""
+        import difflib
+
+        typed = next((word.partition("=")[0].replace("-", "_") for word in unknown if word.startswith("--")), "")
+        options = {option.replace("-", "_"): option for action in self._actions for option in action.option_strings}
+        close = difflib.get_close_matches(typed, options, 1, 0.8)
+        return f" (did you mean {options[close[0]]}?)" if close else f" ({self.prog} --help lists all options)"
 
 
 def raising_parser(**how: Any) -> argparse.ArgumentParser:

@@ -62,7 +62,7 @@ class Probe(Watch):
         cause = error.__cause__ or error
         self._tell(
             "failed",
-            error=errors.describe(cause, self._is_own),
+            error=errors.describe(cause, self._folders),
             kind=type(error).__name__,
             beside=hints.neighbour(cause, own_files.script_path(self._settings)),
         )
@@ -110,7 +110,7 @@ class Probe(Watch):
                 result = run(*arguments, **named)
             except BaseException as error:
                 seconds = time.perf_counter() - started
-                self._tell(_CALLED, seconds=seconds, error=errors.describe(error, self._is_own))
+                self._tell(_CALLED, seconds=seconds, error=errors.describe(error, self._folders))
                 raise
             finally:
                 faulthandler.cancel_dump_traceback_later()

@@ -58,6 +58,15 @@ def test_first_request_of_the_readme(quickstart: Server):
     assert quickstart.wait_for_record("ready for serving traffic")
 
 
+def test_the_check_of_the_readme(tmp_path: Path):
+    (words,) = re.findall(r"`azmlinfsrv (validate .*?)`", README.read_text(encoding="utf-8"))
+    *options, script = words.split()
+    # Not in the folder of the clone, whose sources Python would import.
+    command = [sys.executable, "-m", "azureml_inference_server_http", *options, str(ROOT / script)]
+    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert (done.returncode, "score.py is valid" in done.stdout) == (0, True), done.stdout
+
+
 @pytest.mark.any_worker_class
 def test_the_tool_that_tries_a_wheel(worker_class: str):
     tool = [sys.executable, str(ROOT / "tools" / "try_wheel.py"), "--worker_class", worker_class]

@@ -37,6 +37,18 @@ def test_two_threads_run_at_the_same_time_in_one_process(start):
     assert server.members() == [server.pid]
 
 
+@pytest.mark.parametrize("call", ["eventlet.monkey_patch()", "gevent.monkey.patch_all()"])
+def test_a_script_that_replaces_threads_by_greenlets_is_refused(start, tmp_path, call):
+    module = call.rpartition(".")[0]
+    pytest.importorskip(module)
+    script = tmp_path / "score.py"
+    script.write_text(f"import {module}\n{call}\ndef init(): pass\ndef run(data): pass\n")
+    server = start(str(script), ready=False)
+    assert server.wait_for_exit() == 3
+    server.wait_for_record(f"The script has called {call}, which replaces threads by greenlets", level="E")
+    assert "Traceback" not in server.output()
+
+
 # ---- Deadlines
 
 

@@ -85,7 +85,9 @@ def test_colours_on_a_terminal(tmp_path: Path, added: dict[str, str], has_colour
         (("--timeout", "-1"), "--timeout"),
         (("--ignore_path", "$"), "--ignore_path"),
         (("--format", "xml"), "--format"),
-        (("--entry_scirpt", "score.py"), "--entry_scirpt"),
+        (("--entry_scirpt", "score.py"), "arguments: --entry_scirpt score.py (did you mean --entry_script?)"),
+        (("--entry-script=score.py",), "(did you mean --entry_script?)"),
+        (("score.py",), "arguments: score.py (azmlinfsrv validate --help lists all options)"),
         (("--entry_script", str(QUICKSTART / "score.py"), "--requirements", "absent.txt"), "absent.txt"),
     ],
 )

@@ -171,3 +171,9 @@ def test_frames_on_their_page_are_those_of_the_code():
 def test_samples_are_json_for_their_scripts():
     for sample in ROOT.glob("examples/*/sample-request.json"):
         assert list(json.loads(sample.read_text())) == ["data"]
+
+
+def test_make_serve_says_how_long_a_first_build_takes():
+    rules = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (rule,) = re.findall(r"^\$\(VENV\)/\.done-server:.*\n((?:\t.*\n)+)", rules, re.MULTILINE)
+    assert re.match(r"\t@test -d target/quick \|\| echo '.* \d+ to \d+ minutes", rule)

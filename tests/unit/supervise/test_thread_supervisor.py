@@ -233,6 +233,10 @@ def performer(monkeypatch):
     monkeypatch.setattr(threads.front, "serve", lambda *_: let_go.wait(20))
     monkeypatch.setattr(threads._core, "work", lambda *_, **__: let_go.wait(20))
     monkeypatch.setattr(threads.worker, "log_scoring_timeout", lambda *_: None)
+    # The front's thread must be one that can be joined.
+    monkeypatch.setattr(
+        threads.system_threads, "start", lambda target, name: threading.Thread(target=target, name=name).start()
+    )
     made = threads.Threads(
         SimpleNamespace(
             exports_telemetry=False,
