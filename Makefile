@@ -52,7 +52,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 .DELETE_ON_ERROR:
 .PHONY: help serve test test-rust test-python check check-rust check-foreign check-fuzz check-python format conform conform-requests \
 	conform-telemetry fuzz chaos simulate soak bench bench-rust \
-	test-all test-generate ci left-out clean
+	test-all test-generate test-ray ci left-out clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -174,6 +174,12 @@ test-generate: $(VENV)-generate/.done-tools $(VENV)/.done-tested $(VENV)/.done-t
 	GENERATE_TOOLS=$(abspath $(VENV)-generate/bin) $(BIN)/python -m pytest tests/generated tests/unit/generate
 	@$(MAKE) --no-print-directory left-out
 
+# With Serve's own proxy, then with HAProxy. The package is that of this folder, as it is built for $(VENV).
+test-ray: $(VENV)-ray/.done-tools $(VENV)/.done-tested ## Serve scripts on a Ray cluster of three nodes on this machine
+	PYTHONPATH=$(CURDIR) nice -n 10 $(VENV)-ray/bin/python -m pytest -W default tests/ray_cluster
+	PYTHONPATH=$(CURDIR) RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1 nice -n 10 \
+		$(VENV)-ray/bin/python -m pytest -W default tests/ray_cluster
+
 test-all: $(RELEASES:%=test-on-%) ## Run the Python tests on every supported Python that is found
 	@$(MAKE) --no-print-directory left-out
 
@@ -239,6 +245,11 @@ $(VENV)/.done-tools: tests/requirements.txt $(VENV)/.done-venv
 $(VENV)-generate/.done-tools: tests/requirements-generate.txt
 	$(PYTHON) -m venv $(VENV)-generate
 	$(VENV)-generate/bin/pip install --quiet -r $<
+	@touch $@
+
+$(VENV)-ray/.done-tools: tests/requirements-ray.txt
+	$(PYTHON) -m venv $(VENV)-ray
+	$(VENV)-ray/bin/pip install --quiet -r $<
 	@touch $@
 
 $(VENV)/.done-example: $(EXAMPLE)/requirements.txt $(VENV)/.done-venv

@@ -46,4 +46,5 @@ KINDS: dict[str, Kind] = {
         "ServingRuntime and InferenceService",
         {f"kserve/{name}": f"kserve/{name}" for name in ("serving-runtime.yaml", "inference-service.yaml")},
     ),
+    "ray": Kind("configuration of Ray Serve", {"ray/serve.yaml": "serve.yaml"}),
 }

@@ -11,13 +11,17 @@ import os
 import posixpath
 import shlex
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jinja2
 
+from ..launch.settings_table import SETTINGS
+from ..replica import arguments
 from . import azure, facts
 from .facts import Facts
 from .kinds import KINDS
 
+_BY_VARIABLE = {setting.environment: setting for setting in SETTINGS if setting.environment}
 _FOLDER = os.path.join(os.path.dirname(__file__), "templates")
 
 
@@ -50,12 +54,32 @@ def _render(template: str, known: Facts, out: str = ".") -> str:
             known._asdict(),
             facts=known,
             azure=azure.limits(known),
+            ray=for_ray(known),
             app=facts.APP,
             pre_stop=facts.PRE_STOP,
             out=out,
             path=lambda name: posixpath.normpath(posixpath.join(out, name)),
         )
     )
+
+
+class RayArguments(NamedTuple):
+    """The settings as arguments of ``azureml_inference_server_http.ray:build``, and variables that are no settings."""
+
+    arguments: list[tuple[str, str]]
+    environment: list[tuple[str, str]]
+
+
+def for_ray(known: Facts) -> RayArguments:
+    """The variables of a deployment, by the names of their settings."""
+    made = RayArguments([], [])
+    for name, value, _ in known.deployed:
+        setting = _BY_VARIABLE.get(name)
+        if setting is None:
+            made.environment.append((name, value))
+        elif setting.name not in arguments.TAKEN:
+            made.arguments.append((setting.name, value))
+    return made
 
 
 def _environment() -> jinja2.Environment:

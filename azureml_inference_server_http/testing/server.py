@@ -74,10 +74,10 @@ class ScoringServer:
         while not self._is_ready():
             code = self._process.poll()
             if code is not None:
-                raise ServeError(_failure(f"{script} cannot be served: the server ended with code {code}.", self.log()))
+                raise ServeError(failure(f"{script} cannot be served: the server ended with code {code}.", self.log()))
             if time.monotonic() > deadline:
                 problem = f"{script} was not ready within {timeout:g} seconds. serve(timeout=...) sets another limit."
-                raise ServeError(_failure(problem, self.log()))
+                raise ServeError(failure(problem, self.log()))
             time.sleep(_PAUSE)
 
     def _is_ready(self) -> bool:
@@ -190,7 +190,7 @@ def _unknown(name: str) -> str:
     return f"serve() got an unknown setting {name!r}" + (f" (did you mean {close[0]}?)" if close else "")
 
 
-def _failure(problem: str, log: str) -> str:
+def failure(problem: str, log: str) -> str:
     """The problem, and what the log says about it: its error records, or, if there are none, its end."""
     errors = "\n".join(found[1].strip() for found in _ERROR.finditer(log))
     return f"{problem}\n\n{errors or _tail(log)}"

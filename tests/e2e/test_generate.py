@@ -46,7 +46,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def test_files_are_written_from_a_measurement_and_twice_the_same(app: Path) -> None:
-    kinds = ("docker", "compose", "kubernetes", "systemd", "azureml", "kserve")
+    kinds = ("docker", "compose", "kubernetes", "systemd", "azureml", "kserve", "ray")
     options = ("--entry_script", "score.py", "--sample", "a.json", "--worker_count", "2", "--out", "deploy")
     done = generate(app, *kinds, *options)
     assert (done.returncode, done.stderr) == (0, "")

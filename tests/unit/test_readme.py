@@ -50,6 +50,7 @@ OTHER_VARIABLES = {
     "TEST_PROCESSES",
     "UPDATE_GOLDEN",
     "CLEANING_UP",
+    "DEPLOY_FAILED",
     "OMP_NUM_THREADS",
 }
 
@@ -60,9 +61,9 @@ COMMAND_OPTIONS = {
     for action in parser._actions
     for option in action.option_strings
 }
-# Options of granian, with which docs/performance.md compares, of pytest, and of docker. The expression below
+# Options of granian, with which docs/performance.md compares, of pytest, docker and Ray. The expression below
 # ends at their hyphens.
-OTHER_OPTIONS = {"--blocking", "--continue", "--env", "--shm", "--stop", "--tmpfs"}
+OTHER_OPTIONS = {"--blocking", "--continue", "--env", "--shm", "--stop", "--tmpfs", "--working"}
 
 
 def spans(path: Path) -> list[str]:

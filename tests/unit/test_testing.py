@@ -48,8 +48,8 @@ def test_a_failure_has_the_errors_of_the_log_or_else_its_end():
         "2026-11-30 11:28:24,757 E [1] azmlinfsrv - Traceback:\n  line\nError: x\n\n"
         "2026-11-30 11:28:24,831 I [1] azmlinfsrv - Stopped.\n"
     )
-    assert server._failure("It ended.", log) == "It ended.\n\nTraceback:\n  line\nError: x"
-    assert server._failure("It ended.", "a\nb\n") == "It ended.\n\na\nb"
+    assert server.failure("It ended.", log) == "It ended.\n\nTraceback:\n  line\nError: x"
+    assert server.failure("It ended.", "a\nb\n") == "It ended.\n\na\nb"
 
 
 def test_a_reply_shows_itself():

@@ -10,6 +10,7 @@ import yaml
 from known import FULL, NASTY
 
 from azureml_inference_server_http.generate import rendering
+from azureml_inference_server_http.replica import arguments
 
 
 def document(kind: str, path: str) -> Any:
@@ -71,3 +72,12 @@ def test_unit() -> None:
     line = next(line for line in text.splitlines() if "AML_CORS_ORIGINS=" in line)
     value = line.partition('"')[2][:-1].replace("%%", "%").replace('\\"', '"').replace("\\\\", "\\")
     assert value == f"AML_CORS_ORIGINS={NASTY}"
+
+
+def test_ray() -> None:
+    """The arguments are those that the application takes, with their values."""
+    args = document("ray", "serve.yaml")["applications"][0]["args"]
+    plan = arguments.resolve({**args, "entry_script": __file__}, "/")
+    assert plan.variables["AML_CORS_ORIGINS"] == NASTY
+    assert plan.variables["WORKER_COUNT"] == "4"
+    assert plan.deployment["autoscaling_config"]["max_replicas"] == 10

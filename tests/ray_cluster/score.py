@@ -1,0 +1,24 @@
+"""What tests of a cluster need: an echo, errors of all kinds, and who has answered."""
+
+import json
+import os
+import time
+
+
+def init():
+    pass
+
+
+def run(data):
+    body = json.loads(data) if data else {}
+    if not isinstance(body, dict):
+        return body
+    if "sleep" in body:
+        time.sleep(float(body["sleep"]))
+    if body.get("boom"):
+        return {}["no such key"]
+    if body.get("die"):
+        os._exit(7)
+    if body.get("who"):
+        return {"worker": os.getpid(), "server": os.getppid(), "version": os.environ.get("VERSION")}
+    return body
