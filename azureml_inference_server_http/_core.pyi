@@ -9,6 +9,7 @@ from .scripting.script import Script
 __all__ = [
     "INTERRUPT_GRACE",
     "Counter",
+    "CurrentRequest",
     "Gauge",
     "Histogram",
     "ThreadChannel",
@@ -29,6 +30,36 @@ __all__ = [
 # Seconds after SCORING_TIMEOUT_MS until a call of run() in native code is answered and its worker
 # is killed.
 INTERRUPT_GRACE: Final[float]
+
+@final
+class CurrentRequest:
+    """The request that run() is called for (``api.current_request``)."""
+
+    @property
+    def request_id(self) -> str:
+        """The ``x-request-id`` of the reply. Empty if the client sent an empty one."""
+    @property
+    def client_request_id(self) -> str | None:
+        """The ``x-ms-client-request-id`` of the reply; None if the client sent none."""
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that the request belongs to, as 32 hexadecimal digits; None if the client sent
+        no valid ``traceparent``, and the server exports no traces."""
+    @property
+    def span_id(self) -> str | None:
+        """The span that the call of run() belongs to, as 16 hexadecimal digits; None like
+        ``trace_id``."""
+    @property
+    def traceparent(self) -> str | None:
+        """A value of the header ``traceparent`` for requests that run() makes; None like
+        ``trace_id``."""
+    @property
+    def deadline(self) -> float | None:
+        """When run() will be interrupted (``SCORING_TIMEOUT_MS``) or its worker killed
+        (``WORKER_TIMEOUT``), in seconds of ``time.monotonic()``; None without a limit."""
+    @property
+    def is_finished(self) -> bool:
+        """True when the reply has been sent, with all parts of a stream."""
 
 @final
 class ThreadChannel:

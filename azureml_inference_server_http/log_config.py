@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable
 
 from .launch import display as display_text
+from .scripting import current_request
 from .supervise import access_log
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def configure(settings: Settings) -> str:
     level of the ``azmlinfsrv`` loggers. Logs and returns the path of the last file applied (see
     ``is_default``). Raises ``LogConfigError``.
     """
+    current_request.add_ids_to_log_records()
     _apply(DEFAULT_CONFIG, _read(DEFAULT_CONFIG))
     path = find_user_config(settings)
     logger = logging.getLogger(LOGGER_NAME)

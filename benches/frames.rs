@@ -29,7 +29,7 @@ fn job() -> Job {
         whole_request: true,
         deprecated_id: false,
         peer: "127.0.0.1:40312".to_owned(),
-        request_id: "1f0a64f6-8f7f-4d2e-9e2b-2f4cf2d6a111".to_owned(),
+        request_id: Bytes::from_static(b"1f0a64f6-8f7f-4d2e-9e2b-2f4cf2d6a111"),
         fields: vec![
             field("host", "localhost:5001"),
             field("accept", "*/*"),

@@ -52,6 +52,8 @@ mod _core {
     use super::ThreadChannel;
     #[pymodule_export]
     use crate::worker::user_metrics::{Counter, Gauge, Histogram};
+    #[pymodule_export]
+    use crate::worker::CurrentRequest;
 
     /// How many seconds native code in `run()` may take beyond `SCORING_TIMEOUT_MS`.
     #[pymodule_export]

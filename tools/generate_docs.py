@@ -82,6 +82,9 @@ A file that names the logger `gunicorn.access` gets a second line for each reque
 bytes, in the default format of gunicorn; `record.args` has its atoms, such as `record.args["a"]`. As with 1.5.1, the
 logger leaves out plain health checks (`GET / HTTP/1.1`) and does not propagate unless the file says so.
 
+Records that are made while `run()` works have the [ids of their request](logs.md#in-log-records), for
+`%(request_id)s` in a format.
+
 In lines about requests, whatever logger writes them, control characters are written as `\\x1b`, and of a line above
 8,192 bytes the middle is left out. What the script logs or prints stays as it is.
 

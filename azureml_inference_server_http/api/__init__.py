@@ -1,5 +1,13 @@
-"""Names for scoring scripts: ``api.aml_request`` and ``api.aml_response``.
+"""Names for scoring scripts: ``current_request()``, ``api.metrics``, ``api.aml_request`` and
+``api.aml_response``.
 
-Both modules need Flask, so a script imports the one it uses and nothing is imported here. The same
-modules are reachable as ``azureml.contrib.services.*`` (see ``contrib_services``).
+The last two modules need Flask, so a script imports the one it uses. They are reachable as
+``azureml.contrib.services.*`` as well (see ``contrib_services``).
 """
+
+from __future__ import annotations
+
+from .._core import CurrentRequest
+from ..scripting.current_request import current_request
+
+__all__ = ["CurrentRequest", "current_request"]

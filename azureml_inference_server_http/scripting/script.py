@@ -215,6 +215,7 @@ class Script:
         _logger.error("Encountered Exception: %s", text)
         if self.reporter is not None:
             self.reporter.exception(failure, exc, text)
+        hints.log_missing_module(exc, self.file)
         return self.location(exc)
 
     def error_text(self, exc: BaseException) -> str:

@@ -9,7 +9,6 @@ is exported.
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import json
 import logging
 import os
@@ -18,7 +17,9 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable
+
+from .current_request import current_request, ids
 
 if TYPE_CHECKING:
     from ..launch.settings import Settings
@@ -39,20 +40,6 @@ _NOT_EXTRA = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime",
 _NO_FAULT = "Error logging to Application Insights:"
 # Python's own functions. A script may have gevent replace those of modules.
 _write, _poll, _POLLOUT, _getpid = os.write, getattr(select, "poll", None), getattr(select, "POLLOUT", 0), os.getpid
-
-
-class Request(NamedTuple):
-    """The ids of the request that a thread works on."""
-
-    request_id: str
-    client_request_id: str
-    # As in traceparent: hexadecimal digits.
-    trace_id: str
-    span_id: str
-
-
-# Copied into tasks of asyncio that run() starts, but not into threads.
-current_request: contextvars.ContextVar[Request | None] = contextvars.ContextVar("azmlinfsrv_request", default=None)
 
 
 class Channel:
@@ -114,20 +101,13 @@ class Reporter:
             if not any(isinstance(existing, Handler) for existing in logger.handlers):
                 logger.addHandler(handler)
 
-    def begin(self, request_id: str, client_request_id: str, trace_id: str, span_id: str) -> object:
-        """From here on this thread works on that request. Returns what ``end`` takes."""
-        return current_request.set(Request(request_id, client_request_id, trace_id, span_id))
-
-    def end(self, token: contextvars.Token[Request | None]) -> None:
-        """This thread has finished with the request that ``begin`` named."""
-        current_request.reset(token)
-
     def report(self, fields: dict[str, Any]) -> None:
         """Send one report. Never raises, and never logs: that would report again."""
         if self._pid is not None and _getpid() != self._pid:
             return
-        request = current_request.get()
-        trace_id, span_id = _active_span() or ((request.trace_id, request.span_id) if request else ("", ""))
+        request = current_request()
+        own = (request.trace_id or "", request.span_id or "") if request else ("", "")
+        trace_id, span_id = _active_span() or own
         text = json.dumps({**fields, "trace": trace_id, "span": span_id, "lost": self._lost}, ensure_ascii=False)
         encoded = text.encode("utf-8", "replace")
         if len(encoded) > MAX_REPORT:
@@ -171,11 +151,11 @@ class Reporter:
 
     def dimensions(self) -> dict[str, Any]:
         """What belongs to every exception: whose request it was."""
-        request = current_request.get()
+        request = current_request()
         return {
             "Container Id": self._container,
             "Request Id": request.request_id if request else "Unknown",
-            "Client Request Id": request.client_request_id if request else "",
+            "Client Request Id": (request.client_request_id or "") if request else "",
         }
 
     def _model_ids(self) -> tuple[str, ...]:
@@ -212,7 +192,12 @@ class OtherLoggersHandler(Handler):
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """A report of a log record."""
-    extra = {name: value for name, value in vars(record).items() if name not in _NOT_EXTRA}
+    added = ids()
+    extra = {
+        name: value
+        for name, value in vars(record).items()
+        if name not in _NOT_EXTRA and (name not in added or value != added[name])
+    }
     event = extra.pop(EVENT, None)
     message = _message(record)
     dimensions = extra.get("custom_dimensions")

@@ -2,7 +2,7 @@
 
 Owns the context that is active while the script's code runs. Does not own the ids, which the front chooses
 (``src/telemetry/ids.rs``). OpenTelemetry is never imported here: only a script that has imported it can make spans.
-Runs in workers, on the thread that calls the script.
+Runs in workers, on the thread that calls the script, and on those that it starts.
 """
 
 from __future__ import annotations
@@ -35,8 +35,24 @@ def attach(traceparent: str, tracestate: str) -> Any:
         return None
 
 
+def present() -> Any:
+    """OpenTelemetry's context of this thread, for ``attach_present`` in another one; None if the script has not
+    imported OpenTelemetry."""
+    context = sys.modules.get(_CONTEXT)
+    get_current = getattr(context, "get_current", None)
+    return None if get_current is None else get_current()
+
+
+def attach_present(found: Any) -> Any:
+    """Make a context that ``present`` returned the one of this thread. Returns what ``detach`` takes; None if there is
+    nothing to detach."""
+    context = sys.modules.get(_CONTEXT)
+    attach_context = getattr(context, "attach", None)
+    return None if found is None or attach_context is None else attach_context(found)
+
+
 def detach(token: Any) -> None:
-    """Undo ``attach``."""
+    """Undo ``attach`` or ``attach_present``."""
     context = sys.modules.get(_CONTEXT)
     if context is not None:
         context.detach(token)

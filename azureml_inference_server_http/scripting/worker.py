@@ -235,7 +235,7 @@ def prepare(settings: Settings, watch: Watch = NOBODY, send: Callable[[bytes], b
 def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None) -> Prepared | None:
     from .. import log_config, print_log_hook
     from ..server.user_script import ScriptLoadError
-    from . import debug, loading, swagger
+    from . import current_request, debug, loading, swagger
 
     try:
         if settings.reload and log_config.find_user_config(settings) is not None:
@@ -246,6 +246,7 @@ def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None
         with contextlib.suppress(OSError):
             print("Initializing logger", file=stdio.stream_of_log(_logger), flush=True)
         print_log_hook.install()
+        current_request.hand_on_to_threads()
         # Logged because tools wait for this line. It does not mean that telemetry is sent: the
         # banner says whether it is.
         _logger.info("Starting up app insights client")

@@ -14,6 +14,7 @@ use _core::ipc::frame::{
     decode_id, encode_bare, encode_with_id, BodyAt, Decoder, Field, Frame, Hello, Job, Kind, Origin, Place, ReplyHead,
     MAX_HEAD_LEN,
 };
+use _core::telemetry::trace_context::Span;
 use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
@@ -48,8 +49,10 @@ enum Message {
         swagger: BTreeMap<String, String>,
     },
     Job {
-        texts: [String; 6],
+        texts: [String; 2],
         parts: [Vec<u8>; 3],
+        ids: [Vec<u8>; 3],
+        span: Option<([u8; 16], [u8; 8], bool)>,
         id: u64,
         http_minor: u8,
         fields: Fields,
@@ -199,8 +202,10 @@ impl Message {
                 wire.extend_from_slice(&hello.encode().expect("only text inside"));
                 Meaning::Hello(hello)
             }
-            Self::Job { texts, parts, id, http_minor, fields, short, body, shared } => {
-                let [method, peer, request_id, client_request_id, traceparent, tracestate] = texts;
+            Self::Job { texts, parts, ids, span, id, http_minor, fields, short, body, shared } => {
+                let [method, peer] = texts;
+                let [request_id, client_request_id, tracestate] = ids.map(Bytes::from);
+                let span = span.map(|(trace_id, span_id, is_sampled)| Span { trace_id, span_id, is_sampled });
                 let [target, query, content_type] = parts.map(Bytes::from);
                 let fields = owned(fields);
                 let whole_request = !short;
@@ -216,7 +221,7 @@ impl Message {
                     peer,
                     request_id,
                     client_request_id,
-                    traceparent,
+                    span,
                     tracestate,
                     fields,
                 };
@@ -225,25 +230,18 @@ impl Message {
                 let at = place.map_or(BodyAt::Frame(body.len()), BodyAt::Shared);
                 let head = if short { job.encode_short_head(at) } else { job.encode_head(at) };
                 if short {
-                    // The id of the request is sent if the job belongs to a trace.
-                    let request_id = if job.traceparent.is_empty() { String::new() } else { job.request_id };
-                    job = Job {
-                        target: Bytes::new(),
-                        peer: String::new(),
-                        request_id,
-                        fields: vec![],
-                        ..job
-                    };
+                    job = Job { target: Bytes::new(), peer: String::new(), fields: vec![], ..job };
                 }
                 append(wire, &head, &body);
                 Meaning::Job(job, body.into(), place)
             }
             Self::Reply { id, status, origin, times: (run_ms, busy_ms), parts, fields, body } => {
                 let [server_version, error_location] = parts.map(Bytes::from);
-                let origin = match origin % 4 {
+                let origin = match origin % 5 {
                     0 => Origin::Result,
                     1 => Origin::Response,
                     2 => Origin::ScriptError,
+                    3 => Origin::Timeout,
                     _ => Origin::ServerError,
                 };
                 let run_ms = run_ms.filter(|ms| !ms.is_nan());

@@ -24,7 +24,7 @@ use super::{
     memory_budget::Share,
     reply::ReplyContext,
     swagger,
-    tracking::{self, Awaited, Reply},
+    tracking::{self, Awaited, Reply, TRACE_PARENT},
     Front,
 };
 use crate::{
@@ -191,6 +191,9 @@ impl Exchange {
             content_type: self.header(CONTENT_TYPE),
             http_minor: u8::from(self.request.version() == Version::HTTP_11),
             deprecated_id: self.context.ids.deprecated,
+            request_id: self.context.ids.request.clone().unwrap_or_default(),
+            client_request_id: self.context.ids.client.clone().unwrap_or_default(),
+            span: record.span.or(record.parent.map(Span::from)),
             ..Job::default()
         };
         // Keep the whole request until the first worker has said what its script needs.
@@ -203,17 +206,14 @@ impl Exchange {
             };
             job.peer = self.request.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
             job.fields = fields_as_sent(&self.request);
+            if let Some(span) = record.span {
+                // What the script calls belongs to the server's span.
+                job.fields.retain(|(name, _)| name != TRACE_PARENT);
+                job.fields.push((TRACE_PARENT.into(), span.to_string().into()));
+            }
         }
-        let follows_traces = script.is_some_and(|script| script.follows_traces);
-        let parent = record.parent.filter(|_| follows_traces).map(Span::from);
-        let span = record.span.or(parent);
-        if wants_request || span.is_some() {
-            job.request_id = self.context.ids.request_text().into_owned();
-        }
-        if let Some(span) = span {
-            job.traceparent = span.to_string();
-            job.client_request_id = lossy(record.ids.client_request.as_ref());
-            job.tracestate = lossy(record.trace_state.as_ref().filter(|_| follows_traces));
+        if script.is_some_and(|script| script.follows_traces) {
+            job.tracestate = record.trace_state.clone().unwrap_or_default();
         }
         job
     }
@@ -222,10 +222,6 @@ impl Exchange {
         let value = self.request.headers().get(name);
         value.map(|value| Bytes::copy_from_slice(value.as_bytes())).unwrap_or_default()
     }
-}
-
-fn lossy(bytes: Option<&Bytes>) -> String {
-    bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
 }
 
 /// The header fields in the order the client sent them, names in lower case.

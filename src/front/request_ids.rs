@@ -2,8 +2,6 @@
 //!
 //! Pure functions over header values; runs in the front's event loop.
 
-use std::borrow::Cow;
-
 use actix_web::http::header::HeaderMap;
 use bytes::Bytes;
 
@@ -58,11 +56,6 @@ impl RequestIds {
     /// What the record of the request needs of them.
     pub fn for_record(&self) -> Ids {
         Ids { request: self.request.clone(), client_request: self.client.clone(), uses_deprecated: self.deprecated }
-    }
-
-    /// The request id as text for logs and scripts.
-    pub fn request_text(&self) -> Cow<'_, str> {
-        self.request.as_deref().map(String::from_utf8_lossy).unwrap_or_default()
     }
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use actix_web::{
     body::{BodySize, MessageBody as _},
-    http::header::{HeaderMap, HeaderName, AUTHORIZATION, HOST, REFERER, USER_AGENT},
+    http::header::{HeaderMap, AUTHORIZATION, HOST, REFERER, USER_AGENT},
     HttpRequest, HttpResponse,
 };
 use bytes::Bytes;
@@ -26,7 +26,8 @@ use crate::{
     },
 };
 
-const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The header with the caller's span.
+pub const TRACE_PARENT: &str = "traceparent";
 
 /// Begins the record of a request that the parser has accepted.
 pub fn begin(recorder: &Rc<Recorder>, request: &HttpRequest) -> Recording {

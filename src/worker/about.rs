@@ -1,60 +1,46 @@
-//! What the script's log records and spans are about, while it works on a request.
+//! Tells Python which request the worker works on, and OpenTelemetry which span its spans belong to.
 //!
-//! Runs on the worker's thread. Costs nothing unless something is exported, or the script uses OpenTelemetry.
+//! Runs on the worker's thread.
 
 use pyo3::{intern, prelude::*};
 
-use super::script::Script;
+use super::{current_request::Current, script::Script};
 use crate::ipc::frame::Job;
 
-/// The script works on one request, for as long as this exists: its log records have the request's ids, and its spans are
-/// children of the server's span.
-pub(super) struct About<'py> {
-    /// What began, in order.
-    begun: [Option<Begun<'py>>; 2],
+/// The worker works on one request, for as long as this exists: log records have the request's ids, and spans of the
+/// script are children of the server's span.
+pub(super) struct About<'a, 'py> {
+    script: &'a Script<'py>,
+    current: &'a Current<'py>,
+    /// What detaches the span, if OpenTelemetry was told.
+    attached: Option<Bound<'py, PyAny>>,
 }
 
-/// What a method of `object` has begun; its method `end` ends it, called with `token`.
-struct Begun<'py> {
-    object: Bound<'py, PyAny>,
-    end: &'static str,
-    token: Bound<'py, PyAny>,
-}
-
-impl<'py> About<'py> {
+impl<'a, 'py> About<'a, 'py> {
     /// Begins to work on a job.
-    pub(super) fn begin(py: Python<'py>, script: &Script<'py>, job: &Job) -> Self {
-        let mut begun = [None, None];
-        if job.traceparent.is_empty() {
-            return Self { begun };
-        }
-        if let Some(reporter) = &script.reporter {
-            let mut parts = job.traceparent.split('-').skip(1);
-            let (trace, span) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-            let ids = (&job.request_id, &job.client_request_id, trace, span);
-            let token = shown(py, reporter.call_method1(intern!(py, "begin"), ids));
-            begun[0] = token.map(|token| Begun { object: reporter.clone(), end: "end", token });
-        }
-        if script.follows_traces(py) {
-            let context = (&job.traceparent, &job.tracestate);
+    pub(super) fn begin(py: Python<'py>, script: &'a Script<'py>, current: &'a Current<'py>, job: &Job) -> Self {
+        shown(py, current.begin(py, job));
+        let mut about = Self { script, current, attached: None };
+        if let Some(span) = job.span.filter(|_| script.follows_traces(py)) {
+            let context = (span.to_string(), String::from_utf8_lossy(&job.tracestate));
             let token = shown(py, script.object.call_method1(intern!(py, "attach_span"), context));
-            let token = token.filter(|token| !token.is_none());
-            begun[1] = token.map(|token| Begun { object: script.object.clone(), end: "detach_span", token });
+            about.attached = token.filter(|token| !token.is_none());
         }
-        Self { begun }
+        about
     }
 }
 
-impl Drop for About<'_> {
+impl Drop for About<'_, '_> {
     fn drop(&mut self) {
-        // The last that began ends first.
-        for Begun { object, end, token } in self.begun.iter_mut().rev().filter_map(Option::take) {
-            shown(object.py(), object.call_method1(end, (token,)));
+        let py = self.script.object.py();
+        if let Some(token) = self.attached.take() {
+            shown(py, self.script.object.call_method1(intern!(py, "detach_span"), (token,)));
         }
+        shown(py, self.current.end(py));
     }
 }
 
 /// The result. An error is shown on standard error, because it must not change the reply.
-fn shown<'py>(py: Python<'py>, result: PyResult<Bound<'py, PyAny>>) -> Option<Bound<'py, PyAny>> {
+fn shown<T>(py: Python<'_>, result: PyResult<T>) -> Option<T> {
     result.map_err(|error| error.write_unraisable(py, None)).ok()
 }

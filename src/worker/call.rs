@@ -22,6 +22,7 @@ use super::{
         input::{self, InputError},
         output,
     },
+    current_request::Current,
     deadline::{Deadline, Limits},
     reply::{error_reply, origin_named, to_latin1, Outcome, Reply, JSON},
     script::Script,
@@ -71,18 +72,25 @@ pub(super) struct Caller<'a, 'py> {
     deadline: Deadline,
     /// Results that may still be shown to `scripting/traps.py`.
     results_to_note: Cell<u32>,
+    current: Current<'py>,
 }
 
 impl<'a, 'py> Caller<'a, 'py> {
-    pub(super) fn new(script: &'a Script<'py>, settings: &Settings, deadline: Deadline) -> Self {
-        Self {
+    pub(super) fn new(
+        py: Python<'py>,
+        script: &'a Script<'py>,
+        settings: &Settings,
+        deadline: Deadline,
+    ) -> PyResult<Self> {
+        Ok(Self {
             script,
             pid: std::process::id(),
             scoring_timeout: settings.scoring_timeout,
             limits: Limits::of(settings.scoring_timeout, settings.worker_timeout),
             deadline,
             results_to_note: Cell::new(NOTED_RESULTS),
-        }
+            current: Current::new(py, [settings.scoring_timeout, settings.worker_timeout])?,
+        })
     }
 
     pub(super) fn script(&self) -> &'a Script<'py> {
@@ -92,7 +100,6 @@ impl<'a, 'py> Caller<'a, 'py> {
     /// Runs the job. `object` is the body as a Python object, if it was received into one.
     pub(super) fn answer(&self, py: Python<'py>, job: &Job, body: &Bytes, object: Option<&Py<PyBytes>>) -> Reply {
         let call = Call { job, body, object };
-        let _about = self.about(py, job);
         let arguments = match input::arguments(py, self.script, job, body) {
             Ok(arguments) => arguments,
             Err(problem) => return self.not_run(py, &call, problem),
@@ -124,9 +131,9 @@ impl<'a, 'py> Caller<'a, 'py> {
         }
     }
 
-    /// The script works on the job, for its log records and spans, until the result is dropped.
-    pub(super) fn about(&self, py: Python<'py>, job: &Job) -> About<'py> {
-        About::begin(py, self.script, job)
+    /// The worker works on the job, as far as Python sees it, until the result is dropped.
+    pub(super) fn about(&self, py: Python<'py>, job: &Job) -> About<'_, 'py> {
+        About::begin(py, self.script, &self.current, job)
     }
 
     /// Logs the lines about a request through the logger that the script has changed. `elapsed` is
@@ -207,6 +214,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         if self.limits.are_none() {
             return self.run(py, call, arguments);
         }
+        self.current.start_time();
         self.deadline.arm(py, self.limits)?;
         let returned = self.run(py, call, arguments);
         let in_time = self.deadline.disarm(py);
@@ -245,7 +253,7 @@ impl<'a, 'py> Caller<'a, 'py> {
             fields,
             object.map_or_else(|| PyBytes::new(py, body), |object| object.bind(py).clone()),
             &job.peer,
-            &job.request_id,
+            String::from_utf8_lossy(&job.request_id),
             arguments,
             problem,
         );

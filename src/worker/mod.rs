@@ -8,6 +8,7 @@
 mod about;
 mod call;
 mod convert;
+mod current_request;
 mod deadline;
 mod reply;
 mod script;
@@ -17,7 +18,7 @@ pub(crate) mod user_metrics;
 use std::{collections::BTreeMap, time::Instant};
 
 use bytes::Bytes;
-use pyo3::prelude::*;
+use pyo3::{prelude::*, types::PyBytes};
 
 use self::{
     call::Caller,
@@ -28,6 +29,7 @@ use self::{
 };
 pub(crate) use self::{
     convert::input::{for_tests as arguments_for_tests, Converted},
+    current_request::CurrentRequest,
     deadline::Watcher,
 };
 use crate::{
@@ -81,7 +83,7 @@ pub(crate) fn work(
         #[cfg(unix)]
         Place::Socket(entrance, spare) => {
             let entrance = (entrance, spare);
-            let caller = Caller::new(&script, settings, Deadline::by_signal(py)?);
+            let caller = Caller::new(py, &script, settings, Deadline::by_signal(py)?)?;
             let cooperative = transport::Cooperative::new(&script.object)?;
             match transport::SocketFront::connect(
                 py,
@@ -96,7 +98,7 @@ pub(crate) fn work(
             }
         }
         Place::ThisProcess(channel, watcher) => {
-            let caller = Caller::new(&script, settings, Deadline::Watched(watcher.watch_this_thread(py)?));
+            let caller = Caller::new(py, &script, settings, Deadline::Watched(watcher.watch_this_thread(py)?))?;
             match ThreadFront::connect(py, channel, hello)? {
                 Some(mut front) => serve(py, &mut front, &caller, retiring),
                 None => Ok(()),
@@ -122,7 +124,9 @@ fn serve<'py>(
                     front.send(py, frame::encode_bare(Kind::Skipped), Bytes::new());
                     continue;
                 }
-                let answered = answer(py, caller, &job)?;
+                let (job, frame_body, object) = decoded(job)?;
+                let _about = caller.about(py, &job);
+                let answered = answer(py, caller, job, &frame_body, object.as_ref());
                 // Send this before the reply: a client that has read the reply may expect that its
                 // next request is called in the new way.
                 let (script, hello) = (caller.script(), front.hello());
@@ -158,13 +162,25 @@ struct Answered {
     outcome: Outcome,
 }
 
-/// Runs one job. An error is a fault of the protocol with the front, never of the script.
-fn answer<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, arrived: &Arrived) -> PyResult<Answered> {
+/// A job, its body, and the body as a Python object if it was received into one. An error is a fault of the protocol with
+/// the front.
+fn decoded(arrived: Arrived) -> PyResult<(Job, Bytes, Option<Py<PyBytes>>)> {
+    let Arrived { frame, object } = arrived;
+    let job = Job::decode(&frame).map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(error.to_string()))?;
+    Ok((job, frame.body, object))
+}
+
+/// Runs one job.
+fn answer<'py>(
+    py: Python<'py>,
+    caller: &Caller<'_, 'py>,
+    job: Job,
+    body: &Bytes,
+    object: Option<&Py<PyBytes>>,
+) -> Answered {
     point(Point::Worker);
     let received = Instant::now();
-    let Arrived { frame, object } = arrived;
-    let job = Job::decode(frame).map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(error.to_string()))?;
-    let reply = caller.answer(py, &job, &frame.body, object.as_ref());
+    let reply = caller.answer(py, &job, body, object);
     let head = ReplyHead {
         id: job.id,
         status: reply.status,
@@ -176,7 +192,7 @@ fn answer<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, arrived: &Arrived) -> 
         error_location: reply.error_location,
         fields: reply.fields,
     };
-    Ok(Answered { job, received, head, outcome: reply.outcome })
+    Answered { job, received, head, outcome: reply.outcome }
 }
 
 /// Logs the request, if that is this worker's to do, and sends the reply.
@@ -200,7 +216,6 @@ fn deliver<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, front: &mut dyn Front
         (Ok(encoded), Outcome::Stream { first, rest }) => {
             log(head.status, None);
             front.send(py, encoded, Bytes::new());
-            let _about = caller.about(py, &job);
             stream(py, caller, front, head.id, first, rest.bind(py))
         }
         (Err(problem), outcome) => {

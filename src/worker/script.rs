@@ -38,8 +38,6 @@ pub(super) struct Script<'py> {
     pub(super) logs_requests: bool,
     /// True if `script.py` makes the replies to errors (`--error_details`, `--client_errors`).
     pub(super) explains_errors: bool,
-    /// Takes what is exported about requests (`scripting/telemetry.py`), if something is.
-    pub(super) reporter: Option<Bound<'py, PyAny>>,
     /// True if input and output of each successful `run()` are exported.
     pub(super) collects_model_data: bool,
     /// `sys.modules`.
@@ -64,7 +62,6 @@ impl<'py> Script<'py> {
             modules: py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?.cast_into()?,
             json_is_changed: object.getattr(intern!(py, "json_is_changed"))?.is_truthy()?,
             logs_requests: object.getattr(intern!(py, "logs_requests"))?.is_truthy()?,
-            reporter: Some(object.getattr(intern!(py, "reporter"))?).filter(|reporter| !reporter.is_none()),
             collects_model_data: object.getattr(intern!(py, "collects_model_data"))?.is_truthy()?,
             pass_headers: object.getattr(intern!(py, "pass_headers"))?.is_truthy()?,
             explains_errors: object.getattr(intern!(py, "explains_errors"))?.is_truthy()?,

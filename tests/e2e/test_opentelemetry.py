@@ -160,8 +160,9 @@ def test_spans_of_the_script_are_children_of_the_servers_span(start, receiver):
     parts = [ast.literal_eval(line) for line in server.request("POST", "/score", "stream", CALLER).text.splitlines()]
     _, span = server_span(receiver, 2)
     assert parts == [[TRACE, span.span_id.hex(), True]] * 2
-    # Threads that run() starts are on their own, as everywhere in Python.
-    assert server.request("POST", "/score", "thread", CALLER).json()[1] == ""
+    for thread in ("thread", "pool"):
+        trace, parent, _ = server.request("POST", "/score", thread, CALLER).json()
+        assert (trace, bool(parent)) == (TRACE, True), thread
     unsampled = {"traceparent": f"00-{TRACE}-{SPAN}-00"}
     assert server.request("POST", "/score", "x", unsampled).json()[2] is False
 
@@ -177,9 +178,20 @@ def test_spans_of_the_script_are_children_of_the_callers_span_if_nothing_is_expo
     assert server.request("POST", "/score", "x").json()[1] == ""
 
 
+HINT = "Add opentelemetry-sdk to the requirements of your script."
+
+
 def test_a_script_that_misses_opentelemetry_is_told_what_to_install(start, tmp_path):
     script = tmp_path / "misses.py"
     script.write_text("import opentelemetry.missing\n")
     server = start(str(script), ready=False)
     assert server.wait_for_exit() == 3
-    assert "Add opentelemetry-sdk to the requirements of your script." in server.stdout()
+    assert HINT in server.stdout()
+
+
+def test_so_is_a_script_that_misses_it_in_run(start, tmp_path):
+    script = tmp_path / "misses_later.py"
+    script.write_text("def init():\n    pass\n\n\ndef run(data):\n    import opentelemetry.missing\n")
+    server = start(str(script))
+    assert server.score("x").status == 500
+    eventually(lambda: HINT in server.stdout(), "the hint")

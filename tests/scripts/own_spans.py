@@ -2,6 +2,7 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
@@ -37,4 +38,7 @@ def run(data):
         thread.start()
         thread.join()
         return found[0]
+    if data == "pool":
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(parent).result()
     return parent()

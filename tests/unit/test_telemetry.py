@@ -14,8 +14,12 @@ import pytest
 
 from azureml_inference_server_http.launch.settings import RawSettings, load
 from azureml_inference_server_http.scripting import telemetry
+from azureml_inference_server_http.scripting.current_request import variable
 from azureml_inference_server_http.scripting.telemetry import Channel, Reporter
 
+REQUEST: Any = types.SimpleNamespace(
+    request_id="r", client_request_id="c", trace_id="ab" * 16, span_id="cd" * 8, is_finished=False
+)
 KEY = "00000000-0000-4000-8000-00000000000b"
 
 
@@ -77,10 +81,10 @@ def test_custom_dimensions_are_properties_too(reporter: Reporter, reports: Repor
 
 
 def test_records_belong_to_the_request_of_their_thread(reporter: Reporter, reports: Reports) -> None:
-    token = reporter.begin("r", "c", "ab" * 16, "cd" * 8)
+    token = variable.set(REQUEST)
     _log("during")
     reporter.exception(RuntimeError("outer"), ValueError("inner"), "stack")
-    reporter.end(token)  # type: ignore[arg-type]
+    variable.reset(token)
     _log("after")
     during, exception, after = reports.found
     assert (during["trace"], during["span"]) == ("ab" * 16, "cd" * 8)
@@ -139,10 +143,10 @@ def test_a_report_fits_into_one_message(reporter: Reporter, reports: Reports) ->
 
 
 def test_model_data(reporter: Reporter, reports: Reports) -> None:
-    token = reporter.begin("r", "c", "ab" * 16, "cd" * 8)
+    token = variable.set(REQUEST)
     reporter.model_data("in", [1])
     reporter.model_data("in", object())
-    reporter.end(token)  # type: ignore[arg-type]
+    variable.reset(token)
     data, fault = reports.found
     properties = dict(data["properties"])
     assert data["message"] == "model_data_collection"

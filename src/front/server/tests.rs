@@ -117,6 +117,24 @@ fn requests_that_a_worker_answers() {
 }
 
 #[test]
+fn a_script_sees_the_span_of_the_server_in_place_of_its_callers() {
+    System::new().block_on(async {
+        let world = World::new(settings()).await;
+        world.start_worker().await;
+        let mut client = world.connect().await;
+        let trace = "00-0af7651916cd43dd8448eb211c80319c";
+        let request = format!(
+            "POST /score HTTP/1.1\r\nHost: a\r\ntraceparent: {trace}-b7ad6b7169203331-01\r\nConnection: close\r\n\
+             Content-Length: 14\r\n\r\ntell the trace"
+        );
+        client.write_all(request.as_bytes()).await.expect("the front reads");
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).await.expect("text");
+        assert!(reply.ends_with(&format!("\r\n\r\n{trace}-abababababababab-01")), "{reply}");
+    });
+}
+
+#[test]
 fn requests_that_no_worker_gets() {
     use Refusal::*;
     let health = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -75,7 +75,7 @@ pub(super) fn limited(what: &'static str, len: u64, limit: u64) -> Result<usize,
 /// Writes the prefix and the head of a frame. The caller sends the body after it, usually in the
 /// same system call.
 pub(super) fn encode(kind: Kind, body_len: usize, write_head: impl FnOnce(&mut BytesMut)) -> BytesMut {
-    let mut out = BytesMut::with_capacity(128);
+    let mut out = BytesMut::with_capacity(192);
     out.put_u8(kind as u8);
     out.put_u32_le(0);
     out.put_u64_le(body_len as u64);
@@ -139,6 +139,12 @@ impl Reader {
             return Err(FrameError::Malformed(self.what));
         }
         Ok(self.rest.split_to(len))
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
+        let mut array = [0; N];
+        self.take(N)?.copy_to_slice(&mut array);
+        Ok(array)
     }
 
     pub(super) fn u8(&mut self) -> Result<u8, FrameError> {

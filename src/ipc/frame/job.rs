@@ -2,17 +2,23 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
+use crate::telemetry::trace_context::Span;
+
 use super::{
     codec::{encode, put_bytes, put_fields, Reader},
     Frame, FrameError, Kind,
 };
+
+/// What precedes a span in the head of a job, in place of 0 for no span.
+const SAMPLED: u8 = 2;
+const UNSAMPLED: u8 = 1;
 
 /// Name and value of a header field. They are bytes, because HTTP does not require values to be
 /// valid text.
 pub type Field = (Bytes, Bytes);
 
 /// One request, for a worker. If the worker did not set `wants_request`, `target`, `peer` and
-/// `fields` are empty, and the ids are too unless something is exported.
+/// `fields` are empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Job {
     /// Names the job in replies and cancellations. A front never uses an id again.
@@ -27,22 +33,22 @@ pub struct Job {
     pub content_type: Bytes,
     /// Minor version of HTTP/1.x.
     pub http_minor: u8,
-    /// True if `target`, `peer`, `request_id` and `fields` are filled.
+    /// True if `target`, `peer` and `fields` are filled.
     pub whole_request: bool,
     /// True if the client sent the deprecated header `x-ms-request-id`. A warning in the log says
     /// so.
     pub deprecated_id: bool,
     /// Address of the client, `ip:port`.
     pub peer: String,
-    /// The `x-request-id` of the reply. Scripts may read it from `flask.g`.
-    pub request_id: String,
-    /// The `x-ms-client-request-id` of the reply. Empty if nothing is exported.
-    pub client_request_id: String,
-    /// The server's span as a value of `traceparent`; the caller's if nothing is exported and the
-    /// worker set `follows_traces`. Else empty.
-    pub traceparent: String,
+    /// The `x-request-id` of the reply; empty if the client sent it empty.
+    pub request_id: Bytes,
+    /// The `x-ms-client-request-id` of the reply; empty if the client sent none.
+    pub client_request_id: Bytes,
+    /// The span that the call of `run()` belongs to: that of the server, or else that of the
+    /// client.
+    pub span: Option<Span>,
     /// The caller's `tracestate`, if the worker set `follows_traces`.
-    pub tracestate: String,
+    pub tracestate: Bytes,
     /// Header fields in the order sent, names in lower case.
     pub fields: Vec<Field>,
 }
@@ -105,27 +111,31 @@ impl Job {
     fn encode(&self, body: BodyAt, whole: bool) -> Bytes {
         let (target, peer, fields) =
             if whole { (&*self.target, &*self.peer, &*self.fields) } else { (&[][..], "", &[][..]) };
-        let request_id = if whole || !self.traceparent.is_empty() { &*self.request_id } else { "" };
         encode_job(body, |out| {
             out.put_u64_le(self.id);
             out.put_u8(self.http_minor);
             out.put_u8(whole.into());
             out.put_u8(self.deprecated_id.into());
-            for part in [
-                self.method.as_bytes(),
-                target,
-                &self.query,
-                &self.content_type,
-                peer.as_bytes(),
-                request_id.as_bytes(),
-                self.client_request_id.as_bytes(),
-                self.traceparent.as_bytes(),
-                self.tracestate.as_bytes(),
-            ] {
+            for part in [self.method.as_bytes(), target, &self.query, &self.content_type, peer.as_bytes()] {
                 put_bytes(out, part);
             }
+            self.put_ids(out);
             put_fields(out, fields);
         })
+    }
+
+    fn put_ids(&self, out: &mut BytesMut) {
+        for id in [&self.request_id, &self.client_request_id, &self.tracestate] {
+            put_bytes(out, id);
+        }
+        match self.span {
+            None => out.put_u8(0),
+            Some(Span { trace_id, span_id, is_sampled }) => {
+                out.put_u8(if is_sampled { SAMPLED } else { UNSAMPLED });
+                out.extend_from_slice(&trace_id);
+                out.extend_from_slice(&span_id);
+            }
+        }
     }
 
     /// Reads the head of a [`Kind::Job`] frame.
@@ -142,13 +152,23 @@ impl Job {
             query: head.bytes()?,
             content_type: head.bytes()?,
             peer: head.text()?,
-            request_id: head.text()?,
-            client_request_id: head.text()?,
-            traceparent: head.text()?,
-            tracestate: head.text()?,
+            request_id: head.bytes()?,
+            client_request_id: head.bytes()?,
+            tracestate: head.bytes()?,
+            span: read_span(&mut head)?,
             fields: head.fields()?,
         };
         head.end()?;
         Ok(job)
     }
+}
+
+fn read_span(head: &mut Reader) -> Result<Option<Span>, FrameError> {
+    let is_sampled = match head.u8()? {
+        0 => return Ok(None),
+        UNSAMPLED => false,
+        SAMPLED => true,
+        _ => return Err(FrameError::Malformed("job")),
+    };
+    Ok(Some(Span { trace_id: head.array()?, span_id: head.array()?, is_sampled }))
 }

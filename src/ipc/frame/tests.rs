@@ -6,6 +6,7 @@ use super::{
     codec::{encode, MAX_RESERVE},
     *,
 };
+use crate::telemetry::trace_context::Span;
 
 const DECODER: Decoder = Decoder { max_body_len: 1 << 20, trusted: false };
 
@@ -20,10 +21,10 @@ fn job() -> Job {
         whole_request: true,
         deprecated_id: true,
         peer: "127.0.0.1:9".into(),
-        request_id: "r".into(),
-        client_request_id: "c".into(),
-        traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
-        tracestate: "a=b".into(),
+        request_id: Bytes::from_static(b"r"),
+        client_request_id: Bytes::from_static(b"c"),
+        span: Some(Span { trace_id: [1; 16], span_id: [2; 8], is_sampled: true }),
+        tracestate: Bytes::from_static(b"a=b"),
         fields: vec![(Bytes::from_static(b"x-latin"), Bytes::from_static(b"\xe9"))],
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     telemetry::{
         record::{Delivery, Outcome, RequestRecord, Run},
         recorder::{Reader, Recorder},
+        trace_context::Span,
     },
 };
 
@@ -54,7 +55,8 @@ pub(super) struct Ending {
 struct Writer(Rc<Diary>);
 
 impl Reader for Writer {
-    fn begun(&self, _: &mut RequestRecord) {
+    fn begun(&self, record: &mut RequestRecord) {
+        record.span = record.parent.map(|parent| Span { span_id: [0xab; 8], ..parent.into() });
         self.0.begun.set(self.0.begun.get() + 1);
     }
 
@@ -187,7 +189,7 @@ async fn work(end: WorkerEnd, started: Rc<Cell<usize>>) {
         shares_claims: true,
         shares_bodies: false,
         raw: false,
-        wants_request: false,
+        wants_request: true,
         follows_traces: false,
         capacity: 1,
         swagger: [("2".to_owned(), "{}".to_owned())].into(),
@@ -246,6 +248,13 @@ fn obey(end: &WorkerEnd, frame: &Frame) -> Life {
         b"large" => reply(head(200, Origin::Response), &[b'x'; 4 << 20]),
         b"stream" => stream(b""),
         b"fail in a stream" => stream(b"it failed"),
+        b"tell the trace" => {
+            let parents = job.fields.iter().filter(|(name, _)| name == "traceparent");
+            let told = parents.map(|(_, value)| value.clone()).collect::<Vec<_>>().concat();
+            assert_eq!(job.span.map(|span| span.to_string().into_bytes()), Some(told.clone()));
+            let head = head(200, Origin::Result).encode(Kind::Reply, told.len()).expect("small");
+            send(end, head, told.into());
+        }
         _ => reply(head(200, Origin::Result), b"{}"),
     }
     Life::GoesOn
