@@ -32,6 +32,8 @@ pub enum Point {
     /// The thread that writes the log, when it has records.
     #[cfg(feature = "python")]
     Log,
+    /// The thread that sends telemetry, when it has a batch to send.
+    Telemetry,
     /// The worker's loop, when it has a job.
     #[cfg(feature = "python")]
     Worker,

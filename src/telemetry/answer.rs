@@ -39,11 +39,14 @@ pub enum Reason {
     Storage,
     /// A worker could not pass them to the front.
     Worker,
+    /// The exporter's thread panicked with them in hand.
+    Panic,
 }
 
 impl Reason {
     /// All reasons, in the order of [`Reason::name`]'s match.
-    pub const ALL: [Self; 6] = [Self::Full, Self::Refused, Self::Quota, Self::Stopped, Self::Storage, Self::Worker];
+    pub const ALL: [Self; 7] =
+        [Self::Full, Self::Refused, Self::Quota, Self::Stopped, Self::Storage, Self::Worker, Self::Panic];
 
     /// The name of the reason, one word.
     pub fn name(self) -> &'static str {
@@ -54,6 +57,7 @@ impl Reason {
             Self::Stopped => "stopped",
             Self::Storage => "storage",
             Self::Worker => "worker",
+            Self::Panic => "panic",
         }
     }
 }

@@ -16,11 +16,15 @@ use std::{
 use super::{
     answer::{Reason, Verdict},
     counts::Counts,
-    intake::{Intake, Taken},
+    intake::{Dropped, Intake, Taken},
     item::{Item, LogRecord},
     lane::Next,
     receiver::{Encoded, Receiver, Target},
     storage::{Storage, Stored},
+};
+use crate::{
+    fault_injection::{point, Point},
+    panics::catch,
 };
 
 /// Logger of its lines.
@@ -29,6 +33,8 @@ const LOG: &str = "azmlinfsrv.telemetry";
 const RECEIVERS_BYTES: usize = 24 << 20;
 /// How long the server waits at its end for items to be sent.
 pub const STOP_PATIENCE: Duration = Duration::from_millis(1800);
+/// The pause of the thread after a panic, so that a fault that repeats does not fill the log.
+const PAUSE_AFTER_PANIC: Duration = Duration::from_secs(1);
 /// How often the end of the thread is looked for then.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -130,9 +136,9 @@ impl Exporter {
             std::thread::sleep(LOOK);
         }
         // A thread that still waits for a receiver ends with the process.
-        let late = self.intake.take(Duration::ZERO, Some(Instant::now()));
+        let mut late = self.intake.take(Duration::ZERO, Some(Instant::now()));
         let mut state = self.shared.lock();
-        encode_all(&mut state.receivers, &late);
+        encode_all(&mut state.receivers, &mut late);
         state.is_over = true;
         for receiver in &mut state.receivers {
             abandon(receiver, self.shared.storage.as_ref());
@@ -176,12 +182,16 @@ fn store(receiver: &Receiver, storage: &Storage, items: &[Encoded]) -> bool {
     }
 }
 
-/// Encodes what the intake had for every receiver, and counts what it had to drop.
-fn encode_all(receivers: &mut [Receiver], taken: &Taken) {
+/// Encodes what the intake had for every receiver, and counts what it had to drop. An item leaves `taken` when it is encoded.
+fn encode_all(receivers: &mut [Receiver], taken: &mut Taken) {
+    let dropped = std::mem::take(&mut taken.dropped);
     for receiver in receivers.iter() {
-        receiver.note_dropped(taken.dropped);
+        receiver.note_dropped(dropped, Reason::Full);
     }
-    taken.items.iter().for_each(|item| encode(receivers, item));
+    while let Some(item) = taken.items.front() {
+        encode(receivers, item);
+        taken.items.pop_front();
+    }
 }
 
 /// Encodes an item for every receiver.
@@ -200,6 +210,12 @@ fn encode(receivers: &mut [Receiver], item: &Item) {
     }
 }
 
+/// Whether the thread has more to do.
+enum Turn {
+    Next,
+    Last,
+}
+
 /// The thread's own side.
 struct Worker {
     intake: Intake,
@@ -210,23 +226,61 @@ struct Worker {
 impl Worker {
     fn run(self) {
         loop {
-            let until = self.next_due(Instant::now());
-            let taken = self.intake.take(self.interval, until);
-            let receivers = {
-                let mut state = self.shared.lock();
-                if state.is_over {
-                    return;
-                }
-                encode_all(&mut state.receivers, &taken);
-                state.receivers.len()
-            };
-            for index in 0..receivers {
-                if !self.send_all(index, taken.ended) {
-                    return;
+            let mut taken = Taken::default();
+            match catch(|| self.turn(&mut taken)) {
+                Ok(Turn::Next) => {}
+                Ok(Turn::Last) => return,
+                Err(panic) => {
+                    log::error!(
+                        target: LOG,
+                        "The thread that sends telemetry {panic}. \
+                         The items that it was encoding or sending are lost, and it goes on."
+                    );
+                    self.give_up(&taken);
+                    std::thread::sleep(PAUSE_AFTER_PANIC);
                 }
             }
-            if taken.ended {
-                return;
+        }
+    }
+
+    /// Waits for items, encodes them, and sends what is due. `taken` has the items that are not encoded yet.
+    fn turn(&self, taken: &mut Taken) -> Turn {
+        let until = self.next_due(Instant::now());
+        *taken = self.intake.take(self.interval, until);
+        let receivers = {
+            let mut state = self.shared.lock();
+            if state.is_over {
+                return Turn::Last;
+            }
+            encode_all(&mut state.receivers, taken);
+            state.receivers.len()
+        };
+        for index in 0..receivers {
+            if !self.send_all(index, taken.ended) {
+                return Turn::Last;
+            }
+        }
+        if taken.ended {
+            Turn::Last
+        } else {
+            Turn::Next
+        }
+    }
+
+    /// Counts what a panic has cost: the items that were not encoded yet, and the batches that were being sent. Nobody knows
+    /// whether the receivers have those.
+    fn give_up(&self, taken: &Taken) {
+        let mut state = self.shared.lock();
+        if state.is_over {
+            return;
+        }
+        for receiver in &mut state.receivers {
+            for item in &taken.items {
+                receiver.note_dropped(Dropped::of(item), Reason::Panic);
+            }
+            if let Some(batch) = receiver.in_flight.take() {
+                let verdict = Verdict::Dropped(Reason::Panic, String::new());
+                receiver.lane.settle(Arc::unwrap_or_clone(batch), verdict, Instant::now(), 0.0, false);
             }
         }
     }
@@ -250,6 +304,7 @@ impl Worker {
                 }
                 (receiver.begin(), limit)
             };
+            point(Point::Telemetry);
             let verdict = sending.post(limit);
             let works = matches!(verdict, Verdict::Accepted);
             let goes_on = !matches!(verdict, Verdict::Later { .. });

@@ -52,7 +52,18 @@ pub struct Dropped {
     pub logs: usize,
 }
 
+impl Dropped {
+    /// One item.
+    pub fn of(item: &Item) -> Self {
+        match item {
+            Item::Request(_) => Self { requests: 1, logs: 0 },
+            Item::Log(_) => Self { requests: 0, logs: 1 },
+        }
+    }
+}
+
 /// What the exporter's thread finds.
+#[derive(Default)]
 pub struct Taken {
     /// All waiting items, oldest first.
     pub items: VecDeque<Item>,

@@ -134,14 +134,14 @@ impl Receiver {
         }
     }
 
-    /// Counts items that the intake has dropped, if they were for this receiver.
-    pub fn note_dropped(&self, dropped: Dropped) {
+    /// Counts items that were dropped before they were encoded, if they were for this receiver.
+    pub fn note_dropped(&self, dropped: Dropped, reason: Reason) {
         let items = match self.target.format {
             Format::AppInsights(_) => dropped.requests + dropped.logs,
             Format::OtlpTraces(_) => dropped.requests,
             Format::OtlpLogs(_) => dropped.logs,
         };
-        self.counts.note_dropped(Reason::Full, items);
+        self.counts.note_dropped(reason, items);
     }
 
     /// Counts log records that a worker could not pass to the front, if they were for this receiver.

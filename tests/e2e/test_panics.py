@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from harness import eventually, request
+from receiver import Receiver
 
 from azureml_inference_server_http import _core
 
@@ -307,6 +308,18 @@ def test_a_panic_in_the_thread_that_writes_the_log_costs_the_records_it_had(serv
     assert "injected at Log. Up to " in record.message
     assert record.message.endswith(" records were lost.")
     assert len([record for record in server.records() if "POST /score 200" in record.message]) == 1
+
+
+def test_a_panic_in_the_thread_that_sends_telemetry_costs_what_it_was_sending(serve, inject):
+    with Receiver() as receiver:
+        server = serve("echo.py", OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=receiver.url, OTEL_BSP_SCHEDULE_DELAY="20")
+        has_panicked = inject("Telemetry")
+        assert server.score("first").json() == "first"
+        eventually(has_panicked, "it has panicked")
+        record = server.wait_for_record("The thread that sends telemetry panicked at src/telemetry/", level="E")
+        assert record.message.endswith("The items that it was encoding or sending are lost, and it goes on.")
+        assert server.score("second").json() == "second"
+        eventually(lambda: receiver.requests, "telemetry is sent again")
 
 
 def test_a_panic_in_the_thread_that_limits_calls_does_not_end_the_limits(serve, inject):
