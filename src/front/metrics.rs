@@ -49,6 +49,7 @@ pub fn text(front: &Front, metrics: Metrics, first_process: u32) -> String {
     write_workers(&mut text, front, metrics);
     text.family(&family::BUILD_INFO);
     text.sample(family::BUILD_INFO.name, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    metrics.telemetry.write(&mut text);
     write_process(&mut text, first_process);
     let pids: Vec<u32> = front.dispatcher.workers().iter().map(|worker| worker.pid).collect();
     metrics.user.write(&mut text, &pids);

@@ -50,6 +50,7 @@ use crate::{
     panics::{catch_in_thread, Vital},
     settings::Settings,
     telemetry::{
+        counts::AllCounts,
         exporter::Exporter,
         intake::Intake,
         metrics::Metrics,
@@ -218,7 +219,8 @@ pub fn check(settings: &Settings) -> Result<(), String> {
 /// exported.
 pub fn serve(settings: Settings, sockets: Sockets, intake: Intake) -> io::Result<()> {
     let telemetry = &settings.telemetry;
-    let exporter = if telemetry.is_on() { Exporter::start(telemetry.plan(), intake)? } else { None };
+    let counts = sockets.metrics.map_or_else(AllCounts::local, |metrics| metrics.telemetry);
+    let exporter = if telemetry.is_on() { Exporter::start(telemetry.plan(), intake, counts)? } else { None };
     let exported = exporter.as_ref().map(Exporter::intake);
     let served = catch_in_thread(|| actix_web::rt::System::new().block_on(run(settings, sockets, exported)));
     if let Some(exporter) = exporter {

@@ -41,12 +41,14 @@ pub enum Reason {
     Worker,
     /// The exporter's thread panicked with them in hand.
     Panic,
+    /// The front died while they waited in it.
+    Front,
 }
 
 impl Reason {
     /// All reasons, in the order of [`Reason::name`]'s match.
-    pub const ALL: [Self; 7] =
-        [Self::Full, Self::Refused, Self::Quota, Self::Stopped, Self::Storage, Self::Worker, Self::Panic];
+    pub const ALL: [Self; 8] =
+        [Self::Full, Self::Refused, Self::Quota, Self::Stopped, Self::Storage, Self::Worker, Self::Panic, Self::Front];
 
     /// The name of the reason, one word.
     pub fn name(self) -> &'static str {
@@ -58,6 +60,7 @@ impl Reason {
             Self::Storage => "storage",
             Self::Worker => "worker",
             Self::Panic => "panic",
+            Self::Front => "front",
         }
     }
 }
@@ -90,6 +93,11 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// True if the receiver has taken nothing of the batch.
+    pub const fn is_failure(&self) -> bool {
+        matches!(self, Self::Later { .. } | Self::Dropped(..))
+    }
+
     /// The same without a secret in its text.
     pub fn without(mut self, secret: &str) -> Self {
         if let Self::Partly { why, .. } | Self::Later { why, .. } | Self::Dropped(_, why) = &mut self {

@@ -151,17 +151,19 @@ struct ExceptionDetails<'a> {
     stack: &'a str,
 }
 
-/// The item of a request; `None` for a request that 1.5.1 does not report either: routes other than `/score` and
-/// `/swagger.json`, and requests that no route takes.
+/// False for a request that 1.5.1 does not report either: routes other than `/score` and `/swagger.json`, and requests that
+/// no route takes.
+pub fn reports(request: &Request) -> bool {
+    let is_refused = request.error.as_deref() == Some(Refusal::Method.name()) && request.method != Method::HEAD;
+    matches!(request.route, Some(Route::Score | Route::Swagger)) && !is_refused && request.status.is_some()
+}
+
+/// The item of a request; `None` for a request that is not reported.
 pub fn request(origin: &Origin, request: &Request) -> Option<Vec<u8>> {
-    let path = match request.route {
-        Some(route @ (Route::Score | Route::Swagger)) => route.path(),
-        _ => return None,
-    };
-    if request.error.as_deref() == Some(Refusal::Method.name()) && request.method != Method::HEAD {
+    if !reports(request) {
         return None;
     }
-    let status = request.status?;
+    let (path, status) = (request.route?.path(), request.status?);
     let success = status < 400;
     let response = request.sample.as_ref().map(|sample| match sample {
         Sample::Text(text) => text.as_str(),

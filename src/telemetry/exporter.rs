@@ -15,8 +15,8 @@ use std::{
 
 use super::{
     answer::{Reason, Verdict},
-    counts::Counts,
-    intake::{Dropped, Intake, Taken},
+    counts::AllCounts,
+    intake::{Intake, Taken},
     item::{Item, LogRecord},
     lane::Next,
     receiver::{Encoded, Receiver, Target},
@@ -88,7 +88,12 @@ impl Shared {
 
 impl Exporter {
     /// Starts the thread. Logs, and leaves out, receivers and a storage that cannot be used; `None` if no receiver is left.
-    pub fn start(plan: Plan, intake: Intake) -> std::io::Result<Option<Self>> {
+    /// `counts` may have the numbers of a front that has died: what waited in it is lost.
+    pub fn start(plan: Plan, intake: Intake, counts: AllCounts) -> std::io::Result<Option<Self>> {
+        let lost = usize::try_from(counts.take_over()).unwrap_or(usize::MAX);
+        if lost > 0 {
+            log::warn!(target: LOG, "{} waited in the front that has ended, and are lost.", counted(lost));
+        }
         let storage = plan.storage.as_deref().and_then(|folder| match Storage::open(folder) {
             Ok(storage) => Some(storage),
             Err(error) => {
@@ -100,8 +105,8 @@ impl Exporter {
         let limit = RECEIVERS_BYTES / plan.targets.len().max(1);
         let mut receivers = Vec::new();
         for target in plan.targets {
-            let name = target.format.name();
-            match Receiver::new(target, limit) {
+            let name = target.format.exporter().name();
+            match Receiver::new(target, limit, counts) {
                 Ok(receiver) => receivers.push(receiver),
                 Err(problem) => log::error!(target: LOG, "Telemetry is not sent to {name}: {problem}."),
             }
@@ -109,6 +114,8 @@ impl Exporter {
         if receivers.is_empty() {
             return Ok(None);
         }
+        let exporters: Vec<_> = receivers.iter().map(Receiver::exporter).collect();
+        intake.count_for(&exporters, counts);
         let state = State { receivers, deadline: None, is_over: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), storage });
         let worker = Worker { intake: intake.clone(), shared: shared.clone(), interval: plan.interval };
@@ -119,11 +126,6 @@ impl Exporter {
     /// Where items are put.
     pub fn intake(&self) -> Intake {
         self.intake.clone()
-    }
-
-    /// The counters of each receiver, by its name.
-    pub fn counts(&self) -> Vec<(&'static str, Arc<Counts>)> {
-        self.shared.lock().receivers.iter().map(|receiver| (receiver.name(), receiver.counts().clone())).collect()
     }
 
     /// Sends what waits, for at most [`STOP_PATIENCE`]. Then what is left is stored, or counted as lost and said so in the
@@ -172,7 +174,8 @@ fn abandon(receiver: &mut Receiver, storage: Option<&Storage>) {
 fn store(receiver: &Receiver, storage: &Storage, items: &[Encoded]) -> bool {
     match storage.store(receiver.name(), items, SystemTime::now()) {
         Ok(lost) => {
-            receiver.counts().note_dropped(Reason::Storage, lost);
+            receiver.counts().note_stored(items.len());
+            receiver.counts().note_lost(Reason::Storage, lost);
             true
         }
         Err(error) => {
@@ -182,12 +185,8 @@ fn store(receiver: &Receiver, storage: &Storage, items: &[Encoded]) -> bool {
     }
 }
 
-/// Encodes what the intake had for every receiver, and counts what it had to drop. An item leaves `taken` when it is encoded.
+/// Encodes what the intake had for every receiver. An item leaves `taken` when it is encoded.
 fn encode_all(receivers: &mut [Receiver], taken: &mut Taken) {
-    let dropped = std::mem::take(&mut taken.dropped);
-    for receiver in receivers.iter() {
-        receiver.note_dropped(dropped, Reason::Full);
-    }
     while let Some(item) = taken.items.front() {
         encode(receivers, item);
         taken.items.pop_front();
@@ -200,14 +199,18 @@ fn encode(receivers: &mut [Receiver], item: &Item) {
         Item::Request(request) => receivers.iter_mut().for_each(|receiver| receiver.push_request(request)),
         Item::Log(bytes) => match serde_json::from_slice::<LogRecord>(bytes) {
             Ok(record) => {
-                for receiver in receivers {
+                for receiver in receivers.iter_mut() {
                     receiver.note_lost_by_worker(record.lost);
                     receiver.push_log(&record);
                 }
             }
-            Err(error) => log::error!(target: LOG, "A worker sent what is no log record: {error}"),
+            Err(error) => {
+                log::error!(target: LOG, "A worker sent what is no log record: {error}");
+                return receivers.iter().for_each(|receiver| receiver.note_dropped(item, Reason::Worker));
+            }
         },
     }
+    receivers.iter().for_each(|receiver| receiver.note_encoded(item));
 }
 
 /// Whether the thread has more to do.
@@ -276,7 +279,7 @@ impl Worker {
         }
         for receiver in &mut state.receivers {
             for item in &taken.items {
-                receiver.note_dropped(Dropped::of(item), Reason::Panic);
+                receiver.note_dropped(item, Reason::Panic);
             }
             if let Some(batch) = receiver.in_flight.take() {
                 let verdict = Verdict::Dropped(Reason::Panic, String::new());
@@ -329,6 +332,9 @@ impl Worker {
         }
         let receiver = &mut state.receivers[index];
         receiver.in_flight = None;
+        if verdict.is_failure() {
+            receiver.counts().note_failed();
+        }
         let batch = Arc::unwrap_or_clone(batch);
         let storage = self.shared.storage.as_ref();
         let (name, host) = (receiver.name(), receiver.host());
@@ -353,7 +359,7 @@ impl Worker {
                     log_failing(name, &host, &why);
                 }
                 if !storage.is_some_and(|storage| store(receiver, storage, &items)) {
-                    items.into_iter().for_each(|item| receiver.lane.push(item));
+                    receiver.lane.take_back(items);
                 }
             }
         }
@@ -390,15 +396,18 @@ impl Worker {
     fn settle_stored(&self, index: usize, stored: Stored, batch: Arc<Vec<Encoded>>, verdict: Verdict) -> bool {
         let mut state = self.shared.lock();
         let receiver = &mut state.receivers[index];
+        if verdict.is_failure() {
+            receiver.counts().note_failed();
+        }
         match verdict {
-            Verdict::Accepted => receiver.counts().note_sent(batch.len()),
+            Verdict::Accepted => receiver.counts().note_sent_from_disk(batch.len()),
             Verdict::Partly { again, refused, .. } => {
-                receiver.counts().note_sent(batch.len() - again.len() - refused.len());
-                receiver.counts().note_dropped(Reason::Refused, refused.len());
+                receiver.counts().note_sent_from_disk(batch.len() - again.len() - refused.len());
+                receiver.counts().note_lost(Reason::Refused, refused.len());
                 again.iter().filter_map(|index| batch.get(*index)).for_each(|item| receiver.lane.push(item.clone()));
             }
             Verdict::Dropped(reason, why) => {
-                receiver.counts().note_dropped(reason, batch.len());
+                receiver.counts().note_lost(reason, batch.len());
                 let (name, items) = (receiver.name(), counted(batch.len()));
                 log::error!(target: LOG, "{name} refused {items} of --telemetry_storage, which are lost: {why}.");
             }
@@ -441,7 +450,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::telemetry::{app_insights::Origin, http_client::TlsFiles, receiver::Format};
+    use crate::telemetry::{app_insights::Origin, counts::Counts, http_client::TlsFiles, receiver::Format};
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -511,15 +520,15 @@ mod tests {
     }
 
     fn start(plan: Plan) -> Exporter {
-        Exporter::start(plan, Intake::default()).expect("a thread").expect("a receiver")
+        Exporter::start(plan, Intake::default(), AllCounts::local()).expect("a thread").expect("a receiver")
     }
 
     fn push(exporter: &Exporter, text: &str) {
         exporter.intake().push(Item::Log(Bytes::from(format!("{{\"message\": \"{text}\"}}"))));
     }
 
-    fn counts(exporter: &Exporter) -> Arc<Counts> {
-        exporter.counts().remove(0).1
+    fn counts(exporter: &Exporter) -> Counts {
+        exporter.shared.lock().receivers[0].counts()
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::{
 };
 
 use super::{
+    answer::Reason,
+    counts::{AllCounts, Counts, ExporterName},
     item::Item,
     lane::{Weighed, BATCH_ITEMS},
 };
@@ -39,26 +41,17 @@ struct Waiting {
     bytes: usize,
     /// When the oldest item was pushed.
     since: Option<Instant>,
-    dropped: Dropped,
+    /// The exporters that take items. With worker threads the script may report before they are known.
+    exporters: Vec<(ExporterName, Counts)>,
+    /// Log records that were dropped before the exporters were known.
+    dropped_early: usize,
     ended: bool,
 }
 
-/// Items that were dropped because too many waited.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Dropped {
-    /// Requests.
-    pub requests: usize,
-    /// Log records.
-    pub logs: usize,
-}
-
-impl Dropped {
-    /// One item.
-    pub fn of(item: &Item) -> Self {
-        match item {
-            Item::Request(_) => Self { requests: 1, logs: 0 },
-            Item::Log(_) => Self { requests: 0, logs: 1 },
-        }
+impl Waiting {
+    /// Counts an item with each exporter that takes it.
+    fn count(&self, item: &Item, count: impl Fn(Counts)) {
+        self.exporters.iter().filter(|(exporter, _)| exporter.takes(item)).for_each(|(_, counts)| count(*counts));
     }
 }
 
@@ -67,8 +60,6 @@ impl Dropped {
 pub struct Taken {
     /// All waiting items, oldest first.
     pub items: VecDeque<Item>,
-    /// What was dropped since the last time.
-    pub dropped: Dropped,
     /// No more items will come.
     pub ended: bool,
 }
@@ -79,9 +70,23 @@ impl Intake {
         self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts items for these exporters from now on, and those that are here already.
+    pub fn count_for(&self, exporters: &[ExporterName], counts: AllCounts) {
+        let mut waiting = self.lock();
+        waiting.exporters = exporters.iter().map(|exporter| (*exporter, counts.of(*exporter))).collect();
+        for item in &waiting.items {
+            waiting.count(item, |counts| counts.note_waiting(1));
+        }
+        let dropped = std::mem::take(&mut waiting.dropped_early);
+        for (_, counts) in waiting.exporters.iter().filter(|(exporter, _)| exporter.takes_logs()) {
+            counts.note_lost(Reason::Full, dropped);
+        }
+    }
+
     /// Adds an item. Never waits for anything but the lock.
     pub fn push(&self, item: Item) {
         let mut waiting = self.lock();
+        waiting.count(&item, |counts| counts.note_waiting(1));
         waiting.bytes += item.size();
         waiting.items.push_back(item);
         let is_first = waiting.since.is_none();
@@ -91,10 +96,8 @@ impl Intake {
         while waiting.bytes > LIMIT {
             let Some(oldest) = waiting.items.pop_front() else { break };
             waiting.bytes -= oldest.size();
-            match oldest {
-                Item::Request(_) => waiting.dropped.requests += 1,
-                Item::Log(_) => waiting.dropped.logs += 1,
-            }
+            waiting.count(&oldest, |counts| counts.note_dropped(Reason::Full, 1));
+            waiting.dropped_early += usize::from(waiting.exporters.is_empty());
         }
         let wakes = is_first || waiting.items.len() == BATCH_ITEMS || waiting.bytes >= EARLY_BYTES;
         drop(waiting);
@@ -131,11 +134,7 @@ impl Intake {
         }
         waiting.bytes = 0;
         waiting.since = None;
-        Taken {
-            items: std::mem::take(&mut waiting.items),
-            dropped: std::mem::take(&mut waiting.dropped),
-            ended: waiting.ended,
-        }
+        Taken { items: std::mem::take(&mut waiting.items), ended: waiting.ended }
     }
 }
 
@@ -155,12 +154,19 @@ mod tests {
     fn the_oldest_are_dropped_and_counted_when_it_is_full() {
         let intake = Intake::default();
         let size = LIMIT / 10 - size_of::<Item>();
-        (0..15).for_each(|_| intake.push(log(size)));
+        let counts = AllCounts::local();
+        (0..12).for_each(|_| intake.push(log(size)));
+        intake.count_for(&ExporterName::ALL, counts);
+        (0..3).for_each(|_| intake.push(log(size)));
         intake.end();
         let taken = intake.take(HOUR, None);
         assert_eq!((taken.items.len(), taken.ended), (10, true));
-        assert_eq!(taken.dropped, Dropped { requests: 0, logs: 5 });
-        assert_eq!(intake.take(HOUR, None).dropped, Dropped::default());
+        for (exporter, waiting, dropped) in
+            [(ExporterName::AppInsights, 10, 5), (ExporterName::OtlpLogs, 10, 5), (ExporterName::OtlpTraces, 0, 0)]
+        {
+            let counts = counts.of(exporter);
+            assert_eq!((counts.waiting(), counts.dropped(Reason::Full)), (waiting, dropped), "{exporter:?}");
+        }
     }
 
     #[test]

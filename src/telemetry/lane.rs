@@ -6,7 +6,6 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -41,7 +40,7 @@ pub struct Lane<T> {
     failures: u32,
     redirects: u32,
     not_before: Option<Instant>,
-    counts: Arc<Counts>,
+    counts: Counts,
 }
 
 /// What the exporter must do after a batch was settled.
@@ -66,12 +65,13 @@ pub enum Next<T> {
 
 impl<T: Weighed> Lane<T> {
     /// An empty lane that holds up to `limit` bytes.
-    pub fn new(limit: usize, counts: Arc<Counts>) -> Self {
+    pub fn new(limit: usize, counts: Counts) -> Self {
         Self { limit, waiting: VecDeque::new(), held: 0, failures: 0, redirects: 0, not_before: None, counts }
     }
 
     /// Adds an item. If the lane is full, the oldest waiting items are dropped and counted.
     pub fn push(&mut self, item: T) {
+        self.counts.note_waiting(1);
         self.held += item.size();
         self.waiting.push_back(item);
         self.shed();
@@ -207,6 +207,12 @@ impl<T: Weighed> Lane<T> {
         Next::Lost(batch.len(), why)
     }
 
+    /// Takes back items that [`Next::Store`] has given out and that could not be stored.
+    pub fn take_back(&mut self, batch: Vec<T>) {
+        self.held += batch.iter().map(Weighed::size).sum::<usize>();
+        self.put_back(batch);
+    }
+
     /// Puts a batch back in front of the items that came later.
     fn put_back(&mut self, batch: Vec<T>) {
         for item in batch.into_iter().rev() {
@@ -219,7 +225,7 @@ impl<T: Weighed> Lane<T> {
         self.held -= batch.iter().map(Weighed::size).sum::<usize>();
     }
 
-    /// Takes everything that is left at the end of the server.
+    /// Takes everything that is left. The caller counts what becomes of it.
     pub fn take_rest(&mut self) -> Vec<T> {
         self.held = 0;
         self.waiting.drain(..).collect()
@@ -231,14 +237,17 @@ impl<T: Weighed> Lane<T> {
     }
 
     /// The exporter's counters.
-    pub fn counts(&self) -> &Counts {
-        &self.counts
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::counts::{AllCounts, ExporterName},
+        *,
+    };
 
     #[derive(Debug, Clone, PartialEq, Eq)]
     struct Piece(u32, usize);
@@ -250,7 +259,7 @@ mod tests {
     }
 
     fn lane(limit: usize) -> Lane<Piece> {
-        Lane::new(limit, Arc::default())
+        Lane::new(limit, AllCounts::local().of(ExporterName::OtlpLogs))
     }
 
     fn later() -> Verdict {
@@ -378,7 +387,7 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % below
         };
-        let (mut lane, mut now, mut pushed, mut stored) = (lane(400), Instant::now(), 0_u64, 0_u64);
+        let (mut lane, mut now, mut pushed) = (lane(400), Instant::now(), 0_u64);
         for _ in 0..20_000 {
             for _ in 0..random(4) {
                 lane.push(Piece(0, 1 + random(20) as usize));
@@ -399,13 +408,18 @@ mod tests {
                     },
                 };
                 if let Next::Store(items, _) = lane.settle(batch, verdict, now, 0.5, random(2) == 0) {
-                    stored += items.len() as u64;
+                    if random(3) == 0 {
+                        lane.take_back(items);
+                    } else {
+                        lane.counts().note_stored(items.len());
+                    }
                 }
             }
             now += Duration::from_millis(random(3000));
         }
-        let rest = lane.take_rest().len() as u64;
-        assert_eq!(pushed, lane.counts().sent() + lane.counts().all_dropped() + stored + rest);
+        let (counts, rest) = (lane.counts(), lane.take_rest().len() as u64);
+        assert_eq!(counts.waiting(), rest);
+        assert_eq!(pushed, counts.sent() + counts.all_dropped() + counts.stored() + rest);
         assert_eq!(lane.held(), 0);
     }
 }

@@ -148,7 +148,8 @@ mod tests {
             TelemetrySettings { traces: Some(target.clone()), logs: Some(target), ..TelemetrySettings::default() };
         assert!(settings.is_on() && !settings.wants_response());
         let targets = settings.plan().targets;
-        let names: Vec<_> = targets.iter().map(|target| (target.format.name(), target.url.as_str())).collect();
+        let names: Vec<_> =
+            targets.iter().map(|target| (target.format.exporter().name(), target.url.as_str())).collect();
         assert_eq!(names, [("otlp_traces", "http://a/v1/x"), ("otlp_logs", "http://a/v1/x")]);
     }
 

@@ -12,10 +12,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use super::{
     answer::{self, Answer, Reason, Verdict},
     app_insights::{self, Origin},
-    counts::Counts,
+    counts::{AllCounts, Counts, ExporterName},
     http_client::{Client, TlsFiles},
-    intake::Dropped,
-    item::{LogRecord, Request},
+    item::{Item, LogRecord, Request},
     lane::{Lane, Weighed},
     otlp,
 };
@@ -70,7 +69,7 @@ pub struct Receiver {
     pub lane: Lane<Encoded>,
     /// The batch that is being sent.
     pub in_flight: Option<Arc<Vec<Encoded>>>,
-    counts: Arc<Counts>,
+    counts: Counts,
     /// Items that were refused and that the log has not told of.
     untold: usize,
     told_at: Option<Instant>,
@@ -86,28 +85,27 @@ pub struct Sending {
 
 impl Receiver {
     /// An idle receiver. The error names a file that cannot be used.
-    pub fn new(target: Target, limit: usize) -> Result<Self, String> {
+    pub fn new(target: Target, limit: usize, counts: AllCounts) -> Result<Self, String> {
         let client = Arc::new(Client::new(&target.tls)?);
-        let counts = Arc::<Counts>::default();
-        Ok(Self {
-            target,
-            client,
-            lane: Lane::new(limit, counts.clone()),
-            in_flight: None,
-            counts,
-            untold: 0,
-            told_at: None,
-        })
+        let counts = counts.of(target.format.exporter());
+        counts.note_on();
+        let lane = Lane::new(limit, counts);
+        Ok(Self { target, client, lane, in_flight: None, counts, untold: 0, told_at: None })
+    }
+
+    /// The exporter that sends to it.
+    pub fn exporter(&self) -> ExporterName {
+        self.target.format.exporter()
     }
 
     /// Its name in labels, log lines and names of files.
     pub fn name(&self) -> &'static str {
-        self.target.format.name()
+        self.exporter().name()
     }
 
     /// Its counters.
-    pub fn counts(&self) -> &Arc<Counts> {
-        &self.counts
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Encodes a request for it.
@@ -134,20 +132,24 @@ impl Receiver {
         }
     }
 
-    /// Counts items that were dropped before they were encoded, if they were for this receiver.
-    pub fn note_dropped(&self, dropped: Dropped, reason: Reason) {
-        let items = match self.target.format {
-            Format::AppInsights(_) => dropped.requests + dropped.logs,
-            Format::OtlpTraces(_) => dropped.requests,
-            Format::OtlpLogs(_) => dropped.logs,
-        };
-        self.counts.note_dropped(reason, items);
+    /// Counts an item that was dropped before it was encoded, if it was for this receiver.
+    pub fn note_dropped(&self, item: &Item, reason: Reason) {
+        if self.exporter().takes(item) {
+            self.counts.note_dropped(reason, 1);
+        }
+    }
+
+    /// Notes that an item is encoded: its parts wait in its place.
+    pub fn note_encoded(&self, item: &Item) {
+        if self.exporter().takes(item) {
+            self.counts.note_left(1);
+        }
     }
 
     /// Counts log records that a worker could not pass to the front, if they were for this receiver.
     pub fn note_lost_by_worker(&self, records: usize) {
-        if !matches!(self.target.format, Format::OtlpTraces(_)) {
-            self.counts.note_dropped(Reason::Worker, records);
+        if self.exporter().takes_logs() {
+            self.counts.note_lost(Reason::Worker, records);
         }
     }
 
@@ -187,12 +189,12 @@ impl Receiver {
 }
 
 impl Format {
-    /// The name of a receiver of this format.
-    pub fn name(&self) -> &'static str {
+    /// The exporter that sends in this format.
+    pub const fn exporter(&self) -> ExporterName {
         match self {
-            Self::AppInsights(_) => "app_insights",
-            Self::OtlpTraces(_) => "otlp_traces",
-            Self::OtlpLogs(_) => "otlp_logs",
+            Self::AppInsights(_) => ExporterName::AppInsights,
+            Self::OtlpTraces(_) => ExporterName::OtlpTraces,
+            Self::OtlpLogs(_) => ExporterName::OtlpLogs,
         }
     }
 

@@ -75,6 +75,16 @@ families! {
     WORKER_INIT = Gauge "azmlinfsrv_worker_init_duration_seconds", ["worker"],
         "Time in which a worker has loaded the script and called init(). With WORKER_PRELOAD: that of its template.";
     BUILD_INFO = Gauge "azmlinfsrv_build_info", ["version"], "Always 1; the label has the version of the server.";
+    TELEMETRY_WAITING = Gauge "azmlinfsrv_telemetry_items_waiting", ["exporter"],
+        "Spans, log records and other items that wait in memory to be sent. A request is one item until it is encoded.";
+    TELEMETRY_SENT = Counter "azmlinfsrv_telemetry_items_sent_total", ["exporter"],
+        "Items that a receiver has accepted.";
+    TELEMETRY_STORED = Counter "azmlinfsrv_telemetry_items_stored_total", ["exporter"],
+        "Items that were written to --telemetry_storage, to be sent later.";
+    TELEMETRY_FAILED = Counter "azmlinfsrv_telemetry_requests_failed_total", ["exporter"],
+        "Requests to a receiver that it has refused or not answered.";
+    TELEMETRY_DROPPED = Counter "azmlinfsrv_telemetry_items_dropped_total", ["exporter", "reason"],
+        "Items that are lost.";
     PROCESS_START_TIME = Gauge "process_start_time_seconds", [], "When the server was started, in seconds since 1970.";
     PROCESS_MEMORY = Gauge "process_resident_memory_bytes", [],
         "Resident memory of all processes of the server. Memory that they share counts for each of them.";
