@@ -15,6 +15,7 @@ mod http1;
 mod listener;
 mod memory_budget;
 mod metrics;
+mod metrics_reports;
 mod reply;
 mod request_ids;
 mod routes;

@@ -7,6 +7,18 @@ use std::time::Duration;
 
 use crate::telemetry::plan::TelemetrySettings;
 
+/// The ports that answer `/metrics` (`--metrics`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MetricsPorts {
+    /// None, so that `/metrics` has no route.
+    #[default]
+    None,
+    /// The health port; the server's port if there is no other.
+    First,
+    /// All ports.
+    All,
+}
+
 /// The settings. `launch/settings_table.py` has the full meaning of each, under the same name.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -42,8 +54,8 @@ pub struct Settings {
     pub scoring_timeout: Duration,
     /// What is exported where.
     pub telemetry: TelemetrySettings,
-    /// Answer `/metrics` on every port, not on the health port alone.
-    pub metrics_on_all_ports: bool,
+    /// The ports that answer `/metrics`.
+    pub metrics_ports: MetricsPorts,
 }
 
 #[cfg(feature = "python")]
@@ -73,7 +85,11 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
             worker_timeout: seconds("worker_timeout")?,
             scoring_timeout: Duration::from_millis(object.getattr("scoring_timeout_ms")?.extract()?),
             telemetry: telemetry(object)?,
-            metrics_on_all_ports: object.getattr("metrics")?.extract::<String>()? == "on",
+            metrics_ports: match object.getattr("metrics")?.extract::<String>()?.as_str() {
+                "on" => MetricsPorts::All,
+                "off" => MetricsPorts::None,
+                _ => MetricsPorts::First,
+            },
         })
     }
 }
@@ -82,7 +98,7 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
 fn telemetry(object: pyo3::Borrowed<'_, '_, pyo3::PyAny>) -> pyo3::PyResult<TelemetrySettings> {
     use pyo3::types::PyAnyMethods;
 
-    use crate::telemetry::{ids::Sampler, plan::AppInsights};
+    use crate::telemetry::{ids::Sampler, otlp_metrics::Temporality, plan::AppInsights};
 
     let text = |name: &str| object.getattr(name)?.extract::<Option<String>>();
     let given = |name: &str| text(name).map(|text| text.filter(|text| !text.is_empty()));
@@ -111,6 +127,9 @@ fn telemetry(object: pyo3::Borrowed<'_, '_, pyo3::PyAny>) -> pyo3::PyResult<Tele
         authorities: given("requests_ca_bundle")?,
         traces: if is_disabled { None } else { otlp_target(&otlp.getattr("traces")?)? },
         logs: if is_disabled { None } else { otlp_target(&otlp.getattr("logs")?)? },
+        metrics: if is_disabled { None } else { otlp_target(&otlp.getattr("metrics")?)? },
+        metrics_interval: Duration::from_millis(otlp.getattr("metrics_interval_ms")?.extract()?),
+        temporality: if otlp.getattr("is_delta")?.extract()? { Temporality::Delta } else { Temporality::Cumulative },
         resource: otlp.getattr("resource")?.extract()?,
         sampler: Sampler {
             follows_parent: otlp.getattr("follows_parent")?.extract()?,

@@ -1,4 +1,4 @@
-"""What the variables of OpenTelemetry say: where spans and log records are sent by OTLP, and which.
+"""What the variables of OpenTelemetry say: where spans, log records and metrics are sent by OTLP, and which.
 
 Owns their meaning (OpenTelemetry specification, "Environment Variable Specification" and "OTLP Exporter"). Does not own
 their names and defaults (``settings_table.OTEL_VARIABLES``). An empty value counts as absent; for a wrong one the
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
+import uuid
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ _SAMPLERS = {
     "parentbased_always_off": (True, 0.0),
     "parentbased_traceidratio": (True, None),
 }
+_MANY_MILLISECONDS = 10**9
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -46,6 +48,10 @@ class Otlp(NamedTuple):
 
     traces: Target | None
     logs: Target | None
+    metrics: Target | None
+    # How often metrics are sent, and whether their counters begin again each time.
+    metrics_interval_ms: int
+    is_delta: bool
     resource: tuple[tuple[str, str], ...]
     # Whether the decision of a caller counts, and the share of other traces that is recorded.
     follows_parent: bool
@@ -53,21 +59,29 @@ class Otlp(NamedTuple):
 
     def __repr__(self) -> str:
         # Headers are secrets, and this text may get into logs and tracebacks.
-        return f"Otlp(traces={self.traces is not None}, logs={self.logs is not None})"
+        return (
+            f"Otlp({', '.join(f'{name}={getattr(self, name) is not None}' for name in ('traces', 'logs', 'metrics'))})"
+        )
 
 
-OFF = Otlp(None, None, (), True, 1.0)
+OFF = Otlp(None, None, None, 60_000, False, (), True, 1.0)
 
 
 def resolve(environment: Mapping[str, str], service_name: str) -> tuple[Otlp, list[str]]:
     """What the variables say, and sentences about values that cannot be used."""
     variables = _Variables(environment)
-    targets = {signal: _target(variables, signal) for signal in ("TRACES", "LOGS")}
-    if not any(targets.values()):
+    traces, logs, metrics = (_target(variables, signal) for signal in ("TRACES", "LOGS", "METRICS"))
+    if not (traces or logs or metrics):
         return OFF, variables.notices
+    interval = OFF.metrics_interval_ms
+    if metrics is not None:
+        interval = variables.milliseconds("OTEL_METRIC_EXPORT_INTERVAL")
+        patience = variables.milliseconds("OTEL_METRIC_EXPORT_TIMEOUT")
+        metrics = metrics._replace(timeout_ms=min(metrics.timeout_ms, patience))
+    is_delta = metrics is not None and _is_delta(variables)
     follows_parent, share = _sampler(variables)
     resource = _resource(variables, service_name)
-    return Otlp(targets["TRACES"], targets["LOGS"], resource, follows_parent, share), variables.notices
+    return Otlp(traces, logs, metrics, interval, is_delta, resource, follows_parent, share), variables.notices
 
 
 class _Variables:
@@ -91,6 +105,14 @@ class _Variables:
         name = own if self.is_given(own) else _EXPORTER + option
         return name, self.text(name)
 
+    def milliseconds(self, name: str) -> int:
+        """The value as a number, else the default."""
+        text = self.text(name)
+        if text.isdecimal() and 0 < int(text) <= _MANY_MILLISECONDS:
+            return int(text)
+        self.refuse(name, "a whole number of milliseconds, 1 or more")
+        return int(self._known[name].default)
+
     def refuse(self, name: str, allowed: str) -> None:
         value = "***" if self._known[name].secret else repr(self._environment.get(name, ""))
         self.notices.append(f"{name}={value} is not used: it must be {allowed}.")
@@ -100,8 +122,11 @@ def _target(variables: _Variables, signal: str) -> Target | None:
     exporter = f"OTEL_{signal}_EXPORTER"
     own, shared = f"{_EXPORTER}{signal}_ENDPOINT", f"{_EXPORTER}ENDPOINT"
     wanted = variables.text(exporter).lower()
+    if signal == "METRICS" and wanted == "prometheus":
+        # GET /metrics is there anyway.
+        return None
     if wanted not in ("otlp", "none"):
-        variables.refuse(exporter, "otlp or none")
+        variables.refuse(exporter, "otlp, prometheus or none" if signal == "METRICS" else "otlp or none")
         return None
     is_on = variables.is_given(own) or variables.is_given(shared) or variables.is_given(exporter)
     if wanted == "none" or not is_on:
@@ -144,11 +169,8 @@ def _headers(variables: _Variables, signal: str) -> tuple[tuple[str, str], ...]:
 
 
 def _timeout(variables: _Variables, signal: str) -> int:
-    name, text = variables.of_signal(signal, "TIMEOUT")
-    if text.isdecimal() and 0 < int(text) <= 10**9:
-        return int(text)
-    variables.refuse(name, "a whole number of milliseconds, 1 or more")
-    return int(next(variable.default for variable in OTEL_VARIABLES if variable.name == _EXPORTER + "TIMEOUT"))
+    name, _ = variables.of_signal(signal, "TIMEOUT")
+    return variables.milliseconds(name)
 
 
 def _compresses(variables: _Variables, signal: str) -> bool:
@@ -156,6 +178,15 @@ def _compresses(variables: _Variables, signal: str) -> bool:
     if text not in ("gzip", "none"):
         variables.refuse(name, "gzip or none")
     return text == "gzip"
+
+
+def _is_delta(variables: _Variables) -> bool:
+    name = f"{_EXPORTER}METRICS_TEMPORALITY_PREFERENCE"
+    wanted = variables.text(name).lower()
+    if wanted not in ("cumulative", "delta", "lowmemory"):
+        variables.refuse(name, "cumulative, delta or lowmemory")
+    # lowmemory means delta for counters and histograms, which add up here too.
+    return wanted in ("delta", "lowmemory")
 
 
 def _sampler(variables: _Variables) -> tuple[bool, float]:
@@ -177,7 +208,8 @@ def _resource(variables: _Variables, service_name: str) -> tuple[tuple[str, str]
     given, is_wrong = _pairs(variables.text("OTEL_RESOURCE_ATTRIBUTES"))
     if is_wrong:
         variables.refuse("OTEL_RESOURCE_ATTRIBUTES", "a list name=value,name=value; what is wrong in it is left out")
-    resource = {"service.name": service_name, **given}
+    # Receivers tell the metrics of several servers apart by the instance.
+    resource = {"service.name": service_name, "service.instance.id": str(uuid.uuid4()), **given}
     if variables.is_given("OTEL_SERVICE_NAME"):
         resource["service.name"] = variables.text("OTEL_SERVICE_NAME")
     return tuple(resource.items())

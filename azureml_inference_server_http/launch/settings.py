@@ -131,8 +131,13 @@ class Settings(NamedTuple):
     display: Display = Display()
 
     @property
+    def counts_metrics(self) -> bool:
+        """Whether the server counts, for GET /metrics or for OTLP."""
+        return self.metrics != table.METRICS_OFF or (self.otlp.metrics is not None and not self.otel_sdk_disabled)
+
+    @property
     def exports_telemetry(self) -> bool:
-        """Whether anything about requests is sent anywhere."""
+        """Whether anything about requests is sent anywhere, and what the script logs."""
         is_on = self.app_insights_enabled or self.otlp.traces is not None or self.otlp.logs is not None
         return is_on and not self.otel_sdk_disabled
 

@@ -891,7 +891,11 @@ class OtelVariable(NamedTuple):
 def _otlp_variables() -> list[OtelVariable]:
     """The variables of the exporter: for all signals, and for each."""
     options = (
-        ("ENDPOINT", "http://localhost:4318", "Where to send. For all signals: /v1/traces or /v1/logs is appended."),
+        (
+            "ENDPOINT",
+            "http://localhost:4318",
+            "Where to send. For all signals: /v1/traces, /v1/logs or /v1/metrics is appended.",
+        ),
         ("PROTOCOL", "http/protobuf", "Only http/protobuf is supported."),
         ("HEADERS", "", "Header fields, `name=value,name=value`, percent-encoded."),
         ("TIMEOUT", "10000", "Milliseconds that the receiver may take to answer."),
@@ -902,7 +906,7 @@ def _otlp_variables() -> list[OtelVariable]:
     )
     return [
         OtelVariable(f"OTEL_EXPORTER_OTLP_{signal}{name}", default, text, secret=name == "HEADERS")
-        for signal in ("", "TRACES_", "LOGS_")
+        for signal in ("", "TRACES_", "LOGS_", "METRICS_")
         for name, default, text in options
     ]
 
@@ -911,6 +915,21 @@ OTEL_VARIABLES: tuple[OtelVariable, ...] = (
     *_otlp_variables(),
     OtelVariable("OTEL_TRACES_EXPORTER", "otlp", "otlp or none. Alone it turns spans on, as an endpoint does."),
     OtelVariable("OTEL_LOGS_EXPORTER", "otlp", "otlp or none. Alone it turns log records on, as an endpoint does."),
+    OtelVariable(
+        "OTEL_METRICS_EXPORTER",
+        "otlp",
+        "otlp, prometheus (which GET /metrics is anyway) or none. otlp alone turns metrics on, as an endpoint does.",
+    ),
+    OtelVariable(
+        "OTEL_METRIC_EXPORT_INTERVAL", "60000", "Milliseconds from one time that metrics are sent to the next."
+    ),
+    OtelVariable("OTEL_METRIC_EXPORT_TIMEOUT", "30000", "Milliseconds that sending metrics may take."),
+    OtelVariable(
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+        "cumulative",
+        "cumulative: counters and histograms count from the start of the server; delta or lowmemory: since they were "
+        "sent last.",
+    ),
     OtelVariable("OTEL_TRACES_SAMPLER", "parentbased_always_on", "Which traces are recorded."),
     OtelVariable("OTEL_TRACES_SAMPLER_ARG", "1.0", "The share of traces, from 0 to 1, for samplers by ratio."),
     OtelVariable("OTEL_SERVICE_NAME", "", "Attribute service.name; default: SERVICE_NAME."),

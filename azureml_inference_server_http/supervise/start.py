@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from .. import _core, log_config
 from ..launch import listeners, stdio
-from ..launch.settings_table import METRICS_OFF
 from ..scripting import debug
 from ..scripting.watch import NOBODY, Watch
 from . import reports, shortage, supervising, titles
@@ -51,7 +50,7 @@ def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY)
         watches_files=settings.reload,
     )
     try:
-        if settings.metrics != METRICS_OFF:
+        if settings.counts_metrics:
             _core.share_metrics()
         watching = _watching(settings)
         told = watch if watching is None else watching.reports()

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Callable, NoReturn
 
 from .. import _core, log_config
 from ..launch import listeners, stdio
-from ..launch.settings_table import METRICS_OFF
 from ..scripting import worker
 from ..scripting.watch import NOBODY, Watch
 from . import console_events, events, process_exit, shortage, signal_handlers, supervising, system_threads, titles
@@ -49,7 +48,7 @@ def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY)
     titles.set_name(titles.COMMAND)
     listeners.announce(settings, clients)
     try:
-        if settings.metrics != METRICS_OFF:
+        if settings.counts_metrics:
             _core.share_metrics()
         server = Server(settings, clients)
         server.catch_signals()

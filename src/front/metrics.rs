@@ -1,4 +1,4 @@
-//! Makes the text of `GET /metrics`, from the counters and from what is so at this moment.
+//! Writes all metrics, for `GET /metrics` and for OTLP, from the counters and from what is so at this moment.
 //!
 //! Runs in the front's event loop, so a scrape costs what it reads: memory, and a few files of `/proc` for each process.
 
@@ -6,6 +6,7 @@ use super::Front;
 use crate::telemetry::{
     metrics::{
         family::{self, Family},
+        output::Output,
         process,
         text::Text,
         Metrics,
@@ -22,19 +23,25 @@ pub struct Exposure {
     pub first_process: u32,
 }
 
-/// All families: the server's, and then those of the user's script.
+/// The text of `/metrics`.
 pub fn text(front: &Front, metrics: Metrics, first_process: u32) -> String {
     let mut text = Text::default();
+    write(front, metrics, first_process, &mut text);
+    text.finish()
+}
+
+/// Writes all families: the server's, and then those of the user's script.
+pub fn write(front: &Front, metrics: Metrics, first_process: u32, text: &mut dyn Output) {
     let counters = metrics.counters;
     let figures = front.dispatcher.figures();
-    counters.write_requests(&mut text);
-    counters.write_active(&mut text);
+    counters.write_requests(text);
+    counters.write_active(text);
     text.single(&family::QUEUE_DEPTH, figures.queued as f64);
     text.single(&family::QUEUE_LIMIT, figures.queue_limit as f64);
-    counters.write_queue(&mut text);
-    counters.write_runs(&mut text);
+    counters.write_queue(text);
+    counters.write_runs(text);
     text.single(&family::RUNS_IN_PROGRESS, figures.running as f64);
-    counters.write_failures(&mut text);
+    counters.write_failures(text);
     text.family(&family::WORKERS);
     let workers = [
         ("starting", counters.starting() as f64),
@@ -45,19 +52,18 @@ pub fn text(front: &Front, metrics: Metrics, first_process: u32) -> String {
     for (state, count) in workers {
         text.sample(family::WORKERS.name, &[("state", state)], count);
     }
-    counters.write_restarts(&mut text);
-    write_workers(&mut text, front, metrics);
+    counters.write_restarts(text);
+    write_workers(text, front, metrics);
     text.family(&family::BUILD_INFO);
     text.sample(family::BUILD_INFO.name, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
-    metrics.telemetry.write(&mut text);
-    write_process(&mut text, first_process);
+    metrics.telemetry.write(text);
+    write_process(text, first_process);
     let pids: Vec<u32> = front.dispatcher.workers().iter().map(|worker| worker.pid).collect();
-    metrics.user.write(&mut text, &pids);
-    text.finish()
+    metrics.user.write(text, &pids);
 }
 
 /// Writes the memory of each worker process, and the time of its start.
-fn write_workers(text: &mut Text, front: &Front, metrics: Metrics) {
+fn write_workers(text: &mut dyn Output, front: &Front, metrics: Metrics) {
     let own = std::process::id();
     let mut workers = front.dispatcher.workers();
     workers.sort_by_key(|worker| worker.slot);
@@ -69,7 +75,7 @@ fn write_workers(text: &mut Text, front: &Front, metrics: Metrics) {
 }
 
 /// Writes a family with one number for each worker that has one.
-fn write_by_worker(text: &mut Text, family: &Family, workers: &[Worker], value: impl Fn(u32) -> Option<f64>) {
+fn write_by_worker(text: &mut dyn Output, family: &Family, workers: &[Worker], value: impl Fn(u32) -> Option<f64>) {
     text.family(family);
     for worker in workers {
         if let Some(value) = value(worker.pid) {
@@ -80,7 +86,7 @@ fn write_by_worker(text: &mut Text, family: &Family, workers: &[Worker], value: 
 
 /// Writes what the system tells about the server as a whole.
 #[cfg(target_os = "linux")]
-fn write_process(text: &mut Text, first_process: u32) {
+fn write_process(text: &mut dyn Output, first_process: u32) {
     if let Some(whole) = process::Whole::of(first_process) {
         text.single(&family::PROCESS_START_TIME, whole.start_time);
         text.single(&family::PROCESS_MEMORY, whole.resident_bytes as f64);
@@ -91,4 +97,4 @@ fn write_process(text: &mut Text, first_process: u32) {
 
 /// Other systems tell nothing in this way.
 #[cfg(not(target_os = "linux"))]
-fn write_process(_text: &mut Text, _first_process: u32) {}
+fn write_process(_text: &mut dyn Output, _first_process: u32) {}

@@ -33,6 +33,7 @@ use super::{
     listener::Listener,
     memory_budget,
     metrics::Exposure,
+    metrics_reports::MetricsReports,
     routes,
 };
 use crate::{
@@ -47,8 +48,8 @@ use crate::{
         control::{StdLine, Supervisor},
         thread_channel::FrontEnd,
     },
-    panics::{catch_in_thread, Vital},
-    settings::Settings,
+    panics::{self, catch_in_thread, Vital},
+    settings::{MetricsPorts, Settings},
     telemetry::{
         counts::AllCounts,
         exporter::Exporter,
@@ -238,7 +239,8 @@ async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> 
         metrics.counters.take_over();
         readers.push(Box::new(metrics.counters));
     }
-    if let Some(intake) = exported.clone() {
+    let requests_intake = exported.clone().filter(|_| settings.telemetry.exports_requests());
+    if let Some(intake) = requests_intake.clone() {
         let telemetry = &settings.telemetry;
         readers.push(Box::new(ExportedRequests::new(intake, telemetry.sampler, telemetry.wants_response())));
     }
@@ -255,20 +257,35 @@ async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> 
     };
     vital.spawn("the task that accepts workers", transport::accept(entrance, front.dispatcher.clone()));
     #[cfg(unix)]
-    let reports = match (sockets.reports, exported) {
+    let reports = match (sockets.reports, requests_intake) {
         (Some(socket), Some(intake)) => Some(WorkerReports::new(socket, intake)?),
         _ => None,
     };
     #[cfg(unix)]
     if let Some(reports) = reports.clone() {
-        crate::panics::spawn(reports.read(), |panic| {
+        panics::spawn(reports.read(), |panic| {
             log::error!(target: "azmlinfsrv.telemetry", "The task that reads what workers report {panic}.");
         });
     }
     let first_process = if has_threads { std::process::id() } else { parent() };
+    let metrics_reports = match (sockets.metrics, exported) {
+        (Some(metrics), Some(intake)) if front.settings.telemetry.metrics.is_some() => {
+            Some(MetricsReports::new(front.clone(), metrics, first_process, intake))
+        }
+        _ => None,
+    };
+    if let Some(reports) = metrics_reports.clone() {
+        panics::spawn(reports.repeat(front.settings.telemetry.metrics_interval), |panic| {
+            log::error!(target: "azmlinfsrv.telemetry", "The task that collects metrics {panic}. No more are sent.");
+        });
+    }
     for (index, listener) in sockets.clients.into_iter().enumerate() {
         let listener = Listener::new(listener)?;
-        let has_metrics = index == 0 || front.settings.metrics_on_all_ports;
+        let has_metrics = match front.settings.metrics_ports {
+            MetricsPorts::None => false,
+            MetricsPorts::First => index == 0,
+            MetricsPorts::All => true,
+        };
         let exposure = Exposure { metrics: sockets.metrics.filter(|_| has_metrics), first_process };
         let handler = {
             let front = front.clone();
@@ -304,6 +321,9 @@ async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> 
     #[cfg(unix)]
     if let Some(reports) = reports {
         reports.take_rest();
+    }
+    if let Some(reports) = metrics_reports {
+        reports.report();
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::{
     answer::Reason,
     app_insights,
     item::Item,
-    metrics::{family, text::Text},
+    metrics::{family, output::Output},
 };
 
 /// Who sends, by the name in labels, log lines and names of stored files.
@@ -22,11 +22,13 @@ pub enum ExporterName {
     OtlpTraces,
     /// Log records by OTLP.
     OtlpLogs,
+    /// Metrics by OTLP. An item is all metrics at one time.
+    OtlpMetrics,
 }
 
 impl ExporterName {
     /// All exporters, in the order of their numbers in memory.
-    pub const ALL: [Self; 3] = [Self::AppInsights, Self::OtlpTraces, Self::OtlpLogs];
+    pub const ALL: [Self; 4] = [Self::AppInsights, Self::OtlpTraces, Self::OtlpLogs, Self::OtlpMetrics];
 
     /// The name.
     pub const fn name(self) -> &'static str {
@@ -34,6 +36,7 @@ impl ExporterName {
             Self::AppInsights => "app_insights",
             Self::OtlpTraces => "otlp_traces",
             Self::OtlpLogs => "otlp_logs",
+            Self::OtlpMetrics => "otlp_metrics",
         }
     }
 
@@ -43,8 +46,9 @@ impl ExporterName {
         match (self, item) {
             (Self::AppInsights, Item::Request(request)) => app_insights::reports(request),
             (Self::OtlpTraces, Item::Request(request)) => request.span.is_sampled,
-            (Self::OtlpLogs, Item::Request(_)) => false,
+            (Self::OtlpLogs | Self::OtlpMetrics, Item::Request(_)) => false,
             (_, Item::Log(_)) => self.takes_logs(),
+            (_, Item::Metrics(_)) => self == Self::OtlpMetrics,
         }
     }
 
@@ -52,7 +56,7 @@ impl ExporterName {
     pub const fn takes_logs(self) -> bool {
         match self {
             Self::AppInsights | Self::OtlpLogs => true,
-            Self::OtlpTraces => false,
+            Self::OtlpTraces | Self::OtlpMetrics => false,
         }
     }
 }
@@ -103,7 +107,7 @@ impl AllCounts {
     }
 
     /// Writes the families about telemetry. An exporter has series if it was on once.
-    pub fn write(self, text: &mut Text) {
+    pub fn write(self, text: &mut dyn Output) {
         let all = ExporterName::ALL.map(|exporter| (exporter.name(), self.of(exporter)));
         let shown: Vec<_> = all.iter().filter(|(_, counts)| counts.get(IS_ON) > 0).collect();
         for (family, at) in [
@@ -228,6 +232,7 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::metrics::text::Text;
 
     #[test]
     fn what_a_front_left_is_dropped_by_the_next_one_and_nothing_is_counted_twice() {

@@ -197,6 +197,7 @@ fn encode_all(receivers: &mut [Receiver], taken: &mut Taken) {
 fn encode(receivers: &mut [Receiver], item: &Item) {
     match item {
         Item::Request(request) => receivers.iter_mut().for_each(|receiver| receiver.push_request(request)),
+        Item::Metrics(metrics) => receivers.iter_mut().for_each(|receiver| receiver.push_metrics(metrics)),
         Item::Log(bytes) => match serde_json::from_slice::<LogRecord>(bytes) {
             Ok(record) => {
                 for receiver in receivers.iter_mut() {

@@ -215,6 +215,8 @@ pub enum Item {
     Request(Box<Request>),
     /// A [`LogRecord`] as the worker sent it. The exporter's thread reads it.
     Log(Bytes),
+    /// The metrics at one time, encoded (`otlp_metrics.rs`).
+    Metrics(Bytes),
 }
 
 impl Weighed for Item {
@@ -230,7 +232,7 @@ impl Weighed for Item {
                 let phases = request.phases.len() * size_of::<Phase>();
                 size_of::<Request>() + texts.iter().map(|text| text.len()).sum::<usize>() + ids + phases + sample
             }
-            Self::Log(bytes) => size_of::<Self>() + bytes.len(),
+            Self::Log(bytes) | Self::Metrics(bytes) => size_of::<Self>() + bytes.len(),
         }
     }
 }

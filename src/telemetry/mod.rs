@@ -6,7 +6,7 @@
 //!
 //! Exporting: [`requests`] reads records, [`intake`] is where items wait for the exporter's thread,
 //! [`exporter`] is that thread. [`receiver`] is one receiver, [`lane`] what waits for it, [`answer`] what
-//! its answers mean, [`app_insights`] and [`otlp`] the formats, [`storage`] the items on disk, [`plan`]
+//! its answers mean, [`app_insights`], [`otlp`] and [`otlp_metrics`] the formats, [`storage`] the items on disk, [`plan`]
 //! what the settings say.
 
 pub mod access_line;
@@ -21,6 +21,7 @@ pub mod item;
 pub mod lane;
 pub mod metrics;
 pub mod otlp;
+pub mod otlp_metrics;
 pub mod plan;
 pub mod receiver;
 pub mod record;

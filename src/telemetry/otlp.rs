@@ -116,7 +116,7 @@ pub fn gzip(body: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap_or_default()
 }
 
-fn scope() -> InstrumentationScope {
+pub(super) fn scope() -> InstrumentationScope {
     InstrumentationScope {
         name: "azureml-inference-server-http".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -220,17 +220,17 @@ fn severity(level: u32) -> (i32, &'static str) {
     }
 }
 
-fn text(key: &str, value: &str) -> KeyValue {
+pub(super) fn text(key: &str, value: &str) -> KeyValue {
     let value = Some(AnyValue { value: Some(Value::StringValue(value.to_owned())) });
     KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
 }
 
-fn number(key: &str, value: i64) -> KeyValue {
+pub(super) fn number(key: &str, value: i64) -> KeyValue {
     let value = Some(AnyValue { value: Some(Value::IntValue(value)) });
     KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
 }
 
-fn nanos(time: SystemTime) -> u64 {
+pub(super) fn nanos(time: SystemTime) -> u64 {
     u64::try_from(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -11,6 +11,7 @@ use super::{
     http_client::TlsFiles,
     ids::Sampler,
     otlp,
+    otlp_metrics::Temporality,
     receiver::{Format, Target},
 };
 
@@ -42,6 +43,12 @@ pub struct TelemetrySettings {
     pub traces: Option<OtlpTarget>,
     /// Where log records are sent by OTLP.
     pub logs: Option<OtlpTarget>,
+    /// Where metrics are sent by OTLP.
+    pub metrics: Option<OtlpTarget>,
+    /// How often metrics are sent.
+    pub metrics_interval: Duration,
+    /// Since when the metrics count.
+    pub temporality: Temporality,
     /// Attributes of what is sent by OTLP.
     pub resource: Vec<(String, String)>,
     /// Which traces are recorded.
@@ -77,6 +84,11 @@ pub struct AppInsights {
 impl TelemetrySettings {
     /// True if anything is exported.
     pub fn is_on(&self) -> bool {
+        self.exports_requests() || self.metrics.is_some()
+    }
+
+    /// True if requests or log records are exported, each by itself.
+    pub fn exports_requests(&self) -> bool {
         self.app_insights.is_some() || self.traces.is_some() || self.logs.is_some()
     }
 
@@ -98,8 +110,9 @@ impl TelemetrySettings {
         });
         let resource = otlp::resource(&self.resource);
         let traces = self.traces.clone().map(|target| target.with(Format::OtlpTraces(resource.clone())));
-        let logs = self.logs.clone().map(|target| target.with(Format::OtlpLogs(resource)));
-        let targets = [app_insights, traces, logs].into_iter().flatten().collect();
+        let logs = self.logs.clone().map(|target| target.with(Format::OtlpLogs(resource.clone())));
+        let metrics = self.metrics.clone().map(|target| target.with(Format::OtlpMetrics(resource)));
+        let targets = [app_insights, traces, logs, metrics].into_iter().flatten().collect();
         Plan { targets, interval: self.interval, storage: self.storage.clone() }
     }
 
@@ -144,13 +157,14 @@ mod tests {
     #[test]
     fn each_signal_has_its_own_receiver() {
         let target = OtlpTarget { url: "http://a/v1/x".to_owned(), gzip: true, ..OtlpTarget::default() };
-        let settings =
-            TelemetrySettings { traces: Some(target.clone()), logs: Some(target), ..TelemetrySettings::default() };
-        assert!(settings.is_on() && !settings.wants_response());
+        let metrics = TelemetrySettings { metrics: Some(target.clone()), ..TelemetrySettings::default() };
+        assert!(metrics.is_on() && !metrics.exports_requests());
+        let settings = TelemetrySettings { traces: Some(target.clone()), logs: Some(target), ..metrics };
+        assert!(settings.is_on() && settings.exports_requests() && !settings.wants_response());
         let targets = settings.plan().targets;
         let names: Vec<_> =
             targets.iter().map(|target| (target.format.exporter().name(), target.url.as_str())).collect();
-        assert_eq!(names, [("otlp_traces", "http://a/v1/x"), ("otlp_logs", "http://a/v1/x")]);
+        assert_eq!(names, ["otlp_traces", "otlp_logs", "otlp_metrics"].map(|name| (name, "http://a/v1/x")));
     }
 
     #[test]

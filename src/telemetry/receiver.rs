@@ -16,7 +16,7 @@ use super::{
     http_client::{Client, TlsFiles},
     item::{Item, LogRecord, Request},
     lane::{Lane, Weighed},
-    otlp,
+    otlp, otlp_metrics,
 };
 
 /// How often the log tells of refused items.
@@ -33,6 +33,8 @@ pub enum Format {
     OtlpTraces(Resource),
     /// Log records in OTLP.
     OtlpLogs(Resource),
+    /// Metrics in OTLP.
+    OtlpMetrics(Resource),
 }
 
 /// Where items are sent.
@@ -117,7 +119,7 @@ impl Receiver {
                 }
             }
             Format::OtlpTraces(_) => otlp::spans(request).into_iter().for_each(|span| self.lane.push(span)),
-            Format::OtlpLogs(_) => {}
+            Format::OtlpLogs(_) | Format::OtlpMetrics(_) => {}
         }
     }
 
@@ -128,7 +130,14 @@ impl Receiver {
                 self.lane.push(app_insights::log_record(origin, record));
             }
             Format::OtlpLogs(_) => self.lane.push(otlp::log_record(record)),
-            Format::AppInsights(_) | Format::OtlpTraces(_) => {}
+            Format::AppInsights(_) | Format::OtlpTraces(_) | Format::OtlpMetrics(_) => {}
+        }
+    }
+
+    /// Takes metrics that are encoded.
+    pub fn push_metrics(&mut self, metrics: &[u8]) {
+        if matches!(self.target.format, Format::OtlpMetrics(_)) {
+            self.lane.push(metrics.to_vec());
         }
     }
 
@@ -195,6 +204,7 @@ impl Format {
             Self::AppInsights(_) => ExporterName::AppInsights,
             Self::OtlpTraces(_) => ExporterName::OtlpTraces,
             Self::OtlpLogs(_) => ExporterName::OtlpLogs,
+            Self::OtlpMetrics(_) => ExporterName::OtlpMetrics,
         }
     }
 
@@ -202,7 +212,7 @@ impl Format {
     fn key(&self) -> &str {
         match self {
             Self::AppInsights(origin) => &origin.key,
-            Self::OtlpTraces(_) | Self::OtlpLogs(_) => "",
+            Self::OtlpTraces(_) | Self::OtlpLogs(_) | Self::OtlpMetrics(_) => "",
         }
     }
 
@@ -222,13 +232,14 @@ impl Format {
             }
             Self::OtlpTraces(resource) => (otlp::traces_body(resource, batch), "application/x-protobuf"),
             Self::OtlpLogs(resource) => (otlp::logs_body(resource, batch), "application/x-protobuf"),
+            Self::OtlpMetrics(resource) => (otlp_metrics::body(resource, batch), "application/x-protobuf"),
         }
     }
 
     fn verdict(&self, answer: &Answer, sent: usize) -> Verdict {
         match self {
             Self::AppInsights(_) => answer::of_app_insights(answer, sent),
-            Self::OtlpTraces(_) | Self::OtlpLogs(_) => answer::of_otlp(answer),
+            Self::OtlpTraces(_) | Self::OtlpLogs(_) | Self::OtlpMetrics(_) => answer::of_otlp(answer),
         }
     }
 }
@@ -247,7 +258,7 @@ impl Sending {
         }
         let url = match format {
             Format::AppInsights(_) => format!("{}{TRACK}", url.trim_end_matches('/')),
-            Format::OtlpTraces(_) | Format::OtlpLogs(_) => url.clone(),
+            Format::OtlpTraces(_) | Format::OtlpLogs(_) | Format::OtlpMetrics(_) => url.clone(),
         };
         match self.client.post(&url, &headers, &body, (*timeout).min(limit)) {
             Ok(answer) => format.verdict(&answer, self.batch.len()).without(format.key()),

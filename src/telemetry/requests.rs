@@ -108,7 +108,7 @@ mod tests {
         intake.end();
         intake.take(Duration::ZERO, None).items.pop_front().map(|item| match item {
             Item::Request(request) => *request,
-            Item::Log(_) => panic!("no request"),
+            Item::Log(_) | Item::Metrics(_) => panic!("no request"),
         })
     }
 

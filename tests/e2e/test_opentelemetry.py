@@ -69,6 +69,7 @@ def test_a_request_is_a_span_with_its_parts(start, receiver):
     server = start("telemetry.py", **options(receiver))
     assert server.request("POST", "/score?key=hidden&a=1", "print", CALLER).status == 200
     resource, span = server_span(receiver)
+    assert resource.pop("service.instance.id")
     assert resource == {"service.name": "ML service", "deployment.environment": "test"}
     assert (span.name, span.trace_id.hex(), span.parent_span_id.hex()) == ("POST /score", TRACE, SPAN)
     assert span.trace_state == "a=b"
@@ -142,7 +143,7 @@ def test_a_value_that_cannot_be_used_is_one_line_and_the_script_is_served(start)
     assert server.request("POST", "/score", "x").status == 200
     lines = {record.message for record in server.records() if "OTEL_" in record.message}
     said = "OTEL_EXPORTER_OTLP_PROTOCOL='grpc' is not used: it must be http/protobuf"
-    assert lines == {f"{said}, so traces are not sent.", f"{said}, so logs are not sent."}
+    assert lines == {f"{said}, so {signal} are not sent." for signal in ("traces", "logs", "metrics")}
 
 
 # ---- Spans of the script

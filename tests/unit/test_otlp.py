@@ -16,7 +16,9 @@ def resolved(**environment: str) -> tuple[Otlp, list[str]]:
 def test_nothing_is_sent_unless_something_says_so() -> None:
     assert resolved() == (OFF, [])
     assert resolved(EXPORTER_OTLP_ENDPOINT="", EXPORTER_OTLP_TIMEOUT="5", TRACES_SAMPLER="junk") == (OFF, [])
-    assert resolved(EXPORTER_OTLP_ENDPOINT="http://a", TRACES_EXPORTER="none", LOGS_EXPORTER="NONE")[0] == OFF
+    none = {"TRACES_EXPORTER": "none", "LOGS_EXPORTER": "NONE", "METRICS_EXPORTER": "none"}
+    assert resolved(EXPORTER_OTLP_ENDPOINT="http://a", **none) == (OFF, [])
+    assert resolved(EXPORTER_OTLP_ENDPOINT="http://a", **{**none, "METRICS_EXPORTER": "prometheus"}) == (OFF, [])
 
 
 def test_the_endpoint_for_all_signals_gets_their_paths_and_that_of_a_signal_does_not() -> None:
@@ -24,6 +26,8 @@ def test_the_endpoint_for_all_signals_gets_their_paths_and_that_of_a_signal_does
     assert otlp.traces is not None
     assert otlp.logs is not None
     assert (otlp.traces.url, otlp.logs.url, notices) == ("http://a/b/v1/traces", "https://c/d", [])
+    assert otlp.metrics is not None
+    assert otlp.metrics.url == "http://a/b/v1/metrics"
     assert resolved(TRACES_EXPORTER="otlp")[0].traces == PLAIN
     assert resolved(TRACES_EXPORTER="otlp")[0].logs is None
 
@@ -64,12 +68,35 @@ def test_samplers(sampler: str, argument: str, expected: tuple[bool, float]) -> 
     assert notices == []
 
 
+def resource(**environment: str) -> dict[str, str]:
+    return dict(resolved(EXPORTER_OTLP_ENDPOINT="http://a", **environment)[0].resource)
+
+
 def test_the_resource() -> None:
-    otlp, _ = resolved(EXPORTER_OTLP_ENDPOINT="http://a", RESOURCE_ATTRIBUTES="service.name=x, a=%C3%A9")
-    assert dict(otlp.resource) == {"service.name": "x", "a": "é"}
-    otlp, _ = resolved(EXPORTER_OTLP_ENDPOINT="http://a", RESOURCE_ATTRIBUTES="service.name=x", SERVICE_NAME="y")
-    assert dict(otlp.resource) == {"service.name": "y"}
-    assert dict(resolved(EXPORTER_OTLP_ENDPOINT="http://a")[0].resource) == {"service.name": "the service"}
+    given = "service.instance.id=i,"
+    expected = {"service.name": "x", "service.instance.id": "i", "a": "é"}
+    assert resource(RESOURCE_ATTRIBUTES=f"{given}service.name=x, a=%C3%A9") == expected
+    expected = {"service.name": "y", "service.instance.id": "i"}
+    assert resource(RESOURCE_ATTRIBUTES=f"{given}service.name=x", SERVICE_NAME="y") == expected
+    servers = [resource() for _ in range(2)]
+    assert {each["service.name"] for each in servers} == {"the service"}
+    assert len({each["service.instance.id"] for each in servers}) == 2
+
+
+def test_how_metrics_are_sent() -> None:
+    otlp, notices = resolved(EXPORTER_OTLP_METRICS_ENDPOINT="http://a/m")
+    assert otlp.metrics == PLAIN._replace(url="http://a/m")
+    assert (otlp.traces, otlp.metrics_interval_ms, otlp.is_delta) == (None, 60_000, False)
+    otlp, more = resolved(
+        METRICS_EXPORTER="otlp",
+        METRIC_EXPORT_INTERVAL="500",
+        METRIC_EXPORT_TIMEOUT="400",
+        EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="Delta",
+        EXPORTER_OTLP_METRICS_COMPRESSION="gzip",
+    )
+    assert otlp.metrics == Target("http://localhost:4318/v1/metrics", (), 400, True, None, None, None)
+    assert (otlp.metrics_interval_ms, otlp.is_delta) == (500, True)
+    assert notices == more == []
 
 
 @pytest.mark.parametrize(
@@ -84,6 +111,9 @@ def test_the_resource() -> None:
         ("EXPORTER_OTLP_HEADERS", "a b=secret", "=*** is not used"),
         ("EXPORTER_OTLP_HEADERS", "a=secret%0Ab", "=*** is not used"),
         ("TRACES_EXPORTER", "console", "otlp or none"),
+        ("METRICS_EXPORTER", "console", "otlp, prometheus or none"),
+        ("METRIC_EXPORT_INTERVAL", "0", "a whole number of milliseconds, 1 or more"),
+        ("EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "x", "cumulative, delta or lowmemory"),
         ("TRACES_SAMPLER", "sometimes", "one of always_on"),
         ("RESOURCE_ATTRIBUTES", "x", "a list name=value"),
     ],

@@ -17,7 +17,7 @@ use super::{
         recorder::Reader,
     },
     family,
-    text::{Label, Text},
+    output::{Label, Output},
 };
 
 /// Upper bounds of the buckets of durations, in seconds: those of OpenTelemetry's `http.server.request.duration`.
@@ -216,7 +216,7 @@ impl Counters {
     // ---- The text
 
     /// Writes the family of request durations.
-    pub fn write_requests(&self, text: &mut Text) {
+    pub fn write_requests(&self, text: &mut dyn Output) {
         let family = &family::REQUEST_DURATION;
         text.family(family);
         for at in (REQUESTS..=OTHER_REQUESTS).step_by(SERIES) {
@@ -242,19 +242,19 @@ impl Counters {
     }
 
     /// Writes the gauge of active requests.
-    pub fn write_active(&self, text: &mut Text) {
+    pub fn write_active(&self, text: &mut dyn Output) {
         self.write_words(text, &family::ACTIVE_REQUESTS, ACTIVE, &METHODS, &[SCHEME]);
     }
 
     /// Writes the time that requests have waited.
-    pub fn write_queue(&self, text: &mut Text) {
+    pub fn write_queue(&self, text: &mut dyn Output) {
         let family = &family::QUEUE_DURATION;
         text.family(family);
         text.histogram(family.name, &[], &BOUNDS, &self.counts(QUEUE), self.sum(QUEUE));
     }
 
     /// Writes the time that calls of `run()` took.
-    pub fn write_runs(&self, text: &mut Text) {
+    pub fn write_runs(&self, text: &mut dyn Output) {
         let family = &family::RUN_DURATION;
         text.family(family);
         for (index, outcome) in OUTCOMES.iter().enumerate() {
@@ -264,7 +264,7 @@ impl Counters {
     }
 
     /// Writes requests that were refused, abandoned or lost, and calls of `run()` that exceeded a limit.
-    pub fn write_failures(&self, text: &mut Text) {
+    pub fn write_failures(&self, text: &mut dyn Output) {
         self.write_words(text, &family::REJECTED, REJECTED, &REASONS, &[]);
         self.write_words(text, &family::ABANDONED, ABANDONED, &STATES, &[]);
         text.single(&family::LOST, self.get(LOST) as f64);
@@ -272,12 +272,19 @@ impl Counters {
     }
 
     /// Writes restarts of workers.
-    pub fn write_restarts(&self, text: &mut Text) {
+    pub fn write_restarts(&self, text: &mut dyn Output) {
         self.write_words(text, &family::RESTARTS, RESTARTS, &RESTART_REASONS, &[]);
     }
 
     /// Writes a family with one number for each value of its first label.
-    fn write_words(&self, text: &mut Text, family: &family::Family, at: usize, values: &[&str], rest: &[Label<'_>]) {
+    fn write_words(
+        &self,
+        text: &mut dyn Output,
+        family: &family::Family,
+        at: usize,
+        values: &[&str],
+        rest: &[Label<'_>],
+    ) {
         text.family(family);
         for (index, value) in values.iter().enumerate() {
             let mut labels = vec![(family.labels[0], *value)];
@@ -366,7 +373,10 @@ mod tests {
 
     use http::{Uri, Version};
 
-    use super::{super::super::recorder::Recorder, *};
+    use super::{
+        super::{super::recorder::Recorder, text::Text},
+        *,
+    };
     use crate::telemetry::record::Head;
 
     fn counters() -> Counters {

@@ -5,7 +5,10 @@
 
 use std::fmt::{self, Write as _};
 
-use super::family::{Family, Kind};
+use super::{
+    family::{Family, Kind},
+    output::{Label, Output},
+};
 
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -16,12 +19,8 @@ pub struct Text {
     text: String,
 }
 
-/// A label: name and value.
-pub type Label<'a> = (&'a str, &'a str);
-
-impl Text {
-    /// Begins a family.
-    pub fn begin(&mut self, name: &str, kind: Kind, help: &str) {
+impl Output for Text {
+    fn begin(&mut self, name: &str, kind: Kind, help: &str) {
         self.text.push_str("# HELP ");
         self.text.push_str(name);
         self.text.push(' ');
@@ -33,14 +32,15 @@ impl Text {
         self.text.push('\n');
     }
 
-    /// Writes one number: a counter or a gauge.
-    pub fn sample(&mut self, name: &str, labels: &[Label<'_>], value: f64) {
+    fn family(&mut self, family: &Family) {
+        self.begin(family.name, family.kind, family.help);
+    }
+
+    fn sample(&mut self, name: &str, labels: &[Label<'_>], value: f64) {
         self.line(name, "", labels, None, value);
     }
 
-    /// Writes a histogram: the upper bounds of its buckets, how many values are in each of them and above all of them, and
-    /// the sum of all values.
-    pub fn histogram(&mut self, name: &str, labels: &[Label<'_>], bounds: &[f64], counts: &[u64], sum: f64) {
+    fn histogram(&mut self, name: &str, labels: &[Label<'_>], bounds: &[f64], counts: &[u64], sum: f64) {
         let mut total = 0;
         for (bound, count) in bounds.iter().copied().chain([f64::INFINITY]).zip(counts) {
             total += count;
@@ -49,18 +49,9 @@ impl Text {
         self.line(name, "_sum", labels, None, sum);
         self.line(name, "_count", labels, None, total as f64);
     }
+}
 
-    /// Writes a family of the server that has one series without labels.
-    pub fn single(&mut self, family: &Family, value: f64) {
-        self.family(family);
-        self.sample(family.name, &[], value);
-    }
-
-    /// Begins a family of the server.
-    pub fn family(&mut self, family: &Family) {
-        self.begin(family.name, family.kind, family.help);
-    }
-
+impl Text {
     /// The whole text.
     pub fn finish(self) -> String {
         self.text

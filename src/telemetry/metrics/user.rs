@@ -17,7 +17,7 @@ use std::{
 
 use super::{
     family::Kind,
-    text::{Label, Text},
+    output::{Label, Output},
 };
 
 /// How many series all scripts of a server may have.
@@ -176,7 +176,7 @@ impl UserMetrics {
     }
 
     /// Writes all families. A gauge counts if its process is one of `workers`.
-    pub fn write(self, text: &mut Text, workers: &[u32]) {
+    pub fn write(self, text: &mut dyn Output, workers: &[u32]) {
         let mut families = BTreeMap::<Vec<u8>, Family>::new();
         for slot in self.slots().filter(|slot| slot.is_ready()) {
             let Some(series) = slot.series() else { continue };
@@ -217,7 +217,7 @@ impl Slot {
         self.0[PROCESS].store(owner, Relaxed);
         let kind = match series.kind {
             Kind::Counter => 0,
-            Kind::Gauge => 1,
+            Kind::Gauge | Kind::UpDown => 1,
             Kind::Histogram => 2,
         };
         let shape = kind << 48 | (series.bounds.len() as u64) << 32 | series.text.len() as u64;
@@ -261,7 +261,7 @@ struct Family {
 }
 
 impl Family {
-    fn write(&self, text: &mut Text) {
+    fn write(&self, text: &mut dyn Output) {
         let mut is_first = true;
         for (described, total) in &self.series {
             let described = String::from_utf8_lossy(described);
@@ -275,7 +275,7 @@ impl Family {
                 text.begin(name, self.kind, help);
             }
             match self.kind {
-                Kind::Counter | Kind::Gauge => text.sample(name, &labels, total.sum),
+                Kind::Counter | Kind::Gauge | Kind::UpDown => text.sample(name, &labels, total.sum),
                 Kind::Histogram => text.histogram(name, &labels, &self.bounds, &total.counts, total.sum),
             }
         }
@@ -310,7 +310,7 @@ fn name_of(text: &[u8]) -> &[u8] {
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod tests {
-    use super::*;
+    use super::{super::text::Text, *};
 
     fn metrics() -> UserMetrics {
         UserMetrics::at(Vec::leak((0..LENGTH).map(|_| AtomicU64::new(0)).collect()))

@@ -113,7 +113,7 @@ pub(super) fn settings() -> Settings {
         worker_timeout: Duration::ZERO,
         scoring_timeout: Duration::ZERO,
         telemetry: Default::default(),
-        metrics_on_all_ports: false,
+        metrics_ports: Default::default(),
     }
 }
 
