@@ -135,6 +135,7 @@ fn telemetry(object: pyo3::Borrowed<'_, '_, pyo3::PyAny>) -> pyo3::PyResult<Tele
             follows_parent: otlp.getattr("follows_parent")?.extract()?,
             share: otlp.getattr("share")?.extract()?,
         },
+        begins_own_traces: otlp.getattr("begins_own_traces")?.extract()?,
     })
 }
 
@@ -143,7 +144,7 @@ fn telemetry(object: pyo3::Borrowed<'_, '_, pyo3::PyAny>) -> pyo3::PyResult<Tele
 fn otlp_target(object: &pyo3::Bound<'_, pyo3::PyAny>) -> pyo3::PyResult<Option<crate::telemetry::plan::OtlpTarget>> {
     use pyo3::types::PyAnyMethods;
 
-    use crate::telemetry::{http_client::TlsFiles, plan::OtlpTarget};
+    use crate::telemetry::{http_client::TlsFiles, otlp::AttributeLimits, plan::OtlpTarget};
 
     if object.is_none() {
         return Ok(None);
@@ -157,6 +158,12 @@ fn otlp_target(object: &pyo3::Bound<'_, pyo3::PyAny>) -> pyo3::PyResult<Option<c
         tls: TlsFiles {
             authorities: text("certificate")?,
             identity: text("client_certificate")?.zip(text("client_key")?),
+        },
+        batch_items: object.getattr("batch_items")?.extract()?,
+        queue_items: object.getattr("queue_items")?.extract()?,
+        attributes: AttributeLimits {
+            count: object.getattr("attribute_count")?.extract()?,
+            length: object.getattr("attribute_length")?.extract::<Option<usize>>()?.unwrap_or(usize::MAX),
         },
     }))
 }

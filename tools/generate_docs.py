@@ -16,7 +16,13 @@ DOCS = ROOT / "docs"
 sys.path.insert(0, str(ROOT))
 
 from azureml_inference_server_http.launch import settings_table as table  # noqa: E402
-from azureml_inference_server_http.launch.settings_table import GROUPS, SETTINGS, Setting  # noqa: E402
+from azureml_inference_server_http.launch.settings_table import (  # noqa: E402
+    GROUPS,
+    OTEL_VARIABLES,
+    OTEL_WITHOUT_EFFECT,
+    SETTINGS,
+    Setting,
+)
 from azureml_inference_server_http.validation.findings import ERROR, KINDS, NOTE, WARNING, Kind  # noqa: E402
 
 OPENING = """\
@@ -144,6 +150,8 @@ def settings_page() -> str:
     for group, purpose in GROUPS.items():
         parts.append(f"\n## {group.capitalize()}\n\n{purpose}\n")
         parts += [_entry(setting) for setting in SETTINGS if setting.group == group]
+        if group == "telemetry":
+            parts.append(_opentelemetry())
     parts += [LOGGING, _written()]
     return "".join(parts)
 
@@ -160,6 +168,38 @@ def _entry(setting: Setting) -> str:
     rows.append(("allowed", _allowed(setting)))
     text = f"\n### {table.label(setting)}\n\n{setting.help}{f' {setting.note}' if setting.note else ''}\n\n"
     return text + "| | |\n| --- | --- |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
+
+
+def _opentelemetry() -> str:
+    """The variables of OpenTelemetry. Those of one signal alone are named once, not described again."""
+    signals = tuple(f"OTEL_EXPORTER_OTLP_{signal}_" for signal in ("TRACES", "LOGS", "METRICS"))
+    names = {variable.name for variable in OTEL_VARIABLES}
+    own = {
+        name for name in names for signal in signals if name.replace(signal, "OTEL_EXPORTER_OTLP_") in names - {name}
+    }
+    rows = "".join(
+        f"| `{variable.name}` | {variable.default or 'none'} | {variable.help} |\n"
+        for variable in OTEL_VARIABLES
+        if variable.name not in own
+    )
+    without = "".join(f"| `{name}` | {reason} |\n" for name, reason in OTEL_WITHOUT_EFFECT.items())
+    of_signals = ", ".join(f"`{signal}…`" for signal in signals)
+    return f"""
+### OTEL_…
+
+The variables by which OpenTelemetry is configured everywhere, as environment variables only. An empty value counts as
+absent. A wrong one is a warning in the log, and the default is used. Those that begin with `OTEL_EXPORTER_OTLP_` exist
+for each signal too, and then count more for it: {of_signals}.
+
+| variable | default | meaning |
+| --- | --- | --- |
+{rows}
+These mean nothing to the server. Each that is given is a warning in the log, if something is sent by OTLP. A script
+with an OpenTelemetry of its own may need them.
+
+| variable | why |
+| --- | --- |
+{without}"""
 
 
 def _allowed(setting: Setting) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .connection_string import is_url
-from .settings_table import OTEL_VARIABLES
+from .settings_table import OTEL_VARIABLES, OTEL_WITHOUT_EFFECT
 
 _EXPORTER = "OTEL_EXPORTER_OTLP_"
 _SAMPLERS = {
@@ -27,7 +27,8 @@ _SAMPLERS = {
     "parentbased_always_off": (True, 0.0),
     "parentbased_traceidratio": (True, None),
 }
-_MANY_MILLISECONDS = 10**9
+_MANY = 10**9
+_MILLISECONDS = "a whole number of milliseconds, 1 or more"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -41,6 +42,11 @@ class Target(NamedTuple):
     certificate: str | None
     client_certificate: str | None
     client_key: str | None
+    # Limits in items: of a request, and of what waits; then in number and characters of attributes.
+    batch_items: int = 512
+    queue_items: int | None = None
+    attribute_count: int = 128
+    attribute_length: int | None = None
 
 
 class Otlp(NamedTuple):
@@ -56,6 +62,10 @@ class Otlp(NamedTuple):
     # Whether the decision of a caller counts, and the share of other traces that is recorded.
     follows_parent: bool
     share: float
+    # Whether each request begins a trace, also if its caller has one.
+    begins_own_traces: bool = False
+    # How long log records are gathered, if less than other items.
+    logs_delay_ms: int | None = None
 
     def __repr__(self) -> str:
         # Headers are secrets, and this text may get into logs and tracebacks.
@@ -71,8 +81,16 @@ def resolve(environment: Mapping[str, str], service_name: str) -> tuple[Otlp, li
     """What the variables say, and sentences about values that cannot be used."""
     variables = _Variables(environment)
     traces, logs, metrics = (_target(variables, signal) for signal in ("TRACES", "LOGS", "METRICS"))
+    begins_own_traces, unknown = _begins_own_traces(variables)
     if not (traces or logs or metrics):
-        return OFF, variables.notices
+        return OFF._replace(begins_own_traces=begins_own_traces), variables.notices
+    if unknown:
+        variables.refuse(
+            "OTEL_PROPAGATORS", "a list of tracecontext and baggage, or none; what else is in it is left out"
+        )
+    traces = traces and _with_limits(variables, traces, "BSP", "SPAN")
+    logs = logs and _with_limits(variables, logs, "BLRP", "LOGRECORD")
+    delay = logs and variables.number("OTEL_BLRP_SCHEDULE_DELAY", 1, _MILLISECONDS)
     interval = OFF.metrics_interval_ms
     if metrics is not None:
         interval = variables.milliseconds("OTEL_METRIC_EXPORT_INTERVAL")
@@ -81,7 +99,8 @@ def resolve(environment: Mapping[str, str], service_name: str) -> tuple[Otlp, li
     is_delta = metrics is not None and _is_delta(variables)
     follows_parent, share = _sampler(variables)
     resource = _resource(variables, service_name)
-    return Otlp(traces, logs, metrics, interval, is_delta, resource, follows_parent, share), variables.notices
+    otlp = Otlp(traces, logs, metrics, interval, is_delta, resource, follows_parent, share, begins_own_traces, delay)
+    return otlp, variables.notices + _without_effect(environment)
 
 
 class _Variables:
@@ -107,11 +126,16 @@ class _Variables:
 
     def milliseconds(self, name: str) -> int:
         """The value as a number, else the default."""
-        text = self.text(name)
-        if text.isdecimal() and 0 < int(text) <= _MANY_MILLISECONDS:
-            return int(text)
-        self.refuse(name, "a whole number of milliseconds, 1 or more")
-        return int(self._known[name].default)
+        return self.number(name, 1, _MILLISECONDS) or int(self._known[name].default)
+
+    def number(self, name: str, least: int, allowed: str) -> int | None:
+        """The value as a whole number, else the default; None if there is no default."""
+        for text in (self.text(name), self._known[name].default):
+            if text.isascii() and text.isdecimal() and least <= int(text) <= _MANY:
+                return int(text)
+            if text:
+                self.refuse(name, allowed)
+        return None
 
     def refuse(self, name: str, allowed: str) -> None:
         value = "***" if self._known[name].secret else repr(self._environment.get(name, ""))
@@ -178,6 +202,39 @@ def _compresses(variables: _Variables, signal: str) -> bool:
     if text not in ("gzip", "none"):
         variables.refuse(name, "gzip or none")
     return text == "gzip"
+
+
+def _with_limits(variables: _Variables, target: Target, processor: str, kind: str) -> Target:
+    """The target with what the variables of the batch processor and of the attributes say."""
+
+    def of_attributes(option: str) -> int | None:
+        own, shared = f"OTEL_{kind}_ATTRIBUTE_{option}_LIMIT", f"OTEL_ATTRIBUTE_{option}_LIMIT"
+        return variables.number(own if variables.is_given(own) else shared, 0, "a whole number, 0 or more")
+
+    at_least_one = "a whole number, 1 or more"
+    count = of_attributes("COUNT")
+    return target._replace(
+        timeout_ms=min(target.timeout_ms, variables.milliseconds(f"OTEL_{processor}_EXPORT_TIMEOUT")),
+        batch_items=variables.number(f"OTEL_{processor}_MAX_EXPORT_BATCH_SIZE", 1, at_least_one) or target.batch_items,
+        queue_items=variables.number(f"OTEL_{processor}_MAX_QUEUE_SIZE", 1, at_least_one),
+        attribute_count=target.attribute_count if count is None else count,
+        attribute_length=of_attributes("VALUE_LENGTH"),
+    )
+
+
+def _begins_own_traces(variables: _Variables) -> tuple[bool, bool]:
+    """Whether the caller's trace does not count, and whether something in the list of propagators is unknown."""
+    names = {name.strip().lower() for name in variables.text("OTEL_PROPAGATORS").split(",")} - {""}
+    return "tracecontext" not in names, bool(names - {"tracecontext", "baggage", "none"})
+
+
+def _without_effect(environment: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that is given and means nothing to the server."""
+    return [
+        f"{name} has no effect on the server: {reason}."
+        for name, reason in OTEL_WITHOUT_EFFECT.items()
+        if environment.get(name, "").strip()
+    ]
 
 
 def _is_delta(variables: _Variables) -> bool:

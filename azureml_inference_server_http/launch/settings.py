@@ -184,7 +184,11 @@ def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
             notices += _doubtful(setting, given, origin)
     notices += _settle_app_insights(values, origins)
     values["otlp"], unusable = otlp.resolve(raw.environment, values["service_name"])
-    notices += unusable
+    if not values["otel_sdk_disabled"]:
+        notices += unusable
+    if values["otlp"].logs_delay_ms is not None:
+        shorter = min(values["otel_bsp_schedule_delay"], values["otlp"].logs_delay_ms)
+        values["otel_bsp_schedule_delay"] = shorter
     problems += _combine(values, origins, raw)
     if problems:
         raise SettingsError(problems)

@@ -911,6 +911,40 @@ def _otlp_variables() -> list[OtelVariable]:
     ]
 
 
+def _limit_variables() -> list[OtelVariable]:
+    """The variables of the batch processors and of attributes, for spans and for log records."""
+    found = [
+        OtelVariable(
+            "OTEL_BLRP_SCHEDULE_DELAY",
+            "",
+            "Milliseconds for which log records are gathered, if less than OTEL_BSP_SCHEDULE_DELAY. The shorter of the "
+            "two counts for everything that is gathered.",
+        )
+    ]
+    for processor, items in (("BSP", "spans"), ("BLRP", "log records")):
+        found += [
+            OtelVariable(f"OTEL_{processor}_EXPORT_TIMEOUT", "30000", f"Milliseconds that sending {items} may take."),
+            OtelVariable(f"OTEL_{processor}_MAX_EXPORT_BATCH_SIZE", "512", f"Most {items} of a request."),
+            OtelVariable(
+                f"OTEL_{processor}_MAX_QUEUE_SIZE",
+                "",
+                f"Most {items} that wait; the oldest are dropped. Default: memory alone is limited.",
+            ),
+        ]
+    found += [
+        OtelVariable("OTEL_ATTRIBUTE_COUNT_LIMIT", "128", "Most attributes of a span or a log record."),
+        OtelVariable("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "", "Most characters of an attribute. Default: no limit."),
+    ]
+    for kind, item in (("SPAN", "spans"), ("LOGRECORD", "log records")):
+        found += [
+            OtelVariable(f"OTEL_{kind}_ATTRIBUTE_COUNT_LIMIT", "", f"OTEL_ATTRIBUTE_COUNT_LIMIT for {item} alone."),
+            OtelVariable(
+                f"OTEL_{kind}_ATTRIBUTE_VALUE_LENGTH_LIMIT", "", f"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT for {item} alone."
+            ),
+        ]
+    return found
+
+
 OTEL_VARIABLES: tuple[OtelVariable, ...] = (
     *_otlp_variables(),
     OtelVariable("OTEL_TRACES_EXPORTER", "otlp", "otlp or none. Alone it turns spans on, as an endpoint does."),
@@ -932,6 +966,34 @@ OTEL_VARIABLES: tuple[OtelVariable, ...] = (
     ),
     OtelVariable("OTEL_TRACES_SAMPLER", "parentbased_always_on", "Which traces are recorded."),
     OtelVariable("OTEL_TRACES_SAMPLER_ARG", "1.0", "The share of traces, from 0 to 1, for samplers by ratio."),
+    OtelVariable(
+        "OTEL_PROPAGATORS",
+        "tracecontext,baggage",
+        "Without tracecontext each request begins a trace, also if its caller sends traceparent. The server reads no "
+        "baggage.",
+    ),
+    *_limit_variables(),
     OtelVariable("OTEL_SERVICE_NAME", "", "Attribute service.name; default: SERVICE_NAME."),
     OtelVariable("OTEL_RESOURCE_ATTRIBUTES", "", "Further attributes, `name=value,name=value`, percent-encoded."),
 )
+
+_NO_EVENTS = "its spans have neither events nor links"
+_OTHER_FORMAT = "it sends by OTLP over HTTP only"
+# Variables of OpenTelemetry that mean nothing to the server, and why. Each that is given is a warning, if something is
+# sent by OTLP.
+OTEL_WITHOUT_EFFECT: dict[str, str] = {
+    "OTEL_SPAN_EVENT_COUNT_LIMIT": _NO_EVENTS,
+    "OTEL_SPAN_LINK_COUNT_LIMIT": _NO_EVENTS,
+    "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT": _NO_EVENTS,
+    "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT": _NO_EVENTS,
+    "OTEL_METRICS_EXEMPLAR_FILTER": "its metrics have no exemplars",
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "the buckets of its histograms are fixed",
+    "OTEL_LOG_LEVEL": "AZUREML_LOG_LEVEL sets the level of its log",
+    "OTEL_CONFIG_FILE": "it is configured by variables alone",
+    "OTEL_EXPERIMENTAL_CONFIG_FILE": "it is configured by variables alone",
+    "OTEL_EXPORTER_OTLP_INSECURE": "the scheme of the endpoint, http or https, says it",
+    "OTEL_EXPORTER_ZIPKIN_ENDPOINT": _OTHER_FORMAT,
+    "OTEL_EXPORTER_ZIPKIN_TIMEOUT": _OTHER_FORMAT,
+    "OTEL_EXPORTER_PROMETHEUS_HOST": "GET /metrics is on the address of the server (--host, --metrics)",
+    "OTEL_EXPORTER_PROMETHEUS_PORT": "GET /metrics is on a port of the server (--port, --health_port, --metrics)",
+}

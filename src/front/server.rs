@@ -56,7 +56,7 @@ use crate::{
         intake::Intake,
         metrics::Metrics,
         recorder::{Reader, Recorder},
-        requests::ExportedRequests,
+        requests::{ExportedRequests, OwnTraces},
     },
 };
 
@@ -234,7 +234,11 @@ async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> 
     let supervisor = Supervisor::new(sockets.supervisor)?;
     let has_threads = matches!(sockets.workers, Workers::Threads(_));
     let bodies = if has_threads { Store::default() } else { Store::shared(settings.max_request_size) };
-    let mut readers: Vec<Box<dyn Reader>> = vec![Box::new(RequestLines), Box::new(AccessRecords)];
+    let mut readers: Vec<Box<dyn Reader>> = Vec::new();
+    if settings.telemetry.begins_own_traces {
+        readers.push(Box::new(OwnTraces));
+    }
+    readers.extend([Box::new(RequestLines) as Box<dyn Reader>, Box::new(AccessRecords)]);
     if let Some(metrics) = sockets.metrics {
         metrics.counters.take_over();
         readers.push(Box::new(metrics.counters));

@@ -451,7 +451,9 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::telemetry::{app_insights::Origin, counts::Counts, http_client::TlsFiles, receiver::Format};
+    use crate::telemetry::{
+        app_insights::Origin, counts::Counts, http_client::TlsFiles, lane::BATCH_ITEMS, receiver::Format,
+    };
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -516,6 +518,8 @@ mod tests {
             timeout: PATIENCE,
             gzip: false,
             tls: TlsFiles::default(),
+            batch_items: BATCH_ITEMS,
+            queue_items: usize::MAX,
         };
         Plan { targets: vec![target], interval: Duration::from_millis(1), storage: None }
     }

@@ -14,7 +14,7 @@ use super::{
     counts::Counts,
 };
 
-/// Most items of a batch.
+/// Most items of a batch, unless a setting says otherwise.
 pub const BATCH_ITEMS: usize = 512;
 /// Most bytes of a batch, unless one item is larger.
 const BATCH_BYTES: usize = 1 << 20;
@@ -31,12 +31,25 @@ pub trait Weighed {
     fn size(&self) -> usize;
 }
 
+/// How much a lane holds and gives out at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of all items.
+    pub bytes: usize,
+    /// Number of all items.
+    pub items: usize,
+    /// Number of items in a batch.
+    pub batch_items: usize,
+}
+
 /// Items for one receiver.
 pub struct Lane<T> {
-    limit: usize,
+    limits: Limits,
     waiting: VecDeque<T>,
     /// Bytes of the waiting items and of the batch that is being sent.
     held: usize,
+    /// Number of the same items.
+    held_items: usize,
     failures: u32,
     redirects: u32,
     not_before: Option<Instant>,
@@ -64,24 +77,33 @@ pub enum Next<T> {
 }
 
 impl<T: Weighed> Lane<T> {
-    /// An empty lane that holds up to `limit` bytes.
-    pub fn new(limit: usize, counts: Counts) -> Self {
-        Self { limit, waiting: VecDeque::new(), held: 0, failures: 0, redirects: 0, not_before: None, counts }
+    /// An empty lane.
+    pub fn new(limits: Limits, counts: Counts) -> Self {
+        Self {
+            limits,
+            waiting: VecDeque::new(),
+            held: 0,
+            held_items: 0,
+            failures: 0,
+            redirects: 0,
+            not_before: None,
+            counts,
+        }
     }
 
     /// Adds an item. If the lane is full, the oldest waiting items are dropped and counted.
     pub fn push(&mut self, item: T) {
         self.counts.note_waiting(1);
-        self.held += item.size();
+        self.hold(std::slice::from_ref(&item));
         self.waiting.push_back(item);
         self.shed();
     }
 
     /// Drops the oldest items while there are too many.
     fn shed(&mut self) {
-        while self.held > self.limit {
+        while self.held > self.limits.bytes || self.held_items > self.limits.items {
             let Some(oldest) = self.waiting.pop_front() else { return };
-            self.held -= oldest.size();
+            self.release(std::slice::from_ref(&oldest));
             self.counts.note_dropped(Reason::Full, 1);
         }
     }
@@ -105,7 +127,7 @@ impl<T: Weighed> Lane<T> {
     pub fn take_batch(&mut self) -> Vec<T> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(item) = self.waiting.front() {
-            if batch.len() == BATCH_ITEMS || (bytes + item.size() > BATCH_BYTES && !batch.is_empty()) {
+            if batch.len() == self.limits.batch_items || (bytes + item.size() > BATCH_BYTES && !batch.is_empty()) {
                 break;
             }
             bytes += item.size();
@@ -169,7 +191,7 @@ impl<T: Weighed> Lane<T> {
         let next = if batch.is_empty() {
             self.works()
         } else {
-            self.held += batch.iter().map(Weighed::size).sum::<usize>();
+            self.hold(&batch);
             self.fail(now, None, chance);
             self.put_back(batch);
             Next::Continue
@@ -209,7 +231,7 @@ impl<T: Weighed> Lane<T> {
 
     /// Takes back items that [`Next::Store`] has given out and that could not be stored.
     pub fn take_back(&mut self, batch: Vec<T>) {
-        self.held += batch.iter().map(Weighed::size).sum::<usize>();
+        self.hold(&batch);
         self.put_back(batch);
     }
 
@@ -221,13 +243,19 @@ impl<T: Weighed> Lane<T> {
         self.shed();
     }
 
-    fn release(&mut self, batch: &[T]) {
-        self.held -= batch.iter().map(Weighed::size).sum::<usize>();
+    fn hold(&mut self, items: &[T]) {
+        self.held += items.iter().map(Weighed::size).sum::<usize>();
+        self.held_items += items.len();
+    }
+
+    fn release(&mut self, items: &[T]) {
+        self.held -= items.iter().map(Weighed::size).sum::<usize>();
+        self.held_items -= items.len();
     }
 
     /// Takes everything that is left. The caller counts what becomes of it.
     pub fn take_rest(&mut self) -> Vec<T> {
-        self.held = 0;
+        (self.held, self.held_items) = (0, 0);
         self.waiting.drain(..).collect()
     }
 
@@ -258,8 +286,12 @@ mod tests {
         }
     }
 
-    fn lane(limit: usize) -> Lane<Piece> {
-        Lane::new(limit, AllCounts::local().of(ExporterName::OtlpLogs))
+    fn lane(bytes: usize) -> Lane<Piece> {
+        with(Limits { bytes, items: usize::MAX, batch_items: BATCH_ITEMS })
+    }
+
+    fn with(limits: Limits) -> Lane<Piece> {
+        Lane::new(limits, AllCounts::local().of(ExporterName::OtlpLogs))
     }
 
     fn later() -> Verdict {
@@ -278,6 +310,20 @@ mod tests {
         }
         assert_eq!((lane.held(), lane.counts().dropped(Reason::Full)), (100, 15));
         assert_eq!(numbers(&lane.take_batch()), (15..25).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_number_of_items_may_be_limited_too() {
+        let mut lane = with(Limits { bytes: usize::MAX, items: 5, batch_items: 2 });
+        (0..7).for_each(|number| lane.push(Piece(number, 10)));
+        assert_eq!((lane.held(), lane.counts().dropped(Reason::Full)), (50, 2));
+        let batch = lane.take_batch();
+        assert_eq!(numbers(&batch), [2, 3]);
+        lane.push(Piece(7, 10));
+        assert_eq!(lane.counts().dropped(Reason::Full), 3, "a batch that is being sent takes room");
+        lane.settle(batch, Verdict::Accepted, Instant::now(), 0.0, false);
+        (8..10).for_each(|number| lane.push(Piece(number, 10)));
+        assert_eq!((lane.held(), lane.counts().dropped(Reason::Full)), (50, 3));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 
 use super::{
+    app_insights::cut,
     ids::random_bytes,
     item::{LogRecord, Request},
 };
@@ -31,13 +32,43 @@ pub fn resource(attributes: &[(String, String)]) -> Resource {
     Resource { attributes, ..Resource::default() }
 }
 
+/// Limits for the attributes of spans or log records (`OTEL_ATTRIBUTE_COUNT_LIMIT` and the like).
+#[derive(Debug, Clone, Copy)]
+pub struct AttributeLimits {
+    /// How many there may be. Further ones are dropped, and their number is sent.
+    pub count: usize,
+    /// Characters of a text. The rest is cut off.
+    pub length: usize,
+}
+
+impl Default for AttributeLimits {
+    fn default() -> Self {
+        Self { count: usize::MAX, length: usize::MAX }
+    }
+}
+
+impl AttributeLimits {
+    /// The attributes that are sent, and the number of the others.
+    fn apply(self, mut attributes: Vec<KeyValue>) -> (Vec<KeyValue>, u32) {
+        let dropped = attributes.len().saturating_sub(self.count);
+        attributes.truncate(self.count);
+        for value in attributes.iter_mut().filter_map(|attribute| attribute.value.as_mut()) {
+            if let Some(Value::StringValue(text)) = &mut value.value {
+                text.truncate(cut(text, self.length).len());
+            }
+        }
+        (attributes, u32::try_from(dropped).unwrap_or(u32::MAX))
+    }
+}
+
 /// The spans of a request: the server's span, and those of its parts. Empty if the trace is not sampled.
-pub fn spans(request: &Request) -> Vec<Vec<u8>> {
+pub fn spans(request: &Request, limits: AttributeLimits) -> Vec<Vec<u8>> {
     if !request.span.is_sampled {
         return Vec::new();
     }
     let began = nanos(request.began_at);
     let at = |since: Duration| began.saturating_add(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
+    let (attributes, dropped_attributes_count) = limits.apply(attributes(request));
     let server = OtlpSpan {
         trace_id: request.span.trace_id.to_vec(),
         span_id: request.span.span_id.to_vec(),
@@ -48,7 +79,8 @@ pub fn spans(request: &Request) -> Vec<Vec<u8>> {
         kind: SpanKind::Server.into(),
         start_time_unix_nano: began,
         end_time_unix_nano: at(request.duration),
-        attributes: attributes(request),
+        attributes,
+        dropped_attributes_count,
         status: status(request),
         ..OtlpSpan::default()
     };
@@ -67,14 +99,16 @@ pub fn spans(request: &Request) -> Vec<Vec<u8>> {
 }
 
 /// One log record.
-pub fn log_record(record: &LogRecord) -> Vec<u8> {
+pub fn log_record(record: &LogRecord, limits: AttributeLimits) -> Vec<u8> {
     let time = u64::try_from(record.at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos());
-    let mut attributes: Vec<_> = record.properties.iter().map(|(key, value)| text(key, value)).collect();
+    let mut attributes = vec![text("logger.name", &record.logger)];
+    attributes.extend(record.properties.iter().map(|(key, value)| text(key, value)));
     if let Some(exception) = &record.exception {
         attributes.push(text("exception.type", &exception.kind));
         attributes.push(text("exception.message", &exception.message));
         attributes.push(text("exception.stacktrace", &exception.stack));
     }
+    let (attributes, dropped_attributes_count) = limits.apply(attributes);
     let (severity_number, severity_text) = severity(record.level);
     let record = OtlpRecord {
         time_unix_nano: time.unwrap_or_default(),
@@ -85,7 +119,8 @@ pub fn log_record(record: &LogRecord) -> Vec<u8> {
         trace_id: bytes_of(&record.trace).unwrap_or_default(),
         span_id: bytes_of(&record.span).unwrap_or_default(),
         event_name: record.event.clone().unwrap_or_default(),
-        attributes: [vec![text("logger.name", &record.logger)], attributes].concat(),
+        attributes,
+        dropped_attributes_count,
         ..OtlpRecord::default()
     };
     record.encode_to_vec()
@@ -251,7 +286,10 @@ mod tests {
     };
 
     fn decoded(request: &Request) -> Vec<OtlpSpan> {
-        spans(request).iter().map(|span| OtlpSpan::decode(span.as_slice()).expect("a span")).collect()
+        spans(request, AttributeLimits::default())
+            .iter()
+            .map(|span| OtlpSpan::decode(span.as_slice()).expect("a span"))
+            .collect()
     }
 
     fn value<'a>(span: &'a OtlpSpan, key: &str) -> Option<&'a Value> {
@@ -314,7 +352,7 @@ mod tests {
     fn a_trace_that_is_not_sampled_has_no_spans() {
         let mut request = scored();
         request.span.is_sampled = false;
-        assert!(spans(&request).is_empty());
+        assert!(spans(&request, AttributeLimits::default()).is_empty());
     }
 
     #[test]
@@ -344,7 +382,7 @@ mod tests {
     #[test]
     fn bodies_hold_all_items_and_the_resource() {
         let resource = resource(&[("service.name".to_owned(), "ML service".to_owned())]);
-        let mut items = spans(&scored());
+        let mut items = spans(&scored(), AttributeLimits::default());
         items.push(b"damaged".to_vec());
         let body = ExportTraceServiceRequest::decode(traces_body(&resource, &items).as_slice()).expect("a request");
         assert_eq!(body.resource_spans[0].resource.as_ref(), Some(&resource));
@@ -358,12 +396,28 @@ mod tests {
             span: "cd".repeat(8),
             ..LogRecord::default()
         };
-        let body = ExportLogsServiceRequest::decode(logs_body(&resource, &[log_record(&record)]).as_slice());
+        let body = ExportLogsServiceRequest::decode(
+            logs_body(&resource, &[log_record(&record, AttributeLimits::default())]).as_slice(),
+        );
         let body = body.expect("a request");
         let found = &body.resource_logs[0].scope_logs[0].log_records[0];
         assert_eq!((found.time_unix_nano, found.severity_number), (1_500_000_000, 13));
         assert_eq!(found.body.clone().and_then(|body| body.value), string("hello"));
         assert_eq!((&found.trace_id[..], &found.span_id[..]), (&[0xab; 16][..], &[0xcd; 8][..]));
+    }
+
+    #[test]
+    fn attributes_are_limited_in_number_and_length() {
+        let limits = AttributeLimits { count: 3, length: 2 };
+        let span = spans(&scored(), limits).remove(0);
+        let span = OtlpSpan::decode(span.as_slice()).expect("a span");
+        assert_eq!(value(&span, "http.request.method").cloned(), string("PO"));
+        let all = decoded(&scored()).remove(0).attributes.len();
+        assert_eq!((span.attributes.len(), span.dropped_attributes_count as usize), (3, all - 3));
+        let record = LogRecord { logger: "éèà".to_owned(), ..LogRecord::default() };
+        let record = OtlpRecord::decode(log_record(&record, limits).as_slice()).expect("a record");
+        assert_eq!(record.attributes, [text("logger.name", "éè")]);
+        assert_eq!(record.dropped_attributes_count, 0);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use super::{
     exporter::Plan,
     http_client::TlsFiles,
     ids::Sampler,
-    otlp,
+    lane::BATCH_ITEMS,
+    otlp::{self, AttributeLimits},
     otlp_metrics::Temporality,
     receiver::{Format, Target},
 };
@@ -53,6 +54,8 @@ pub struct TelemetrySettings {
     pub resource: Vec<(String, String)>,
     /// Which traces are recorded.
     pub sampler: Sampler,
+    /// Each request begins a trace, also if it comes with `traceparent` (`OTEL_PROPAGATORS`).
+    pub begins_own_traces: bool,
 }
 
 /// Where one signal is sent by OTLP.
@@ -68,6 +71,12 @@ pub struct OtlpTarget {
     pub gzip: bool,
     /// Certificates.
     pub tls: TlsFiles,
+    /// Most items of a request.
+    pub batch_items: usize,
+    /// Most items that wait, if there is such a limit.
+    pub queue_items: Option<usize>,
+    /// Limits for attributes.
+    pub attributes: AttributeLimits,
 }
 
 /// Application Insights.
@@ -107,11 +116,13 @@ impl TelemetrySettings {
             timeout: APP_INSIGHTS_TIMEOUT,
             gzip: false,
             tls,
+            batch_items: BATCH_ITEMS,
+            queue_items: usize::MAX,
         });
         let resource = otlp::resource(&self.resource);
-        let traces = self.traces.clone().map(|target| target.with(Format::OtlpTraces(resource.clone())));
-        let logs = self.logs.clone().map(|target| target.with(Format::OtlpLogs(resource.clone())));
-        let metrics = self.metrics.clone().map(|target| target.with(Format::OtlpMetrics(resource)));
+        let traces = self.traces.as_ref().map(|to| to.with(Format::OtlpTraces(resource.clone(), to.attributes)));
+        let logs = self.logs.as_ref().map(|to| to.with(Format::OtlpLogs(resource.clone(), to.attributes)));
+        let metrics = self.metrics.as_ref().map(|to| to.with(Format::OtlpMetrics(resource)));
         let targets = [app_insights, traces, logs, metrics].into_iter().flatten().collect();
         Plan { targets, interval: self.interval, storage: self.storage.clone() }
     }
@@ -138,9 +149,9 @@ impl TelemetrySettings {
 }
 
 impl OtlpTarget {
-    fn with(self, format: Format) -> Target {
-        let Self { url, headers, timeout, gzip, tls } = self;
-        Target { format, url, headers, timeout, gzip, tls }
+    fn with(&self, format: Format) -> Target {
+        let Self { url, headers, timeout, gzip, tls, batch_items, queue_items, .. } = self.clone();
+        Target { format, url, headers, timeout, gzip, tls, batch_items, queue_items: queue_items.unwrap_or(usize::MAX) }
     }
 }
 

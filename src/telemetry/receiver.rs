@@ -15,8 +15,9 @@ use super::{
     counts::{AllCounts, Counts, ExporterName},
     http_client::{Client, TlsFiles},
     item::{Item, LogRecord, Request},
-    lane::{Lane, Weighed},
-    otlp, otlp_metrics,
+    lane::{Lane, Limits, Weighed},
+    otlp::{self, AttributeLimits},
+    otlp_metrics,
 };
 
 /// How often the log tells of refused items.
@@ -30,9 +31,9 @@ pub enum Format {
     /// JSON of Application Insights.
     AppInsights(Origin),
     /// Spans in OTLP.
-    OtlpTraces(Resource),
+    OtlpTraces(Resource, AttributeLimits),
     /// Log records in OTLP.
-    OtlpLogs(Resource),
+    OtlpLogs(Resource, AttributeLimits),
     /// Metrics in OTLP.
     OtlpMetrics(Resource),
 }
@@ -52,6 +53,10 @@ pub struct Target {
     pub gzip: bool,
     /// Certificates.
     pub tls: TlsFiles,
+    /// Most items of a request.
+    pub batch_items: usize,
+    /// Most items that wait; more are limited by memory alone.
+    pub queue_items: usize,
 }
 
 /// An encoded item.
@@ -87,11 +92,12 @@ pub struct Sending {
 
 impl Receiver {
     /// An idle receiver. The error names a file that cannot be used.
-    pub fn new(target: Target, limit: usize, counts: AllCounts) -> Result<Self, String> {
+    pub fn new(target: Target, bytes: usize, counts: AllCounts) -> Result<Self, String> {
         let client = Arc::new(Client::new(&target.tls)?);
         let counts = counts.of(target.format.exporter());
         counts.note_on();
-        let lane = Lane::new(limit, counts);
+        let limits = Limits { bytes, items: target.queue_items, batch_items: target.batch_items };
+        let lane = Lane::new(limits, counts);
         Ok(Self { target, client, lane, in_flight: None, counts, untold: 0, told_at: None })
     }
 
@@ -118,8 +124,10 @@ impl Receiver {
                     self.lane.push(item);
                 }
             }
-            Format::OtlpTraces(_) => otlp::spans(request).into_iter().for_each(|span| self.lane.push(span)),
-            Format::OtlpLogs(_) | Format::OtlpMetrics(_) => {}
+            Format::OtlpTraces(_, limits) => {
+                otlp::spans(request, *limits).into_iter().for_each(|span| self.lane.push(span));
+            }
+            Format::OtlpLogs(..) | Format::OtlpMetrics(_) => {}
         }
     }
 
@@ -129,8 +137,8 @@ impl Receiver {
             Format::AppInsights(origin) if record.for_app_insights => {
                 self.lane.push(app_insights::log_record(origin, record));
             }
-            Format::OtlpLogs(_) => self.lane.push(otlp::log_record(record)),
-            Format::AppInsights(_) | Format::OtlpTraces(_) | Format::OtlpMetrics(_) => {}
+            Format::OtlpLogs(_, limits) => self.lane.push(otlp::log_record(record, *limits)),
+            Format::AppInsights(_) | Format::OtlpTraces(..) | Format::OtlpMetrics(_) => {}
         }
     }
 
@@ -202,8 +210,8 @@ impl Format {
     pub const fn exporter(&self) -> ExporterName {
         match self {
             Self::AppInsights(_) => ExporterName::AppInsights,
-            Self::OtlpTraces(_) => ExporterName::OtlpTraces,
-            Self::OtlpLogs(_) => ExporterName::OtlpLogs,
+            Self::OtlpTraces(..) => ExporterName::OtlpTraces,
+            Self::OtlpLogs(..) => ExporterName::OtlpLogs,
             Self::OtlpMetrics(_) => ExporterName::OtlpMetrics,
         }
     }
@@ -212,7 +220,7 @@ impl Format {
     fn key(&self) -> &str {
         match self {
             Self::AppInsights(origin) => &origin.key,
-            Self::OtlpTraces(_) | Self::OtlpLogs(_) | Self::OtlpMetrics(_) => "",
+            Self::OtlpTraces(..) | Self::OtlpLogs(..) | Self::OtlpMetrics(_) => "",
         }
     }
 
@@ -230,8 +238,8 @@ impl Format {
                 body.push(b']');
                 (body, "application/json")
             }
-            Self::OtlpTraces(resource) => (otlp::traces_body(resource, batch), "application/x-protobuf"),
-            Self::OtlpLogs(resource) => (otlp::logs_body(resource, batch), "application/x-protobuf"),
+            Self::OtlpTraces(resource, _) => (otlp::traces_body(resource, batch), "application/x-protobuf"),
+            Self::OtlpLogs(resource, _) => (otlp::logs_body(resource, batch), "application/x-protobuf"),
             Self::OtlpMetrics(resource) => (otlp_metrics::body(resource, batch), "application/x-protobuf"),
         }
     }
@@ -239,7 +247,7 @@ impl Format {
     fn verdict(&self, answer: &Answer, sent: usize) -> Verdict {
         match self {
             Self::AppInsights(_) => answer::of_app_insights(answer, sent),
-            Self::OtlpTraces(_) | Self::OtlpLogs(_) | Self::OtlpMetrics(_) => answer::of_otlp(answer),
+            Self::OtlpTraces(..) | Self::OtlpLogs(..) | Self::OtlpMetrics(_) => answer::of_otlp(answer),
         }
     }
 }
@@ -258,7 +266,7 @@ impl Sending {
         }
         let url = match format {
             Format::AppInsights(_) => format!("{}{TRACK}", url.trim_end_matches('/')),
-            Format::OtlpTraces(_) | Format::OtlpLogs(_) | Format::OtlpMetrics(_) => url.clone(),
+            Format::OtlpTraces(..) | Format::OtlpLogs(..) | Format::OtlpMetrics(_) => url.clone(),
         };
         match self.client.post(&url, &headers, &body, (*timeout).min(limit)) {
             Ok(answer) => format.verdict(&answer, self.batch.len()).without(format.key()),

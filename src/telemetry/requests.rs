@@ -28,6 +28,16 @@ impl ExportedRequests {
     }
 }
 
+/// Takes the caller's trace context from requests, so that each of them begins a trace (`OTEL_PROPAGATORS`). It must be the
+/// first reader.
+pub struct OwnTraces;
+
+impl Reader for OwnTraces {
+    fn begun(&self, record: &mut RequestRecord) {
+        (record.parent, record.trace_state) = (None, None);
+    }
+}
+
 impl Reader for ExportedRequests {
     fn begun(&self, record: &mut RequestRecord) {
         record.span = Some(self.sampler.begin(record.parent));

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from azureml_inference_server_http.launch.otlp import OFF, Otlp, Target, resolve
+from azureml_inference_server_http.launch.settings_table import OTEL_VARIABLES, OTEL_WITHOUT_EFFECT
 
 PLAIN = Target("http://localhost:4318/v1/traces", (), 10000, False, None, None, None)
 
@@ -116,6 +117,10 @@ def test_how_metrics_are_sent() -> None:
         ("EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "x", "cumulative, delta or lowmemory"),
         ("TRACES_SAMPLER", "sometimes", "one of always_on"),
         ("RESOURCE_ATTRIBUTES", "x", "a list name=value"),
+        ("PROPAGATORS", "b3,tracecontext", "a list of tracecontext and baggage, or none"),
+        ("BSP_MAX_QUEUE_SIZE", "0", "a whole number, 1 or more"),
+        ("BLRP_SCHEDULE_DELAY", "x", "a whole number of milliseconds, 1 or more"),
+        ("ATTRIBUTE_COUNT_LIMIT", "-1", "a whole number, 0 or more"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(name: str, value: str, said: str) -> None:
@@ -132,6 +137,54 @@ def test_a_share_that_is_none_is_named() -> None:
             EXPORTER_OTLP_ENDPOINT="http://a", TRACES_SAMPLER="traceidratio", TRACES_SAMPLER_ARG=value
         )
         assert notice == f"OTEL_TRACES_SAMPLER_ARG={value!r} is not used: it must be a number from 0 to 1."
+
+
+def test_limits_for_what_waits_and_what_is_sent_at_once() -> None:
+    otlp, notices = resolved(
+        EXPORTER_OTLP_ENDPOINT="http://a",
+        BSP_EXPORT_TIMEOUT="700",
+        BSP_MAX_EXPORT_BATCH_SIZE="10",
+        BSP_MAX_QUEUE_SIZE="20",
+        BLRP_MAX_QUEUE_SIZE="30",
+        BLRP_SCHEDULE_DELAY="40",
+        ATTRIBUTE_COUNT_LIMIT="0",
+        LOGRECORD_ATTRIBUTE_COUNT_LIMIT="5",
+        SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT="6",
+    )
+    spans = PLAIN._replace(url="http://a/v1/traces", timeout_ms=700, batch_items=10, queue_items=20)
+    assert otlp.traces == spans._replace(attribute_count=0, attribute_length=6)
+    assert otlp.logs == PLAIN._replace(url="http://a/v1/logs", queue_items=30, attribute_count=5)
+    assert (otlp.logs_delay_ms, notices) == (40, [])
+    assert resolved(EXPORTER_OTLP_ENDPOINT="http://a")[0].logs_delay_ms is None
+
+
+@pytest.mark.parametrize(
+    ("propagators", "begins_own", "is_refused"),
+    [
+        ("", False, False),
+        ("tracecontext", False, False),
+        ("baggage, TraceContext", False, False),
+        ("none", True, False),
+        ("baggage", True, False),
+        ("b3", True, True),
+        ("b3,tracecontext", False, True),
+    ],
+)
+def test_propagators(propagators: str, begins_own: bool, is_refused: bool) -> None:
+    otlp, notices = resolved(EXPORTER_OTLP_ENDPOINT="http://a", PROPAGATORS=propagators)
+    assert (otlp.begins_own_traces, bool(notices)) == (begins_own, is_refused)
+    assert resolved(PROPAGATORS=propagators)[0].begins_own_traces == begins_own
+
+
+def test_variables_that_mean_nothing_are_named_once_if_something_is_sent() -> None:
+    given = {"SPAN_LINK_COUNT_LIMIT": "3", "METRICS_EXEMPLAR_FILTER": "always_on", "LOG_LEVEL": ""}
+    _, notices = resolved(EXPORTER_OTLP_ENDPOINT="http://a", **given)
+    assert notices == [
+        "OTEL_SPAN_LINK_COUNT_LIMIT has no effect on the server: its spans have neither events nor links.",
+        "OTEL_METRICS_EXEMPLAR_FILTER has no effect on the server: its metrics have no exemplars.",
+    ]
+    assert resolved(**given) == (OFF, [])
+    assert not {variable.name for variable in OTEL_VARIABLES} & set(OTEL_WITHOUT_EFFECT)
 
 
 def test_headers_never_show() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from azureml_inference_server_http.generate import options as generating
-from azureml_inference_server_http.launch.settings_table import OTEL_VARIABLES, SETTINGS
+from azureml_inference_server_http.launch.settings_table import OTEL_VARIABLES, OTEL_WITHOUT_EFFECT, SETTINGS
 from azureml_inference_server_http.validation import options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +39,7 @@ OTHER_VARIABLES = {
     "SSL_CERT_FILE",
     "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
     *(variable.name for variable in OTEL_VARIABLES),
+    *OTEL_WITHOUT_EFFECT,
     "NO_COLOR",
     "FORCE_COLOR",
     "GUNICORN_CMD_ARGS",
