@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from harness import PATIENCE, eventually
 
-# What a receiver of Application Insights may answer: status, headers, body.
+# What a receiver may answer: status, headers, body.
 Answer = tuple[int, dict[str, str], bytes]
 OK: Answer = (200, {}, b"{}")
 
@@ -29,12 +29,13 @@ class Received(NamedTuple):
 
 
 class Receiver:
-    """Listens on a free port of loopback. ``answer`` makes the answer to a request; None means that it never answers.
+    """Listens on a free port of loopback. ``answer`` makes the answer to a request; None means that it never answers,
+    and bytes are written as they are, whether they are HTTP or not.
 
     Use it in a ``with`` statement.
     """
 
-    def __init__(self, answer: Callable[[Received], Answer | None] = lambda received: OK) -> None:
+    def __init__(self, answer: Callable[[Received], Answer | bytes | None] = lambda received: OK) -> None:
         self.answer = answer
         self.requests: list[Received] = []
         self._closing = threading.Event()
@@ -52,6 +53,10 @@ class Receiver:
                 answer = receiver.answer(received)
                 if answer is None:
                     receiver._closing.wait()
+                    self.close_connection = True
+                    return
+                if isinstance(answer, bytes):
+                    self.wfile.write(answer)
                     self.close_connection = True
                     return
                 status, headers, content = answer

@@ -6,6 +6,9 @@
 
 use std::time::Duration;
 
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message as _;
+
 /// A receiver cannot make the exporter wait longer than this.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// Longest text of a receiver that a log line quotes, in characters.
@@ -127,12 +130,26 @@ const fn may_pass(status: u16) -> bool {
 }
 
 /// The rules of OTLP.
-pub fn of_otlp(answer: &Answer) -> Verdict {
+pub fn of_otlp(answer: &Answer, sent: usize) -> Verdict {
     match answer.status {
-        200..=299 => Verdict::Accepted,
+        200..=299 => otlp_partly(answer, sent),
         307 | 308 => moved(answer),
         429 | 502 | 503 | 504 => later(answer),
         _ => refused(answer),
+    }
+}
+
+/// A success may name items that the receiver will never take. Spans, log records and metrics have the same message for that,
+/// with other names of its fields. A body that is no such message is a plain success.
+fn otlp_partly(answer: &Answer, sent: usize) -> Verdict {
+    let partial = ExportTraceServiceResponse::decode(answer.body.as_slice()).ok().and_then(|body| body.partial_success);
+    match partial {
+        Some(partial) if partial.rejected_spans > 0 => {
+            let refused = usize::try_from(partial.rejected_spans).unwrap_or(usize::MAX).min(sent);
+            let why = format!("status {}: {}", answer.status, quoted(&partial.error_message));
+            Verdict::Partly { again: Vec::new(), refused: (0..refused).collect(), why }
+        }
+        _ => Verdict::Accepted,
     }
 }
 
@@ -205,6 +222,8 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
+
     use super::*;
 
     fn answer(status: u16, body: &str) -> Answer {
@@ -235,13 +254,30 @@ mod tests {
     #[test]
     fn otlp_retries_four_statuses_only() {
         for status in [429, 502, 503, 504] {
-            assert!(matches!(of_otlp(&answer(status, "")), Verdict::Later { .. }), "{status}");
+            assert!(matches!(of_otlp(&answer(status, ""), 1), Verdict::Later { .. }), "{status}");
         }
         for status in [400, 401, 403, 404, 408, 500, 501] {
-            assert!(matches!(of_otlp(&answer(status, "")), Verdict::Dropped(Reason::Refused, _)), "{status}");
+            assert!(matches!(of_otlp(&answer(status, ""), 1), Verdict::Dropped(Reason::Refused, _)), "{status}");
         }
-        // `partial_success` is final as well: the receiver has said which items it will never take.
-        assert_eq!(of_otlp(&answer(200, "")), Verdict::Accepted);
+        for body in ["", "{}", "nonsense"] {
+            assert_eq!(of_otlp(&answer(200, body), 1), Verdict::Accepted, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_otlp_rejects_in_a_success_is_lost() {
+        let rejected = |rejected_spans, sent| {
+            let partial_success = ExportTracePartialSuccess { rejected_spans, error_message: "too old".to_owned() };
+            let body = ExportTraceServiceResponse { partial_success: Some(partial_success) }.encode_to_vec();
+            of_otlp(&Answer { status: 200, body, ..Answer::default() }, sent)
+        };
+        let refused = |refused: usize| Verdict::Partly {
+            again: Vec::new(),
+            refused: (0..refused).collect(),
+            why: "status 200: too old".to_owned(),
+        };
+        assert_eq!(rejected(0, 5), Verdict::Accepted, "a warning");
+        assert_eq!((rejected(2, 5), rejected(9, 5), rejected(-1, 5)), (refused(2), refused(5), Verdict::Accepted));
     }
 
     #[test]

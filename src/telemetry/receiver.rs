@@ -247,7 +247,7 @@ impl Format {
     fn verdict(&self, answer: &Answer, sent: usize) -> Verdict {
         match self {
             Self::AppInsights(_) => answer::of_app_insights(answer, sent),
-            Self::OtlpTraces(..) | Self::OtlpLogs(..) | Self::OtlpMetrics(_) => answer::of_otlp(answer),
+            Self::OtlpTraces(..) | Self::OtlpLogs(..) | Self::OtlpMetrics(_) => answer::of_otlp(answer, sent),
         }
     }
 }
