@@ -52,7 +52,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 .DELETE_ON_ERROR:
 .PHONY: help serve test test-rust test-python check check-rust check-foreign check-fuzz check-python format conform conform-requests \
 	conform-telemetry fuzz chaos simulate soak bench bench-rust \
-	test-all test-generate test-ray ci left-out clean
+	test-all test-generate test-prometheus test-ray ci left-out clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -153,6 +153,12 @@ simulate: $(VENV)/.done-venv ## Run the dispatcher's core through SIMULATE_EVENT
 
 soak: $(VENV)/.done-tested $(VENV)/.done-tools chaos fuzz ## Run the long tests: those marked soak, then chaos and fuzz
 	$(BIN)/python -m pytest -m soak
+
+# It installs nothing: Prometheus is a package of most systems (apt install prometheus, brew install prometheus).
+test-prometheus: $(VENV)/.done-tested $(VENV)/.done-tools ## Let a real Prometheus scrape the server while processes die, check rules and dashboard
+	@for tool in prometheus promtool; do command -v $$tool >/dev/null || \
+		{ echo "$$tool was not found: install Prometheus with the package manager of the system." >&2; exit 1; }; done
+	$(BIN)/python -m pytest tests/e2e/test_prometheus.py -m soak
 
 # First what compiles Rust, one cargo command after the other as they lock their folder, while pip fills the environments.
 # The server is built after that: PyO3 is compiled differently for it, which costs a minute at each change between the two.

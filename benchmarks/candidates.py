@@ -18,6 +18,7 @@ SCRIPT_REQUIREMENTS = ("inference-schema", "numpy", "pandas", "scikit-learn", "j
 
 OURS = "ours"
 OURS_THREADS = "ours-threads"
+OURS_TELEMETRY = "ours-telemetry"
 REFERENCE = "published"
 CEILING = "actix"
 CEILING_ONE_THREAD = "actix-1"
@@ -70,6 +71,21 @@ _TABLE = (
         runs_numpy=True,
         needs_option="--worker_class",
         note="`--worker_class thread`; logs every request",
+    ),
+    Candidate(
+        OURS_TELEMETRY,
+        "this server, all telemetry",
+        _OURS,
+        environment_name="ours",
+        environment={
+            "AML_APP_INSIGHTS_ENABLED": "true",
+            "AML_APP_INSIGHTS_KEY": "00000000-0000-0000-0000-000000000001",
+            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": "0.1",
+            "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+        },
+        note="Application Insights, and OTLP with a tenth of the traces, log records, and metrics each second, all to a "
+        "receiver on the same machine; logs every request",
     ),
     Candidate(
         REFERENCE,

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from . import load
-from .candidates import Candidate
+from .candidates import OURS_TELEMETRY, Candidate
 from .environments import Installed
 from .load import LoadFailed, Request
 from .queueing import FAST_MS, Arrival, percentile, poisson_arrivals, single_queue
 from .server import Server, Work, serve
+from .sink import sink
 
 Values = dict[str, float]
 CONNECTIONS = (1, 16, 64, 256)
@@ -31,6 +33,16 @@ QUEUE_SECONDS = 6
 WORKERS = (1, 2, 4, 8)
 STARTS = 3
 MEMORY_WORKERS = 4
+# Prints the microseconds of a call that looks its metric up by name and label, as docs/metrics.md shows it.
+METRIC_CALL = """
+import timeit
+from azureml_inference_server_http.api import metrics
+call = lambda: metrics.counter("predictions", "Predictions made.", model="large").inc()
+empty = lambda: None
+count = 200_000
+best = min(timeit.repeat(call, number=count, repeat=5)) - min(timeit.repeat(empty, number=count, repeat=5))
+print(best / count * 1e6)
+"""
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,23 @@ def cpu_time(bench: Bench) -> Values:
         after = server.cpu_time()
     user, system = ((late - early) / seen.requests * 1e6 for early, late in zip(before, after))
     return {"user_us": user, "system_us": system, "total_us": user + system}
+
+
+def telemetry(bench: Bench) -> Values:
+    """Requests per second and latency while telemetry is sent, if the candidate sends any; and what a call of a metric of
+    the script costs."""
+    with sink() as url:
+        receivers = {"AML_APP_INSIGHTS_ENDPOINT": url, "OTEL_EXPORTER_OTLP_ENDPOINT": url}
+        sends = bench.candidate.key == OURS_TELEMETRY
+        bench = replace(bench, work=replace(bench.work, environment=receivers if sends else {}))
+        with bench.serve() as server:
+            seen = bench.press(server, MANY)
+    values = {"rps": seen.rps, "p50_ms": seen.p50_ms, "p99_ms": seen.p99_ms}
+    if not sends:
+        python = str(bench.installed.bin / "python")
+        told = subprocess.run([python, "-c", METRIC_CALL], capture_output=True, text=True, check=True)
+        values["call_us"] = float(told.stdout)
+    return values
 
 
 def new_connections(bench: Bench) -> Values:

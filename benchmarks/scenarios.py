@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from . import measure, payloads
-from .candidates import CEILING, CEILING_ONE_THREAD, OURS, OURS_THREADS, PLAIN, QUEUEING, REFERENCE, WHOLE
+from .candidates import (
+    CEILING,
+    CEILING_ONE_THREAD,
+    OURS,
+    OURS_TELEMETRY,
+    OURS_THREADS,
+    PLAIN,
+    QUEUEING,
+    REFERENCE,
+    WHOLE,
+)
 from .measure import Bench, Values
 from .payloads import Payload
 
@@ -80,6 +90,22 @@ _TABLE = (
             Column("user_us", "user, µs", ".1f"),
             Column("system_us", "system, µs", ".1f"),
             Column("total_us", "both, µs", ".1f"),
+        ),
+    ),
+    Scenario(
+        "telemetry",
+        "All telemetry",
+        f"The same with nothing configured and with everything that is sent, at {measure.MANY} connections. A call of "
+        "a metric is `metrics.counter(name, help, label=value).inc()` in `run()`.",
+        "trivial.py",
+        payloads.SMALL,
+        measure.telemetry,
+        (OURS, OURS_TELEMETRY),
+        (
+            Column("rps", "requests/s"),
+            Column("p50_ms", "median ms", ".2f"),
+            Column("p99_ms", "99th pct. ms", ".2f"),
+            Column("call_us", "call of a metric, µs", ".2f"),
         ),
     ),
     Scenario(

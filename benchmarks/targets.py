@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 
-from .candidates import CEILING, CEILING_ONE_THREAD, OURS, OURS_THREADS, REFERENCE
+from .candidates import CEILING, CEILING_ONE_THREAD, OURS, OURS_TELEMETRY, OURS_THREADS, REFERENCE
 from .results import Results, Spread
 from .scenarios import INSTALL
 
@@ -93,6 +93,15 @@ TARGETS = (
                 OURS_THREADS,
                 label="with `--worker_class thread`",
             ),
+        ),
+    ),
+    Target(
+        "telemetry",
+        "all telemetry on, against nothing configured, 64 connections",
+        (
+            Check("telemetry", "rps", AT_LEAST, 0.85, OURS, OURS_TELEMETRY, label="requests/s"),
+            Check("telemetry", "p99_ms", AT_MOST, 1.15, OURS, OURS_TELEMETRY, label="99th percentile"),
+            Check("telemetry", "call_us", AT_MOST, 1.0, label="call of a metric in `run()`, µs"),
         ),
     ),
     Target(
