@@ -84,8 +84,8 @@ _TABLE = (
             "OTEL_TRACES_SAMPLER_ARG": "0.1",
             "OTEL_METRIC_EXPORT_INTERVAL": "1000",
         },
-        note="Application Insights, and OTLP with a tenth of the traces, log records, and metrics each second, all to a "
-        "receiver on the same machine; logs every request",
+        note="Application Insights, and OTLP with a tenth of the traces, log records, and metrics each second, all to "
+        "a receiver on the same machine; logs every request",
     ),
     Candidate(
         REFERENCE,

@@ -103,8 +103,8 @@ def cpu_time(bench: Bench) -> Values:
 
 
 def telemetry(bench: Bench) -> Values:
-    """Requests per second and latency while telemetry is sent, if the candidate sends any; and what a call of a metric of
-    the script costs."""
+    """Requests per second and latency while telemetry is sent, if the candidate sends any; and what a call of a metric
+    of the script costs."""
     with sink() as url:
         receivers = {"AML_APP_INSIGHTS_ENDPOINT": url, "OTEL_EXPORTER_OTLP_ENDPOINT": url}
         sends = bench.candidate.key == OURS_TELEMETRY

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from harness import Server, eventually
 
-from . import health, invariants, journal, memory, polite, rude
+from . import health, invariants, journal, memory, polite, rude, telemetry
 from .invariants import Evidence, Violation
 from .monkey import Monkey, is_healthy
 from .report import Report
+from .telemetry import RudeReceiver
 from .traffic import Kind, Note, Traffic
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -47,7 +48,8 @@ def run(folder: Path, seconds: float, seed: int, worker_class: str = "process") 
     memory."""
     quiet = min(max(seconds / 10, 2.0), 20.0)
     with ExitStack() as stack:
-        servers = {script: _start(folder, script, worker_class, stack) for script in WORKERS}
+        receivers = {script: stack.enter_context(RudeReceiver(f"{seed}/{script}")) for script in WORKERS}
+        servers = {script: _start(folder, script, worker_class, receivers[script], stack) for script in WORKERS}
         ports = {script: server.port for script, server in servers.items()}
         for server in servers.values():
             server.wait_until_ready()
@@ -65,8 +67,13 @@ def run(folder: Path, seconds: float, seed: int, worker_class: str = "process") 
             for script, server in servers.items():
                 found += _come_to_rest(server, WORKERS[script] if worker_class == "process" else 0)
         samples = {script: probe.stop() for script, probe in probes.items()}
+        # What waits to be sent would count as memory that has grown.
+        for script, server in servers.items():
+            found += telemetry.settle(server, receivers[script])
         notes += traffic.notes() + _quiet_phase("after", ports, quiet, seed)
         after = memory.measure(list(servers.values()))
+        for script, server in servers.items():
+            found += telemetry.settle(server, receivers[script])
         found += [violation for server in servers.values() for violation in _end(server)]
     latency = {script: health.summarise(seen) for script, seen in samples.items()}
     runs = 0
@@ -82,7 +89,7 @@ def run(folder: Path, seconds: float, seed: int, worker_class: str = "process") 
     return Report(seconds, seed, worker_class, notes, runs, monkey.diary, latency, before, after, found)
 
 
-def _start(folder: Path, script: str, worker_class: str, stack: ExitStack) -> Server:
+def _start(folder: Path, script: str, worker_class: str, receiver: RudeReceiver, stack: ExitStack) -> Server:
     (folder / script).mkdir()
     options = {
         "--worker_count": WORKERS[script],
@@ -100,6 +107,7 @@ def _start(folder: Path, script: str, worker_class: str, stack: ExitStack) -> Se
         PYTHONPATH=str(SCRIPTS),
         SCORING_TIMEOUT_MS="2000",
         **GIVE_BACK,
+        **receiver.environment(),
     )
     stack.callback(server.stop)
     return server

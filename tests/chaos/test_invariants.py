@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from metrics_text import Scrape
 
-from . import orders
+from . import orders, telemetry
 from .invariants import Evidence, violations
 from .journal import Start
 from .monkey import FOR_EVER, Harm
@@ -80,3 +81,16 @@ def test_who_left_is_not_served() -> None:
     assert found(note(orders.LEFT, ended=0.6), Start(8, 2.4), harms=[STOPPED])
     assert found(note(orders.LEFT, sent=0.2, ended=0.4), late, harms=[STOPPED])
     assert found(note(orders.LEFT, ended=0.6), Start(7, 2.6), harms=[STOPPED])
+
+
+@pytest.mark.parametrize(
+    ("sent", "lost", "accepted", "is_kept"),
+    [(40, 0, 40, True), (30, 10, 35, True), (30, 4, 35, False), (41, 0, 40, False), (2, 3, 2, False)],
+)
+def test_spans_that_vanish_are_a_violation(sent: int, lost: int, accepted: int, is_kept: bool) -> None:
+    name = "azmlinfsrv_telemetry_items"
+    page = Scrape(
+        f'{name}_sent_total{{exporter="otlp_traces"}} {sent}\n{name}_dropped_total{{reason="front"}} {lost}\n'
+        'http_server_request_duration_seconds_count{http_route="/score"} 10\n'
+    )
+    assert (telemetry.judge("text", page, accepted) == []) == is_kept
