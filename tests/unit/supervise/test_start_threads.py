@@ -28,7 +28,7 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch, e
     monkeypatch.setattr(start_threads.log_config, "find_user_config", lambda settings: "logging.json")
     monkeypatch.setattr(start_threads.process_exit, "at_once", end)
     with pytest.raises(Ended):
-        start_threads.run(SimpleNamespace(exports_telemetry=False, metrics="off"), [])
+        start_threads.run(SimpleNamespace(exports_telemetry=False, counts_metrics=False), [])
     ((level, text),) = records()
     assert level == "CRITICAL"
     assert text.startswith(f"The server cannot start: {error.args[-1]}. Raise the limit of ")
