@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 MODEL_LISTING_LINES = 200
+# Modules of the packages that this server requires, with the package that has each.
+_REQUIRED = {"flask": "flask", "werkzeug": "flask", "inference_schema": "inference-schema"}
 
 _logger = logging.getLogger("azmlinfsrv")
 
@@ -24,6 +26,7 @@ def log_missing_module(exc: BaseException, script: str) -> None:
     if isinstance(exc, ModuleNotFoundError) and exc.name:
         _log_neighbour(neighbour(exc, script), os.path.dirname(script))
         _log_opentelemetry(exc.name)
+        _log_own_dependency(exc.name)
 
 
 def neighbour(exc: BaseException, script: str) -> str | None:
@@ -59,6 +62,19 @@ def _log_opentelemetry(name: str) -> None:
         name,
         package,
     )
+
+
+def _log_own_dependency(name: str) -> None:
+    """The module is of one of the two packages that this server requires: it was installed without them (``pip install
+    --no-deps``)."""
+    package = _REQUIRED.get(name.partition(".")[0])
+    if package is not None:
+        _logger.error(
+            "The script needs the package %s, which azureml-inference-server-http requires, and which is not "
+            "installed. Install it: pip install %s",
+            package,
+            package,
+        )
 
 
 def warn_of_later_results(run: Any) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,11 @@ from .client import TestClient
 _PAUSE = 0.02
 # Seconds that a server may take to end, beyond its graceful timeout, before it is killed.
 _STOP_GRACE = 10.0
+if sys.platform == "win32":
+    # There is no SIGTERM between programs. Ctrl-Break, which drains the server as well, goes to a group of them.
+    _GROUP, _END = subprocess.CREATE_NEW_PROCESS_GROUP, signal.CTRL_BREAK_EVENT
+else:
+    _GROUP, _END = 0, signal.SIGTERM
 # Most lines of the log that a message repeats.
 _SHOWN_LINES = 400
 # The line of the banner that reports the port, and a record of the log with an error (contract section 2).
@@ -95,7 +101,11 @@ class ScoringServer:
 
     def _stop(self, grace: float) -> None:
         if self._process.poll() is None:
-            self._process.terminate()
+            try:
+                self._process.send_signal(_END)
+            except (OSError, SystemError):
+                # Windows sends it through a console, and this process has none.
+                self._process.terminate()
         try:
             self._process.wait(grace)
         except subprocess.TimeoutExpired:
@@ -139,6 +149,7 @@ def serve(
                 stderr=log,
                 # Ctrl-C in the terminal is for the test process, which stops the server.
                 start_new_session=True,
+                creationflags=_GROUP,
             )
         server = ScoringServer(process, log_file)
         try:

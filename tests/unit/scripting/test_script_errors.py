@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from loading import QUALIFIED, SCHEMA, load
@@ -217,3 +218,18 @@ def test_errors_inside_a_request_context_show_no_server_frames(settings, log):
     assert (answer.status, answer.location) == (500, "score.py:6 ZeroDivisionError")
     message = log()[-1][2]
     assert message.count("File ") == message.count(f'File "{loaded.file}"') == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "package"), [("flask.views", "flask"), ("inference_schema", "inference-schema"), ("werkzeug", "flask")]
+)
+def test_a_package_that_the_server_requires_and_that_is_not_there_is_named(settings, log, monkeypatch, module, package):
+    monkeypatch.setitem(sys.modules, module.partition(".")[0], None)
+    with pytest.raises(user_script.ScriptLoadError):
+        load(settings, f"import {module}\ndef init(): pass\ndef run(data): pass")
+    assert log()[-1] == (
+        "E",
+        "azmlinfsrv",
+        f"The script needs the package {package}, which azureml-inference-server-http requires, and which is not "
+        f"installed. Install it: pip install {package}",
+    )
