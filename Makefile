@@ -38,6 +38,13 @@ PARALLEL = -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 # Systems that this machine cannot run. `make check` compiles for those whose standard library is installed.
 FOREIGN_TARGETS := x86_64-pc-windows-gnu aarch64-apple-darwin
 
+# The Windows Python of `make test-windows`, which `make clean` removes, and what runs its programs.
+WINDOWS := .venv-windows
+WINDOWS_TARGET := x86_64-pc-windows-gnu
+WINDOWS_PROFILE ?= release
+INSTALL_PROFILE ?= release
+IN_WINDOWS = $(abspath $(BIN))/python $(CURDIR)/tools/windows_python.py $(abspath $(WINDOWS))
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Lines of "what<TAB>why" about tests and checks that were left out: the table at the end of `make test` and `make ci`.
 export NOT_RUN := $(abspath $(VENV)/not-run)
@@ -52,7 +59,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 .DELETE_ON_ERROR:
 .PHONY: help serve test test-rust test-python check check-rust check-foreign check-fuzz check-python format conform conform-requests \
 	conform-telemetry fuzz chaos simulate soak bench bench-rust \
-	test-all test-generate test-prometheus test-ray ci left-out clean
+	test-all test-windows wheels test-install test-generate test-prometheus test-ray ci left-out clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -203,6 +210,33 @@ test-on-%: $(VENV)/.done-build
 	$(VENV)-$*/bin/python tools/run_python_tests.py $(PARALLEL) -m "not serial and not soak" tests/unit tests/e2e; \
 	$(VENV)-$*/bin/python tools/run_python_tests.py -m "serial and not soak" tests/unit tests/e2e
 
+# Windows, as far as Wine is Windows: the Rust unit tests, the wheel in a Windows Python, and the tests of the real command
+# that worker threads have. tests/windows_tests.py says which are left out, and why.
+test-windows: $(VENV)/.done-tools $(VENV)/.done-build ## Test the Windows build under Wine (Debian: gcc-mingw-w64-x86-64, wine64)
+	@command -v wine64 >/dev/null || test -x /usr/lib/wine/wine64 || { echo "Wine was not found: apt-get install wine64" >&2; exit 1; }
+	@test -d "$$(rustc --print target-libdir --target $(WINDOWS_TARGET))" || \
+		{ echo "Rust's library for Windows was not found: rustup target add $(WINDOWS_TARGET)" >&2; exit 1; }
+	$(BIN)/python tools/windows_python.py $(WINDOWS)
+	env -u MAKEFLAGS CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER='$(IN_WINDOWS)' \
+		cargo test --locked --lib --no-default-features --target $(WINDOWS_TARGET)
+	rm -rf $(WINDOWS)/wheel
+	$(BIN)/maturin build --profile $(WINDOWS_PROFILE) --locked --target $(WINDOWS_TARGET) --out $(WINDOWS)/wheel \
+		--interpreter python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+	$(IN_WINDOWS) python.exe -m pip install --quiet --no-index --no-deps --force-reinstall $(WINDOWS)/wheel/*.whl
+	$(IN_WINDOWS) python.exe tools/try_wheel.py
+	TEST_SERVER='$(abspath $(BIN))/python $(CURDIR)/tests/windows_command.py $(abspath $(WINDOWS))' \
+		$(BIN)/python tools/run_python_tests.py $(PARALLEL) -m "not soak" tests/e2e
+	@$(MAKE) --no-print-directory left-out
+
+# Wheels for users, and the source distribution. WHEELS has options of tools/build_wheels.py, such as --release 3.11.
+wheels: $(VENV)/.done-wheels ## Build the wheels of all systems and releases into dist/, check and try them
+	$(BIN)/python tools/build_wheels.py --out dist $(WHEELS)
+
+test-install: $(VENV)/.done-wheels ## Install the wheel over 1.5.1 and back, with uv, with old and new packages
+	rm -rf $(VENV)/wheel
+	$(BIN)/maturin build --profile $(INSTALL_PROFILE) --locked --interpreter $(BIN)/python --out $(VENV)/wheel
+	$(BIN)/python tools/try_install.py $(VENV)/wheel/*.whl
+
 # ---- Measuring it
 
 # The wheel that users would install, not the editable installation.
@@ -227,6 +261,10 @@ $(VENV)/.done-venv:
 
 $(VENV)/.done-build: $(VENV)/.done-venv pyproject.toml
 	$(BIN)/pip install --quiet '$(MATURIN)'
+	@touch $@
+
+$(VENV)/.done-wheels: $(VENV)/.done-build
+	$(BIN)/pip install --quiet '$(subst maturin,maturin[zig],$(MATURIN))' auditwheel uv
 	@touch $@
 
 # Editable: changes of the Python files count at once, those of the Rust files and of the metadata build again. The two

@@ -35,6 +35,9 @@ from surroundings import Terminal  # noqa: E402
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+if "windows_command.py" in os.environ.get("TEST_SERVER", ""):
+    pytest_plugins = ["windows_tests"]
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:

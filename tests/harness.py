@@ -13,6 +13,7 @@ import contextlib
 import http.client
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,7 +29,10 @@ from surroundings import Port
 from wire import PATIENCE, Background, Connection, Response, clients, request
 
 SCRIPTS = Path(__file__).parent / "scripts"
-COMMAND = (sys.executable, "-m", "azureml_inference_server_http")
+# TEST_SERVER is another command that takes the same options, such as tests/windows_command.py.
+COMMAND = tuple(shlex.split(os.environ.get("TEST_SERVER", ""))) or (
+    *(sys.executable, "-m", "azureml_inference_server_http"),
+)
 # Runs its arguments as a command that the kernel ends together with the test process
 # (PR_SET_PDEATHSIG), so that a test run that is killed leaves no servers behind. Not a preexec_fn:
 # those are not safe once the test process has threads.

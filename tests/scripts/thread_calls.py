@@ -8,7 +8,9 @@ import time
 
 
 def init():
-    signal.signal(signal.SIGUSR2, lambda *_: pathlib.Path("handled").write_text(threading.current_thread().name))
+    # Windows has no such signal.
+    if hasattr(signal, "SIGUSR2"):
+        signal.signal(signal.SIGUSR2, lambda *_: pathlib.Path("handled").write_text(threading.current_thread().name))
 
 
 def spin(seconds):

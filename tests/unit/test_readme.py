@@ -53,6 +53,9 @@ OTHER_VARIABLES = {
     "CLEANING_UP",
     "DEPLOY_FAILED",
     "OMP_NUM_THREADS",
+    "CTRL_BREAK_EVENT",
+    "CREATE_NEW_PROCESS_GROUP",
+    "SO_EXCLUSIVEADDRUSE",
 }
 
 # Options of the commands `validate`, `replay` and `generate`.

@@ -1,0 +1,22 @@
+"""Which tests ``make test-windows`` leaves out (``tests/windows_tests.py``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import windows_tests
+
+from tools import windows_python
+
+E2E = Path(__file__).resolve().parents[1] / "e2e"
+
+
+@pytest.mark.parametrize("beginning", windows_tests.LEFT_OUT)
+def test_what_is_left_out_exists(beginning):
+    file, _, name = beginning.partition("::")
+    assert f"def {name.partition('[')[0]}" in (E2E / file).read_text(encoding="utf-8")
+
+
+def test_paths_have_the_names_of_windows():
+    assert windows_python.windows_path("/tmp/azt-1/a b") == "Z:\\tmp\\azt-1\\a b"

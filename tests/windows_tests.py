@@ -1,0 +1,69 @@
+"""Which end-to-end tests ``make test-windows`` runs, and why it leaves out the others.
+
+A plugin of pytest, loaded by conftest.py if TEST_SERVER is ``windows_command.py``. The tests and their clients run on
+this system, the servers in a Windows Python under Wine.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+# Windows has worker threads only, so a test runs there if its server has threads.
+PROCESSES = "its server has worker processes"
+# Files whose tests run there.
+FILES = (
+    "test_errors.py",
+    "test_health.py",
+    "test_lifecycle.py",
+    "test_limits.py",
+    "test_score.py",
+    "test_start.py",
+    "test_stopping.py",
+    "test_streaming.py",
+    "test_threads.py",
+    "test_windows.py",
+)
+NOT_TRIED = "its file was not tried there"
+PID = "it expects the server's process id in the log, and the test sees the id of tests/windows_command.py"
+PATH = "it expects a path of Linux in the log"
+SIGNAL = "it sends a signal that Windows does not have"
+# The reason why a test cannot run there, by the beginning of what follows "e2e/" in its name.
+LEFT_OUT = {
+    "test_errors.py::test_a_script_error_is_logged_with_its_traceback": PID,
+    "test_errors.py::test_error_details_put_the_traceback_into_the_reply": PATH,
+    "test_errors.py::test_the_reason_of_a_refused_input_is_logged_for_those_who_debug": PID,
+    "test_lifecycle.py::test_a_script_that_cannot_start_ends_the_command[thread-import_fails": PATH,
+    "test_lifecycle.py::test_a_script_that_cannot_start_ends_the_command[thread-init_fails": PATH,
+    "test_lifecycle.py::test_a_users_logging_json_decides": PID,
+    "test_start.py::test_lines_that_tools_wait_for": PID,
+    "test_start.py::test_settings_of_gunicorn_are_one_warning_for_each_place": PATH,
+    "test_threads.py::test_two_threads_run_at_the_same_time_in_one_process": PID,
+    "test_threads.py::test_hup_is_refused_and_ttin_and_ttou_change_the_number": SIGNAL,
+    "test_threads.py::test_signal_handlers_of_a_script_run_on_the_main_thread": SIGNAL,
+    "test_threads.py::test_a_signal_handler_that_fails_harms_nobody": SIGNAL,
+    "test_threads.py::test_a_child_of_the_script_keeps_neither_the_port_nor_the_signals": "Windows has no fork()",
+    "test_threads.py::test_a_sleeping_call_is_answered_in_time_and_its_thread_replaced": "Windows has no FIFOs",
+    "test_threads.py::test_it_needs_nothing_of_unix": "it imitates Windows on Linux",
+}
+
+
+def reason(item: pytest.Item) -> str | None:
+    """Why this test is left out; None if it runs."""
+    name = item.nodeid.rpartition("e2e/")[2]
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    if parameters.get("worker_class") != "thread" and not name.startswith(("test_threads.py", "test_windows.py")):
+        return PROCESSES
+    if not name.startswith(FILES):
+        return NOT_TRIED
+    return next((why for beginning, why in LEFT_OUT.items() if name.startswith(beginning)), None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    others = [item for item in items if reason(item) == PROCESSES]
+    items[:] = [item for item in items if item not in others]
+    config.hook.pytest_deselected(items=others)
+    for item in items:
+        why = reason(item)
+        if why:
+            item.add_marker(pytest.mark.skip(reason=f"under Wine: {why}"))

@@ -1,0 +1,218 @@
+"""Builds the wheels and the source distribution that users install, checks each, and tries those that run here.
+
+``python tools/build_wheels.py --out dist``: everything that ``SYSTEMS`` and ``RELEASES`` name, from one Linux machine.
+``--system musllinux --release 3.11`` (each may be given several times) builds a part. The compiler for Linux is zig,
+from the package registry, because it links against old versions of glibc; that for Windows is mingw. No interpreter of
+a release is needed to build for it, because maturin knows their ABIs; those that are found here try their wheels.
+``--twice`` builds each wheel again, from a copy of the sources in another folder, and compares the bytes.
+
+``wheel_checks.py`` owns what is wrong with a wheel. Exits with 1 if anything is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from tools import wheel_checks
+
+ROOT = Path(__file__).resolve().parent.parent
+RELEASES = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
+# The time of every file in an archive: that of the last commit would need git.
+SOURCE_DATE_EPOCH = "1767225600"
+
+
+class System(NamedTuple):
+    """Where a wheel runs. ``target``: what Rust calls it. ``options``: of maturin. ``runs_here``: on 64-bit PCs with
+    Linux and glibc, which is where this file runs."""
+
+    target: str
+    options: tuple[str, ...]
+    runs_here: bool = False
+
+
+SYSTEMS = {
+    "manylinux": System("x86_64-unknown-linux-gnu", ("--compatibility", "manylinux2014", "--zig"), runs_here=True),
+    "manylinux-arm": System("aarch64-unknown-linux-gnu", ("--compatibility", "manylinux2014", "--zig")),
+    "musllinux": System("x86_64-unknown-linux-musl", ("--compatibility", "musllinux_1_2", "--zig")),
+    "windows": System("x86_64-pc-windows-gnu", ()),
+}
+
+
+class Built(NamedTuple):
+    """A file for users, and what was done with it."""
+
+    path: Path
+    tried: str
+
+
+# ---- Building
+
+
+def environment(sources: Path, target_folder: Path, target: str = "") -> dict[str, str]:
+    """The environment of a build whose result does not depend on where and when it was made."""
+    rust = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True).stdout.strip()
+    renamed = {str(sources): "/source", cargo_home(): "/cargo", rust: "/rust"}
+    flags = [f"--remap-path-prefix={folder}={name}" for folder, name in renamed.items()]
+    if target.endswith("windows-gnu"):
+        # mingw's linker would write the time into the file.
+        flags.append("-Clink-arg=-Wl,--no-insert-timestamp")
+    return {
+        **{name: value for name, value in os.environ.items() if name not in ("RUSTFLAGS", "VIRTUAL_ENV")},
+        "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
+        "CARGO_TARGET_DIR": str(target_folder),
+        "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags),
+    }
+
+
+def cargo_home() -> str:
+    """The folder with the sources of other crates."""
+    return os.environ.get("CARGO_HOME", str(Path.home() / ".cargo"))
+
+
+def build(system: System, release: str, sources: Path, target_folder: Path, out: Path) -> Path:
+    """Build one wheel. Returns its path."""
+    out.mkdir(parents=True, exist_ok=True)
+    before = set(out.glob("*.whl"))
+    maturin(
+        ["build", "--release", "--locked", "--target", system.target, "--interpreter", f"python{release}"]
+        + [*system.options, "--out", str(out), "--manifest-path", str(sources / "Cargo.toml")],
+        environment(sources, target_folder, system.target),
+    )
+    (made,) = set(out.glob("*.whl")) - before
+    return made
+
+
+def maturin(arguments: list[str], variables: dict[str, str]) -> None:
+    """Run maturin of this environment."""
+    subprocess.run([sys.executable, "-m", "maturin", *arguments], env=variables, check=True)
+
+
+def build_source_distribution(out: Path) -> Path:
+    """Make the sdist. Returns its path."""
+    before = set(out.glob("*.tar.gz"))
+    maturin(["sdist", "--out", str(out)], environment(ROOT, ROOT / "target"))
+    (made,) = set(out.glob("*.tar.gz")) - before
+    return made
+
+
+def unpacked(sdist: Path, folder: Path) -> Path:
+    """The sources of an sdist: what somebody without git builds from."""
+    shutil.unpack_archive(sdist, folder)
+    (sources,) = folder.iterdir()
+    return sources
+
+
+def has_library(target: str) -> bool:
+    """Whether Rust's standard library for this target is installed."""
+    command = ["rustc", "--print", "target-libdir", "--target", target]
+    return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()).is_dir()
+
+
+# ---- Trying
+
+
+def interpreters(release: str) -> Iterator[str]:
+    """Pythons of this release: in PATH and of pyenv."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for path in (shutil.which(f"python{release}"), *map(str, root.glob(f"versions/{release}.*/bin/python"))):
+        ask = "import sys, sysconfig; t = sysconfig.get_config_var('Py_GIL_DISABLED'); "
+        ask += "print('%d.%d' % sys.version_info[:2] + ('t' if t else ''))"
+        if (
+            path
+            and subprocess.run([path, "-c", ask], capture_output=True, text=True, check=False).stdout.strip() == release
+        ):
+            yield path
+
+
+def try_it(wheel: Path, release: str, system: System) -> str:
+    """Install the wheel into an empty environment and serve with it, if it runs here. Returns what was done."""
+    if not system.runs_here:
+        return "not tried: it runs elsewhere" + (", see make test-windows" if "windows" in system.target else "")
+    python = next(interpreters(release), None)
+    if python is None:
+        return f"not tried: no CPython {release} was found"
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
+        own = str(Path(folder, "bin", "python"))
+        pip = [sys.executable, "-m", "pip", "--python", own]
+        subprocess.run([*pip, "install", "--quiet", str(wheel)], check=True)
+        subprocess.run([*pip, "check"], check=True)
+        for worker_class in ("process", "thread"):
+            subprocess.run([own, str(ROOT / "tools/try_wheel.py"), "--worker_class", worker_class], check=True)
+    return "installed, served with processes and threads"
+
+
+# ---- Everything
+
+
+def options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", metavar="FOLDER")
+    parser.add_argument("--system", action="append", choices=SYSTEMS, help="only this one")
+    parser.add_argument("--release", action="append", choices=RELEASES, help="only this one")
+    parser.add_argument("--twice", action="store_true", help="build each wheel again elsewhere, and compare")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    chosen = options(arguments)
+    out: Path = chosen.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    for old in (*out.glob("*.whl"), *out.glob("*.tar.gz")):
+        old.unlink()
+    sdist = build_source_distribution(out)
+    built, wrong, missing = [Built(sdist, "wheels are built from it" if chosen.twice else "")], [], []
+    for name in chosen.system or SYSTEMS:
+        system = SYSTEMS[name]
+        if not has_library(system.target):
+            missing.append(f"{name}: Rust's standard library is not installed: rustup target add {system.target}")
+            continue
+        for release in chosen.release or RELEASES:
+            try:
+                wheel = build(system, release, ROOT, ROOT / "target", out)
+                wrong += [f"{wheel.name}: {fault}" for fault in wheel_checks.faults(wheel, str(ROOT), cargo_home())]
+                tried = try_it(wheel, release, system)
+                if chosen.twice:
+                    wrong += differences(wheel, system, release, sdist)
+                    tried += ", built again from the sdist with the same bytes"
+                built.append(Built(wheel, tried))
+            except subprocess.CalledProcessError as error:
+                wrong.append(f"{name} {release}: {' '.join(map(str, error.cmd))} ended with code {error.returncode}")
+    print("\n" + table(built))
+    for line in missing:
+        print(f"Left out: {line}")
+    for line in wrong:
+        print(f"WRONG: {line}")
+    return 1 if wrong else 0
+
+
+def differences(wheel: Path, system: System, release: str, sdist: Path) -> list[str]:
+    """What is wrong with a second build, from the sdist in another folder, without git."""
+    with tempfile.TemporaryDirectory() as folder:
+        again = build(system, release, unpacked(sdist, Path(folder, "s")), ROOT / "target" / "again", Path(folder, "w"))
+        return [] if digest(again) == digest(wheel) else [f"{wheel.name}: a second build has other bytes"]
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def table(built: list[Built]) -> str:
+    """The files with their sizes, as a table of Markdown."""
+    rows = [f"| `{path.name}` | {path.stat().st_size / 2**20:.1f} MiB | {tried} |" for path, tried in built]
+    return "\n".join(["| file | size | tried |", "| --- | --- | --- |", *rows])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
