@@ -42,6 +42,7 @@ from azureml_inference_server_http.testing import serve as serve_alone  # noqa: 
 
 pytestmark = pytest.mark.timeout(600)
 FOLDER = Path(__file__).parent
+SCRIPTS = FOLDER / "scripts"
 # Seconds that the cluster may take for anything.
 LONG = 240.0
 ORIGINS = "http://a.com"
@@ -64,7 +65,7 @@ class Service:
 
     def deploy(self, name: str, prefix: str, entry_script: str | Path, **args: Any) -> None:
         # The whole path, because replicas have another current folder without --working-dir.
-        script = str(FOLDER / entry_script)
+        script = str(SCRIPTS / entry_script)
         serve.run(build({"num_cpus": 0.1, "entry_script": script, **args}), name=name, route_prefix=prefix)
 
     def post(self, body: Any, path: str = "/score", timeout: float = 60) -> Any:
@@ -128,7 +129,7 @@ def alone() -> Iterator[dict[bool, ScoringServer]]:
     with ExitStack() as servers:
         scripts = {False: "score.py", True: "raw.py"}
         yield {
-            is_raw: servers.enter_context(serve_alone(FOLDER / script, cors_origins=ORIGINS))
+            is_raw: servers.enter_context(serve_alone(SCRIPTS / script, cors_origins=ORIGINS))
             for is_raw, script in scripts.items()
         }
 
