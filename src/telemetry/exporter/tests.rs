@@ -1,6 +1,4 @@
-//! Tests of `exporter.rs`.
-
-//! Against receivers that listen on loopback.
+//! Tests of `exporter.rs`, against receivers that listen on loopback.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
