@@ -13,6 +13,8 @@ def run(data):
     body = json.loads(data) if data else {}
     if not isinstance(body, dict):
         return body
+    if "touch" in body:
+        open(body["touch"], "w").close()
     if "sleep" in body:
         time.sleep(float(body["sleep"]))
     if body.get("boom"):
