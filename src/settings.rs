@@ -58,6 +58,32 @@ pub struct Settings {
     pub metrics_ports: MetricsPorts,
 }
 
+#[cfg(test)]
+impl Settings {
+    /// Settings for tests of the front.
+    pub(crate) fn for_tests() -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            server_version: String::new(),
+            cors_origins: String::new(),
+            max_queue: 10,
+            max_request_size: 1000,
+            queue_timeout: Duration::ZERO,
+            max_buffered: 1 << 30,
+            client_timeout: 30 * second,
+            min_body_rate: 0,
+            keep_alive: 75 * second,
+            max_requests: 0,
+            max_worker_rss: 0,
+            graceful_timeout: 30 * second,
+            worker_timeout: Duration::ZERO,
+            scoring_timeout: Duration::ZERO,
+            telemetry: Default::default(),
+            metrics_ports: Default::default(),
+        }
+    }
+}
+
 #[cfg(feature = "python")]
 impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
     type Error = pyo3::PyErr;

@@ -12,7 +12,7 @@ use tokio::{
     task::spawn_local,
 };
 
-use self::world::{settings, Ending, World};
+use self::world::{Ending, World};
 use crate::{
     settings::Settings,
     telemetry::record::{Delivery, Outcome, Refusal, Run, Stage},
@@ -75,7 +75,7 @@ fn requests_that_the_front_answers_by_itself() {
     ];
     System::new().block_on(async {
         for (request, outcome, status, least_sent) in cases {
-            let ending = ending_of(settings(), &request).await;
+            let ending = ending_of(Settings::for_tests(), &request).await;
             let sent = ending.sizes.1;
             assert!(sent >= least_sent && (least_sent > 0 || sent == 0), "{request} {sent}");
             assert_eq!(ending, without_job(outcome, status, (0, sent)), "{request}");
@@ -99,17 +99,17 @@ fn requests_that_a_worker_answers() {
             let sizes = (body.len() as u64, sent);
             let expected =
                 Ending { outcome, status: Some(status), delivery: COMPLETE, run, sizes, has_times: [true; 4] };
-            assert_eq!(ending_of(settings(), &score(body)).await, expected, "{body}");
+            assert_eq!(ending_of(Settings::for_tests(), &score(body)).await, expected, "{body}");
         }
-        let ending = ending_of(settings(), &score("unsendable")).await;
+        let ending = ending_of(Settings::for_tests(), &score("unsendable")).await;
         assert_eq!((ending.outcome, ending.status), (Outcome::Refused(Internal), Some(500)));
-        let ending = ending_of(settings(), &score("fail in a stream")).await;
+        let ending = ending_of(Settings::for_tests(), &score("fail in a stream")).await;
         assert_eq!((ending.outcome, ending.delivery), (Outcome::Answered, Delivery::BrokenOff));
         assert_eq!(ending.has_times, [true; 4]);
-        let ending = ending_of(settings(), &score("die")).await;
+        let ending = ending_of(Settings::for_tests(), &score("die")).await;
         assert_eq!((ending.outcome, ending.status), (Outcome::WorkerLost, Some(500)));
         assert_eq!(ending.run, Some(Run::Lost));
-        let settings = Settings { worker_timeout: Duration::from_millis(10), ..settings() };
+        let settings = Settings { worker_timeout: Duration::from_millis(10), ..Settings::for_tests() };
         let ending = ending_of(settings, &score("hang")).await;
         assert_eq!((ending.outcome, ending.status), (Outcome::Timeout, Some(500)));
         assert_eq!((ending.run, ending.has_times), (Some(Run::Timeout), [true; 4]));
@@ -119,7 +119,7 @@ fn requests_that_a_worker_answers() {
 #[test]
 fn a_script_sees_the_span_of_the_server_in_place_of_its_callers() {
     System::new().block_on(async {
-        let world = World::new(settings()).await;
+        let world = World::new(Settings::for_tests()).await;
         world.start_worker().await;
         let mut client = world.connect().await;
         let trace = "00-0af7651916cd43dd8448eb211c80319c";
@@ -139,18 +139,18 @@ fn requests_that_no_worker_gets() {
     use Refusal::*;
     let health = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     type Case = (&'static str, Settings, String, fn(&World), Refusal, u16);
-    let short = Settings { queue_timeout: Duration::from_millis(10), ..settings() };
-    let hasty = Settings { client_timeout: Duration::from_millis(10), ..settings() };
-    let full = Settings { max_queue: 0, ..settings() };
+    let short = Settings { queue_timeout: Duration::from_millis(10), ..Settings::for_tests() };
+    let hasty = Settings { client_timeout: Duration::from_millis(10), ..Settings::for_tests() };
+    let full = Settings { max_queue: 0, ..Settings::for_tests() };
     let incomplete = "POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab";
     let cases: [Case; 7] = [
-        ("no worker", settings(), health.to_owned(), |_| (), NotReady, 503),
+        ("no worker", Settings::for_tests(), health.to_owned(), |_| (), NotReady, 503),
         ("the queue is full", full, score(""), |_| (), QueueFull, 503),
         ("--queue_timeout", short, score(""), |_| (), QueueTimeout, 503),
         ("--client_timeout in the head", hasty.clone(), "GET".to_owned(), |_| (), HeadTimeout, 408),
         ("--client_timeout in the body", hasty, incomplete.to_owned(), |_| (), BodyTooSlow, 408),
-        ("late", settings(), score(""), |world| world.front.end_connections(), Draining, 503),
-        ("stop", settings(), score(""), |world| world.front.dispatcher.stop(), Stopped, 503),
+        ("late", Settings::for_tests(), score(""), |world| world.front.end_connections(), Draining, 503),
+        ("stop", Settings::for_tests(), score(""), |world| world.front.dispatcher.stop(), Stopped, 503),
     ];
     System::new().block_on(async {
         for (case, settings, request, prepare, refusal, status) in cases {
@@ -180,7 +180,8 @@ fn requests_whose_connection_breaks() {
     ];
     System::new().block_on(async {
         for (request, has_worker, outcome, status, stage) in cases {
-            let world = World::new(Settings { worker_timeout: Duration::from_millis(300), ..settings() }).await;
+            let world =
+                World::new(Settings { worker_timeout: Duration::from_millis(300), ..Settings::for_tests() }).await;
             if has_worker {
                 world.start_worker().await;
             }
@@ -206,7 +207,7 @@ fn requests_whose_connection_breaks() {
 #[test]
 fn a_handler_that_is_dropped_at_any_time_has_one_record() {
     System::new().block_on(async {
-        let settings = Settings { worker_timeout: Duration::from_millis(50), ..settings() };
+        let settings = Settings { worker_timeout: Duration::from_millis(50), ..Settings::for_tests() };
         for body in ["ok", "raise", "stream", "hang"] {
             let mut answered = false;
             for polls in 1..100 {

@@ -95,28 +95,6 @@ pub(super) struct World {
     _supervisor: StdLine,
 }
 
-pub(super) fn settings() -> Settings {
-    let second = Duration::from_secs(1);
-    Settings {
-        server_version: String::new(),
-        cors_origins: String::new(),
-        max_queue: 10,
-        max_request_size: 1000,
-        queue_timeout: Duration::ZERO,
-        max_buffered: 1 << 30,
-        client_timeout: 30 * second,
-        min_body_rate: 0,
-        keep_alive: 75 * second,
-        max_requests: 0,
-        max_worker_rss: 0,
-        graceful_timeout: 30 * second,
-        worker_timeout: Duration::ZERO,
-        scoring_timeout: Duration::ZERO,
-        telemetry: Default::default(),
-        metrics_ports: Default::default(),
-    }
-}
-
 impl World {
     pub(super) async fn new(settings: Settings) -> Self {
         let diary = Rc::<Diary>::default();
