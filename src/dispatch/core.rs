@@ -47,10 +47,8 @@ const MAX_EXITS: usize = 64;
 
 /// Why a worker has to be killed.
 struct Overdue {
-    /// The fault of the worker, for the log.
-    fault: &'static str,
-    /// The limit, as a message to a client.
-    message: String,
+    /// The fault of the worker and the limit, for the log.
+    reason: String,
     /// The jobs that have exceeded their limit, each with the message for its client.
     jobs: Vec<(JobId, String)>,
 }
@@ -588,12 +586,12 @@ impl<C: ClaimCounter> Core<C> {
     /// With `has_looked` false it only asks whether a debugger holds the worker.
     fn end_overdue(&mut self, id: WorkerId, now: Instant, effects: &mut Effects, has_looked: bool) {
         let Some(worker) = self.workers.get(&id).filter(|_| self.keeps(Rule::AnswerOverdue)) else { return };
-        let Some(Overdue { fault, message, jobs }) = self.overdue(worker, now) else { return };
+        let Some(Overdue { reason, jobs }) = self.overdue(worker, now) else { return };
         if !has_looked && self.keeps(Rule::SpareTheDebugged) {
             return effects.push(Effect::LookForDebugger(id));
         }
         let name = worker.name;
-        effects.push(Effect::AskToKill { name, reason: format!("{fault} ({})", message.trim_end_matches('.')) });
+        effects.push(Effect::AskToKill { name, reason });
         for (id, message) in jobs {
             let Some(job) = self.jobs.get_mut(&id).filter(|job| job.is_awaited()) else { continue };
             job.client = Client::Settled;
@@ -611,9 +609,8 @@ impl<C: ClaimCounter> Core<C> {
     /// call.
     fn spare(&mut self, id: WorkerId, debugger: &str, now: Instant, effects: &mut Effects) {
         let Some(worker) = self.workers.get(&id) else { return };
-        let Some(Overdue { fault, message, .. }) = self.overdue(worker, now) else { return };
-        let why = format!("{fault} ({}). It is not killed, because {debugger}.", message.trim_end_matches('.'));
-        let text = format!("Worker (pid:{}) {why}", worker.name);
+        let Some(Overdue { reason, .. }) = self.overdue(worker, now) else { return };
+        let text = format!("Worker (pid:{}) {reason}. It is not killed, because {debugger}.", worker.name);
         let is_first = worker.spared_at.is_none();
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.spared_at = Some(now);
@@ -651,7 +648,7 @@ impl<C: ClaimCounter> Core<C> {
             }
             (None, Pulse::Stopped { .. } | Pulse::Responsive) => return None,
         };
-        Some(Overdue { fault, message, jobs })
+        Some(Overdue { reason: format!("{fault} ({})", message.trim_end_matches('.')), jobs })
     }
 
     // ---- Moving jobs

@@ -93,33 +93,31 @@ pub enum UnsendableReply {
 impl ReplyContext {
     /// A short text reply of the front: health and OPTIONS.
     pub fn text(&self, text: &'static str, allow: Option<&'static str>, record: &mut RequestRecord) -> HttpResponse {
-        record.outcome = Outcome::Answered;
-        let mut response = self.builder(StatusCode::OK);
-        response.insert_header((CONTENT_TYPE, TEXT));
+        let mut response = self.of_front(TEXT, record);
         if let Some(methods) = allow {
             response.insert_header((ALLOW, HeaderValue::from_static(methods)));
         }
-        self.identify(&mut response, &self.server_version, false);
         response.body(Bytes::from_static(text.as_bytes()))
     }
 
     /// The reply to `/metrics`.
     pub fn metrics(&self, text: String, record: &mut RequestRecord) -> HttpResponse {
-        record.outcome = Outcome::Answered;
-        let mut response = self.builder(StatusCode::OK);
-        response.insert_header((CONTENT_TYPE, HeaderValue::from_static(METRICS)));
-        self.identify(&mut response, &self.server_version, false);
-        response.body(text)
+        self.of_front(HeaderValue::from_static(METRICS), record).body(text)
     }
 
     /// A JSON document of the front (swagger).
     pub fn json(&self, document: Bytes, record: &mut RequestRecord) -> HttpResponse {
+        record.reply_body = Some(document.clone());
+        self.of_front(JSON, record).insert_header((FAILED, FALSE)).body(document)
+    }
+
+    /// Begins a reply of the front that is no error.
+    fn of_front(&self, content_type: HeaderValue, record: &mut RequestRecord) -> HttpResponseBuilder {
         record.outcome = Outcome::Answered;
         let mut response = self.builder(StatusCode::OK);
-        response.insert_header((CONTENT_TYPE, JSON)).insert_header((FAILED, FALSE));
+        response.insert_header((CONTENT_TYPE, content_type));
         self.identify(&mut response, &self.server_version, false);
-        record.reply_body = Some(document.clone());
-        response.body(document)
+        response
     }
 
     /// An error reply of the front. The record gets the error as its outcome.
@@ -184,10 +182,9 @@ impl ReplyContext {
             return Ok(builder.body(actix_web::body::None::new()));
         }
         let size = declared.map_or(BodySize::Stream, BodySize::Sized);
-        let connection = self.connection.clone();
         let part = Bytes::new();
         let budget = budget.clone();
-        let body = StreamBody { parts, part, size, room: None, share: None, budget, failure: None, connection, open };
+        let body = StreamBody { parts, part, size, room: None, share: None, budget, failure: None, open };
         let mut response = builder.body(body);
         if self.http_1_0 {
             response.head_mut().no_chunking(true);
@@ -329,7 +326,6 @@ struct StreamBody {
     budget: Rc<Budget>,
     /// Why the stream broke off. Kept until the earlier parts have been written.
     failure: Option<String>,
-    connection: Rc<Connection>,
     open: OpenRequest,
 }
 
@@ -345,7 +341,7 @@ impl MessageBody for StreamBody {
         // The parser then drops what it has not written yet, so the error waits until the earlier
         // parts are on their way.
         if self.failure.is_some() {
-            if self.connection.has_unread() {
+            if self.open.has_unread() {
                 return Poll::Pending;
             }
             self.open.note_broken_off();

@@ -25,12 +25,10 @@ use std::{
     fs::File,
     io,
     mem::MaybeUninit,
-    num::NonZeroUsize,
     os::{
         fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
         unix::fs::FileExt as _,
     },
-    ptr::NonNull,
     rc::Rc,
     slice,
 };
@@ -39,12 +37,15 @@ use nix::{
     errno::Errno,
     fcntl::{fallocate, FallocateFlags},
     libc::off_t,
-    sys::mman::{mmap, munmap, MapFlags, ProtFlags},
 };
 
 use crate::{
     fd::Identity,
-    ipc::{frame::Place, memory_file},
+    ipc::{
+        frame::Place,
+        mapping::{Access, Mapping},
+        memory_file,
+    },
 };
 
 /// Rooms begin at multiples of this, because no system has larger pages for such files.
@@ -99,7 +100,7 @@ struct Room {
 impl Room {
     /// How many of its first `length` bytes are mapped.
     fn mapped(&self, length: usize) -> usize {
-        min(length, self.mapping.length.get())
+        min(length, self.mapping.length())
     }
 }
 
@@ -141,7 +142,7 @@ impl Inner {
     fn take_room(&self, mapped: usize) -> io::Result<Room> {
         let warm = self.rooms.borrow_mut().warm.pop();
         if let Some(room) = warm {
-            if room.mapping.length.get() >= mapped {
+            if room.mapping.length() >= mapped {
                 return Ok(room);
             }
             self.cool(room);
@@ -158,7 +159,7 @@ impl Inner {
                 offset
             }
         };
-        let mapping = Mapping::new(&self.file, offset, mapped, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        let mapping = Mapping::new(&self.file, offset, mapped, Access::Write)?;
         rooms.cold.pop();
         Ok(Room { offset, mapping, resident: 0 })
     }
@@ -221,7 +222,7 @@ impl Filling {
         // SAFETY: these bytes are mapped and have memory, and no other code of this process uses
         // them.
         unsafe {
-            std::ptr::copy_nonoverlapping(mapped.as_ptr(), room.mapping.start.add(start).as_ptr(), mapped.len());
+            std::ptr::copy_nonoverlapping(mapped.as_ptr(), room.mapping.start().add(start).as_ptr(), mapped.len());
         }
         arena.file.write_all_at(beyond, room.offset + (self.filled + mapped.len()) as u64)?;
         self.filled = end;
@@ -264,7 +265,7 @@ impl Extent {
         let Some(room) = &self.room else { return Err(io::ErrorKind::NotFound.into()) };
         // SAFETY: this many bytes are mapped for as long as the room lives. Only `Filling::push`
         // writes to them, which takes `&mut`. Workers cannot write.
-        let mapped = unsafe { slice::from_raw_parts(room.mapping.start.as_ptr(), room.mapped(length)) };
+        let mapped = unsafe { slice::from_raw_parts(room.mapping.start().as_ptr(), room.mapped(length)) };
         let mut bytes = mapped.to_vec();
         bytes.resize(length, 0);
         self.arena.0.file.read_exact_at(&mut bytes[mapped.len()..], room.offset + mapped.len() as u64)?;
@@ -320,10 +321,10 @@ impl SharedFile {
             return wrong("a shared body is not where it should be");
         }
         let mapped = self.map(place).map_or(0, |mapping| {
-            let mapped = min(target.len(), mapping.length.get());
+            let mapped = min(target.len(), mapping.length());
             // SAFETY: this many bytes are mapped. They are within the file, whose size is sealed.
             // If the front writes there meanwhile, the copy is thrown away, as the module says.
-            unsafe { std::ptr::copy_nonoverlapping(mapping.start.as_ptr(), target.as_mut_ptr().cast(), mapped) };
+            unsafe { std::ptr::copy_nonoverlapping(mapping.start().as_ptr(), target.as_mut_ptr().cast(), mapped) };
             mapped
         });
         // SAFETY: reading writes to the slice and never reads from it or makes it uninitialised.
@@ -335,46 +336,14 @@ impl SharedFile {
     /// script may limit that.
     fn map(&mut self, place: Place) -> Option<&Mapping> {
         let length = min(usize::try_from(place.length).ok()?, MAPPED);
-        let fits = |(offset, mapping): &mut (u64, Mapping)| *offset == place.offset && mapping.length.get() >= length;
+        let fits = |(offset, mapping): &mut (u64, Mapping)| *offset == place.offset && mapping.length() >= length;
         let mapping = match self.last.take_if(fits) {
             Some((_, mapping)) => mapping,
             None => {
                 self.last = None;
-                Mapping::new(&self.file, place.offset, length, ProtFlags::PROT_READ).ok()?
+                Mapping::new(&self.file, place.offset, length, Access::Read).ok()?
             }
         };
         Some(&self.last.insert((place.offset, mapping)).1)
-    }
-}
-
-/// A part of the file in this process's memory.
-#[derive(Debug)]
-struct Mapping {
-    start: NonNull<u8>,
-    length: NonZeroUsize,
-}
-
-// SAFETY: the mapping belongs to no thread; who may use it is decided by its owners.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    fn new(file: &File, offset: u64, length: usize, access: ProtFlags) -> io::Result<Self> {
-        let length = NonZeroUsize::new(length).ok_or(io::ErrorKind::InvalidInput)?;
-        let offset = off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mut flags = MapFlags::MAP_SHARED;
-        // A read-only mapping is of memory that has been written already. Map all pages at once,
-        // which saves a page fault for each.
-        flags.set(MapFlags::MAP_POPULATE, !access.contains(ProtFlags::PROT_WRITE));
-        // SAFETY: a new mapping at an address that the kernel chooses.
-        let start = unsafe { mmap(None, length, access, flags, file, offset) }?;
-        Ok(Self { start: start.cast(), length })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: made by `new`, and unmapped only here. It fails only for an address that is not
-        // mapped.
-        let _ = unsafe { munmap(self.start.cast(), self.length.get()) };
     }
 }

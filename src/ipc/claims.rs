@@ -91,40 +91,32 @@ impl Claims {
 #[cfg(unix)]
 #[allow(unsafe_code)]
 mod mapped {
-    use std::{fs::File, io, num::NonZeroUsize, ops::Deref, ptr::NonNull, sync::atomic::AtomicU64};
+    use std::{fs::File, io, ops::Deref, sync::atomic::AtomicU64};
 
-    use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
-
-    use crate::ipc::memory_file;
-
-    /// Size of the file.
-    const LENGTH: NonZeroUsize = match NonZeroUsize::new(size_of::<AtomicU64>()) {
-        Some(length) => length,
-        None => NonZeroUsize::MIN,
+    use crate::ipc::{
+        mapping::{Access, Mapping},
+        memory_file,
     };
 
-    #[derive(Debug)]
-    pub(super) struct Counter(NonNull<AtomicU64>);
+    /// Size of the file.
+    const LENGTH: usize = size_of::<AtomicU64>();
 
-    // SAFETY: the mapping belongs to no thread, and all access is atomic.
-    unsafe impl Send for Counter {}
-    // SAFETY: the same.
+    #[derive(Debug)]
+    pub(super) struct Counter(Mapping);
+
+    // SAFETY: all access is atomic.
     unsafe impl Sync for Counter {}
 
     pub(super) fn new_file() -> io::Result<File> {
-        memory_file::fixed(c"azmlinfsrv-claims", LENGTH.get())
+        memory_file::fixed(c"azmlinfsrv-claims", LENGTH)
     }
 
     impl Counter {
         pub(super) fn map(file: &File) -> io::Result<Self> {
-            if file.metadata()?.len() < LENGTH.get() as u64 {
+            if file.metadata()?.len() < LENGTH as u64 {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too short for a job counter"));
             }
-            let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-            // SAFETY: a new mapping at an address the kernel chooses. The file is at least as long
-            // and has its memory, and its size is sealed.
-            let address = unsafe { mmap(None, LENGTH, access, MapFlags::MAP_SHARED, file, 0) }?;
-            Ok(Self(address.cast()))
+            Mapping::new(file, 0, LENGTH, Access::Write).map(Self)
         }
     }
 
@@ -132,17 +124,10 @@ mod mapped {
         type Target = AtomicU64;
 
         fn deref(&self) -> &AtomicU64 {
-            // SAFETY: the mapping is page aligned, as long as a counter, and lives until `drop`.
-            // The other process uses it only through atomic operations too.
-            unsafe { self.0.as_ref() }
-        }
-    }
-
-    impl Drop for Counter {
-        fn drop(&mut self) {
-            // SAFETY: the mapping made by `map`, which nobody else unmaps; no reference of `deref`
-            // outlives `self`. It fails only for an address that is not mapped.
-            let _ = unsafe { munmap(self.0.cast(), LENGTH.get()) };
+            // SAFETY: the mapping is page aligned, as long as a counter, and lives as long as `self`.
+            // The file is as long and has its memory, and its size is sealed. The other process uses
+            // it only through atomic operations too.
+            unsafe { self.0.start().cast().as_ref() }
         }
     }
 }

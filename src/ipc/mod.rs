@@ -7,6 +7,8 @@ pub mod claims;
 pub mod control;
 pub mod frame;
 #[cfg(unix)]
+mod mapping;
+#[cfg(unix)]
 mod memory_file;
 pub mod shared_words;
 pub mod thread_channel;

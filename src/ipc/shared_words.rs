@@ -9,20 +9,14 @@ use std::{io, sync::atomic::AtomicU64};
 #[cfg(unix)]
 #[allow(unsafe_code)]
 pub fn new(count: usize) -> io::Result<&'static [AtomicU64]> {
-    use std::num::NonZeroUsize;
+    use super::mapping::{Access, Mapping};
 
-    use nix::sys::mman::{mmap, MapFlags, ProtFlags};
-
-    let length = NonZeroUsize::new(count * size_of::<AtomicU64>());
-    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no memory was asked for"))?;
-    let file = super::memory_file::fixed(c"azmlinfsrv-metrics", length.get())?;
-    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a new mapping at an address the kernel chooses. The file is as long as the mapping and has its memory, and its
-    // size is sealed.
-    let address = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, &file, 0) }?;
-    // SAFETY: the mapping is page aligned, holds `count` words, and is never unmapped. All processes use it only through
-    // atomic operations.
-    Ok(unsafe { std::slice::from_raw_parts(address.cast().as_ptr(), count) })
+    let length = count * size_of::<AtomicU64>();
+    let file = super::memory_file::fixed(c"azmlinfsrv-metrics", length)?;
+    let mapping = std::mem::ManuallyDrop::new(Mapping::new(&file, 0, length, Access::Write)?);
+    // SAFETY: the mapping is page aligned, holds `count` words, and is never unmapped. The file is as long and has its
+    // memory, and its size is sealed. All processes use it only through atomic operations.
+    Ok(unsafe { std::slice::from_raw_parts(mapping.start().cast().as_ptr(), count) })
 }
 
 /// Makes `count` zeros. Without `fork` there is only one process.

@@ -21,7 +21,7 @@ use super::{
     head::Head,
     phase::{After, BodyUse, Patience, Phase, Request, Verdict},
 };
-use crate::telemetry::recorder::Recording;
+use crate::telemetry::{record::RequestRecord, recorder::Recording};
 
 /// How often the socket checks for a reset while the request of a client that has closed its
 /// sending side is queued.
@@ -336,7 +336,7 @@ impl Connection {
     }
 
     /// True while the client has not taken everything that was written.
-    pub fn has_unread(&self) -> bool {
+    fn has_unread(&self) -> bool {
         self.stalled_since.get().is_some()
     }
 }
@@ -345,25 +345,30 @@ impl Connection {
 pub struct OpenRequest(Rc<Connection>);
 
 impl OpenRequest {
+    /// True while the client has not taken everything that was written.
+    pub fn has_unread(&self) -> bool {
+        self.0.has_unread()
+    }
+
     /// Notes that the parser has got so many bytes of the reply's body.
     pub fn note_written(&self, bytes: usize) {
-        if let Some(record) = &mut *self.0.record.borrow_mut() {
-            record.bytes_out += bytes as u64;
-        }
+        self.note(|record| record.bytes_out += bytes as u64);
     }
 
     /// Notes that the parser has got this part of a stream.
     pub fn note_streamed(&self, part: &[u8]) {
-        if let Some(record) = &mut *self.0.record.borrow_mut() {
-            record.bytes_out += part.len() as u64;
-            record.note_streamed(part);
-        }
+        self.note_written(part.len());
+        self.note(|record| record.note_streamed(part));
     }
 
     /// Notes that the script has ended its stream.
     pub fn note_end_of_stream(&self) {
-        if let Some(record) = &mut *self.0.record.borrow_mut() {
-            record.job.ended = Some(Instant::now());
+        self.note(|record| record.job.ended = Some(Instant::now()));
+    }
+
+    fn note(&self, change: impl FnOnce(&mut RequestRecord)) {
+        if let Some(recording) = &mut *self.0.record.borrow_mut() {
+            change(recording);
         }
     }
 

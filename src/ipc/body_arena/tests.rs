@@ -150,7 +150,6 @@ fn a_script_cannot_make_the_file_shorter() {
 fn workers_cannot_write() {
     let arena = arena(MIB);
     let worker = worker(&arena);
-    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     let _keep = body(&arena, 1, MIB);
-    assert!(Mapping::new(&worker.file, 0, MIB, access).is_err());
+    assert!(Mapping::new(&worker.file, 0, MIB, Access::Write).is_err());
 }
