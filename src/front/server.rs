@@ -30,7 +30,7 @@ use super::{
     cors::{self, Cors},
     heap_trim::{self, Keeper},
     http1::{Connection, Patience},
-    listener::Listener,
+    listener::{Listener, Purpose},
     memory_budget,
     metrics::Exposure,
     metrics_reports::MetricsReports,
@@ -283,11 +283,12 @@ async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> 
             log::error!(target: "azmlinfsrv.telemetry", "The task that collects metrics {panic}. No more are sent.");
         });
     }
-    for (index, listener) in sockets.clients.into_iter().enumerate() {
-        let listener = Listener::new(listener)?;
+    let purposes = Purpose::in_order(sockets.clients.len());
+    for (listener, purpose) in sockets.clients.into_iter().zip(purposes) {
+        let listener = Listener::new(listener, *purpose)?;
         let has_metrics = match front.settings.metrics_ports {
             MetricsPorts::None => false,
-            MetricsPorts::First => index == 0,
+            MetricsPorts::First => listener.purpose().includes_health(),
             MetricsPorts::All => true,
         };
         let exposure = Exposure { metrics: sockets.metrics.filter(|_| has_metrics), first_process };
@@ -295,7 +296,8 @@ async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> 
             let front = front.clone();
             move |request, payload: web::Payload| routes::handle(front.clone(), exposure, request, payload.into_inner())
         };
-        vital.spawn("the task that accepts clients", accept_clients(front.clone(), listener, handler));
+        let task = format!("the task that accepts clients on {listener}");
+        vital.spawn(task, accept_clients(front.clone(), listener, handler));
     }
     let ended = tokio::select! {
         ended = follow_orders(&front, &supervisor) => ended,

@@ -80,7 +80,7 @@ def hold(server, number=1):
 
 # Each with how the log names it, and what makes it come to the point; the others do so all the time.
 VITAL = {
-    "Accept": ("the task that accepts clients", lambda server: server.connect()),
+    "Accept": ("the task that accepts clients on port {port}", lambda server: server.connect()),
     "AcceptWorker": ("the task that accepts workers", lambda server: server.signal(signal.SIGTTIN)),
     "Watch": ("the task that checks time limits", lambda server: None),
     "Order": ("the front's main task", lambda server: server.signal(signal.SIGTTOU)),
@@ -99,7 +99,8 @@ def test_a_panic_in_what_the_front_needs_ends_the_front(serve, inject, point):
     waiting = [server.connect().send(request("POST", "/score", f"queued{number}".encode())) for number in range(3)]
     assert server.get("/livez").status == 200
     has_panicked = inject(point)
-    what, trigger = VITAL[point]
+    name, trigger = VITAL[point]
+    what = name.format(port=server.port)
     trigger(server)
     eventually(has_panicked, "it has panicked")
     for connection in (*running, *waiting):

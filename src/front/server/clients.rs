@@ -83,7 +83,9 @@ where
             Err(error) => {
                 // The process lacks descriptors or memory. Others may be released soon; until then
                 // new connections wait in the backlog.
-                failures.log("Cannot accept a connection, which waits until others are closed", &error);
+                let consequence =
+                    format!("Cannot accept a connection on {listener}, which waits until others are closed");
+                failures.log(&consequence, &error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -11,12 +11,9 @@ use std::{
 
 use actix_web::{web, HttpResponse};
 use bytes::Bytes;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::spawn_local,
-};
+use tokio::{net::TcpStream, task::spawn_local};
 
-use super::super::{accept_clients, routes, Exposure, Front, Listener};
+use super::super::{accept_clients, routes, Exposure, Front, Listener, Purpose};
 use crate::{
     dispatch::transport::{self, Entrance},
     ipc::{
@@ -108,7 +105,8 @@ impl World {
         spawn_local(transport::accept(entrance, front.dispatcher.clone()));
         spawn_local(front.dispatcher.clone().keep_time());
         spawn_local(front.clone().watch());
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket");
         let address = listener.local_addr().expect("an address");
         let dropped_after = Rc::new(Cell::new(usize::MAX));
         let exposure = Exposure { metrics: None, first_process: 0 };
@@ -119,7 +117,8 @@ impl World {
                 DroppedAfter { future, polls: polls.get() }
             }
         };
-        spawn_local(accept_clients(front.clone(), Listener::Tcp(listener), handler));
+        let listener = Listener::new(listener, Purpose::All).expect("an address");
+        spawn_local(accept_clients(front.clone(), listener, handler));
         Self { front, channel, address, diary, started: Rc::default(), dropped_after, _supervisor }
     }
 
