@@ -42,6 +42,8 @@ pub struct Settings {
     pub min_body_rate: usize,
     /// How long an idle connection stays open.
     pub keep_alive: Duration,
+    /// Calls of an async `run()` that one worker runs at once.
+    pub max_concurrency: u16,
     /// Requests after which a worker is replaced; zero means never.
     pub max_requests: u64,
     /// Resident MiB above which a worker is replaced; zero means never.
@@ -73,6 +75,7 @@ impl Settings {
             client_timeout: 30 * second,
             min_body_rate: 0,
             keep_alive: 75 * second,
+            max_concurrency: 1,
             max_requests: 0,
             max_worker_rss: 0,
             graceful_timeout: 30 * second,
@@ -105,6 +108,7 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
             client_timeout: seconds("client_timeout")?,
             min_body_rate: object.getattr("min_body_rate")?.extract()?,
             keep_alive: seconds("keep_alive")?,
+            max_concurrency: object.getattr("max_concurrency")?.extract()?,
             max_requests: object.getattr("max_requests")?.extract()?,
             max_worker_rss: object.getattr("max_worker_rss")?.extract()?,
             graceful_timeout: seconds("graceful_timeout")?,

@@ -90,6 +90,7 @@ class Settings(NamedTuple):
     min_body_rate: int
     keep_alive: float
     worker_class: str
+    max_concurrency: int
     max_requests: int
     max_worker_rss: int
     error_details: bool

@@ -4,7 +4,7 @@ for a job.
 A worker usually waits in native code, and meanwhile only other threads can run. 1.5.1 waited in
 ``select.select()``, so greenlets ran between requests if gevent or eventlet had patched that
 function. This module finds out which scheduler the script uses (gevent, eventlet or asyncio), and
-waits in it. It imports none of them. Used by ``src/worker/transport/cooperative.rs`` in worker
+waits in it. It imports none of them. Used by ``src/worker/executor/cooperative.rs`` in worker
 processes, on the main thread. Worker threads wait in native code, because the greenlets and tasks
 that init() left belong to the main thread.
 """

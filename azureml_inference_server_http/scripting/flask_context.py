@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 APPLICATION_NAME = "azureml_inference_server_http.server.create_app"
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# The key under which the environ holds the _Call, for the view.
+# The key under which the environ holds the Call, for the view.
 _CALL = "azmlinfsrv.call"
 _FAILED = "x-ms-run-function-failed"
 _JSON = ("Content-Type", "application/json")
@@ -55,7 +55,7 @@ Problem = Union[tuple[int, str], Exception]
 Fields = list[tuple[str, str]]
 
 
-class _Call:
+class Call:
     """One call of the application: the arguments of run(), and its result. The environ carries it
     to the view."""
 
@@ -69,7 +69,7 @@ class _Call:
         self.seconds: float | None = None
         self.failure: BaseException | None = None
         self.location = ""
-        self.sent: _WireResponse | None = None
+        self.sent: WireResponse | None = None
 
 
 class FlaskContext:
@@ -97,6 +97,12 @@ class FlaskContext:
         """Call run() for a request that the front has sent; see ``call_in``."""
         return self.call_in(self.app, build_environ(request, self._server), request.request_id, kwargs, problem)
 
+    def environ(self, request: Request, kwargs: dict[str, Any] | None) -> tuple[dict[str, Any], Call]:
+        """The WSGI environ of a request, and the call that it carries; for ``flask_async``."""
+        environ = build_environ(request, self._server)
+        environ[_CALL] = call = Call(request.request_id, kwargs, None)
+        return environ, call
+
     def call_in(
         self,
         application: Callable[..., Iterable[Any]],
@@ -113,7 +119,7 @@ class FlaskContext:
         may raise two kinds of exceptions that are not answered here but raised: TimeoutError, if
         the time limit of run() ends in that code, and those that are no ``Exception``.
         """
-        environ[_CALL] = call = _Call(request_id, kwargs, problem)
+        environ[_CALL] = call = Call(request_id, kwargs, problem)
         try:
             answer = _receive(application, environ, call)
             if call.failure is not None:
@@ -158,13 +164,16 @@ class FlaskContext:
     def _score(self) -> flask.Response:
         """The view of /score: calls run()."""
         call = _current_call()
-        _fill_g(flask.request.environ, call.request_id)
+        fill_g(flask.request.environ, call.request_id)
         if isinstance(call.problem, Exception):
             raise call.problem
         if call.problem is not None:
             call.origin = outputs.SERVER_ERROR
             return _error_response(*call.problem)
-        result = self._run(call)
+        return self.response_of(call, self._run(call))
+
+    def response_of(self, call: Call, result: Any) -> flask.Response:
+        """The response to a request for which run() has returned ``result``."""
         if isinstance(result, flask.Response):
             outputs.note_response()
             return result
@@ -173,12 +182,16 @@ class FlaskContext:
         call.origin = outputs.RESULT
         return response
 
-    def _run(self, call: _Call) -> Any:
-        kwargs = self._raw_arguments() if call.kwargs is None else call.kwargs
+    def _run(self, call: Call) -> Any:
+        kwargs = self.raw_arguments() if call.kwargs is None else call.kwargs
         pid = os.getpid()
         started = time.perf_counter()
         try:
             result = self._script.run(**kwargs)
+            if self._script.is_async:
+                from . import flask_async  # imported here, because most scripts never need it
+
+                result = flask_async.complete(self._script, result)
         except BaseException as exc:
             call.failure = exc
             raise
@@ -190,7 +203,7 @@ class FlaskContext:
             self._script.collect(kwargs, result)
         return result
 
-    def _raw_arguments(self) -> dict[str, Any]:
+    def raw_arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {self._script.input_name: flask.request}
         if self._script.pass_headers:
             arguments["request_headers"] = dict(flask.request.headers)
@@ -231,20 +244,20 @@ class _Application(flask.Flask):
     # Flask's version decides which arguments precede the exception.
     def full_dispatch_request(self, *arguments: Any) -> Any:
         try:
-            return _WireResponse(super().full_dispatch_request(*arguments))
+            return WireResponse(super().full_dispatch_request(*arguments))
         except Exception:
             raise  # Flask passes it to handle_exception
         except self._answers as exc:
             return self.handle_exception(*arguments, exc)
 
     def handle_exception(self, *arguments: Any) -> Any:
-        return _WireResponse(super().handle_exception(*arguments))
+        return WireResponse(super().handle_exception(*arguments))
 
     def log_exception(self, *_: Any) -> None:
         """Does nothing, because the handler for 500 logs the exception."""
 
 
-class _WireResponse:
+class WireResponse:
     """A checked and rendered response of Flask. It is a WSGI application, as Flask requires of a
     response.
 
@@ -252,14 +265,14 @@ class _WireResponse:
     cannot be sent.
     """
 
-    def __init__(self, response: flask.Response) -> None:
+    def __init__(self, response: flask.Response, takes_async: bool = False) -> None:
         call, environ = _current_call(), flask.request.environ
         self._close = response.close
         try:
             self.status = response.status
             self.number, self.reason = outputs.status_line(response.status)
             self.own = outputs.wire_headers(response.get_wsgi_headers(environ))
-            self.body = outputs.response_body(response, environ["REQUEST_METHOD"])
+            self.body = outputs.response_body(response, environ["REQUEST_METHOD"], takes_async)
         except Exception:
             outputs.close(self._close)
             raise
@@ -274,6 +287,14 @@ class _WireResponse:
         if self.number >= 500:
             own = [(name, value) for name, value in own if name.lower() != _FAILED]
         return [*own, *self.added]
+
+    def answer(self, call: Call) -> outputs.Answer:
+        """This response, for the worker."""
+        headers = self.own
+        if isinstance(self.body, bytes):
+            headers = outputs.without_length(headers)
+            outputs.close(self._close)
+        return outputs.Answer(self.number, self.reason, headers, self.body, call.origin, call.seconds, call.location)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         start_response(self.status, self.headers)
@@ -293,7 +314,7 @@ class _Start:
         return self.written.append
 
 
-def _receive(application: Callable[..., Iterable[Any]], environ: dict[str, Any], call: _Call) -> outputs.Answer:
+def _receive(application: Callable[..., Iterable[Any]], environ: dict[str, Any], call: Call) -> outputs.Answer:
     """Call the application as a WSGI server does, and return its answer. Applications around Flask
     may have changed Flask's response."""
     start = _Start()
@@ -322,7 +343,7 @@ def _receive(application: Callable[..., Iterable[Any]], environ: dict[str, Any],
     return answer
 
 
-def _answer(call: _Call, start: _Start, body: bytes | outputs.Stream) -> outputs.Answer:
+def _answer(call: Call, start: _Start, body: bytes | outputs.Stream) -> outputs.Answer:
     if start.status is None:
         raise RuntimeError("A WSGI application around the server's did not call start_response")
     sent = call.sent
@@ -340,7 +361,7 @@ def _nothing() -> None:
     pass
 
 
-def _without_added(headers: Fields, sent: _WireResponse | None) -> Fields:
+def _without_added(headers: Fields, sent: WireResponse | None) -> Fields:
     """The headers without those that the front will add. ``sent`` contains them only so that
     applications around Flask see them."""
     headers = list(headers)
@@ -350,7 +371,7 @@ def _without_added(headers: Fields, sent: _WireResponse | None) -> Fields:
     return headers
 
 
-def _added_fields(call: _Call, environ: dict[str, Any], status: int) -> Fields:
+def _added_fields(call: Call, environ: dict[str, Any], status: int) -> Fields:
     """The headers that the front will add to this reply (contract sections 7 to 9)."""
     fields = []
     if call.origin in (outputs.SCRIPT_ERROR, outputs.TIMEOUT) or (call.origin == outputs.RESPONSE and status >= 500):
@@ -372,8 +393,8 @@ def _added_fields(call: _Call, environ: dict[str, Any], status: int) -> Fields:
     return fields
 
 
-def _current_call() -> _Call:
-    call: _Call | None = flask.request.environ.get(_CALL)
+def _current_call() -> Call:
+    call: Call | None = flask.request.environ.get(_CALL)
     if call is None:
         raise RuntimeError("This application answers only requests that the server passes to it")
     return call
@@ -396,7 +417,7 @@ def _not_served() -> str:
     raise NotImplementedError("This URL is answered without calling Python")
 
 
-def _fill_g(environ: dict[str, Any], request_id: str) -> None:
+def fill_g(environ: dict[str, Any], request_id: str) -> None:
     client, legacy = client_ids(environ, request_id)
     g: Any = flask.g._get_current_object()  # because each access through the proxy takes longer
     g.api_name = "/score"

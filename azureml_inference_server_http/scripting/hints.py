@@ -78,19 +78,9 @@ def _log_own_dependency(name: str) -> None:
 
 
 def warn_of_later_results(run: Any) -> None:
-    """Warn if run() is async or a generator function: a call only makes an object, and the code
-    does not run."""
-    if inspect.isasyncgenfunction(run):
-        _logger.warning(
-            "run() is an async generator function, whose result is no JSON, so every request will be answered 500. "
-            "Rename it, and write a plain run() that passes a coroutine which collects its values to asyncio.run()."
-        )
-    elif inspect.iscoroutinefunction(run):
-        _logger.warning(
-            "run() is async, but it is called, not awaited, so every request will be answered 500. Rename it, and "
-            "write a plain run() that passes the coroutine to asyncio.run()."
-        )
-    elif inspect.isgeneratorfunction(run):
+    """Warn if run() is a generator function: a call only makes an object, and the code does not
+    run."""
+    if inspect.isgeneratorfunction(run):
         _logger.warning(
             "run() is a generator function, whose result is no JSON, so every request will be answered 500. Rename it, "
             "and write a plain run() that returns AMLResponse(generator, 200) to stream, or a list."
@@ -98,18 +88,17 @@ def warn_of_later_results(run: Any) -> None:
 
 
 def warn_of_later_init(init: Any) -> None:
-    """Warn if init() is async or a generator function: its code does not run, so the model is not
-    loaded."""
-    if inspect.iscoroutinefunction(init):
-        _logger.warning(
-            "init() is async, but it is called, not awaited, so none of its code will run. Rename it, and write a "
-            "plain init() that passes the coroutine to asyncio.run()."
-        )
-    elif inspect.isgeneratorfunction(init) or inspect.isasyncgenfunction(init):
+    """Warn if init() is a generator function: its code does not run, so the model is not loaded."""
+    if inspect.isgeneratorfunction(init) or inspect.isasyncgenfunction(init):
         _logger.warning(
             "init() is a generator function, as it contains yield, so none of its code will run. Write it without "
             "yield."
         )
+
+
+def warn_of_unused_concurrency() -> None:
+    """Warn that --max_concurrency was given for a run() that is not async."""
+    _logger.warning("--max_concurrency has no effect, because run() is not async. Each worker runs one call at a time.")
 
 
 def log_model_folder(folder: str | None) -> None:

@@ -12,9 +12,11 @@ import logging
 import os
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import contrib_services
+from ..launch.settings import DEFAULT
+from ..launch.settings_table import THREAD
 from ..server.user_script import ScriptLoadError, UserScriptError, UserScriptImportException
 from . import hints, import_path, lean_imports, own_files, signature, tracebacks
 from .script import Script
@@ -144,7 +146,24 @@ def _inspect(module: ModuleType, settings: Settings, reporter: Reporter | None) 
         _script_logger.info("Found user script at %s", file)
         run = module.run
     call = signature.read(run)
-    signature.log(call)
+    _check_async(call, module.init, settings)
+    signature.log(call, settings.max_concurrency)
+    if settings.origins["max_concurrency"].kind != DEFAULT and not call.is_async:
+        hints.warn_of_unused_concurrency()
     hints.warn_of_later_results(run)
     hints.warn_of_later_init(module.init)
     return Script(file, module.init, run, call, settings, reporter)
+
+
+def _check_async(call: signature.Call, init: Any, settings: Settings) -> None:
+    """Raise UserScriptError if the script is async where that does not work."""
+    if call.is_async and settings.worker_class == THREAD:
+        raise UserScriptError(
+            "run() is async, which needs worker processes: use --worker_class process, which Windows does not have, or "
+            "write a plain run() that passes the coroutine to asyncio.run()."
+        )
+    if signature.is_async(init) and settings.worker_preload:
+        raise UserScriptError(
+            "init() is async, and with WORKER_PRELOAD it would run before the workers are forked, which cannot share "
+            "its event loop. Write a plain init(), or leave out WORKER_PRELOAD."
+        )

@@ -16,7 +16,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import AsyncIterable, Collection, Iterable, Iterator
 from typing import Any, Callable, NamedTuple
 
 from . import traps
@@ -50,6 +50,9 @@ class Answer(NamedTuple):
     location: str = ""
 
 
+# The type of a stream that an async generator makes as run() itself.
+PLAIN_TEXT = ("Content-Type", "text/plain; charset=utf-8")
+
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-authenticate", "te", "transfer-encoding", "upgrade"})
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -73,8 +76,8 @@ class _NoJsonForm(TypeError):
     """Tells the json module that this value cannot be rendered."""
 
 
-def render(result: Any, method: str) -> Answer:
-    """Make the answer for any result of run().
+def render(result: Any, method: str, takes_async: bool = False) -> Answer:
+    """Make the answer for any result of run(). ``takes_async``: the caller can await the parts of a stream.
 
     The headers are those of the result alone. The front adds execution time, version, request ids,
     ``x-ms-run-function-failed`` for plain results and for any status of 500 and above, and
@@ -91,7 +94,7 @@ def render(result: Any, method: str) -> Answer:
     response_type = getattr(flask, "Response", None)
     if response_type is not None and isinstance(result, response_type):
         note_response()
-        return _render_response(result, method)
+        return _render_response(result, method, takes_async)
     return Answer(200, None, [("Content-Type", "application/json")], to_json({} if result is None else result), RESULT)
 
 
@@ -264,26 +267,28 @@ def note_response() -> None:
     _logger.info("run() output is HTTP Response")
 
 
-def _render_response(response: Any, method: str) -> Answer:
+def _render_response(response: Any, method: str, takes_async: bool) -> Answer:
     """Make the answer from a Response if run() was not called through Flask, because it imported
     Flask in this call."""
     status, reason = status_line(response.status)
     environ = {"REQUEST_METHOD": method, "wsgi.url_scheme": "http", "SERVER_NAME": "localhost", "SERVER_PORT": "80"}
     headers = wire_headers(response.get_wsgi_headers(environ))
-    body = response_body(response, method)
+    body = response_body(response, method, takes_async)
     if isinstance(body, bytes):
         headers = without_length(headers)
         close(response.close)
     return Answer(status, reason, headers, body, RESPONSE)
 
 
-def response_body(response: Any, method: str) -> bytes | Stream:
+def response_body(response: Any, method: str, takes_async: bool = False) -> bytes | Stream:
     """The body of a Flask response. If it is a stream, the stream closes the response, otherwise
     the caller must."""
     has_body = response.status_code not in (204, 304)
     # werkzeug does not count a dict as a sequence, but it is complete too: its keys are the body.
     if not has_body or response.is_sequence or isinstance(response.response, Collection):
         return b"".join(response.iter_encoded()) if has_body else b""
+    if takes_async and isinstance(response.response, AsyncIterable):
+        return Stream((), response.close) if method == "HEAD" else AsyncStream(response.response, response.close)
     if not hasattr(response.response, "__iter__"):
         raise ResultTypeError(f"run() returned a response made from {type(response.response).__name__}, not from text")
     if method == "HEAD":  # no part would be sent, so the script is not asked for any
@@ -353,13 +358,46 @@ class Stream:
 
     def __next__(self) -> bytes:
         for part in self._parts:
-            if not isinstance(part, (bytes, bytearray, memoryview)):
-                raise ResultTypeError(f"A stream has to yield bytes or str, not {type(part).__name__}")
-            if len(part):
-                return bytes(part)
+            sent = _part(part)
+            if sent:
+                return sent
         raise StopIteration
 
     def close(self) -> None:
         """Close the response. Exceptions of the script's functions are logged; see the function
         ``close``."""
         close(self._closing)
+
+
+class AsyncStream(Stream):
+    """A stream whose parts an async generator makes. Its user must await them, and call ``aclose()``."""
+
+    def __init__(self, parts: AsyncIterable[Any], closing: Callable[[], object]) -> None:
+        super().__init__((), closing)
+        self._iterator = parts.__aiter__()
+
+    def __aiter__(self) -> AsyncStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            part = await self._iterator.__anext__()
+            sent = _part(part.encode() if isinstance(part, str) else part)
+            if sent:
+                return sent
+
+    async def aclose(self) -> None:
+        """End the generator, finished or not, and close the response. Exceptions are logged and change nothing else."""
+        end = getattr(self._iterator, "aclose", None)
+        if end is not None:
+            try:
+                await end()
+            except (Exception, SystemExit):
+                _logger.exception("An async generator could not be ended. The reply is not affected:")
+        self.close()
+
+
+def _part(part: Any) -> bytes:
+    if not isinstance(part, (bytes, bytearray, memoryview)):
+        raise ResultTypeError(f"A stream has to yield bytes or str, not {type(part).__name__}")
+    return bytes(part)

@@ -30,7 +30,11 @@ from . import (
 )
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable
+
     from ..launch.settings import Settings
+    from . import async_calls, wsgi_environ
     from .flask_context import FlaskContext
     from .telemetry import Reporter
 
@@ -45,10 +49,11 @@ class Script:
     ``run``: the function. It is looked up once, so a later assignment to the name in the script has
     no effect. ``mode``: "text" (body or query as text), "schema" (keyword arguments) or "raw" (the
     Flask request). ``input_name``: name of the argument that gets the input in the text and raw
-    modes. ``pass_headers``: True if run() has a ``request_headers`` parameter. ``file``: path of
-    the script whose init() is called. ``logs_requests``: True if the script changed the logger, so
-    that the worker logs requests with ``log_request``. ``reporter``: takes what is exported about
-    requests; None if nothing is exported.
+    modes. ``pass_headers``: True if run() has a ``request_headers`` parameter. ``is_async``: True if
+    run() has to be awaited. ``file``: path of the script whose init() is called.
+    ``logs_requests``: True if the script changed the logger, so that the worker logs requests with
+    ``log_request``. ``reporter``: takes what is exported about requests; None if nothing is
+    exported.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Script:
         self.parameters = call.parameters
         self.input_name = call.parameters[0].name
         self.pass_headers = call.pass_headers
+        self.is_async = call.is_async
         self.logs_requests = False
         self.init = init
         # ``run`` as the script has it, also while its calls are watched.
@@ -77,6 +83,7 @@ class Script:
         self._has_run = False
         # Id of the process in which init() runs.
         self._home = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def needs_request(self) -> bool:
@@ -94,7 +101,12 @@ class Script:
         ScriptLoadError."""
         _script_logger.info("Invoking user's init function")
         try:
-            self.init()
+            if self.is_async or signature.is_async(self.init):
+                from . import async_calls  # imported here, because most scripts never need it
+
+                async_calls.complete(self.loop, self.init())
+            else:
+                self.init()
         except BaseException as exc:
             _logger.error("User's init function failed")
             failure = UserScriptException()
@@ -109,6 +121,30 @@ class Script:
         self._note_logging()
         if self.needs_request or self._may_import_flask():
             self._flask()  # imported now, so that the first request need not wait for it
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of an async init() and run(). It is made before init() is called. A process that is forked
+        after that gets its own, because two processes must not share one."""
+        from . import async_calls
+
+        if self._loop is None or self._loop.is_closed() or self._home != os.getpid():
+            self._home = os.getpid()
+            self._loop = async_calls.make_loop()
+        return self._loop
+
+    def calls(self) -> async_calls.Calls:
+        """Make the object that runs the calls of an async run() in this worker process."""
+        from . import async_calls
+
+        return async_calls.Calls(self, self._settings, self.loop)
+
+    def close_loop(self) -> None:
+        """End the event loop, if there is one: cancel the tasks that are left."""
+        if self._loop is not None:
+            from . import async_calls
+
+            async_calls.close(self._loop)
 
     def watch_calls(self, watched: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         """Let the worker call ``watched(run)`` instead of run(). This must be done before the worker
@@ -167,6 +203,19 @@ class Script:
 
         return self._flask().call(Request(method, target, http_minor, headers, body, peer, request_id), kwargs, problem)
 
+    async def call_async_with_request(
+        self,
+        request: wsgi_environ.Request,
+        kwargs: dict[str, Any] | None,
+        run: Callable[[dict[str, Any]], Awaitable[Any]],
+        send: Callable[[outputs.Answer], Awaitable[None]],
+        is_over: Callable[[], bool],
+    ) -> None:
+        """Await an async run() in a request context of Flask; see ``flask_async.call``."""
+        from . import flask_async
+
+        await flask_async.call(self._flask(), self, request, kwargs, run, send, is_over)
+
     def render(self, result: Any, method: str) -> outputs.Answer:
         """Make the answer for any result of run() that was not called through Flask; see
         ``outputs.render``."""
@@ -217,6 +266,10 @@ class Script:
             self.reporter.exception(failure, exc, text)
         hints.log_missing_module(exc, self.file)
         return self.location(exc)
+
+    def call_overdue(self, exc: BaseException, message: str) -> None:
+        """Log that a call of an async run() was cancelled because of WORKER_TIMEOUT, and where."""
+        _logger.error("%s The call was cancelled:\n%s", message, tracebacks.text_of(exc))
 
     def error_text(self, exc: BaseException) -> str:
         """The traceback of an exception of run(), as it is logged, and sent with

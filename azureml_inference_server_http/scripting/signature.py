@@ -28,6 +28,7 @@ class Call(NamedTuple):
     mode: str  # "text", "schema" or "raw"
     parameters: tuple[inspect.Parameter, ...]  # without request_headers, in signature order
     pass_headers: bool
+    is_async: bool = False
 
 
 def read(run: Any) -> Call:
@@ -50,10 +51,22 @@ def read(run: Any) -> Call:
     raw, schema = _is_raw(), _is_schema_decorated(run)
     if raw and schema:
         raise UserScriptError("run() cannot be decorated with both @rawhttp and @input_schema")
-    call = Call("raw" if raw else "schema" if schema else "text", arguments, len(arguments) < len(parameters))
+    call = Call(
+        "raw" if raw else "schema" if schema else "text", arguments, len(arguments) < len(parameters), is_async(run)
+    )
     if call.mode != "schema":  # in that mode each request decides which arguments are passed
         _check_arguments(run, call)
     return call
+
+
+def is_async(function: Any) -> bool:
+    """True if a call of this function has to be awaited, or makes an async generator."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return True
+    if isinstance(function, (FunctionType, MethodType, functools.partial, type)):
+        return False
+    call = inspect.getattr_static(type(function), "__call__", None)
+    return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
 
 
 def _check_arguments(run: Any, call: Call) -> None:
@@ -116,8 +129,8 @@ def _is_schema_decorated(run: Any) -> bool:
         return False
 
 
-def log(call: Call) -> None:
-    """Log how run() will be called, with the text of 1.5.1."""
+def log(call: Call, most: int) -> None:
+    """Log how run() will be called, with the text of 1.5.1. ``most``: calls at once, if run() is async."""
     if call.mode == "raw":
         _script_logger.info("run() is decorated with @rawhttp. Server will invoke it with the flask request object.")
     elif call.mode == "schema":
@@ -127,3 +140,5 @@ def log(call: Call) -> None:
         )
     else:
         _script_logger.info("run() is not decorated. Server will invoke it with the input in JSON string.")
+    if call.is_async:
+        _script_logger.info("run() is async. Up to %d calls run at once in each worker (--max_concurrency).", most)

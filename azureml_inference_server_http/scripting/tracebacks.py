@@ -12,7 +12,12 @@ from types import TracebackType
 
 from .own_files import PACKAGE_FOLDER
 
-_SERVER = (PACKAGE_FOLDER, "<frozen importlib", os.path.dirname(importlib.__file__) + os.sep)
+_SERVER = (
+    PACKAGE_FOLDER,
+    "<frozen importlib",
+    os.path.dirname(importlib.__file__) + os.sep,
+    os.path.join(os.path.dirname(os.__file__), "asyncio", ""),
+)
 
 
 def text_of(exc: BaseException) -> str:

@@ -171,6 +171,8 @@ def _serve(
     _logger.info("Worker with pid %d ready for serving traffic", os.getpid())
     entrance = (front.detach(), spare.detach())
     _core.work(settings, front=entrance, worker=os.getpid(), script=script, swagger=swagger, retiring=retirement)
+    if not retirement.is_hurried:
+        script.close_loop()
     return EXIT_OK
 
 

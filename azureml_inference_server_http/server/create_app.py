@@ -10,6 +10,7 @@ need them. ``print`` and log handlers are not changed. Never runs in a server.
 
 from __future__ import annotations
 
+import atexit
 import io
 import itertools
 import logging
@@ -57,6 +58,8 @@ def create() -> Flask:
         resolved = settings.load(settings.RawSettings({}, os.environ, os.getcwd()))
         script = loading.load(resolved)
         script.initialize()
+        if script.is_async:
+            atexit.register(script.close_loop)
         return _Front(script, resolved, swagger.build(script, resolved)).app
     except (ConfigFileError, settings.SettingsError, swagger.SwaggerError, ScriptLoadError) as error:
         _logger.critical("The server cannot start: %s", error)

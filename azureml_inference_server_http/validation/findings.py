@@ -177,18 +177,18 @@ KINDS = (
         "AZ214",
         "run-not-awaited",
         ERROR,
-        "`run()` is `async` or contains `yield`. The server calls it but does not await or iterate what it returns, so "
-        "every request is answered 500.",
-        "Write a plain `run()` that passes the coroutine to `asyncio.run()`, or returns `AMLResponse(generator, 200)`.",
-        "async def run(data):\n    return await predict(data)",
+        "`run()` is not `async` and contains `yield`, or returns a coroutine or a generator. The server does not await "
+        "or iterate that, so every request is answered 500.",
+        "Write `async def run()`, or a plain `run()` that returns `AMLResponse(generator, 200)`.",
+        "def run(data):\n    yield predict(data)",
     ),
     Kind(
         "AZ215",
         "init-not-awaited",
         ERROR,
-        "`init()` is `async` or contains `yield`, so none of its code runs.",
-        "Write a plain `init()`. It may pass a coroutine to `asyncio.run()`.",
-        "async def init():\n    await load()",
+        "`init()` contains `yield`, so none of its code runs.",
+        "Write `init()` without `yield`.",
+        "def init():\n    yield load()",
     ),
     # ---- init()
     Kind(

@@ -8,13 +8,14 @@ Runs in the worker. Does not judge; ``detection.py`` does.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import inspect
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -79,8 +80,8 @@ class Probe(Watch):
             parameters=[parameter.name for parameter in script.parameters],
             run=_place_of(script.run),
             init=_place_of(script.init),
-            run_is=_later(script.run),
-            init_is=_later(script.init),
+            run_is=_later(script.run, is_run=True),
+            init_is=_later(script.init, is_run=False),
         )
 
     def is_ready(self, script: Script, documents: Mapping[str, str]) -> None:
@@ -93,7 +94,7 @@ class Probe(Watch):
             sample=_schema_sample(documents) if script.mode == "schema" else None,
             sources=sorted({str(module.__file__) for module in self._own_modules()}),
         )
-        script.watch_calls(self._watched)
+        script.watch_calls(self._watched_async if script.is_async else self._watched)
 
     # ---- Calls
 
@@ -101,32 +102,54 @@ class Probe(Watch):
         """A function that does what ``run`` does, and tells of each call."""
 
         def call(*arguments: Any, **named: Any) -> Any:
-            modules = self._own_modules()
-            before = state.sizes(modules, run)
-            self._watches_files = True
-            faulthandler.dump_traceback_later(self._limit, file=_STDERR)
-            started = time.perf_counter()
-            try:
-                result = run(*arguments, **named)
-            except BaseException as error:
-                seconds = time.perf_counter() - started
-                self._tell(_CALLED, seconds=seconds, error=errors.describe(error, self._folders))
-                raise
-            finally:
-                faulthandler.cancel_dump_traceback_later()
-                self._watches_files = False
-            seconds = time.perf_counter() - started
-            grown = state.grown(before, state.sizes(modules, run))
-            self._tell_lost_logging()
-            self._tell(
-                _CALLED,
-                seconds=seconds,
-                traps=results.traps_of(result),
-                grown=[(held.file, held.name, *counts) for held, *counts in grown],
-            )
-            return result
+            with self._call(run) as returned:
+                returned.append(run(*arguments, **named))
+            return returned[0]
 
         return call
+
+    def _watched_async(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """The same for an async ``run``, whose calls come one after the other here. Nothing is told of the parts of a
+        stream."""
+
+        async def call(*arguments: Any, **named: Any) -> Any:
+            result = run(*arguments, **named)
+            if not inspect.isawaitable(result):
+                return result
+            with self._call(run, may_stream=True) as returned:
+                returned.append(await result)
+            return returned[0]
+
+        return call
+
+    @contextlib.contextmanager
+    def _call(self, run: Callable[..., Any], may_stream: bool = False) -> Iterator[list[Any]]:
+        """Tell of the call of ``run`` in this block, which puts its result into the list. ``may_stream``: an async
+        generator is a stream."""
+        modules = self._own_modules()
+        before = state.sizes(modules, run)
+        self._watches_files = True
+        faulthandler.dump_traceback_later(self._limit, file=_STDERR)
+        started = time.perf_counter()
+        returned: list[Any] = []
+        try:
+            yield returned
+        except BaseException as error:
+            seconds = time.perf_counter() - started
+            self._tell(_CALLED, seconds=seconds, error=errors.describe(error, self._folders))
+            raise
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            self._watches_files = False
+        seconds = time.perf_counter() - started
+        grown = state.grown(before, state.sizes(modules, run))
+        self._tell_lost_logging()
+        self._tell(
+            _CALLED,
+            seconds=seconds,
+            traps=[] if may_stream and inspect.isasyncgen(returned[0]) else results.traps_of(returned[0]),
+            grown=[(held.file, held.name, *counts) for held, *counts in grown],
+        )
 
     # ---- What the script does
 
@@ -196,12 +219,10 @@ class Probe(Watch):
             self._pid = 0
 
 
-def _later(function: Any) -> str | None:
-    """What kind of function this is, if its code does not run when it is called."""
-    if inspect.isasyncgenfunction(function):
+def _later(function: Any, is_run: bool) -> str | None:
+    """What kind of function this is, if its code does not run when the server calls it."""
+    if inspect.isasyncgenfunction(function) and not is_run:
         return "an async generator function"
-    if inspect.iscoroutinefunction(function):
-        return "async"
     return "a generator function" if inspect.isgeneratorfunction(function) else None
 
 

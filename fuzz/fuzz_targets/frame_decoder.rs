@@ -46,6 +46,7 @@ enum Message {
         follows_traces: bool,
         shares_bodies: bool,
         capacity: u16,
+        concurrent: bool,
         swagger: BTreeMap<String, String>,
     },
     Job {
@@ -165,7 +166,7 @@ fn read(frame: &Frame) -> Meaning {
             Meaning::Job(Job::decode(&frame).expect("a job"), body, Some(place))
         }
         Kind::Reply | Kind::StreamStart => Meaning::Reply(ReplyHead::decode(frame).expect("a reply"), body),
-        Kind::StreamChunk | Kind::StreamEnd | Kind::Cancel => {
+        Kind::StreamChunk | Kind::StreamEnd | Kind::Cancel | Kind::Hold | Kind::Resume => {
             Meaning::WithId(frame.kind, decode_id(frame).expect("an id"), body)
         }
         Kind::Retire | Kind::Goodbye | Kind::Skipped => Meaning::Bare(frame.kind),
@@ -185,6 +186,7 @@ impl Message {
                 follows_traces,
                 shares_bodies,
                 capacity,
+                concurrent,
                 swagger,
             } => {
                 let hello = Hello {
@@ -197,6 +199,7 @@ impl Message {
                     follows_traces,
                     shares_bodies,
                     capacity,
+                concurrent,
                     swagger,
                 };
                 wire.extend_from_slice(&hello.encode().expect("only text inside"));

@@ -192,6 +192,17 @@ impl<C: ClaimCounter> Core<C> {
         matches!(stage, Some(Stage::Queued | Stage::Sent { startable_since: None, .. }))
     }
 
+    /// True while the job can be cancelled: it waits, or its worker can cancel the call.
+    pub fn is_cancellable(&self, job: JobId) -> bool {
+        match self.jobs.get(&job).map(|job| &job.stage) {
+            Some(Stage::Queued | Stage::Sent { startable_since: None, .. }) => true,
+            Some(Stage::Sent { worker, .. } | Stage::Started { worker, .. }) => {
+                self.workers.get(worker).is_some_and(|worker| worker.cancels)
+            }
+            Some(Stage::Streaming { .. } | Stage::Orphaned { .. }) | None => false,
+        }
+    }
+
     /// True once [`Event::Stop`] has been handled.
     pub fn is_stopped(&self) -> bool {
         self.phase == Phase::Stopped
@@ -203,6 +214,7 @@ impl<C: ClaimCounter> Core<C> {
             Event::Submitted { job, size } => self.submit(job, size, effects),
             Event::Abandoned(job) => self.abandon(job, now, effects),
             Event::GivenUp(job) => self.give_up(job, now, effects),
+            Event::ClientLeft(job) => self.client_left(job, now, effects),
             Event::Joined(id, newcomer) => self.join(id, newcomer, now, effects),
             Event::Replied { worker, job, busy_ms } => self.finish(worker, job, busy_ms, now, effects),
             Event::StreamStarted(worker, job) => self.begin_stream(worker, job, now, effects),
@@ -272,6 +284,17 @@ impl<C: ClaimCounter> Core<C> {
             effects.push(Effect::Forget(id));
         } else if let Some(job) = self.jobs.get_mut(&id).filter(|job| job.client == Client::Waits) {
             job.client = Client::HasGivenUp;
+        }
+    }
+
+    fn client_left(&mut self, id: JobId, now: Instant, effects: &mut Effects) {
+        self.give_up(id, now, effects);
+        let stage = self.jobs.get(&id).map(|job| &job.stage);
+        if let Some(Stage::Sent { worker, .. } | Stage::Started { worker, .. }) = stage {
+            let cancels = self.workers.get(worker).is_some_and(|worker| worker.cancels);
+            if cancels {
+                effects.push(Effect::Cancel { worker: *worker, job: id });
+            }
         }
     }
 

@@ -23,6 +23,8 @@ pub enum Event<C> {
     /// The client has left, or has waited for long enough. If a worker has started the job, or can
     /// start it now, the core still waits for the outcome, because the log needs it.
     GivenUp(JobId),
+    /// The client has left. As [`Event::GivenUp`], and a worker that is concurrent cancels the call.
+    ClientLeft(JobId),
     /// A worker has connected. Its id is one above that of the last worker.
     Joined(WorkerId, Newcomer<C>),
     /// A worker has answered a job, which kept it busy for this many milliseconds.
@@ -74,7 +76,8 @@ pub enum Effect {
     Answer { job: JobId, outcome: Outcome },
     /// The job is over and no client waits for it: drop its request.
     Forget(JobId),
-    /// Tell the worker that nobody waits for this job any more.
+    /// Tell the worker that nobody waits for this job any more. It ends the stream, and, if it is
+    /// concurrent, cancels the call.
     Cancel { worker: WorkerId, job: JobId },
     /// Tell the worker to finish and exit.
     Retire(WorkerId),

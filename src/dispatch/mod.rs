@@ -139,8 +139,13 @@ impl Dispatcher {
     }
 
     /// True while the job with this number waits for a worker that can start it: [`Pending::give_up`] would cancel it.
-    pub fn is_waiting(&self, id: u64) -> bool {
+    fn is_waiting(&self, id: u64) -> bool {
         self.state.borrow().core.is_waiting(JobId(id))
+    }
+
+    /// True while [`Pending::leave`] would cancel the job with this number.
+    pub fn is_cancellable(&self, id: u64) -> bool {
+        self.state.borrow().core.is_cancellable(JobId(id))
     }
 
     /// The script as the newest worker described it, if one has connected yet.
@@ -258,6 +263,7 @@ impl Dispatcher {
         let newcomer = Newcomer {
             name: hello.worker,
             capacity: hello.capacity.into(),
+            cancels: hello.concurrent,
             shares_interpreter: sender.is_thread(),
             claims,
         };

@@ -110,12 +110,19 @@ impl Pending {
         dispatcher.handle(Event::GivenUp(*job));
     }
 
+    /// As [`Pending::give_up`], because the client has left. A worker that is concurrent cancels the
+    /// call, and its answer then says so.
+    pub fn leave(&self) {
+        let Interest { job, dispatcher } = &*self.interest;
+        dispatcher.handle(Event::ClientLeft(*job));
+    }
+
     /// Waits for the answer to a job that was given up; `None` if the job was cancelled.
     pub async fn answer_if_started(&mut self) -> Option<Answered> {
         (&mut self.answer).await.ok()
     }
 
-    /// The job's number, for [`Dispatcher::is_waiting`].
+    /// The job's number, for [`Dispatcher::is_cancellable`].
     pub fn id(&self) -> u64 {
         self.interest.job.0
     }

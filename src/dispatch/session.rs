@@ -4,7 +4,7 @@
 //! Runs in the front's event loop, one task per connected worker. `transport/` carries the frames;
 //! `core.rs` decides what follows from them.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, OwnedSemaphorePermit, Semaphore};
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     fault_injection::{point, Point},
     ipc::frame::{self, Frame, Hello, Kind, ReplyHead},
-    panics::caught,
+    panics::{self, caught},
 };
 
 /// A peer that does not say hello within this time is not one of our workers.
@@ -36,11 +36,11 @@ pub(super) async fn serve_worker(mut frames: FrameReceiver, dispatcher: Dispatch
         // The worker died or hung before it was ready. The supervisor reports its exit.
         _ => return,
     };
-    let name = hello.worker;
+    let (name, is_concurrent) = (hello.worker, hello.concurrent);
     let sender = frames.sender();
     let claims = frames.take_claims(&hello);
     let worker = dispatcher.join(hello, sender.clone(), claims);
-    let session = Session { dispatcher: dispatcher.clone(), worker, name };
+    let session = Session { dispatcher: dispatcher.clone(), worker, name, sender: sender.clone(), is_concurrent };
     // A panic drops the worker's connection too, so the worker connects again.
     let problem = match caught(session.serve(frames, sender)).await {
         Ok(Ok(())) => None,
@@ -86,6 +86,8 @@ pub(super) struct OpenStream {
     parts: mpsc::UnboundedSender<Part>,
     /// [`STREAM_BUFFER`] permits, one per byte.
     room: Arc<Semaphore>,
+    /// True while the worker holds the stream.
+    is_held: Rc<Cell<bool>>,
 }
 
 impl OpenStream {
@@ -93,7 +95,7 @@ impl OpenStream {
     pub(super) fn new(interest: Option<Rc<Interest>>) -> (Self, Parts) {
         let (parts, receiver) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(STREAM_BUFFER as usize));
-        (Self { parts, room }, Parts { receiver, _interest: interest })
+        (Self { parts, room, is_held: Rc::default() }, Parts { receiver, _interest: interest })
     }
 
     /// Tells the client's end that no more parts come, though the stream is not complete.
@@ -114,6 +116,9 @@ struct Session {
     worker: WorkerId,
     /// The supervisor's name for it.
     name: u32,
+    sender: FrameSender,
+    /// True if it can hold one stream while others go on.
+    is_concurrent: bool,
 }
 
 impl Session {
@@ -164,7 +169,7 @@ impl Session {
             Kind::Goodbye => self.dispatcher.handle(Event::Goodbye(worker)),
             Kind::Skipped => self.dispatcher.handle(Event::Skipped(worker)),
             Kind::Hello => self.dispatcher.renew(worker, Hello::decode(&frame)?),
-            Kind::Job | Kind::SharedJob | Kind::Cancel | Kind::Retire => {
+            Kind::Job | Kind::SharedJob | Kind::Cancel | Kind::Retire | Kind::Hold | Kind::Resume => {
                 return Err(frame::FrameError::Malformed("message of a worker"));
             }
         }
@@ -172,12 +177,17 @@ impl Session {
     }
 
     /// Sends a part to the client. While the client has too much unread, this waits, so the front
-    /// stops reading from this worker and the script's generator has to wait.
+    /// stops reading from this worker and the script's generator has to wait. A worker that is
+    /// concurrent is told to hold the stream instead, because its other replies must not wait.
     async fn forward(&self, job: JobId, part: Bytes) {
         let Some(stream) = self.dispatcher.stream_of(job) else { return };
         let size = u32::try_from(part.len()).unwrap_or(STREAM_BUFFER).min(STREAM_BUFFER);
         let room = match stream.room.clone().try_acquire_many_owned(size) {
             Ok(room) => Some(room),
+            Err(_) if self.is_concurrent => {
+                self.hold(job, &stream);
+                return stream.send((Ok(part), None));
+            }
             Err(_) => {
                 self.tell_awaits(job, true);
                 tokio::select! {
@@ -188,6 +198,31 @@ impl Session {
         };
         self.tell_awaits(job, false);
         stream.send((Ok(part), room));
+    }
+
+    /// Has the worker hold a stream until its client has read half of what it has unread. What the
+    /// worker sends before it knows that is kept.
+    fn hold(&self, job: JobId, stream: &OpenStream) {
+        if stream.is_held.replace(true) {
+            return;
+        }
+        self.tell_awaits(job, true);
+        self.sender.send(frame::encode_with_id(Kind::Hold, job.0, 0), Bytes::new());
+        let (dispatcher, worker, sender, stream) =
+            (self.dispatcher.clone(), self.worker, self.sender.clone(), stream.clone());
+        let resume = async move {
+            tokio::select! {
+                room = stream.room.acquire_many(STREAM_BUFFER / 2) => drop(room),
+                // The client has left, and the worker is told so.
+                () = stream.parts.closed() => return,
+            }
+            stream.is_held.set(false);
+            dispatcher.handle(Event::StreamAwaits { worker, job, client: false });
+            sender.send(frame::encode_with_id(Kind::Resume, job.0, 0), Bytes::new());
+        };
+        panics::spawn(resume, |panic| {
+            log::error!(target: LOG, "The task that waits for the client of a stream {panic}. The stream is not continued.");
+        });
     }
 
     fn tell_awaits(&self, job: JobId, client: bool) {

@@ -548,8 +548,13 @@ impl World {
             held_back: Vec::new(),
         };
         self.peers.insert(id, peer);
-        let newcomer =
-            Newcomer { name, capacity: self.plan.capacity, shares_interpreter: self.plan.fast == 15, claims };
+        let newcomer = Newcomer {
+            name,
+            capacity: self.plan.capacity,
+            cancels: false,
+            shares_interpreter: self.plan.fast == 15,
+            claims,
+        };
         self.tell(Event::Joined(id, newcomer))?;
         match replaces {
             Some(name) => self.tell(Event::Retire { name }),

@@ -70,7 +70,10 @@ impl Story {
         let counter = Counter { next: Rc::default(), is_shared };
         self.counters.push(counter.clone());
         let name = 100 + id.0 as u32;
-        self.tell(Event::Joined(id, Newcomer { name, capacity, shares_interpreter: false, claims: counter }));
+        self.tell(Event::Joined(
+            id,
+            Newcomer { name, capacity, cancels: capacity > 1, shares_interpreter: false, claims: counter },
+        ));
         id
     }
 
@@ -172,7 +175,7 @@ fn waiting_jobs_leave_together() {
         other.jobs += 1;
     }
     let counter = Counter { next: Rc::default(), is_shared: true };
-    let newcomer = Newcomer { name: 7, capacity: 8, shares_interpreter: false, claims: counter };
+    let newcomer = Newcomer { name: 7, capacity: 8, cancels: false, shares_interpreter: false, claims: counter };
     let joined = other.tell(Event::Joined(WorkerId(0), newcomer));
     assert_eq!(joined, [Effect::SayReady { name: 7 }, send(WorkerId(0), &[0, 1])], "the queue holds two");
 }
@@ -354,6 +357,28 @@ fn a_client_that_leaves_takes_back_what_is_not_claimed_and_cancels_what_is() {
     assert_eq!(story.tell(Event::GivenUp(JobId(1))), [], "started: its answer is awaited");
     assert_eq!(story.tell(Event::Abandoned(JobId(1))), [Effect::Cancel { worker, job: JobId(1) }]);
     assert_eq!(story.reply(worker, 1, 1.0), [Effect::Forget(JobId(1))]);
+}
+
+#[test]
+fn a_client_that_leaves_has_its_call_cancelled_by_a_worker_that_can() {
+    let mut story = Story::new();
+    let worker = story.join(2, true);
+    story.submit_small();
+    story.submit_small();
+    story.claim(worker);
+    for job in [JobId(0), JobId(1)] {
+        assert!(story.core.is_cancellable(job));
+        assert_eq!(story.tell(Event::GivenUp(job)), [], "--queue_timeout is for jobs that wait");
+        assert_eq!(story.tell(Event::ClientLeft(job)), [Effect::Cancel { worker, job }], "claimed or not");
+        assert_eq!(story.reply(worker, job.0, 1.0), [Effect::Answer { job, outcome: Outcome::Replied }]);
+    }
+    let mut story = Story::new();
+    let worker = story.join(1, true);
+    story.submit_small();
+    story.claim(worker);
+    assert!(!story.core.is_cancellable(JobId(0)));
+    assert_eq!(story.tell(Event::ClientLeft(JobId(0))), [], "other workers cannot");
+    story.reply(worker, 0, 1.0);
 }
 
 #[test]

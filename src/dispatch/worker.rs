@@ -87,6 +87,8 @@ pub struct Newcomer<C> {
     pub name: u32,
     /// Jobs that it may run at once; at least 1.
     pub capacity: usize,
+    /// True if it can cancel a call that it has started.
+    pub cancels: bool,
     /// True if it shares its interpreter with other workers (`--worker_class thread`).
     pub shares_interpreter: bool,
     /// The counter that decides who owns the jobs that were sent to it.
@@ -98,6 +100,7 @@ pub struct Newcomer<C> {
 pub(super) struct Worker<C> {
     pub(super) name: u32,
     pub(super) capacity: usize,
+    pub(super) cancels: bool,
     shares_interpreter: bool,
     pub(super) claims: C,
     /// Jobs sent so far; the number of the next one.
@@ -128,6 +131,7 @@ impl<C: ClaimCounter> Worker<C> {
         Self {
             name: newcomer.name,
             capacity: newcomer.capacity.max(1),
+            cancels: newcomer.cancels,
             shares_interpreter: newcomer.shares_interpreter,
             claims: newcomer.claims,
             sent: 0,

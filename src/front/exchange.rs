@@ -126,30 +126,34 @@ impl Exchange {
 
     /// If the client disconnects, or its patience ends, while the job is queued, the job is
     /// cancelled. If a worker has the job, the job may be running. Then the front waits for its
-    /// answer, unless the worker gives the job back.
+    /// answer, unless the worker gives the job back. A worker with an async script cancels the call
+    /// of a client that has left, which is an answer too.
     async fn wait(&self, pending: &mut Pending) -> Result<Answered, RequestError> {
         let id = pending.id();
-        let is_waiting = || self.front.dispatcher.is_waiting(id);
-        let given_up = match self.patiently(pending.answer(), is_waiting).await {
+        let is_cancellable = || self.front.dispatcher.is_cancellable(id);
+        let given_up = match self.patiently(pending.answer(), is_cancellable).await {
             Ok(answer) => return Ok(answer),
             Err(given_up) => given_up,
         };
-        pending.give_up();
+        match given_up {
+            RequestError::ClientLeft => pending.leave(),
+            _ => pending.give_up(),
+        }
         pending.answer_if_started().await.ok_or(given_up)
     }
 
-    /// Waits for `outcome` until the client leaves or `--queue_timeout` has passed. The limits
-    /// count only while `is_waiting` says that no worker can have started the job.
+    /// Waits for `outcome` until the client leaves or `--queue_timeout` has passed. The front looks
+    /// if a client is still there only while `is_cancellable` says that this matters.
     async fn patiently<T>(
         &self,
         outcome: impl Future<Output = T>,
-        is_waiting: impl Fn() -> bool,
+        is_cancellable: impl Fn() -> bool,
     ) -> Result<T, RequestError> {
         let patience = self.front.settings.queue_timeout;
         tokio::select! {
             biased;
             outcome = outcome => Ok(outcome),
-            () = self.context.connection.client_left(is_waiting) => Err(RequestError::ClientLeft),
+            () = self.context.connection.client_left(is_cancellable) => Err(RequestError::ClientLeft),
             () = tokio::time::sleep(patience), if !patience.is_zero() => {
                 Err(RequestError::QueueTimeout { seconds: patience.as_secs_f64() })
             }

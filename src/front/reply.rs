@@ -209,7 +209,7 @@ impl ReplyContext {
             response.reason("Unknown");
         }
         let forced = match head.origin {
-            Origin::Result | Origin::ServerError => Some(FALSE),
+            Origin::Result | Origin::ServerError | Origin::Cancelled => Some(FALSE),
             Origin::ScriptError | Origin::Timeout => Some(TRUE),
             Origin::Response => is_failure(status).then_some(TRUE),
         };

@@ -74,6 +74,7 @@ pub enum Reply {
 pub fn note_answer(record: &mut RequestRecord, answered: Answered) -> Result<Reply, RequestError> {
     (record.job, record.worker) = (answered.times, answered.worker);
     match answered.answer {
+        Answer::Whole { head, .. } if head.origin == Origin::Cancelled => Err(RequestError::ClientLeft),
         Answer::Whole { head, body } => {
             note_head(record, &head);
             record.reply_body = Some(body.clone());
@@ -102,6 +103,7 @@ fn note_head(record: &mut RequestRecord, head: &ReplyHead) {
         Origin::Result | Origin::Response => (Outcome::Answered, Some(Run::Ok)),
         Origin::ScriptError => (Outcome::ScriptError, Some(Run::Error)),
         Origin::Timeout => (Outcome::Timeout, Some(Run::Timeout)),
+        Origin::Cancelled => (Outcome::Abandoned, None),
         Origin::ServerError => (Outcome::Refused(Refusal::Unusable), None),
     };
     record.error_location = head.error_location.clone();
@@ -131,7 +133,7 @@ impl Drop for Awaited<'_> {
         if !pending.is_waiting() {
             recording.enter(Stage::Running);
         }
-        pending.give_up();
+        pending.leave();
         let note_outcome = async move {
             let answered = pending.answer_if_started().await;
             point(Point::Outcome);

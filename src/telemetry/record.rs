@@ -211,7 +211,8 @@ pub enum Outcome {
     WorkerLost,
     /// The request was refused before `run()`.
     Refused(Refusal),
-    /// The client left before there was a reply, and `run()` was not called. If `run()` was called, its outcome counts.
+    /// The client left before there was a reply, and `run()` was not called, or was cancelled because of that. If it went
+    /// on, its outcome counts.
     Abandoned,
 }
 

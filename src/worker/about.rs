@@ -4,6 +4,8 @@
 
 use pyo3::{intern, prelude::*};
 
+#[cfg(unix)]
+use super::current_request::CurrentRequest;
 use super::{current_request::Current, script::Script};
 use crate::ipc::frame::Job;
 
@@ -20,6 +22,30 @@ impl<'a, 'py> About<'a, 'py> {
     /// Begins to work on a job.
     pub(super) fn begin(py: Python<'py>, script: &'a Script<'py>, current: &'a Current<'py>, job: &Job) -> Self {
         shown(py, current.begin(py, job));
+        Self::attached(py, script, current, job)
+    }
+
+    /// Works again on a job whose request was set aside.
+    #[cfg(unix)]
+    pub(super) fn resume(
+        py: Python<'py>,
+        script: &'a Script<'py>,
+        current: &'a Current<'py>,
+        job: &Job,
+        request: Option<Py<CurrentRequest>>,
+    ) -> Self {
+        shown(py, current.resume(request));
+        Self::attached(py, script, current, job)
+    }
+
+    /// Sets the request aside, because its call goes on while the worker turns to other jobs. Tasks
+    /// that were made before this keep the request and the span, in their own contexts.
+    #[cfg(unix)]
+    pub(super) fn set_aside(self) -> Option<Py<CurrentRequest>> {
+        self.current.set_aside()
+    }
+
+    fn attached(py: Python<'py>, script: &'a Script<'py>, current: &'a Current<'py>, job: &Job) -> Self {
         let mut about = Self { script, current, attached: None };
         if let Some(span) = job.span.filter(|_| script.follows_traces(py)) {
             let context = (span.to_string(), String::from_utf8_lossy(&job.tracestate));

@@ -4,6 +4,7 @@
 //! worker's thread.
 
 use std::{
+    borrow::Cow,
     cell::Cell,
     time::{Duration, Instant},
 };
@@ -18,6 +19,7 @@ use pyo3::{
 
 use super::{
     about::About,
+    claimed_job::ClaimedJob,
     convert::{
         input::{self, InputError},
         output,
@@ -46,16 +48,20 @@ const NOTED_BYTES: usize = 16 * 1024;
 /// `outputs.Answer`: status, own reason text, headers, body, origin, seconds inside `run()`, error location.
 type Answer<'py> = (u16, Option<String>, Vec<(String, String)>, Bound<'py, PyAny>, String, Option<f64>, String);
 
-/// One request, ready to be run.
-struct Call<'a> {
-    job: &'a Job,
-    body: &'a Bytes,
-    /// The body as a Python object, if it was received into one.
-    object: Option<&'a Py<PyBytes>>,
-}
+/// The fields of `wsgi_environ.Request`: method, target, minor version of HTTP, header fields, body, client's address,
+/// request id.
+type WholeRequest<'a, 'py> = (
+    &'a str,
+    Bound<'py, PyString>,
+    u8,
+    Vec<(Bound<'py, PyString>, Bound<'py, PyString>)>,
+    Bound<'py, PyBytes>,
+    &'a str,
+    Cow<'a, str>,
+);
 
 /// What the script made of a request.
-enum Returned<'py> {
+pub(super) enum Returned<'py> {
     /// The result of `run()`, yet to be rendered.
     Result(Bound<'py, PyAny>),
     /// An `outputs.Answer`: `run()` was called by way of Flask.
@@ -97,29 +103,53 @@ impl<'a, 'py> Caller<'a, 'py> {
         self.script
     }
 
-    /// Runs the job. `object` is the body as a Python object, if it was received into one.
-    pub(super) fn answer(&self, py: Python<'py>, job: &Job, body: &Bytes, object: Option<&Py<PyBytes>>) -> Reply {
-        let call = Call { job, body, object };
-        let arguments = match input::arguments(py, self.script, job, body) {
+    /// Runs the job, which takes as long as `run()` does.
+    pub(super) fn answer(&self, py: Python<'py>, claimed: &ClaimedJob) -> Reply {
+        let arguments = match self.arguments(py, claimed) {
             Ok(arguments) => arguments,
-            Err(problem) => return self.not_run(py, &call, problem),
+            Err(reply) => return reply,
         };
-        let collected = arguments.clone().filter(|_| self.script.collects_model_data);
+        let collected = self.collected(arguments.as_ref());
         let started = Instant::now();
-        let returned = self.run_in_time(py, &call, arguments);
+        let returned = self.run_in_time(py, claimed, arguments);
         let run_ms = started.elapsed().as_secs_f64() * 1e3;
         self.end_forked_child(py, returned.as_ref().err());
+        self.conclude(py, claimed, collected.as_ref(), returned, run_ms)
+    }
+
+    /// The keyword arguments of `run()`; `None` for a raw script. An error is the reply to a request
+    /// for which `run()` cannot be called.
+    pub(super) fn arguments(&self, py: Python<'py>, claimed: &ClaimedJob) -> Result<Option<Bound<'py, PyDict>>, Reply> {
+        input::arguments(py, self.script, &claimed.job, &claimed.body)
+            .map_err(|problem| self.not_run(py, claimed, problem))
+    }
+
+    /// The arguments that are exported with the result, if results are exported.
+    pub(super) fn collected(&self, arguments: Option<&Bound<'py, PyDict>>) -> Option<Bound<'py, PyDict>> {
+        arguments.filter(|_| self.script.collects_model_data).cloned()
+    }
+
+    /// The reply to a call that has returned or raised an exception. `run_ms` is the time that
+    /// `run()` took.
+    pub(super) fn conclude(
+        &self,
+        py: Python<'py>,
+        claimed: &ClaimedJob,
+        collected: Option<&Bound<'py, PyDict>>,
+        returned: PyResult<Returned<'py>>,
+        run_ms: f64,
+    ) -> Reply {
         match returned {
             Ok(Returned::Result(result)) => {
                 if let Some(arguments) = collected {
-                    self.collect(&arguments, &result);
+                    self.collect(arguments, &result);
                 }
-                self.render(py, job, &result, run_ms)
+                self.render(py, &claimed.job, &result, run_ms)
             }
             Ok(Returned::Answer(answer)) => {
-                self.reply(py, &answer).unwrap_or_else(|error| self.internal_error(py, job, error))
+                self.reply(py, &answer).unwrap_or_else(|error| self.internal_error(py, &claimed.job, error))
             }
-            Err(error) => self.script_error(py, &call, error),
+            Err(error) => self.script_error(py, claimed, error),
         }
     }
 
@@ -134,6 +164,23 @@ impl<'a, 'py> Caller<'a, 'py> {
     /// The worker works on the job, as far as Python sees it, until the result is dropped.
     pub(super) fn about(&self, py: Python<'py>, job: &Job) -> About<'_, 'py> {
         About::begin(py, self.script, &self.current, job)
+    }
+
+    /// As [`Caller::about`], for a job whose call has gone on meanwhile; see [`About::set_aside`].
+    #[cfg(unix)]
+    pub(super) fn about_again(
+        &self,
+        py: Python<'py>,
+        job: &Job,
+        request: Option<Py<super::current_request::CurrentRequest>>,
+    ) -> About<'_, 'py> {
+        About::resume(py, self.script, &self.current, job, request)
+    }
+
+    /// Notes that the time limit of the job's call starts.
+    #[cfg(unix)]
+    pub(super) fn start_time(&self) {
+        self.current.start_time();
     }
 
     /// Logs the lines about a request through the logger that the script has changed. `elapsed` is
@@ -208,29 +255,34 @@ impl<'a, 'py> Caller<'a, 'py> {
     fn run_in_time(
         &self,
         py: Python<'py>,
-        call: &Call<'_>,
+        claimed: &ClaimedJob,
         arguments: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Returned<'py>> {
         if self.limits.are_none() {
-            return self.run(py, call, arguments);
+            return self.run(py, claimed, arguments);
         }
         self.current.start_time();
         self.deadline.arm(py, self.limits)?;
-        let returned = self.run(py, call, arguments);
+        let returned = self.run(py, claimed, arguments);
         let in_time = self.deadline.disarm(py);
         returned.and_then(|returned| in_time.map(|()| returned))
     }
 
-    fn run(&self, py: Python<'py>, call: &Call<'_>, arguments: Option<Bound<'py, PyDict>>) -> PyResult<Returned<'py>> {
-        if self.by_way_of_flask(py, call.job) {
-            return self.call_flask(py, call, arguments, None).map(Returned::Answer);
+    fn run(
+        &self,
+        py: Python<'py>,
+        claimed: &ClaimedJob,
+        arguments: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Returned<'py>> {
+        if self.by_way_of_flask(py, &claimed.job) {
+            return self.call_flask(py, claimed, arguments, None).map(Returned::Answer);
         }
         self.script.run.call((), arguments.as_ref()).map(Returned::Result)
     }
 
     /// True if the request goes through the Flask application. That needs a job with the whole
     /// request. A script that first imports Flask in `run()` gets such jobs only after that call.
-    fn by_way_of_flask(&self, py: Python<'py>, job: &Job) -> bool {
+    pub(super) fn by_way_of_flask(&self, py: Python<'py>, job: &Job) -> bool {
         job.whole_request && self.script.needs_context(py)
     }
 
@@ -239,46 +291,51 @@ impl<'a, 'py> Caller<'a, 'py> {
     fn call_flask(
         &self,
         py: Python<'py>,
-        call: &Call<'_>,
+        claimed: &ClaimedJob,
         arguments: Option<Bound<'py, PyDict>>,
         problem: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let Call { job, body, object } = call;
+        let (method, target, http_minor, fields, body, peer, request_id) = self.whole_request(py, claimed);
+        let request = (method, target, http_minor, fields, body, peer, request_id, arguments, problem);
+        self.script.object.call_method1(intern!(py, "call_with_request"), request)
+    }
+
+    /// The fields of `wsgi_environ.Request`.
+    pub(super) fn whole_request<'job>(&self, py: Python<'py>, claimed: &'job ClaimedJob) -> WholeRequest<'job, 'py> {
+        let ClaimedJob { job, body, object, .. } = claimed;
         let fields: Vec<_> =
             job.fields.iter().map(|(name, value)| (input::latin1(py, name), input::latin1(py, value))).collect();
-        let request = (
+        let body = object.as_ref().map_or_else(|| PyBytes::new(py, body), |object| object.bind(py).clone());
+        (
             &job.method,
             input::latin1(py, &job.target),
             job.http_minor,
             fields,
-            object.map_or_else(|| PyBytes::new(py, body), |object| object.bind(py).clone()),
+            body,
             &job.peer,
             String::from_utf8_lossy(&job.request_id),
-            arguments,
-            problem,
-        );
-        self.script.object.call_method1(intern!(py, "call_with_request"), request)
+        )
     }
 
     /// The reply to a request for which `run()` cannot be called. It goes through the Flask
     /// application too, so that instrumentation of Flask sees it.
-    fn not_run(&self, py: Python<'py>, call: &Call<'_>, problem: InputError) -> Reply {
+    fn not_run(&self, py: Python<'py>, claimed: &ClaimedJob, problem: InputError) -> Reply {
         if let InputError::Refused(_, message) = &problem {
             self.log_refusal(py, message);
         }
-        if !self.by_way_of_flask(py, call.job) {
+        if !self.by_way_of_flask(py, &claimed.job) {
             return match problem {
                 InputError::Refused(status, message) => error_reply(status, &message),
-                InputError::Internal(error) => self.internal_error(py, call.job, error),
+                InputError::Internal(error) => self.internal_error(py, &claimed.job, error),
             };
         }
         let problem = match problem {
             InputError::Refused(status, message) => (status, message).into_pyobject(py).map(Bound::into_any),
             InputError::Internal(error) => Ok(exception(py, &error).clone().into_any()),
         };
-        let answer = problem.and_then(|problem| self.call_flask(py, call, None, Some(problem)));
+        let answer = problem.and_then(|problem| self.call_flask(py, claimed, None, Some(problem)));
         let reply = answer.and_then(|answer| self.reply(py, &answer));
-        reply.unwrap_or_else(|error| self.internal_error(py, call.job, error))
+        reply.unwrap_or_else(|error| self.internal_error(py, &claimed.job, error))
     }
 
     /// Logs a fault of the client at level DEBUG. The reply explains it to the client.
@@ -288,10 +345,10 @@ impl<'a, 'py> Caller<'a, 'py> {
         }
     }
 
-    fn script_error(&self, py: Python<'py>, call: &Call<'_>, error: PyErr) -> Reply {
+    fn script_error(&self, py: Python<'py>, claimed: &ClaimedJob, error: PyErr) -> Reply {
         let exception = exception(py, &error);
         if self.script.explains_errors {
-            let failed = (exception, accept(py, call.job), PyBytes::new(py, call.body));
+            let failed = (exception, accept(py, &claimed.job), PyBytes::new(py, &claimed.body));
             if let Some(reply) = self.explained(py, intern!(py, "run_failed"), failed) {
                 return reply;
             }
@@ -330,7 +387,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         }
     }
 
-    fn internal_error(&self, py: Python<'py>, job: &Job, error: PyErr) -> Reply {
+    pub(super) fn internal_error(&self, py: Python<'py>, job: &Job, error: PyErr) -> Reply {
         if self.script.explains_errors {
             let failed = (exception(py, &error), accept(py, job));
             if let Some(reply) = self.explained(py, intern!(py, "server_failed"), failed) {

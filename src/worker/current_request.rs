@@ -135,6 +135,21 @@ impl<'py> Current<'py> {
         Ok(())
     }
 
+    /// Notes that the worker works again on a request that was set aside.
+    #[cfg(unix)]
+    pub(super) fn resume(&self, request: Option<Py<CurrentRequest>>) -> PyResult<Bound<'py, PyAny>> {
+        let set = self.set.call1((&request,));
+        self.request.replace(request);
+        set
+    }
+
+    /// Takes out the request, whose call goes on: it is not finished when the worker turns to
+    /// another one.
+    #[cfg(unix)]
+    pub(super) fn set_aside(&self) -> Option<Py<CurrentRequest>> {
+        self.request.replace(None)
+    }
+
     /// Notes that the time limit of `run()` starts.
     pub(super) fn start_time(&self) {
         if let (Some(limit), Some(request)) = (self.limit, &*self.request.borrow()) {

@@ -32,6 +32,9 @@ pub(super) enum Outcome {
         /// The iterator with the others.
         rest: Py<PyAny>,
     },
+    /// Parts that an async script makes. They are sent as they come.
+    #[cfg_attr(not(unix), allow(dead_code))]
+    AsyncStream,
 }
 
 /// The origin by its name in `scripting/outputs.py`.
@@ -56,6 +59,18 @@ pub(super) fn error_reply(status: u16, message: &str) -> Reply {
         fields: vec![JSON],
         outcome: Outcome::Whole(write::message_body(message).into()),
     }
+}
+
+/// The reply to a request whose time is over.
+#[cfg(unix)]
+pub(super) fn timeout_reply(message: &str) -> Reply {
+    Reply { origin: Origin::Timeout, ..error_reply(500, message) }
+}
+
+/// The reply to a request whose call was cancelled, because its client has left. Nobody gets it.
+#[cfg(unix)]
+pub(super) fn cancelled_reply() -> Reply {
+    Reply { origin: Origin::Cancelled, ..error_reply(503, "The client has left.") }
 }
 
 /// Header text as bytes, one per character; anything beyond latin-1 cannot be sent.

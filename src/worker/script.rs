@@ -29,6 +29,8 @@ pub(super) struct Script<'py> {
     pub(super) mode: Mode,
     /// Name of the argument that gets the input.
     pub(super) input_name: Bound<'py, PyString>,
+    /// True if `run` has to be awaited.
+    pub(super) is_async: bool,
     /// True if `run` has a parameter `request_headers`.
     pub(super) pass_headers: bool,
     /// True if the script has replaced functions of Python's json module.
@@ -63,6 +65,7 @@ impl<'py> Script<'py> {
             json_is_changed: object.getattr(intern!(py, "json_is_changed"))?.is_truthy()?,
             logs_requests: object.getattr(intern!(py, "logs_requests"))?.is_truthy()?,
             collects_model_data: object.getattr(intern!(py, "collects_model_data"))?.is_truthy()?,
+            is_async: object.getattr(intern!(py, "is_async"))?.is_truthy()?,
             pass_headers: object.getattr(intern!(py, "pass_headers"))?.is_truthy()?,
             explains_errors: object.getattr(intern!(py, "explains_errors"))?.is_truthy()?,
         })

@@ -7,6 +7,7 @@ Owns what a test client sees; conversions have tests of their own. Each test loa
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import re
@@ -337,6 +338,41 @@ def test_time_out_error_of_the_script(client, monkeypatch):
 def test_error_details(client, monkeypatch):
     monkeypatch.setenv("AZMLINFSRV_ERROR_DETAILS", "true")
     assert "ValueError: x" in client(FAILING).post("/score", data="ValueError('x')").json["traceback"]
+
+
+ASYNC = """
+import asyncio
+from flask import request
+from azureml_inference_server_http.api.aml_response import AMLResponse
+async def init():
+    global ready
+    await asyncio.sleep(0)
+    ready = True
+async def run(data):
+    await asyncio.sleep(0)
+    if data == "fails": raise KeyError("x")
+    if data == "stream": return parts()
+    if data == "response": return AMLResponse(parts(), 201)
+    return [ready, data, request.path]
+async def parts():
+    for part in ("a", request.path):
+        await asyncio.sleep(0)
+        yield part
+"""
+
+
+def test_an_async_script_is_awaited(client):
+    client = client(ASYNC)
+    assert client.post("/score", data="x").json == [True, "x", "/score"]
+    failed = client.post("/score", data="fails")
+    assert (failed.status_code, failed.headers["x-ms-run-error-location"]) == (500, "score.py:11 KeyError")
+    stream = client.post("/score", data="stream")
+    assert (stream.status_code, stream.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+    assert stream.data == b"a/score"
+    response = client.post("/score", data="response")
+    assert (response.status_code, response.data) == (201, b"a/score")
+    asyncio.get_event_loop_policy().get_event_loop().close()
+    asyncio.set_event_loop(None)
 
 
 def test_interrupting_the_test_is_no_script_error(client):

@@ -127,7 +127,11 @@ def test_a_start_that_hangs_or_crashes(events: list[dict[str, Any]], step_name: 
 
 
 def test_functions_whose_code_does_not_run():
-    events = [step("import", 0.0), loaded(run_is="async", init_is="a generator function"), *GOOD_START[2:]]
+    events = [
+        step("import", 0.0),
+        loaded(run_is="a generator function", init_is="an async generator function"),
+        *GOOD_START[2:],
+    ]
     started = read(events)
     assert names(started.findings) == ["run-not-awaited", "init-not-awaited"]
     assert started.findings[0].place == RUN

@@ -255,9 +255,9 @@ impl Connection {
     }
 
     /// Resolves when the client has left. A client that has only closed its sending side still gets
-    /// its reply. While its request `is_waiting` for a worker, the socket probes whether the client
-    /// is still there.
-    pub async fn client_left(&self, is_waiting: impl Fn() -> bool) {
+    /// its reply. While its request `is_cancellable`, the socket probes whether the client is still
+    /// there.
+    pub async fn client_left(&self, is_cancellable: impl Fn() -> bool) {
         let (mut probed, mut pause) = (None::<Instant>, FIRST_LOOK);
         loop {
             match self.client.get() {
@@ -265,7 +265,7 @@ impl Connection {
                 Client::HalfClosed if !self.can_be_probed() => return,
                 Client::Present => self.client_changed.notified().await,
                 Client::HalfClosed => {
-                    if is_waiting() {
+                    if is_cancellable() {
                         let due = probed.is_none_or(|at| at.elapsed() >= PROBE_EVERY);
                         if due {
                             probed = Some(Instant::now());

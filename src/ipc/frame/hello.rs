@@ -27,6 +27,9 @@ pub struct Hello {
     pub shares_bodies: bool,
     /// How many jobs it may run at once; at least 1.
     pub capacity: u16,
+    /// True if its jobs go on while it waits for the front: it cancels the call of a client that
+    /// leaves, and holds one stream while others go on.
+    pub concurrent: bool,
     /// The text of the Swagger documents by version: `"2"`, `"3"`, `"3.1"` (contract section 14).
     pub swagger: std::collections::BTreeMap<String, String>,
 }

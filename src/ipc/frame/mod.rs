@@ -26,7 +26,7 @@ pub use self::{
 
 /// Version of the protocol. It is part of [`Hello`], so that the front refuses another program
 /// before it sends a job to it.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
 /// Length of kind, head length and body length, in bytes.
 pub const PREFIX_LEN: usize = 13;
 /// Limit for a head, in bytes. The HTTP parser limits target and header fields of a request to far
@@ -74,7 +74,8 @@ pub enum Kind {
     StreamChunk = 5,
     /// Worker to front: the end of a streamed reply. If the stream failed, the body has the reason.
     StreamEnd = 6,
-    /// Front to worker: the client of this job has left, so the worker must stop the stream.
+    /// Front to worker: the client of this job has left, so the worker must stop the stream, and a
+    /// worker that is concurrent must cancel the call.
     Cancel = 7,
     /// Front to worker: no more jobs will come. The worker must finish its jobs and exit.
     Retire = 8,
@@ -85,6 +86,11 @@ pub enum Kind {
     /// Front to worker: one request with its body in shared memory. Its head begins with the
     /// [`Place`] of the body.
     SharedJob = 12,
+    /// Front to worker: the client of this stream does not read, so no more parts must come. Sent
+    /// to workers that are concurrent. (To others the front stops reading.)
+    Hold = 13,
+    /// Front to worker: the client of this stream has read, so parts may come again.
+    Resume = 14,
 }
 
 impl Kind {
@@ -101,6 +107,8 @@ impl Kind {
             9 => Self::Goodbye,
             10 => Self::Skipped,
             12 => Self::SharedJob,
+            13 => Self::Hold,
+            14 => Self::Resume,
             other => return Err(FrameError::UnknownKind(other)),
         })
     }

@@ -25,6 +25,8 @@ pub enum Origin {
     ServerError = 3,
     /// `run()` exceeded its time limit. The front adds `x-ms-run-function-failed: True`.
     Timeout = 4,
+    /// The call was cancelled, because the client has left. Nobody gets the reply.
+    Cancelled = 5,
 }
 
 /// A reply without its body.
@@ -87,6 +89,7 @@ impl ReplyHead {
                 2 => Origin::ScriptError,
                 3 => Origin::ServerError,
                 4 => Origin::Timeout,
+                5 => Origin::Cancelled,
                 _ => return Err(FrameError::Malformed(WHAT)),
             },
             is_logged: head.flag()?,

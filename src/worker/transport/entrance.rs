@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pyo3::{exceptions::PyRuntimeError, intern, prelude::*};
+use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
 use super::encoded;
 #[cfg(target_os = "linux")]
@@ -23,6 +23,7 @@ use crate::{
     fd::ExposedFd,
     ipc::{claims::Claims, frame::Hello, unix_socket},
     shortage,
+    worker::retirement::Retirement,
 };
 
 /// A waiting read returns after this time (milliseconds), so that the worker notices a signal that
@@ -150,39 +151,24 @@ pub(super) fn is_pause(error: &io::Error) -> bool {
 /// Decides whether a worker without a front must continue to look for one.
 pub(super) struct Life {
     supervisor: nix::unistd::Pid,
-    /// Tells whether a signal has asked this process to finish; `ask()` does the same.
-    retiring: Py<PyAny>,
+    retirement: Retirement,
 }
 
 impl Life {
-    /// `retiring` is a callable that tells whether a signal has asked this process to finish.
-    pub(super) fn new(retiring: &Bound<'_, PyAny>) -> Self {
-        Self { supervisor: nix::unistd::getppid(), retiring: retiring.clone().unbind() }
+    /// The life of a child of the supervisor.
+    pub(super) fn new(retirement: Retirement) -> Self {
+        Self { supervisor: nix::unistd::getppid(), retirement }
     }
 
     /// False once the supervisor has died, or this process has been asked to finish.
     fn goes_on(&self, py: Python<'_>) -> PyResult<bool> {
         self.check_signals(py);
-        Ok(!self.is_orphaned() && !self.retiring.bind(py).call0()?.is_truthy()?)
+        Ok(!self.is_orphaned() && !self.retirement.is_asked(py)?)
     }
 
     /// Lets Python's signal handlers run.
     pub(super) fn check_signals(&self, py: Python<'_>) {
-        if let Err(error) = py.check_signals() {
-            self.take_note_of(py, error);
-        }
-    }
-
-    /// Handles an exception that a signal handler, greenlet or task of the script has raised while
-    /// the worker waited. `SystemExit` asks the process to end, as TERM does. Any other exception
-    /// is only shown, and the loop continues.
-    pub(super) fn take_note_of(&self, py: Python<'_>, error: PyErr) {
-        if !error.is_instance_of::<pyo3::exceptions::PySystemExit>(py) {
-            return error.write_unraisable(py, None);
-        }
-        if let Err(error) = self.retiring.bind(py).call_method0(intern!(py, "ask")) {
-            error.write_unraisable(py, None);
-        }
+        self.retirement.check_signals(py);
     }
 
     /// True once the supervisor is gone.

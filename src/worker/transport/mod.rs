@@ -4,8 +4,6 @@
 //! Used on the thread that calls the script. Every wait gives up the GIL.
 
 #[cfg(unix)]
-mod cooperative;
-#[cfg(unix)]
 mod entrance;
 #[cfg(unix)]
 mod large_body;
@@ -16,9 +14,9 @@ mod thread;
 use bytes::Bytes;
 use pyo3::{prelude::*, types::PyBytes};
 
-pub(super) use self::thread::ThreadFront;
 #[cfg(unix)]
-pub(super) use self::{cooperative::Cooperative, socket::SocketFront};
+pub(super) use self::socket::SocketFront;
+pub(super) use self::thread::ThreadFront;
 use crate::ipc::frame::{self, Frame, Hello, Kind};
 
 /// A frame, with the Python object of its body if the body was received into one.
@@ -33,11 +31,11 @@ impl From<Frame> for Arrived {
     }
 }
 
-/// The result of waiting for the front.
+/// What has come from the front.
 pub(super) enum Received {
     /// A frame.
     Frame(Arrived),
-    /// Nothing; the process may have been asked to finish.
+    /// No frame. After a wait: the process may have been asked to finish.
     Nothing,
     /// The front has gone, and no other front will follow.
     FrontGone,
@@ -45,14 +43,34 @@ pub(super) enum Received {
 
 /// A connection to the front, over which the worker has sent its hello.
 pub(super) trait Front {
-    /// Waits for the next frame.
+    /// Waits for the next frame in a system call.
     fn receive(&mut self, py: Python<'_>) -> PyResult<Received>;
+
+    /// Takes the next frame if it has arrived. Does not wait.
+    #[cfg(unix)]
+    fn take(&mut self, py: Python<'_>) -> PyResult<Received>;
+
+    /// Takes the next frame if it has arrived, after a wait for [`Front::descriptor`]. If nothing
+    /// has arrived, signal handlers run, and the worker sees if its supervisor has died.
+    #[cfg(unix)]
+    fn take_after_wait(&mut self, py: Python<'_>) -> PyResult<Received>;
+
+    /// The descriptor that becomes readable when frames arrive. It changes when the worker connects
+    /// again, so it must be asked for before each wait, when [`Front::take`] has returned
+    /// [`Received::Nothing`].
+    #[cfg(unix)]
+    fn descriptor(&self) -> Option<std::os::fd::RawFd>;
 
     /// True if the client of this job has left. Does not wait.
     fn was_cancelled(&mut self, py: Python<'_>, id: u64) -> PyResult<bool>;
 
     /// Sends the parts of one frame, waiting for as long as the front has no room for it.
     fn send(&self, py: Python<'_>, head: Bytes, body: Bytes);
+
+    /// How many times the worker has connected. Jobs of an earlier connection have lost their
+    /// clients.
+    #[cfg(unix)]
+    fn connections(&self) -> u64;
 
     /// The hello, with which the worker describes itself and its script to the front.
     fn hello(&mut self) -> &mut Hello;

@@ -9,7 +9,7 @@ use std::{
     cell::Cell,
     collections::VecDeque,
     io::{self, IoSlice},
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, OwnedFd, RawFd},
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -18,7 +18,6 @@ use pyo3::prelude::*;
 use socket2::SockRef;
 
 use super::{
-    cooperative::Cooperative,
     entrance::{is_pause, Connection, Entrance, Life, READ_TIMEOUT},
     large_body::LargeBody,
     Arrived, Front, Received,
@@ -30,6 +29,7 @@ use crate::ipc::{
     frame::{self, Decoder, Hello, Kind},
     unix_socket,
 };
+use crate::worker::retirement::Retirement;
 
 /// A body from this size on is received into Python's object.
 const LARGE_BODY: usize = 256 * 1024;
@@ -42,6 +42,8 @@ pub(in crate::worker) struct SocketFront {
     /// descriptors may be the last ones that the process can have.
     connection: Option<Connection>,
     entrance: Entrance,
+    /// How many times the worker has connected.
+    connections: u64,
     hello: Hello,
     /// How many jobs of this connection the worker has claimed or skipped.
     received: u64,
@@ -56,27 +58,32 @@ pub(in crate::worker) struct SocketFront {
     /// Why a reply could not be sent.
     failed: Cell<Option<Errno>>,
     life: Life,
-    /// The script's greenlets and asyncio tasks, which run while this worker waits.
-    cooperative: Cooperative,
+}
+
+/// Whether reading may wait in a system call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// Until bytes arrive, a second has passed, or a signal has come.
+    ForBytes,
+    Never,
 }
 
 impl SocketFront {
     /// Connects and says hello; `None` if there is no front. Jobs may be `max_body` bytes long.
-    /// `retiring` is a callable that tells whether a signal has asked this process to finish.
     pub(in crate::worker) fn connect(
         py: Python<'_>,
         (socket, spare): (OwnedFd, OwnedFd),
         mut hello: Hello,
         max_body: usize,
-        retiring: &Bound<'_, PyAny>,
-        cooperative: Cooperative,
+        retirement: Retirement,
     ) -> PyResult<Option<Self>> {
-        let life = Life::new(retiring);
+        let life = Life::new(retirement);
         let mut entrance = Entrance::new(socket, spare);
         let Some(connection) = entrance.connect(py, &mut hello, &life)? else { return Ok(None) };
         Ok(Some(Self {
             connection: Some(connection),
             entrance,
+            connections: 1,
             hello,
             received: 0,
             decoded: 0,
@@ -86,7 +93,6 @@ impl SocketFront {
             large_body: None,
             failed: Cell::new(None),
             life,
-            cooperative,
         }))
     }
 }
@@ -103,52 +109,37 @@ impl Front for SocketFront {
     }
 
     /// Python signal handlers run while it waits. An exception of a handler is only shown (see
-    /// [`Life::take_note_of`]).
+    /// [`Retirement::take_note_of`]).
     fn receive(&mut self, py: Python<'_>) -> PyResult<Received> {
-        loop {
-            // Jobs that have arrived on a lost connection must not run, because no client waits for
-            // them.
-            match self.failed.take() {
-                None => {}
-                Some(Errno::EPIPE | Errno::ECONNRESET) if self.reconnect(py)? => {}
-                Some(Errno::EPIPE | Errno::ECONNRESET) => return Ok(Received::FrontGone),
-                // The script has closed the socket. Its descriptor number may belong to another
-                // file by now.
-                Some(error) => return Err(io::Error::from(error).into()),
-            }
-            if let Some(arrived) = self.next_arrived(py)? {
-                return Ok(Received::Frame(arrived));
-            }
-            match self.wait_and_read(py)? {
-                Ok(0) => {
-                    if !self.reconnect(py)? {
-                        return Ok(Received::FrontGone);
-                    }
-                }
-                Ok(_) => {}
-                Err(error) if is_pause(&error) => {
-                    #[cfg(target_os = "linux")]
-                    if let Some(Connection { shared: Some(shared), .. }) = &mut self.connection {
-                        shared.rest();
-                    }
-                    self.life.check_signals(py);
-                    let orphaned = self.life.is_orphaned();
-                    return Ok(if orphaned { Received::FrontGone } else { Received::Nothing });
-                }
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    if !self.reconnect(py)? {
-                        return Ok(Received::FrontGone);
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
+        match self.next_frame(py, Wait::ForBytes)? {
+            Received::Nothing => Ok(self.pause(py)),
+            received => Ok(received),
         }
+    }
+
+    fn take(&mut self, py: Python<'_>) -> PyResult<Received> {
+        self.next_frame(py, Wait::Never)
+    }
+
+    fn take_after_wait(&mut self, py: Python<'_>) -> PyResult<Received> {
+        match self.next_frame(py, Wait::Never)? {
+            Received::Nothing => Ok(self.pause(py)),
+            received => Ok(received),
+        }
+    }
+
+    fn connections(&self) -> u64 {
+        self.connections
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        self.connection.as_ref().map(|connection| connection.stream.as_raw_fd())
     }
 
     fn was_cancelled(&mut self, py: Python<'_>, id: u64) -> PyResult<bool> {
         // A front that is gone has no client for the stream.
         let is_gone = loop {
-            match py.detach(|| self.read(false)) {
+            match py.detach(|| self.read(Wait::Never)) {
                 Ok(0) => break true,
                 Ok(_) => {}
                 Err(_) => break self.failed.get().is_some(),
@@ -187,6 +178,54 @@ impl Front for SocketFront {
 impl SocketFront {
     fn claims(&self) -> Option<&Claims> {
         self.connection.as_ref()?.claims.as_ref()
+    }
+
+    /// The next frame. While this waits, other threads run.
+    fn next_frame(&mut self, py: Python<'_>, wait: Wait) -> PyResult<Received> {
+        loop {
+            // Jobs that have arrived on a lost connection must not run, because no client waits for
+            // them.
+            match self.failed.take() {
+                None => {}
+                Some(Errno::EPIPE | Errno::ECONNRESET) if self.reconnect(py)? => {}
+                Some(Errno::EPIPE | Errno::ECONNRESET) => return Ok(Received::FrontGone),
+                // The script has closed the socket. Its descriptor number may belong to another
+                // file by now.
+                Some(error) => return Err(io::Error::from(error).into()),
+            }
+            if let Some(arrived) = self.next_arrived(py)? {
+                return Ok(Received::Frame(arrived));
+            }
+            match py.detach(|| self.read(wait)) {
+                Ok(0) => {
+                    if !self.reconnect(py)? {
+                        return Ok(Received::FrontGone);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) if is_pause(&error) => return Ok(Received::Nothing),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    if !self.reconnect(py)? {
+                        return Ok(Received::FrontGone);
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Does what a worker does when it has waited and nothing has come.
+    fn pause(&mut self, py: Python<'_>) -> Received {
+        #[cfg(target_os = "linux")]
+        if let Some(Connection { shared: Some(shared), .. }) = &mut self.connection {
+            shared.rest();
+        }
+        self.life.check_signals(py);
+        if self.life.is_orphaned() {
+            Received::FrontGone
+        } else {
+            Received::Nothing
+        }
     }
 
     fn next_arrived(&mut self, py: Python<'_>) -> PyResult<Option<Arrived>> {
@@ -241,33 +280,11 @@ impl SocketFront {
         Ok(large_body.finish(py))
     }
 
-    /// Reads the bytes that have arrived, or waits for some. While it waits, other threads run, and
-    /// so do the greenlets and asyncio tasks of the script.
-    fn wait_and_read(&mut self, py: Python<'_>) -> PyResult<io::Result<usize>> {
-        let Some(Connection { stream, .. }) = &self.connection else { return Ok(Ok(0)) };
-        let stream = stream.as_raw_fd();
-        if self.large_body.is_none() && self.cooperative.may_be_used(py)? {
-            match py.detach(|| self.read(false)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Ok(read),
-            }
-            match self.cooperative.wait(py, stream) {
-                Ok(true) => return Ok(py.detach(|| self.read(false))),
-                Ok(false) => {}
-                // Continue with the native wait, so that a scheduler that always fails does not
-                // make this a busy loop.
-                Err(error) => self.life.take_note_of(py, error),
-            }
-        }
-        Ok(py.detach(|| self.read(true)))
-    }
-
-    /// Reads the bytes that have arrived. If there are none and `wait` is true, waits for some in a
-    /// system call. Zero bytes mean the end of the stream.
+    /// Reads the bytes that have arrived, or waits for some. Zero bytes mean the end of the stream.
     #[allow(unsafe_code)]
-    fn read(&mut self, wait: bool) -> io::Result<usize> {
+    fn read(&mut self, wait: Wait) -> io::Result<usize> {
         let Some(Connection { stream, .. }) = &self.connection else { return Ok(0) };
-        let flags = if wait { 0 } else { nix::libc::MSG_DONTWAIT };
+        let flags = if wait == Wait::ForBytes { 0 } else { nix::libc::MSG_DONTWAIT };
         if let Some(large_body) = &mut self.large_body {
             // Waits for all of the body, unless a second passes or a signal arrives.
             let read = SockRef::from(stream).recv_with_flags(large_body.room(), flags | nix::libc::MSG_WAITALL)?;
@@ -277,7 +294,7 @@ impl SocketFront {
         }
         self.buffer.reserve(READ_SIZE);
         match unix_socket::receive(stream, &mut self.buffer) {
-            Err(error) if wait && error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if wait == Wait::ForBytes && error.kind() == io::ErrorKind::WouldBlock => {}
             read => return read,
         }
         unix_socket::wait_readable(stream, READ_TIMEOUT.into())?;
@@ -291,6 +308,7 @@ impl SocketFront {
         self.connection = None;
         (self.received, self.decoded) = (0, 0);
         self.connection = self.entrance.connect(py, &mut self.hello, &self.life)?;
+        self.connections += 1;
         Ok(self.connection.is_some())
     }
 }

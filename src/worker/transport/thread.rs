@@ -55,6 +55,31 @@ impl Front for ThreadFront {
         }
     }
 
+    #[cfg(unix)]
+    fn take(&mut self, _py: Python<'_>) -> PyResult<Received> {
+        Ok(match self.end.take() {
+            Taken::Frame(frame) => Received::Frame(frame.into()),
+            Taken::Closed => Received::FrontGone,
+            Taken::Nothing => Received::Nothing,
+        })
+    }
+
+    #[cfg(unix)]
+    fn take_after_wait(&mut self, py: Python<'_>) -> PyResult<Received> {
+        self.take(py)
+    }
+
+    /// A queue has none.
+    #[cfg(unix)]
+    fn descriptor(&self) -> Option<std::os::fd::RawFd> {
+        None
+    }
+
+    #[cfg(unix)]
+    fn connections(&self) -> u64 {
+        1
+    }
+
     /// If the connection is closed, the supervisor has left this thread behind, and no client waits
     /// for its stream.
     fn was_cancelled(&mut self, _py: Python<'_>, id: u64) -> PyResult<bool> {

@@ -121,8 +121,8 @@ PORTS = "(it must be a whole number from 0 to 65535 (0 takes a free port))"
         (["--h"], "ambiguous option: --h could match --help, --health_port"),
         (
             ["--max", "1"],
-            "ambiguous option: --max could match --max_queue, --max_request_size, --max_buffered, --max_requests, "
-            "--max_worker_rss",
+            "ambiguous option: --max could match --max_queue, --max_request_size, --max_buffered, "
+            "--max_concurrency, --max_requests, --max_worker_rss",
         ),
     ],
 )

@@ -28,6 +28,7 @@ class Script:
         self.pass_headers = pass_headers
         self.logged = []
         self.collects_model_data = False
+        self.is_async = False
 
     def script_failed(self, exc):
         self.logged.append(("script", exc))

@@ -107,7 +107,6 @@ def test_arguments_that_others_add_are_no_reason_to_refuse(settings, definition)
 @pytest.mark.parametrize(
     ("definition", "said"),
     [
-        ("async def init(): pass", "init() is async, but it is called, not awaited, so none of its code will run."),
         ("def init(): yield", "init() is a generator function, as it contains yield, so none of its code will run."),
         ("async def init(): yield", "init() is a generator function"),
     ],
@@ -160,16 +159,7 @@ def test_any_callable_works(settings, definition):
 @pytest.mark.parametrize(
     ("definition", "said"),
     [
-        ("async def run(data): return data", "run() is async, but it is called, not awaited"),
-        ("async def run(data): yield data", "run() is an async generator function, whose result is no JSON"),
         ("def run(data): yield data", "run() is a generator function, whose result is no JSON"),
-        ("async def f(data): return data\nimport functools\nrun = functools.partial(f)", "run() is async"),
-        (
-            "from inference_schema.schema_decorators import input_schema\n"
-            "from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType as P\n"
-            "@input_schema('a', P(1))\nasync def run(a): return a",
-            "run() is async",
-        ),
     ],
 )
 def test_functions_whose_result_cannot_be_sent_are_told_at_load(settings, log, definition, said):
@@ -177,6 +167,41 @@ def test_functions_whose_result_cannot_be_sent_are_told_at_load(settings, log, d
     ((level, logger, text),) = [record for record in log() if record[0] == "W"]
     assert (level, logger) == ("W", "azmlinfsrv")
     assert text.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("definition", "expected"),
+    [
+        ("async def run(data): return data", True),
+        ("async def run(data): yield data", True),
+        ("async def f(data): return data\nimport functools\nrun = functools.partial(f)", True),
+        ("class C:\n    async def __call__(self, data): return data\nrun = C()", True),
+        ("class C:\n    async def run(self, data): return data\nrun = C().run", True),
+        (
+            "from inference_schema.schema_decorators import input_schema\n"
+            "from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType as P\n"
+            "@input_schema('a', P(1))\nasync def run(a): return a",
+            True,
+        ),
+        (
+            "import asyncio, functools\nasync def f(data): return data\n"
+            "@functools.wraps(f)\ndef run(data): return asyncio.run(f(data))",
+            False,
+        ),
+        ("def run(data): return data", False),
+        ("class run:\n    def __init__(self, data): pass\n    async def __call__(self): pass", False),
+    ],
+)
+def test_an_async_run_is_awaited(settings, log, definition, expected):
+    assert load(settings, "def init(): pass\n" + definition).is_async is expected
+    assert any("(--max_concurrency)" in text for _, _, text in log()) is expected
+    assert not [record for record in log() if record[0] == "W"]
+
+
+def test_max_concurrency_for_a_plain_run_is_warned_of(settings, log):
+    settings.origins["max_concurrency"].kind = "option"
+    load(settings)
+    assert next(text for level, _, text in log() if level == "W").startswith("--max_concurrency has no effect")
 
 
 def test_plain_functions_are_not_warned_of(settings, log):
@@ -276,7 +301,9 @@ def test_flask_is_imported_only_if_the_script_wants_it(tmp_path):
         from azureml_inference_server_http.scripting import import_path, loading
         loaded = loading.load(SimpleNamespace(app_root=sys.argv[1], entry_script="score.py", source_directory=None,
                                               model_dir=None, scoring_timeout_ms=1, host="", port=1,
-                                              worker_class="process", worker_count=1, server_version=""))
+                                              worker_class="process", worker_count=1, server_version="",
+                                              max_concurrency=1,
+                                              origins={"max_concurrency": SimpleNamespace(kind="default")}))
         loaded.initialize()
         print(loaded.needs_request, bool({"flask", "inference_schema", "numpy"} & set(sys.modules)))
     """)

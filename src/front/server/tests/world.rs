@@ -169,6 +169,7 @@ async fn work(end: WorkerEnd, started: Rc<Cell<usize>>) {
         wants_request: true,
         follows_traces: false,
         capacity: 1,
+        concurrent: false,
         swagger: [("2".to_owned(), "{}".to_owned())].into(),
     };
     send(&end, hello.encode().expect("JSON").freeze(), Bytes::new());

@@ -1,5 +1,5 @@
-async def init():
-    pass
+def init():
+    yield
 
 
 def run(data):

@@ -42,8 +42,9 @@ impl Cooperative {
     }
 
     /// Lets the scheduler run until `descriptor` is readable, or [`LONGEST`] has passed. False if
-    /// no scheduler is in use.
-    pub(in crate::worker) fn wait(&self, py: Python<'_>, descriptor: RawFd) -> PyResult<bool> {
+    /// there is no descriptor, or no scheduler is in use.
+    pub(in crate::worker) fn wait(&self, py: Python<'_>, descriptor: Option<RawFd>) -> PyResult<bool> {
+        let Some(descriptor) = descriptor else { return Ok(false) };
         self.waiter.bind(py).call_method1(intern!(py, "wait"), (descriptor, LONGEST.as_secs_f64()))?.is_truthy()
     }
 }

@@ -1,0 +1,414 @@
+"""Runs an async run(): its calls are tasks of one event loop on the worker's main thread.
+
+Owns the calls that run, their time limits, and what becomes of each. ``src/worker/executor/asynchronous.rs`` starts
+calls, lets the loop run until something has happened, and sends what this module reports. ``blocked_loop`` tells when
+the script blocks the loop. Also runs an async init(). Runs in worker processes. In tests of scripts
+(``server.create_app``) ``complete`` waits for one call after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import outputs
+from .blocked_loop import BlockedLoop
+
+if TYPE_CHECKING:
+    from ..launch.settings import Settings
+    from .script import Script
+    from .wsgi_environ import Request
+
+# Seconds that a call which was cancelled by a time limit may take to end. Then its client is answered anyway. Shorter
+# than the time after which the front has the worker killed, with all its calls (``_core.INTERRUPT_GRACE``).
+CANCEL_GRACE = 1.0
+# Seconds that the tasks which are left at the end of the worker may take to end, once they are cancelled.
+CLOSE_GRACE = 5.0
+
+# What a report is about; ``asynchronous.rs`` has the same words.
+RETURNED = "returned"  # the result of run(), yet to be rendered
+ANSWERED = "answered"  # an outputs.Answer with its whole body
+RAISED = "raised"  # the exception that run() has raised
+OVERDUE = "overdue"  # the message about WORKER_TIMEOUT
+LEFT = "left"  # the call was cancelled, because its client has left
+STREAMS = "streams"  # an outputs.Answer without a body, whose parts follow
+PART = "part"  # a part of a stream
+ENDED = "ended"  # None at the end of a stream, or the exception that has broken it
+
+_logger = logging.getLogger("azmlinfsrv")
+
+
+class Report(NamedTuple):
+    """What has become of a call. ``seconds``: the time in run(), if it has returned."""
+
+    number: int
+    what: str
+    value: Any
+    seconds: float
+
+
+class _Call:
+    """A call of run()."""
+
+    def __init__(self, number: int, arguments: dict[str, Any] | None, request: Request | None):
+        self.number = number
+        self.arguments = arguments
+        self.request = request
+        self.started = time.perf_counter()
+        self.task: asyncio.Task[None] | None = None
+        # The time limit that has cancelled it.
+        self.exceeded: str | None = None
+        self.has_left = False
+        # False once its outcome was reported: nothing more may be.
+        self.is_open = True
+        # True once the head of its stream was reported: then only parts and the end may follow.
+        self.is_stream = False
+        # Of a stream: set while the client reads.
+        self.may_go_on: asyncio.Event | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class Calls:
+    """The calls of one worker."""
+
+    def __init__(self, script: Script, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        self._script = script
+        self._settings = settings
+        self._loop = loop
+        self._calls: dict[int, _Call] = {}
+        self._reports: list[Report] = []
+        self._blocked = BlockedLoop()
+        self._pid = os.getpid()
+
+    # ---- For the worker's loop
+
+    def start(
+        self,
+        number: int,
+        arguments: dict[str, Any] | None,
+        request: tuple[Any, ...] | None,
+    ) -> None:
+        """Call run() with these arguments, as a task that begins when the loop runs next. The task gets a copy of the
+        context in which this is called: so its log records and spans are those of the request.
+
+        ``request``: the fields of ``wsgi_environ.Request``, if run() must be called in a request context of Flask.
+        """
+        whole = None
+        if request is not None:
+            from .wsgi_environ import Request
+
+            whole = Request(*request)
+        call = _Call(number, arguments, whole)
+        self._calls[number] = call
+        call.task = self._loop.create_task(self._serve(call))
+        self._limit_run(call)
+
+    def cancel(self, number: int) -> None:
+        """The client of this call has left."""
+        call = self._calls.get(number)
+        if call is not None and call.task is not None:
+            call.has_left = True
+            call.task.cancel()
+
+    def hold(self, number: int, must_wait: bool) -> None:
+        """The stream of this call must wait until its client has read, or may go on."""
+        call = self._calls.get(number)
+        if call is None or call.may_go_on is None:
+            return
+        if must_wait:
+            call.may_go_on.clear()
+            call.stop_timer()
+        else:
+            call.may_go_on.set()
+            self._limit_part(call)
+
+    def abandon(self) -> None:
+        """Cancel all calls and report nothing about them: the front that waited for them has gone."""
+        for call in list(self._calls.values()):
+            self._close(call)
+            if call.task is not None:
+                call.task.cancel()
+        self._reports.clear()
+
+    def run(self, descriptor: int, seconds: float) -> list[Report]:
+        """Let the loop run until a call has something to report, the descriptor can be read, or the time is over.
+        Returns the reports. Raises what a task of the script has raised to end the process, such as SystemExit."""
+        if not self._reports:
+            loop = self._loop
+            timer = loop.call_later(seconds, loop.stop)
+            loop.add_reader(descriptor, loop.stop)
+            self._blocked.begin()
+            try:
+                loop.run_forever()
+            finally:
+                self._blocked.end()
+                timer.cancel()
+                loop.remove_reader(descriptor)
+        reports, self._reports = self._reports, []
+        return reports
+
+    # ---- One call, in its task
+
+    async def _serve(self, call: _Call) -> None:
+        call.started = time.perf_counter()
+        try:
+            if call.request is not None:
+                await self._serve_by_flask(call, call.request)
+            else:
+                await self._serve_plainly(call)
+        except BaseException as exc:
+            self._end_forked_child(exc)
+            self._fail(call, exc)
+        finally:
+            self._close(call)
+
+    async def _serve_by_flask(self, call: _Call, request: Request) -> None:
+        async def run(arguments: dict[str, Any]) -> Any:
+            return await self._run(call, arguments)
+
+        async def send(answer: outputs.Answer) -> None:
+            await self._send(call, answer)
+
+        def is_over() -> bool:
+            return call.has_left or call.exceeded == OVERDUE or not call.is_open
+
+        await self._script.call_async_with_request(request, call.arguments, run, send, is_over)
+
+    async def _serve_plainly(self, call: _Call) -> None:
+        result = await self._run(call, call.arguments or {})
+        if isinstance(result, AsyncIterable):
+            result = outputs.Answer(
+                200, None, [outputs.PLAIN_TEXT], outputs.AsyncStream(result, _nothing), outputs.RESPONSE
+            )
+        elif _is_response(result):
+            result = outputs.render(result, "POST", takes_async=True)
+        else:
+            return self._report(call, RETURNED, result)
+        await self._send(call, result)
+
+    async def _run(self, call: _Call, arguments: dict[str, Any]) -> Any:
+        """The result of run(). Raises TimeoutError if SCORING_TIMEOUT_MS has cancelled it."""
+        try:
+            result = self._script.run(**arguments)
+            if inspect.isawaitable(result):
+                result = await result
+        except asyncio.CancelledError as exc:
+            if call.exceeded is None or call.has_left:
+                raise
+            raise _timeout(exc) from None
+        self._end_forked_child(None)
+        return result
+
+    async def _send(self, call: _Call, answer: outputs.Answer) -> None:
+        """Report an answer, and the parts of its stream, if it is one."""
+        body = answer.body
+        seconds = time.perf_counter() - call.started if answer.seconds is None else answer.seconds
+        if isinstance(body, bytes):
+            return self._report(call, ANSWERED, answer, seconds)
+        stream = _parts(body)
+        try:
+            # The first part comes before the head, so that an exception before it is answered as an error.
+            part = await _next_part(stream)
+            call.stop_timer()
+            call.is_stream = True
+            call.may_go_on = asyncio.Event()
+            call.may_go_on.set()
+            self._report(call, STREAMS, answer._replace(body=b""), seconds, is_last=False)
+            while part is not None:
+                self._report(call, PART, part, is_last=False)
+                # The loop's caller sends the part, and learns if the stream must wait.
+                await asyncio.sleep(0)
+                await call.may_go_on.wait()
+                self._limit_part(call)
+                part = await _next_part(stream)
+                call.stop_timer()
+        finally:
+            await _close_stream(body)
+        self._report(call, ENDED, None)
+
+    def _fail(self, call: _Call, exc: BaseException) -> None:
+        """Report what a call has come to that was cancelled, or has raised ``exc``."""
+        is_cancelled = isinstance(exc, asyncio.CancelledError)
+        if not call.is_open:
+            if not is_cancelled:  # raised by code that runs when the client has its answer
+                self._script.internal_failed(exc)
+        elif is_cancelled and call.has_left:
+            self._report(call, ENDED if call.is_stream else LEFT, None)
+        elif call.exceeded == OVERDUE and (is_cancelled or isinstance(exc, TimeoutError)):
+            message = f"The request was not finished within {self._settings.worker_timeout} seconds (WORKER_TIMEOUT)."
+            if call.is_stream:
+                self._report(call, ENDED, TimeoutError(message).with_traceback(exc.__traceback__))
+            else:
+                self._script.call_overdue(exc, message)
+                self._report(call, OVERDUE, message)
+        else:
+            # A stream may be cancelled before its first part.
+            exc = _timeout(exc) if is_cancelled and call.exceeded == RAISED else exc
+            self._report(call, ENDED if call.is_stream else RAISED, exc)
+
+    def _report(self, call: _Call, what: str, value: Any, seconds: float | None = None, is_last: bool = True) -> None:
+        if not call.is_open:
+            return
+        if seconds is None:
+            seconds = time.perf_counter() - call.started
+        self._reports.append(Report(call.number, what, value, seconds))
+        if is_last:
+            self._close(call)
+        self._loop.stop()
+
+    def _close(self, call: _Call) -> None:
+        call.is_open = False
+        call.stop_timer()
+        self._calls.pop(call.number, None)
+
+    def _end_forked_child(self, exc: BaseException | None) -> None:
+        if os.getpid() != self._pid:
+            self._script.end_forked_child(exc)
+
+    # ---- Time limits
+
+    def _limit_run(self, call: _Call) -> None:
+        """Cancel the call when SCORING_TIMEOUT_MS is over, or shortly before WORKER_TIMEOUT is: then the front would
+        have this worker killed, with all its calls."""
+        scoring = self._settings.scoring_timeout_ms / 1000
+        worker = self._worker_limit()
+        if scoring and (not worker or scoring <= worker):
+            call.timer = self._loop.call_later(scoring, self._expire, call, RAISED)
+        elif worker:
+            call.timer = self._loop.call_later(worker, self._expire, call, OVERDUE)
+
+    def _limit_part(self, call: _Call) -> None:
+        """Cancel the stream if its next part takes longer than WORKER_TIMEOUT."""
+        call.stop_timer()
+        worker = self._worker_limit()
+        if worker and call.is_open:
+            call.timer = self._loop.call_later(worker, self._expire, call, OVERDUE)
+
+    def _worker_limit(self) -> float:
+        limit = float(self._settings.worker_timeout)
+        return limit - min(limit / 2, 1.0)
+
+    def _expire(self, call: _Call, limit: str) -> None:
+        if self._blocked.is_debugged():
+            return  # a person is looking at the call
+        if call.task is None or not call.is_open:
+            return
+        call.exceeded = limit
+        call.timer = self._loop.call_later(CANCEL_GRACE, self._answer_for, call)
+        call.task.cancel()
+
+    def _answer_for(self, call: _Call) -> None:
+        """Answer the client of a call that goes on though it was cancelled."""
+        if call.task is None or not call.is_open:
+            return
+        _logger.warning(
+            "A call of run() that was cancelled by a time limit goes on. Its client is answered. run() must not catch "
+            "asyncio.CancelledError without raising it again."
+        )
+        self._fail(call, _timeout(None))
+
+
+def _timeout(cancelled: BaseException | None) -> TimeoutError:
+    """The exception that a time limit raises in run(), with the place where the call was cancelled."""
+    timeout = TimeoutError("the scoring time-out is over")
+    return timeout.with_traceback(cancelled.__traceback__ if cancelled else None)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _is_response(result: Any) -> bool:
+    response_type = getattr(sys.modules.get("flask"), "Response", None)
+    return response_type is not None and isinstance(result, response_type)
+
+
+# ---- Streams
+
+
+async def _parts(body: Any) -> AsyncIterator[bytes]:
+    """The parts of a stream of either kind. A generator that is not async blocks the loop while it makes a part."""
+    if isinstance(body, outputs.AsyncStream):
+        async for part in body:
+            yield part
+    else:
+        for part in body:
+            yield part
+
+
+async def _next_part(stream: AsyncIterator[bytes]) -> bytes | None:
+    """The next part, or None at the end."""
+    try:
+        return await stream.__anext__()
+    except StopAsyncIteration:
+        return None
+
+
+async def _close_stream(body: Any) -> None:
+    if isinstance(body, outputs.AsyncStream):
+        await body.aclose()
+    else:
+        body.close()
+
+
+# ---- The loop
+
+
+def make_loop() -> asyncio.AbstractEventLoop:
+    """A new loop of the script's policy, set for this thread."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    return loop
+
+
+def complete(loop: asyncio.AbstractEventLoop, result: Any) -> Any:
+    """Wait for the result of an async function; any other result is returned as it is. For code that waits for one call
+    after the other: init(), and tests of scripts."""
+    if inspect.isawaitable(result):
+        result = loop.run_until_complete(_await(result))
+    return result
+
+
+async def _await(result: Any) -> Any:
+    return await result
+
+
+def iterate(
+    loop: asyncio.AbstractEventLoop, stream: outputs.AsyncStream, context: contextvars.Context
+) -> Iterator[bytes]:
+    """The parts of an async stream, for code that is not async. They are made in this context."""
+    try:
+        while (part := context.run(loop.run_until_complete, _next_part(stream))) is not None:
+            yield part
+    finally:
+        if not loop.is_closed():
+            context.run(loop.run_until_complete, stream.aclose())
+
+
+def close(loop: asyncio.AbstractEventLoop) -> None:
+    """End the loop: cancel the tasks that are left, and let async generators finish."""
+    if loop.is_closed() or loop.is_running():
+        return
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    try:
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks, timeout=CLOSE_GRACE))
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), CLOSE_GRACE))
+    except Exception as error:
+        _logger.warning("The event loop of the script could not be ended in order: %s", error)
+    finally:
+        loop.close()

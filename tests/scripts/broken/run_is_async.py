@@ -1,6 +1,0 @@
-def init():
-    pass
-
-
-async def run(data):
-    return data
