@@ -39,7 +39,9 @@ def shared_files(pid):
 def test_front_and_workers_have_the_same_file(start):
     server = start("raw_digest.py", "--worker_count", "2")
     (file,) = shared_files(server.front())
-    assert [list(shared_files(worker)) for worker in server.wait_for_workers(2)] == [[file], [file]]
+    workers = server.wait_for_workers(2)
+    # A worker gets the file when it connects, just after it has logged that it is ready.
+    eventually(lambda: [list(shared_files(worker)) for worker in workers] == [[file], [file]], "both have the file")
 
 
 def test_bodies_of_many_clients_do_not_mix(start):
