@@ -107,7 +107,7 @@ impl<'a, 'py> Caller<'a, 'py> {
     pub(super) fn answer(&self, py: Python<'py>, claimed: &ClaimedJob) -> Reply {
         let arguments = match self.arguments(py, claimed) {
             Ok(arguments) => arguments,
-            Err(reply) => return reply,
+            Err(reply) => return *reply,
         };
         let collected = self.collected(arguments.as_ref());
         let started = Instant::now();
@@ -119,9 +119,13 @@ impl<'a, 'py> Caller<'a, 'py> {
 
     /// The keyword arguments of `run()`; `None` for a raw script. An error is the reply to a request
     /// for which `run()` cannot be called.
-    pub(super) fn arguments(&self, py: Python<'py>, claimed: &ClaimedJob) -> Result<Option<Bound<'py, PyDict>>, Reply> {
+    pub(super) fn arguments(
+        &self,
+        py: Python<'py>,
+        claimed: &ClaimedJob,
+    ) -> Result<Option<Bound<'py, PyDict>>, Box<Reply>> {
         input::arguments(py, self.script, &claimed.job, &claimed.body)
-            .map_err(|problem| self.not_run(py, claimed, problem))
+            .map_err(|problem| Box::new(self.not_run(py, claimed, problem)))
     }
 
     /// The arguments that are exported with the result, if results are exported.

@@ -169,7 +169,7 @@ impl<'py> Executor<'py> for Asynchronous<'_, 'py> {
         let about = self.caller.about(py, &claimed.job);
         let arguments = match self.caller.arguments(py, &claimed) {
             Ok(arguments) => arguments,
-            Err(reply) => return sending::send_reply(py, &self.caller, front, &claimed, reply).map(drop),
+            Err(reply) => return sending::send_reply(py, &self.caller, front, &claimed, *reply).map(drop),
         };
         let number = self.next_number;
         self.next_number += 1;
