@@ -174,7 +174,7 @@ def test_each_call_and_stream_has_its_own_current_request(shared):
 
 def test_a_blocked_loop_is_told_with_its_stack(start):
     server = start("async_obey.py")
-    assert server.score("time.sleep(5)\nreturn 1").json() == 1
+    assert server.score("time.sleep(8)\nreturn 1").json() == 1
     record = server.wait_for_record("The event loop has been blocked", level="W")
     assert "in body" in record.text
     server.wait_for_record("The event loop runs again", level="W")
