@@ -12,8 +12,13 @@ import pytest
 PROCESSES = "its server has worker processes"
 # Files whose tests run there.
 FILES = (
+    "test_clients_that_leave.py",
+    "test_connections.py",
     "test_errors.py",
+    "test_half_closed.py",
     "test_health.py",
+    "test_hostile_text.py",
+    "test_large_replies.py",
     "test_lifecycle.py",
     "test_limits.py",
     "test_score.py",

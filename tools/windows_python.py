@@ -29,8 +29,18 @@ COMPILER = "x86_64-w64-mingw32-gcc"
 IMPORTER = "x86_64-w64-mingw32-dlltool"
 # Debian has the first outside PATH.
 WINES = ("/usr/lib/wine/wine64", "wine64", "wine")
-# The package, its tests' scripts and the tests need these there; the versions are the newest for Windows.
-PACKAGES = ("flask", "inference-schema", "numpy", "pandas", "pillow", "pip", "pytest", "pytest-timeout", "hypothesis")
+# What the server, the tests' scripts and the tests need there. Newer numpy calls a function that Wine 8 does not have.
+PACKAGES = (
+    "flask",
+    "inference-schema",
+    "numpy<2",
+    "pandas<3",
+    "pillow",
+    "pip",
+    "pytest",
+    "pytest-timeout",
+    "hypothesis",
+)
 
 
 class Missing(Exception):

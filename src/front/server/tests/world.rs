@@ -92,10 +92,25 @@ pub(super) struct World {
     _supervisor: StdLine,
 }
 
+/// Both ends of what connects the front and the supervisor.
+#[cfg(unix)]
+fn pair() -> std::io::Result<(StdLine, StdLine)> {
+    StdLine::pair()
+}
+
+/// Both ends of what connects the front and the supervisor, made as Python's `socket.socketpair()` makes them on Windows.
+#[cfg(not(unix))]
+fn pair() -> std::io::Result<(StdLine, StdLine)> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let near = StdLine::connect(listener.local_addr()?)?;
+    let (far, _) = listener.accept()?;
+    Ok((near, far))
+}
+
 impl World {
     pub(super) async fn new(settings: Settings) -> Self {
         let diary = Rc::<Diary>::default();
-        let (line, _supervisor) = StdLine::pair().expect("a pair");
+        let (line, _supervisor) = pair().expect("a pair");
         line.set_nonblocking(true).expect("a socket");
         let supervisor = Supervisor::new(line).expect("a line");
         let recorder = Recorder::new(vec![Box::new(Writer(diary.clone()))]);
