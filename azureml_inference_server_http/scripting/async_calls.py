@@ -4,6 +4,8 @@ Owns the calls that run, their time limits, and what becomes of each. ``src/work
 calls, lets the loop run until something has happened, and sends what this module reports. ``blocked_loop`` tells when
 the script blocks the loop. Also runs an async init(). Runs in worker processes. In tests of scripts
 (``server.create_app``) ``complete`` waits for one call after the other.
+
+One file of more than 400 lines, because every step changes the calls that run.
 """
 
 from __future__ import annotations

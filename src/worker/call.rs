@@ -2,6 +2,8 @@
 //!
 //! Every failure becomes a reply here; nothing a script raises, `SystemExit` included, leaves this file. Runs on the
 //! worker's thread.
+//!
+//! One file of more than 400 lines, because each step of a call may fail, and its failure becomes the reply here.
 
 use std::{
     borrow::Cow,

@@ -3,6 +3,8 @@ sections 5 to 11).
 
 Owns what a test client sees; conversions have tests of their own. Each test loads its script by
 ``create()``, and what that changes in this process is put back.
+
+One file of more than 400 lines, because all tests share what puts this process back.
 """
 
 from __future__ import annotations
