@@ -58,6 +58,10 @@ pub struct Settings {
     pub telemetry: TelemetrySettings,
     /// The ports that answer `/metrics`.
     pub metrics_ports: MetricsPorts,
+    /// Answer `/docs`, and lead browsers there.
+    pub docs: bool,
+    /// Show the last errors on `/docs`.
+    pub error_details: bool,
 }
 
 #[cfg(test)]
@@ -83,6 +87,8 @@ impl Settings {
             scoring_timeout: Duration::ZERO,
             telemetry: Default::default(),
             metrics_ports: Default::default(),
+            docs: true,
+            error_details: false,
         }
     }
 }
@@ -120,6 +126,8 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
                 "off" => MetricsPorts::None,
                 _ => MetricsPorts::First,
             },
+            docs: object.getattr("docs")?.extract()?,
+            error_details: object.getattr("error_details")?.extract()?,
         })
     }
 }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import azureml_inference_server_http as package
 
-from .settings_table import PROCESS, SETTINGS, Setting, label
+from .settings_table import ON_OFF, PROCESS, SETTINGS, Setting, label
 
 if TYPE_CHECKING:
     from .progress import Progress
@@ -102,6 +102,8 @@ def start(settings: Settings, colour: bool) -> list[str]:
     ]
     if settings.health_port != settings.port:
         rows.insert(1, ("health", f"port {settings.health_port} as well"))
+    if settings.docs:
+        rows.insert(1, ("try it", f"{url}/docs in a browser"))
     changed = ", ".join(_changed(settings))
     if changed:
         rows.append(("settings", changed))
@@ -126,4 +128,7 @@ def _name(row: Setting) -> str:
 
 
 def _value(row: Setting, settings: Settings) -> str:
-    return "***" if row.secret else str(getattr(settings, row.name))
+    value = getattr(settings, row.name)
+    if row.kind == ON_OFF:
+        return "on" if value else "off"
+    return "***" if row.secret else str(value)

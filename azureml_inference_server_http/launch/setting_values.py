@@ -128,6 +128,7 @@ PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
     table.LENIENT_INTEGER: _integer,
     table.NUMBER: _number,
     table.BOOLEAN: _boolean,
+    table.ON_OFF: _boolean,
     table.EXACT_TRUE: lambda setting, value: bool(value == "true"),
     table.ANY_CASE_TRUE: lambda setting, value: bool(value.lower() == "true"),
     table.LOG_LEVEL: _log_level,

@@ -102,6 +102,7 @@ class Settings(NamedTuple):
     reload: bool
     reload_dir: str | None
     debugger_port: int | None
+    docs: bool
     metrics: str
     server_version_log_response_enabled: bool
     app_insights_connection_string: str | None

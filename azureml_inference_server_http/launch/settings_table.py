@@ -21,6 +21,7 @@ INTEGER = "whole number"
 LENIENT_INTEGER = "whole number, or the default"
 NUMBER = "number"
 BOOLEAN = "true or false"
+ON_OFF = "on or off"
 EXACT_TRUE = "on only for the exact text true"
 ANY_CASE_TRUE = "on only for the word true in any case"
 LOG_LEVEL = "log level"
@@ -53,7 +54,7 @@ LEVEL_WORDS = {
 
 # For these kinds a blank value counts as not given, because compose files and templates write
 # "WORKER_COUNT=" for a value that they do not have.
-BLANK_MEANS_UNSET = frozenset({NON_EMPTY, INTEGER, LENIENT_INTEGER, NUMBER, BOOLEAN, LOG_LEVEL, WORKER_CLASS, METRICS})
+BLANK_MEANS_UNSET = frozenset({NON_EMPTY, INTEGER, LENIENT_INTEGER, NUMBER, BOOLEAN, ON_OFF, LOG_LEVEL, WORKER_CLASS, METRICS})
 # For these kinds a wrong value causes a warning, and the default is used, because 1.5.1 serves with
 # any text, and OpenTelemetry demands it for its variables.
 WRONG_MEANS_DEFAULT = frozenset({LOG_LEVEL, LENIENT_INTEGER})
@@ -723,6 +724,21 @@ SETTINGS: tuple[Setting, ...] = (
         environment="AZUREML_DEBUG_PORT",
         any_case=True,
         config_key="AZUREML_DEBUG_PORT",
+    ),
+    Setting(
+        name="docs",
+        group="diagnostics",
+        kind=ON_OFF,
+        help="Whether GET /docs is a page with which people try the script in a browser. GET / leads browsers there.",
+        default=True,
+        allowed="on or off (also true/false, yes/no, 1/0)",
+        flag="--docs",
+        metavar="WHETHER",
+        original=False,
+        environment="AZMLINFSRV_DOCS",
+        config_key="AZMLINFSRV_DOCS",
+        note="The page shows what `/swagger.json` says, which every caller can read. With `--error_details` it also "
+        "shows the last error replies of `/score` to everybody. docs/docs-page.md describes it.",
     ),
     Setting(
         name="metrics",

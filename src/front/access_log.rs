@@ -66,7 +66,7 @@ fn line(record: &RequestRecord) -> Option<String> {
         None | Some(Route::Score) => true,
         // The front answers OPTIONS for `/swagger.json`, as it does for health.
         Some(Route::Swagger) => head.method != Method::OPTIONS,
-        Some(Route::Health | Route::Live | Route::Ready | Route::Metrics) => false,
+        Some(Route::Docs | Route::Health | Route::Live | Route::Ready | Route::Metrics) => false,
     };
     if !has_line && record.outcome != Outcome::Refused(Refusal::IdTooLong) {
         return None;

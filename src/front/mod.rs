@@ -8,6 +8,7 @@ mod access_log;
 mod body_rate;
 mod body_reader;
 mod cors;
+mod docs;
 mod error;
 mod exchange;
 pub(crate) mod heap_trim;

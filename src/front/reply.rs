@@ -50,8 +50,10 @@ const ERROR_LOCATION: HeaderName = HeaderName::from_static("x-ms-run-error-locat
 
 const TRUE: HeaderValue = HeaderValue::from_static("True");
 const FALSE: HeaderValue = HeaderValue::from_static("False");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const TEXT: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+/// The type of JSON replies.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The type of all other replies of the front.
+pub const TEXT: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// Header fields that describe the connection, not the reply: a script's are dropped (contract
 /// section 7).
@@ -192,7 +194,8 @@ impl ReplyContext {
         Ok(response)
     }
 
-    fn builder(&self, status: StatusCode) -> HttpResponseBuilder {
+    /// A reply of the front with this status. The caller adds its type, and calls [`ReplyContext::identify`].
+    pub fn builder(&self, status: StatusCode) -> HttpResponseBuilder {
         let mut response = HttpResponse::build(status);
         response.insert_header((SERVER, HeaderValue::from_static("azmlinfsrv")));
         if self.connection.begin_reply() == After::Close {
@@ -240,7 +243,7 @@ impl ReplyContext {
     }
 
     /// Adds server version and request ids.
-    fn identify(&self, response: &mut HttpResponseBuilder, server_version: &Bytes, own_cors: bool) {
+    pub fn identify(&self, response: &mut HttpResponseBuilder, server_version: &Bytes, own_cors: bool) {
         if !server_version.is_empty() {
             append_bytes(response, SERVER_VERSION, server_version);
         }

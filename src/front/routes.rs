@@ -1,5 +1,5 @@
-//! The routes: which method does what on `/`, `/score`, `/swagger.json`, `/livez`, `/readyz` and `/metrics`; JSON 404
-//! and 405.
+//! The routes: which method does what on `/`, `/score`, `/swagger.json`, `/docs`, `/livez`, `/readyz` and `/metrics`; JSON
+//! 404 and 405.
 //!
 //! Runs in the front's event loop. The front answers health from what it knows, so health never
 //! waits for a worker (contract section 5). `/score` and `/swagger.json` need a script;
@@ -16,6 +16,7 @@ use actix_web::{
 };
 
 use super::{
+    docs::wants_page,
     error::RequestError,
     exchange::Exchange,
     http1::Connection,
@@ -42,6 +43,7 @@ impl Route {
         }
         Some(match decoded.trim_start_matches('/') {
             "" => Self::Health,
+            "docs" => Self::Docs,
             "livez" => Self::Live,
             "metrics" => Self::Metrics,
             "readyz" => Self::Ready,
@@ -88,7 +90,11 @@ async fn answer(
     if front.is_draining() {
         connection.end();
     }
-    let route = Route::of(request.uri().path()).filter(|route| *route != Route::Metrics || exposure.metrics.is_some());
+    let route = Route::of(request.uri().path()).filter(|route| match route {
+        Route::Metrics => exposure.metrics.is_some(),
+        Route::Docs => front.docs.is_some(),
+        _ => true,
+    });
     if !keeps_connection(route, request.headers()) {
         connection.close_after_reply();
     }
@@ -112,18 +118,23 @@ async fn answer(
     if let Some(error) = id_error {
         return context.refuse(&error, recording);
     }
-    match (route, exposure.metrics) {
-        (Route::Score, _) => Exchange::new(front, request, context).score(payload, open, recording).await,
-        _ if request.method() == Method::OPTIONS => context.text("", Some(READ_METHODS), recording),
-        (Route::Swagger, _) => Exchange::new(front, request, context).swagger(recording).await,
-        (Route::Live, _) => context.text("Alive", None, recording),
-        (Route::Health, _) => health(&front, &context, "Healthy", false, recording),
-        (Route::Ready, _) => health(&front, &context, "Ready", true, recording),
-        (Route::Metrics, Some(metrics)) => {
-            context.metrics(metrics::text(&front, metrics, exposure.first_process), recording)
-        }
-        (Route::Metrics, None) => context.refuse(&RequestError::NotFound, recording),
-    }
+    let response = match route {
+        Route::Score => return Exchange::new(front, request, context).score(payload, open, recording).await,
+        _ if request.method() == Method::OPTIONS => Some(context.text("", Some(READ_METHODS), recording)),
+        Route::Swagger => return Exchange::new(front, request, context).swagger(recording).await,
+        Route::Live => Some(context.text("Alive", None, recording)),
+        Route::Health => Some(health(&front, &context, &request, recording)),
+        Route::Ready => Some(ready(&front, &context, recording)),
+        Route::Docs => front.docs.as_ref().and_then(|docs| match request.query_string() {
+            "errors" => docs.errors(&context, recording),
+            _ => Some(docs.page(&context, recording)),
+        }),
+        Route::Metrics => exposure.metrics.map(|metrics| {
+            let text = metrics::text(&front, metrics, exposure.first_process);
+            context.metrics(text, recording)
+        }),
+    };
+    response.unwrap_or_else(|| context.refuse(&RequestError::NotFound, recording))
 }
 
 /// The route that takes the request.
@@ -159,20 +170,25 @@ fn asks_to_keep_alive(headers: &HeaderMap) -> bool {
     options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"keep-alive"))
 }
 
-/// The health reply, from the workers' known condition; it does not ask them.
-fn health(
-    front: &Front,
-    context: &ReplyContext,
-    good: &'static str,
-    drain_counts: bool,
-    recording: &mut Recording,
-) -> HttpResponse {
-    if drain_counts && front.is_draining() {
+/// The health reply, from the workers' known condition; it does not ask them. A browser gets a page that leads to `/docs`.
+fn health(front: &Front, context: &ReplyContext, request: &HttpRequest, recording: &mut Recording) -> HttpResponse {
+    if front.dispatcher.ready_workers() == 0 {
+        return context.refuse(&RequestError::NotReady, recording);
+    }
+    match &front.docs {
+        Some(docs) if wants_page(request.headers()) => docs.healthy(context, recording),
+        _ => context.text("Healthy", None, recording),
+    }
+}
+
+/// As `health`, but a server that is shutting down is not ready.
+fn ready(front: &Front, context: &ReplyContext, recording: &mut Recording) -> HttpResponse {
+    if front.is_draining() {
         context.refuse(&RequestError::Draining, recording)
     } else if front.dispatcher.ready_workers() == 0 {
         context.refuse(&RequestError::NotReady, recording)
     } else {
-        context.text(good, None, recording)
+        context.text("Ready", None, recording)
     }
 }
 
@@ -196,6 +212,8 @@ mod tests {
             ("/swagger.json", Some(Route::Swagger)),
             ("/livez", Some(Route::Live)),
             ("/readyz", Some(Route::Ready)),
+            ("/docs", Some(Route::Docs)),
+            ("/docs/", None),
             ("/score/", None),
             ("/SCORE", None),
             ("/score%2F", None),

@@ -28,6 +28,7 @@ use super::worker_reports::WorkerReports;
 use super::{
     access_log::{AccessRecords, RequestLines},
     cors::{self, Cors},
+    docs::Docs,
     heap_trim::{self, Keeper},
     http1::{Connection, Patience},
     listener::{Listener, Purpose},
@@ -103,6 +104,8 @@ pub struct Front {
     pub(super) settings: Settings,
     pub(super) server_version: Bytes,
     pub(super) cors: Option<cors::Cors>,
+    /// The pages for people; `None` with `--docs off`.
+    pub(super) docs: Option<Docs>,
     pub(super) dispatcher: Dispatcher,
     /// Begins the records of all requests; knows their readers.
     pub(super) recorder: Rc<Recorder>,
@@ -124,11 +127,13 @@ impl Front {
         bodies: Store,
         supervisor: Rc<Supervisor>,
         recorder: Rc<Recorder>,
+        docs: Option<Docs>,
     ) -> Result<Rc<Self>, cors::BadEntry> {
         let cors = Cors::parse(&settings.cors_origins)?;
         Ok(Rc::new(Self {
             server_version: settings.server_version.clone().into(),
             cors,
+            docs,
             dispatcher: Dispatcher::new(Limits::of(&settings), supervisor),
             recorder,
             budget: memory_budget::Budget::new(settings.max_buffered),
@@ -248,8 +253,10 @@ async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> 
         let telemetry = &settings.telemetry;
         readers.push(Box::new(ExportedRequests::new(intake, telemetry.sampler, telemetry.wants_response())));
     }
+    let docs = Docs::new(&settings);
+    readers.extend(docs.as_ref().and_then(Docs::reader));
     let recorder = Recorder::new(readers);
-    let front = Front::new(settings, bodies.clone(), supervisor.clone(), recorder);
+    let front = Front::new(settings, bodies.clone(), supervisor.clone(), recorder, docs);
     let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let mut vital = Vital::default();
     vital.spawn("the task that checks time limits", front.clone().watch());

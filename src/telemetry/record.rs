@@ -118,6 +118,8 @@ pub struct Head {
 /// The routes of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Route {
+    /// `/docs`: a page for people.
+    Docs,
     /// `/`: is there a worker that takes requests?
     Health,
     /// `/livez`: is the front alive?
@@ -134,11 +136,12 @@ pub enum Route {
 
 impl Route {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Health, Self::Live, Self::Metrics, Self::Ready, Self::Score, Self::Swagger];
+    pub const ALL: [Self; 7] = [Self::Docs, Self::Health, Self::Live, Self::Metrics, Self::Ready, Self::Score, Self::Swagger];
 
     /// The path of the route, however the client spelled it.
     pub const fn path(self) -> &'static str {
         match self {
+            Self::Docs => "/docs",
             Self::Health => "/",
             Self::Live => "/livez",
             Self::Metrics => "/metrics",

@@ -45,8 +45,8 @@ impl Reader for ExportedRequests {
     }
 
     fn finished(&self, record: &RequestRecord) {
-        // Probes come all the time, and nobody wants to pay for storing them.
-        if matches!(record.route, Some(Route::Health | Route::Live | Route::Ready | Route::Metrics)) {
+        // Probes come all the time, and nobody wants to pay for storing them. The page is not about the script's requests.
+        if matches!(record.route, Some(Route::Docs | Route::Health | Route::Live | Route::Ready | Route::Metrics)) {
             return;
         }
         if let Some(mut request) = record.span.and_then(|span| Request::of(record, span)) {
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn probes_and_what_is_no_request_are_not_exported() {
-        for route in [Route::Health, Route::Live, Route::Ready, Route::Metrics] {
+        for route in [Route::Docs, Route::Health, Route::Live, Route::Ready, Route::Metrics] {
             assert!(exported(Some(route), true).is_none());
         }
         assert!(exported(None, false).is_none());

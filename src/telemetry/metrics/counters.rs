@@ -51,7 +51,7 @@ const SERIES: usize = 1 + HISTOGRAM;
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "_OTHER"];
 const OTHER_METHOD: u8 = 9;
 /// The routes by the number that the key has. The first one is for requests without a route.
-const ROUTES: [Option<Route>; 7] = [
+const ROUTES: [Option<Route>; 8] = [
     None,
     Some(Route::Health),
     Some(Route::Live),
@@ -59,6 +59,7 @@ const ROUTES: [Option<Route>; 7] = [
     Some(Route::Score),
     Some(Route::Swagger),
     Some(Route::Metrics),
+    Some(Route::Docs),
 ];
 const OUTCOMES: [&str; 4] = ["ok", "error", "timeout", "lost"];
 const REASONS: [&str; 7] = ["queue_full", "queue_timeout", "draining", "no_worker", "too_large", "memory", "stopped"];

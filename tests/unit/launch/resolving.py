@@ -25,7 +25,8 @@ def example(setting: Setting, number: int) -> tuple[Any, Any]:
         return str(7000 + number), 7000 + number
     if setting.kind == settings_table.NUMBER:
         return f"{number}.25", number + 0.25
-    if setting.kind in (settings_table.BOOLEAN, settings_table.EXACT_TRUE, settings_table.ANY_CASE_TRUE):
+    switches = (settings_table.BOOLEAN, settings_table.ON_OFF, settings_table.EXACT_TRUE, settings_table.ANY_CASE_TRUE)
+    if setting.kind in switches:
         value = bool(setting.default) != bool(number % 2)
         return str(value).lower(), value
     if setting.kind == settings_table.LOG_LEVEL:

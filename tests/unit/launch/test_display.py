@@ -75,6 +75,7 @@ def test_the_short_start_says_what_is_not_default(monkeypatch):
 Azure ML Inferencing HTTP server v9.8.7
 
   address  http://127.0.0.1:6001 and every other address of this machine
+  try it   http://127.0.0.1:6001/docs in a browser
   routes   POST /score, GET / (health), GET /swagger.json
   script   /folder/score.py
   model    none (--model_dir names its folder)

@@ -166,7 +166,7 @@ def test_every_abbreviation(start: Start, prefix: str) -> None:
     expected = meaning(prefix)
     switches = {setting.flag for setting in SETTINGS if setting.kind == BOOLEAN}
     flagless = expected in {"--help", "--version", *switches}
-    value = {"--worker_class": "process", "--metrics": "on"}.get(expected, "7123")
+    value = {"--worker_class": "process", "--metrics": "on", "--docs": "on"}.get(expected, "7123")
     outcome = start("--entry_script", "s.py", prefix, *([] if flagless or expected is None else [value]))
     if expected is None:
         assert_usage_error(outcome, outcome.err.split("error: ")[1].strip())

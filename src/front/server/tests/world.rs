@@ -114,7 +114,7 @@ impl World {
         line.set_nonblocking(true).expect("a socket");
         let supervisor = Supervisor::new(line).expect("a line");
         let recorder = Recorder::new(vec![Box::new(Writer(diary.clone()))]);
-        let front = Front::new(settings, Store::default(), supervisor, recorder).expect("valid settings");
+        let front = Front::new(settings, Store::default(), supervisor, recorder, None).expect("valid settings");
         let channel = ThreadChannel::default();
         let entrance = Entrance::Threads(channel.entrance().expect("the first front"));
         spawn_local(transport::accept(entrance, front.dispatcher.clone()));
