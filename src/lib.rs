@@ -13,6 +13,7 @@ pub mod dispatch;
 pub mod front;
 pub mod ipc;
 pub mod json;
+pub mod samples;
 pub mod settings;
 pub mod telemetry;
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::telemetry::plan::TelemetrySettings;
+use crate::{samples, telemetry::plan::TelemetrySettings};
 
 /// The ports that answer `/metrics` (`--metrics`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct Settings {
     pub docs: bool,
     /// Show the last errors on `/docs`.
     pub error_details: bool,
+    /// Which requests are recorded where; `None` without `--record`.
+    pub record: Option<samples::Plan>,
 }
 
 #[cfg(test)]
@@ -89,6 +91,7 @@ impl Settings {
             metrics_ports: Default::default(),
             docs: true,
             error_details: false,
+            record: None,
         }
     }
 }
@@ -128,8 +131,19 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
             },
             docs: object.getattr("docs")?.extract()?,
             error_details: object.getattr("error_details")?.extract()?,
+            record: record(object)?,
         })
     }
+}
+
+#[cfg(feature = "python")]
+fn record(object: pyo3::Borrowed<'_, '_, pyo3::PyAny>) -> pyo3::PyResult<Option<samples::Plan>> {
+    use pyo3::types::PyAnyMethods;
+
+    let folder = object.getattr("record")?.extract::<Option<std::path::PathBuf>>()?;
+    let count: usize = object.getattr("record_count")?.extract()?;
+    let body_size: usize = object.getattr("record_body_size")?.extract()?;
+    Ok(folder.map(|folder| samples::Plan { folder, count, body_size }))
 }
 
 #[cfg(feature = "python")]

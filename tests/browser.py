@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +22,10 @@ from harness import TIED_TO_US, eventually
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE = 60.0
+_INHERIT = (
+    "import fcntl, os, sys; reader, writer = (fcntl.fcntl(int(each), fcntl.F_DUPFD, 10) for each in sys.argv[1:3]); "
+    "os.dup2(reader, 3); os.dup2(writer, 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
 
 
 def installed() -> str | None:
@@ -41,10 +46,11 @@ class Browser:
         self._folder = tempfile.mkdtemp(prefix="azml-browser-")
         theirs, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
-        # The browser reads commands from descriptor 3 and writes to 4.
         command = [
             *TIED_TO_US,
-            *("/bin/sh", "-c", f'exec "$@" 3<&{theirs} 4>&{theirs_out}', "sh"),
+            # The browser reads commands from descriptor 3 and writes to 4. Copies above both come first, because one of
+            # the pipes may have these numbers.
+            *(sys.executable, "-I", "-S", "-c", _INHERIT, str(theirs), str(theirs_out)),
             program,
             *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-extensions"),

@@ -103,6 +103,9 @@ class Settings(NamedTuple):
     reload_dir: str | None
     debugger_port: int | None
     docs: bool
+    record: str | None
+    record_count: int
+    record_body_size: int
     metrics: str
     server_version_log_response_enabled: bool
     app_insights_connection_string: str | None
@@ -194,6 +197,10 @@ def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
     problems += _combine(values, origins, raw)
     if problems:
         raise SettingsError(problems)
+    if values["record"] is None:
+        for name in ("record_count", "record_body_size"):
+            if origins[name].kind != DEFAULT:
+                notices.append(f"{origins[name].name} has no effect without --record.")
     if values["reload_dir"] is not None and not values["reload"]:
         notices.append(f"{origins['reload_dir'].name} has no effect without --reload.")
     if values["worker_class"] == table.THREAD:

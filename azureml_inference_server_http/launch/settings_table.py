@@ -54,7 +54,9 @@ LEVEL_WORDS = {
 
 # For these kinds a blank value counts as not given, because compose files and templates write
 # "WORKER_COUNT=" for a value that they do not have.
-BLANK_MEANS_UNSET = frozenset({NON_EMPTY, INTEGER, LENIENT_INTEGER, NUMBER, BOOLEAN, ON_OFF, LOG_LEVEL, WORKER_CLASS, METRICS})
+BLANK_MEANS_UNSET = frozenset(
+    {NON_EMPTY, INTEGER, LENIENT_INTEGER, NUMBER, BOOLEAN, ON_OFF, LOG_LEVEL, WORKER_CLASS, METRICS}
+)
 # For these kinds a wrong value causes a warning, and the default is used, because 1.5.1 serves with
 # any text, and OpenTelemetry demands it for its variables.
 WRONG_MEANS_DEFAULT = frozenset({LOG_LEVEL, LENIENT_INTEGER})
@@ -739,6 +741,52 @@ SETTINGS: tuple[Setting, ...] = (
         config_key="AZMLINFSRV_DOCS",
         note="The page shows what `/swagger.json` says, which every caller can read. With `--error_details` it also "
         "shows the last error replies of `/score` to everybody. docs/docs-page.md describes it.",
+    ),
+    Setting(
+        name="record",
+        group="diagnostics",
+        kind=RESOLVED_PATH,
+        help="Record requests to /score and their answers in this folder, as samples for validate and replay.",
+        default_text="none",
+        allowed="the path of a folder",
+        flag="--record",
+        metavar="DIR",
+        original=False,
+        environment="AZMLINFSRV_RECORD",
+        config_key="AZMLINFSRV_RECORD",
+        note="Bodies are written as they are. Cookies, keys and tokens among the headers are not. The folder and its "
+        "files are private. No request waits for the disk, or fails because of it. docs/validate.md has the details.",
+    ),
+    Setting(
+        name="record_count",
+        group="diagnostics",
+        kind=INTEGER,
+        help="Requests that --record may write. When the folder has that many, no more are recorded.",
+        default=100,
+        allowed="a whole number, 1 or more",
+        minimum=1,
+        maximum=99_999,
+        flag="--record_count",
+        metavar="N",
+        original=False,
+        environment="AZMLINFSRV_RECORD_COUNT",
+        config_key="AZMLINFSRV_RECORD_COUNT",
+    ),
+    Setting(
+        name="record_body_size",
+        group="diagnostics",
+        kind=INTEGER,
+        help="Largest body in bytes that --record writes.",
+        default=1024 * 1024,
+        allowed="a whole number of bytes, 1 or more",
+        minimum=1,
+        maximum=_MANY_BYTES,
+        flag="--record_body_size",
+        metavar="BYTES",
+        original=False,
+        environment="AZMLINFSRV_RECORD_BODY_SIZE",
+        config_key="AZMLINFSRV_RECORD_BODY_SIZE",
+        note="A request with a larger body is not recorded. Of a larger answer only status and headers are.",
     ),
     Setting(
         name="metrics",

@@ -261,6 +261,7 @@ def _for_validation(given: Settings) -> Settings:
         worker_count=1,
         worker_preload=False,
         max_requests=0,
+        record=None,
         max_worker_rss=0,
         separate_health=False,
         app_insights_enabled=False,

@@ -53,11 +53,17 @@ def to_url(url: str, timeout: float) -> tuple[Connect, str]:
     return lambda: kind(host, port, timeout=timeout), prefix
 
 
+def _merged(*all_headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers of which the later ones count, in whatever case their names are written."""
+    merged = {name.lower(): (name, value) for headers in all_headers for name, value in headers.items()}
+    return dict(merged.values())
+
+
 def send(connect: Connect, sample: Sample, prefix: str = "", headers: Mapping[str, str] | None = None) -> Answer:
     """The answer to a sample. Raises OSError (of which TimeoutError) and http.client.HTTPException."""
     connection = connect()
     try:
-        fields = {**sample.headers, **(headers or {}), "Connection": "close"}
+        fields = _merged(sample.headers, headers or {}, {"Connection": "close"})
         connection.request(sample.method, prefix + sample.target, sample.body or None, fields)
         reply = connection.getresponse()
         named = {name.lower(): value for name, value in reply.getheaders()}

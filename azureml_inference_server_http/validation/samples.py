@@ -112,9 +112,9 @@ def _described_request(path: str) -> Sample:
         query = urlencode({key: each if isinstance(each, str) else json.dumps(each) for key, each in query.items()})
     if not isinstance(query, str):
         raise SampleError(path, '"query" must be text or an object')
-    headers = _headers(path, described)
+    headers, unsent = _headers(path, described), _unsent(described)
     body, kind = _body(path, described)
-    if body and kind and _TYPE not in {name.lower() for name in headers}:
+    if body and kind and _TYPE not in {name.lower() for name in (*headers, *unsent)}:
         headers[_TYPE] = kind
     return Sample("", method.upper(), f"{target}?{query}" if query else target, headers, body)
 
@@ -210,8 +210,16 @@ def _text(path: str, described: Mapping[str, Any], key: str, default: str) -> st
     return value
 
 
+def _unsent(described: Mapping[str, Any]) -> list[str]:
+    """The headers of a request that are null: they are not sent, as a body may come without a Content-Type."""
+    headers = described.get("headers")
+    return [name for name, value in headers.items() if value is None] if isinstance(headers, dict) else []
+
+
 def _headers(path: str, described: Mapping[str, Any]) -> dict[str, str]:
     headers = described.get("headers", {})
+    if isinstance(headers, dict):
+        headers = {name: value for name, value in headers.items() if value is not None}
     if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
         raise SampleError(path, '"headers" must be an object whose values are text')
     if any("\n" in text or "\r" in text for pair in headers.items() for text in pair):

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     dispatch::{Answered, Pending},
     fault_injection::{point, Point},
-    ipc::frame::{Field, Hello, Job, ReplyHead},
+    ipc::frame::{Hello, Job, ReplyHead},
     telemetry::{
         record::{Outcome, RequestRecord, Stage},
         recorder::Recording,
@@ -115,6 +115,7 @@ impl Exchange {
             error => error,
         })?;
         self.context.connection.note_body_read();
+        tracking::note_request(recording, &self.request, &body);
         let pending = self.front.dispatcher.submit(self.job(recording), body);
         let mut awaited = Awaited::new(recording);
         let pending = awaited.pending.insert(pending);
@@ -209,7 +210,7 @@ impl Exchange {
                 None => Bytes::copy_from_slice(uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes()),
             };
             job.peer = self.request.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
-            job.fields = fields_as_sent(&self.request);
+            job.fields = tracking::fields_as_sent(&self.request);
             if let Some(span) = record.span {
                 // What the script calls belongs to the server's span.
                 job.fields.retain(|(name, _)| name != TRACE_PARENT);
@@ -226,19 +227,4 @@ impl Exchange {
         let value = self.request.headers().get(name);
         value.map(|value| Bytes::copy_from_slice(value.as_bytes())).unwrap_or_default()
     }
-}
-
-/// The header fields in the order the client sent them, names in lower case.
-///
-/// actix-http's map does not keep the order of names. Each value, however, is a slice of the one
-/// buffer that held the head, so the addresses of the values are in the order sent.
-fn fields_as_sent(request: &HttpRequest) -> Vec<Field> {
-    let mut fields: Vec<_> = request.headers().iter().collect();
-    fields.sort_by_key(|(_, value)| value.as_bytes().as_ptr());
-    fields
-        .into_iter()
-        .map(|(name, value)| {
-            (Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
-        })
-        .collect()
 }

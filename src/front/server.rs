@@ -50,6 +50,7 @@ use crate::{
         thread_channel::FrontEnd,
     },
     panics::{self, catch_in_thread, Vital},
+    samples,
     settings::{MetricsPorts, Settings},
     telemetry::{
         counts::AllCounts,
@@ -228,14 +229,25 @@ pub fn serve(settings: Settings, sockets: Sockets, intake: Intake) -> io::Result
     let counts = sockets.metrics.map_or_else(AllCounts::local, |metrics| metrics.telemetry);
     let exporter = if telemetry.is_on() { Exporter::start(telemetry.plan(), intake, counts)? } else { None };
     let exported = exporter.as_ref().map(Exporter::intake);
-    let served = catch_in_thread(|| actix_web::rt::System::new().block_on(run(settings, sockets, exported)));
+    let samples = settings.record.clone().and_then(samples::Recorder::start);
+    let of_samples = samples.as_ref().map(samples::Recorder::reader);
+    let served =
+        catch_in_thread(|| actix_web::rt::System::new().block_on(run(settings, sockets, exported, of_samples)));
+    if let Some(samples) = samples {
+        samples.finish();
+    }
     if let Some(exporter) = exporter {
         exporter.finish();
     }
     served.unwrap_or_else(|panic| Err(io::Error::other(format!("the front's main task {panic}"))))
 }
 
-async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> io::Result<()> {
+async fn run(
+    settings: Settings,
+    sockets: Sockets,
+    exported: Option<Intake>,
+    samples: Option<Box<dyn Reader>>,
+) -> io::Result<()> {
     let supervisor = Supervisor::new(sockets.supervisor)?;
     let has_threads = matches!(sockets.workers, Workers::Threads(_));
     let bodies = if has_threads { Store::default() } else { Store::shared(settings.max_request_size) };
@@ -255,6 +267,7 @@ async fn run(settings: Settings, sockets: Sockets, exported: Option<Intake>) -> 
     }
     let docs = Docs::new(&settings);
     readers.extend(docs.as_ref().and_then(Docs::reader));
+    readers.extend(samples);
     let recorder = Recorder::new(readers);
     let front = Front::new(settings, bodies.clone(), supervisor.clone(), recorder, docs);
     let front = front.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;

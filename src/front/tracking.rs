@@ -16,7 +16,10 @@ use super::{error::RequestError, request_ids};
 use crate::{
     dispatch::{Answer, Answered, Parts, Pending},
     fault_injection::{point, Point},
-    ipc::frame::{Origin, ReplyHead},
+    ipc::{
+        body::Body,
+        frame::{Field, Origin, ReplyHead},
+    },
     json::write,
     panics,
     telemetry::{
@@ -98,7 +101,35 @@ pub fn note_answer(record: &mut RequestRecord, answered: Answered) -> Result<Rep
     }
 }
 
+/// Keeps request and body, if they are recorded (`--record`). `body` is what the worker gets.
+pub fn note_request(record: &mut RequestRecord, request: &HttpRequest, body: &Body) {
+    let Some(sampled) = &mut record.sampled else { return };
+    sampled.fields = fields_as_sent(request);
+    if body.length() <= sampled.limit {
+        // An error means that the shared memory cannot be read; then the worker's answer says so.
+        sampled.body = body.to_bytes().ok();
+    }
+}
+
+/// The header fields in the order the client sent them, names in lower case.
+///
+/// actix-http's map does not keep the order of names. Each value, however, is a slice of the one
+/// buffer that held the head, so the addresses of the values are in the order sent.
+pub fn fields_as_sent(request: &HttpRequest) -> Vec<Field> {
+    let mut fields: Vec<_> = request.headers().iter().collect();
+    fields.sort_by_key(|(_, value)| value.as_bytes().as_ptr());
+    fields
+        .into_iter()
+        .map(|(name, value)| {
+            (Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
+        })
+        .collect()
+}
+
 fn note_head(record: &mut RequestRecord, head: &ReplyHead) {
+    if let Some(sampled) = &mut record.sampled {
+        sampled.reply_fields.clone_from(&head.fields);
+    }
     (record.outcome, record.run) = match head.origin {
         Origin::Result | Origin::Response => (Outcome::Answered, Some(Run::Ok)),
         Origin::ScriptError => (Outcome::ScriptError, Some(Run::Error)),

@@ -25,8 +25,8 @@ use super::{
     trace_context::{Span, TraceParent},
 };
 
-/// Bytes of a stream that readers may have.
-pub const MAX_STREAM_START: usize = 32 * 1024;
+/// A header field as the client or the script sent it: name and value.
+pub type Field = (Bytes, Bytes);
 
 /// One request: what it was, what became of it, and when.
 #[derive(Debug)]
@@ -76,9 +76,12 @@ pub struct RequestRecord {
     pub reply_length: Option<u64>,
     /// The body of a worker's reply or of a swagger document, unless it is a stream. Known when the request is answered.
     pub reply_body: Option<Bytes>,
-    /// The first [`MAX_STREAM_START`] bytes of a stream, if a reader asks for them: it puts an empty vector here in
+    /// The first bytes of a stream, if a reader asks for them with [`StreamStart::want`] in
     /// [`Reader::begun`](super::recorder::Reader::begun). Known when the request is finished.
-    pub stream_start: Option<Vec<u8>>,
+    pub stream_start: Option<StreamStart>,
+    /// What `--record` writes of request and answer, if it records the request: its reader puts it here in
+    /// [`Reader::begun`](super::recorder::Reader::begun). Known when the request is answered.
+    pub sampled: Option<Box<Sampled>>,
     /// What the client is told, if the front makes the reply of an error: `message` in its body. Known when the request is
     /// answered.
     pub error: Option<String>,
@@ -94,6 +97,50 @@ pub struct RequestRecord {
     pub bytes_out: u64,
     /// When the request was finished.
     pub finished: Option<Instant>,
+}
+
+/// The first bytes of a stream, as many as one of the readers wants.
+#[derive(Debug)]
+pub struct StreamStart {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl StreamStart {
+    /// Asks for this many bytes.
+    pub fn want(start: &mut Option<Self>, limit: usize) {
+        let start = start.get_or_insert(Self { bytes: Vec::new(), limit });
+        start.limit = start.limit.max(limit);
+    }
+
+    fn add(&mut self, part: &[u8]) {
+        self.bytes.extend_from_slice(&part[..part.len().min(self.limit - self.bytes.len())]);
+    }
+
+    /// The bytes so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The parts of a request and its answer that only `--record` needs.
+#[derive(Debug)]
+pub struct Sampled {
+    /// The largest body that is kept, in bytes.
+    pub limit: usize,
+    /// The header fields of the request.
+    pub fields: Vec<Field>,
+    /// The body of the request; `None` if it is above the limit.
+    pub body: Option<Bytes>,
+    /// The header fields of a worker's reply.
+    pub reply_fields: Vec<Field>,
+}
+
+impl Sampled {
+    /// Keeps bodies of up to `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, fields: Vec::new(), body: None, reply_fields: Vec::new() }
+    }
 }
 
 /// What the client sent as its request head.
@@ -136,7 +183,8 @@ pub enum Route {
 
 impl Route {
     /// All of them.
-    pub const ALL: [Self; 7] = [Self::Docs, Self::Health, Self::Live, Self::Metrics, Self::Ready, Self::Score, Self::Swagger];
+    pub const ALL: [Self; 7] =
+        [Self::Docs, Self::Health, Self::Live, Self::Metrics, Self::Ready, Self::Score, Self::Swagger];
 
     /// The path of the route, however the client spelled it.
     pub const fn path(self) -> &'static str {
@@ -347,6 +395,7 @@ impl RequestRecord {
             reply_length: None,
             reply_body: None,
             stream_start: None,
+            sampled: None,
             error: None,
             error_location: Bytes::new(),
             is_logged: false,
@@ -369,7 +418,7 @@ impl RequestRecord {
     /// Notes a part of a stream, if a reader wants the beginning of it.
     pub fn note_streamed(&mut self, part: &[u8]) {
         if let Some(start) = &mut self.stream_start {
-            start.extend_from_slice(&part[..part.len().min(MAX_STREAM_START - start.len())]);
+            start.add(part);
         }
     }
 

@@ -8,10 +8,13 @@ use super::{
     ids::Sampler,
     intake::Intake,
     item::{Item, Request, Sample},
-    record::{RequestRecord, Route, MAX_STREAM_START},
+    record::{RequestRecord, Route, StreamStart},
     recorder::Reader,
 };
 use crate::json::write;
+
+/// Bytes of a stream that an item may have.
+const MAX_STREAM_START: usize = 32 * 1024;
 
 /// Exports requests.
 pub struct ExportedRequests {
@@ -41,7 +44,9 @@ impl Reader for OwnTraces {
 impl Reader for ExportedRequests {
     fn begun(&self, record: &mut RequestRecord) {
         record.span = Some(self.sampler.begin(record.parent));
-        record.stream_start = self.has_response.then(Vec::new);
+        if self.has_response {
+            StreamStart::want(&mut record.stream_start, MAX_STREAM_START);
+        }
     }
 
     fn finished(&self, record: &RequestRecord) {
@@ -62,7 +67,10 @@ fn sample(record: &RequestRecord) -> Option<Sample> {
     Some(match (&record.reply_body, &record.error, &record.stream_start) {
         (Some(body), _, _) => beginning(body, true),
         (None, Some(message), _) => beginning(&write::message_body(message), true),
-        (None, None, Some(start)) => beginning(start, start.len() < MAX_STREAM_START),
+        (None, None, Some(start)) => {
+            let bytes = start.bytes();
+            beginning(&bytes[..bytes.len().min(MAX_STREAM_START)], bytes.len() < MAX_STREAM_START)
+        }
         (None, None, None) => Sample::Text(String::new()),
     })
 }
@@ -150,10 +158,10 @@ mod tests {
         let mut record = RequestRecord::begin(None, None);
         assert_eq!(sample(&record), None, "the client left before there was a reply");
         record.status = Some(200);
-        record.stream_start = Some(Vec::new());
+        StreamStart::want(&mut record.stream_start, MAX_STREAM_START);
         record.note_streamed(&vec![b'a'; MAX_STREAM_START - 1]);
         record.note_streamed("éé".as_bytes());
-        assert_eq!(record.stream_start.as_ref().map(Vec::len), Some(MAX_STREAM_START));
+        assert_eq!(record.stream_start.as_ref().map(|start| start.bytes().len()), Some(MAX_STREAM_START));
         assert_eq!(sample(&record), Some(Sample::Text("a".repeat(MAX_VALUE))));
         record.error = Some("no".to_owned());
         assert_eq!(sample(&record), Some(Sample::Text("{\"message\": \"no\"}".to_owned())));

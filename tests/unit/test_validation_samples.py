@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from azureml_inference_server_http.validation import samples
+from azureml_inference_server_http.validation import client, samples
 from azureml_inference_server_http.validation.samples import SampleError
 
 
@@ -54,6 +54,18 @@ def test_bodies_of_a_described_request(tmp_path: Path, body: object, sent: bytes
 def test_a_type_of_ones_own_wins(tmp_path: Path):
     described = {"body": {"a": 1}, "headers": {"Content-Type": "application/vnd.x+json"}}
     assert samples.read(write(tmp_path / "one.request.json", described)).headers == described["headers"]
+
+
+def test_a_header_that_is_null_is_not_sent(tmp_path: Path):
+    described = {"body": "plain", "headers": {"Content-Type": None, "X-Kind": "1"}}
+    assert samples.read(write(tmp_path / "one.request.json", described)).headers == {"X-Kind": "1"}
+
+
+def test_headers_of_the_command_replace_those_of_the_sample():
+    merged = client._merged(
+        {"authorization": "redacted", "a": "1"}, {"Authorization": "Bearer x"}, {"Connection": "close"}
+    )
+    assert merged == {"Authorization": "Bearer x", "a": "1", "Connection": "close"}
 
 
 def test_a_body_in_a_file_of_its_own(tmp_path: Path):
