@@ -77,7 +77,7 @@ def test_the_tool_that_tries_a_wheel(worker_class: str):
 
 def routes() -> list[tuple[str, str, str]]:
     rows = re.findall(r"^\| `(GET|POST) (/\S*)` \| (.*) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(rows) == 6
+    assert len(rows) == 7
     return rows
 
 
@@ -93,6 +93,8 @@ def test_routes_of_the_readme(quickstart: Server, method: str, target: str, answ
         assert reply.text == text[1]
     elif "score" in target:
         assert reply.json() == {"scores": [4.5]}
+    elif target == "/docs":
+        assert reply.text.startswith("<!doctype html>")
     else:
         assert reply.json()["swagger"] == "2.0"
 
