@@ -5,6 +5,7 @@ from typing import Any, Final, final
 
 from .launch.settings import Settings
 from .scripting.script import Script
+from .supervise.front import LogOutput
 
 __all__ = [
     "INTERRUPT_GRACE",
@@ -135,7 +136,7 @@ def serve(
     clients: list[int],
     workers: int | ThreadChannel,
     supervisor: int,
-    log: tuple[int, bool, Callable[[dict[str, str]], None] | None, bool],
+    log: LogOutput,
     reports: int | None,
     machine: tuple[str, str | None] | None,
 ) -> None: ...

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable
 
+from . import json_log
 from .launch import display as display_text
 from .scripting import current_request
 from .supervise import access_log
@@ -137,7 +138,9 @@ def configure(settings: Settings) -> str:
     logger = logging.getLogger(LOGGER_NAME)
     if path is None:
         logger.setLevel(settings.log_level)
-        if settings.display.colour or settings.display.progress is not None:
+        if settings.display.json_log is not None:
+            json_log.install(settings.display.json_log)
+        elif settings.display.colour or settings.display.progress is not None:
             _format_for_terminal(logger, settings.display)
     else:
         _apply_users(path)

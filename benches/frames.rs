@@ -29,6 +29,8 @@ fn job() -> Job {
         whole_request: true,
         deprecated_id: false,
         peer: "127.0.0.1:40312".to_owned(),
+        client: String::new(),
+        is_https: None,
         request_id: Bytes::from_static(b"1f0a64f6-8f7f-4d2e-9e2b-2f4cf2d6a111"),
         fields: vec![
             field("host", "localhost:5001"),

@@ -34,8 +34,8 @@ pub fn take_over(raw: Raw) -> io::Result<Owned> {
     if raw < 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a negative file descriptor"));
     }
-    // SAFETY: the Python callers (`supervise/front.py`) pass the result of `socket.detach()`, an
-    // open socket that no other object owns or closes.
+    // SAFETY: the Python callers (`supervise/front.py`) pass the result of `socket.detach()` or
+    // `os.dup()`, an open socket or file that no other object owns or closes.
     #[cfg(unix)]
     let owned = unsafe { Owned::from_raw_fd(raw) };
     // SAFETY: as above.

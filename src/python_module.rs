@@ -13,7 +13,7 @@ use crate::{
     front::{self, heap_trim},
     ipc::{shared_words, thread_channel},
     logging, panics,
-    settings::Settings,
+    settings::{LogFormat, Settings},
     telemetry::{intake::Intake, item::Item, metrics},
     worker,
 };
@@ -63,10 +63,8 @@ mod _core {
     /// finished. Takes over the sockets.
     ///
     /// `workers` is the socket that worker processes send their connections to, or the channel for
-    /// threads of this process. `supervisor` is the socket to the supervisor. `log` is the least
-    /// severe level that is wanted, whether records go to Python's `logging`, and in that case the
-    /// function that takes the fields of access records, if they are wanted; and whether lines get
-    /// colours. `reports` is the socket with what worker processes report for the exporters, and
+    /// threads of this process. `supervisor` is the socket to the supervisor. `log` says how the log
+    /// is written. `reports` is the socket with what worker processes report for the exporters, and
     /// `machine` the name and the locale of this machine, if something is exported.
     #[pyfunction]
     #[pyo3(signature = (settings, *, clients, workers, supervisor, log, reports, machine))]
@@ -77,7 +75,7 @@ mod _core {
         clients: Vec<fd::Raw>,
         workers: &Bound<'_, PyAny>,
         supervisor: fd::Raw,
-        log: (u32, bool, Option<Py<PyAny>>, bool),
+        log: LogOutput,
         reports: Option<fd::Raw>,
         machine: Option<(String, Option<String>)>,
     ) -> PyResult<()> {
@@ -105,9 +103,13 @@ mod _core {
         if !matches!(sockets.workers, front::Workers::Threads(_)) {
             heap_trim::keep_large_blocks();
         }
-        let (level, to_python, access, colour) = log;
-        let destination =
-            if to_python { logging::Destination::Python(access) } else { logging::Destination::Stdout { colour } };
+        let LogOutput { level, format, access, colour, descriptor } = log;
+        let (format, destination) = match format.as_str() {
+            "python" => (LogFormat::Python, logging::Destination::Python(access)),
+            "json" => (LogFormat::Json, logging::Destination::Json(json_output(descriptor)?)),
+            _ => (LogFormat::Text, logging::Destination::Text { colour }),
+        };
+        settings.log_format = format;
         let drain = logging::install(py, level_filter(level), destination)?;
         let served = py.detach(|| {
             let served = front::serve(settings, sockets, intake);
@@ -239,6 +241,31 @@ mod _core {
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(std::io::Error::from)?;
         Ok(nix::unistd::getppid().as_raw() == parent)
     }
+}
+
+/// How the front writes its log (`supervise/front.py`).
+#[derive(FromPyObject)]
+struct LogOutput {
+    /// The least severe level that is wanted.
+    level: u32,
+    /// `text`, `json`, or `python` for Python's `logging`.
+    format: String,
+    /// Takes the fields of access records, if they are wanted. Only with `python`.
+    access: Option<Py<PyAny>>,
+    /// Lines of text get colours.
+    colour: bool,
+    /// Where JSON lines go, taken over; None for standard output.
+    descriptor: Option<fd::Raw>,
+}
+
+fn json_output(descriptor: Option<fd::Raw>) -> PyResult<Box<dyn std::io::Write + Send>> {
+    #[cfg(unix)]
+    if let Some(descriptor) = descriptor {
+        return Ok(Box::new(std::fs::File::from(fd::take_over(descriptor)?)));
+    }
+    #[cfg(not(unix))]
+    let _ = descriptor;
+    Ok(Box::new(std::io::stdout()))
 }
 
 /// Where a worker finds the front.

@@ -5,7 +5,40 @@
 
 use std::time::Duration;
 
-use crate::{samples, telemetry::plan::TelemetrySettings};
+use crate::{network::Network, samples, telemetry::plan::TelemetrySettings};
+
+/// Which requests have a line in the log (`--access_log`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// Those whose status is 400 or more, and those whose client left before there was a reply.
+    Errors,
+    /// All but health checks.
+    All,
+}
+
+impl AccessLog {
+    /// Whether a request with this status has a line; `None` if its client left before there was a reply.
+    pub fn includes(self, status: Option<u16>) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Errors => status.is_none_or(|status| status >= 400),
+            Self::All => true,
+        }
+    }
+}
+
+/// Who makes the text of the front's log records, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// The front, as lines of contract section 13.
+    Text,
+    /// The front, as JSON objects (`--log_format json`).
+    Json,
+    /// Python's `logging`, as a user's logging.json says.
+    Python,
+}
 
 /// The ports that answer `/metrics` (`--metrics`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,6 +97,12 @@ pub struct Settings {
     pub error_details: bool,
     /// Which requests are recorded where; `None` without `--record`.
     pub record: Option<samples::Plan>,
+    /// Which requests have a line in the log.
+    pub access_log: AccessLog,
+    /// Who makes the text of log records. The front's caller knows it.
+    pub log_format: LogFormat,
+    /// Proxies whose word about the client counts.
+    pub trusted_proxies: Vec<Network>,
 }
 
 #[cfg(test)]
@@ -92,6 +131,9 @@ impl Settings {
             docs: true,
             error_details: false,
             record: None,
+            access_log: AccessLog::All,
+            log_format: LogFormat::Text,
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -132,8 +174,27 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
             docs: object.getattr("docs")?.extract()?,
             error_details: object.getattr("error_details")?.extract()?,
             record: record(object)?,
+            access_log: match &*object.getattr("access_log")?.extract::<String>()? {
+                "off" => AccessLog::Off,
+                "errors" => AccessLog::Errors,
+                _ => AccessLog::All,
+            },
+            log_format: LogFormat::Text,
+            trusted_proxies: networks(
+                &object.getattr("trusted_proxies")?.extract::<Option<String>>()?.unwrap_or_default(),
+            )?,
         })
     }
+}
+
+/// The networks of a list that `launch/setting_values.py` has made.
+#[cfg(feature = "python")]
+fn networks(list: &str) -> pyo3::PyResult<Vec<Network>> {
+    let parsed = list.split(',').filter(|text| !text.is_empty()).map(|text| {
+        Network::parse(text)
+            .ok_or_else(|| pyo3::exceptions::PyValueError::new_err(format!("trusted_proxies: {text:?} is no network")))
+    });
+    parsed.collect()
 }
 
 #[cfg(feature = "python")]

@@ -8,6 +8,7 @@ settings table marks. Runs in the launcher, once.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 
@@ -22,9 +23,12 @@ _RULE = "-" * 15
 
 def show(settings: Settings, environment: Mapping[str, str]) -> None:
     """Write remarks and banner to standard output, and flush it, because in a pipe they would
-    otherwise appear after the workers' lines."""
+    otherwise appear after the workers' lines. In a JSON log they are one record."""
     encoding = sys.stdout.encoding or "utf-8"
     shown = [*remarks(settings, environment), *lines(settings, environment)]
+    if settings.display.json_log is not None:
+        logging.getLogger("azmlinfsrv.banner").info("%s", "\n".join(shown).strip())
+        return
     if settings.display.is_short:
         shown = display.start(settings, settings.display.colour)
     text = "\n".join(shown) + "\n"

@@ -131,7 +131,7 @@ def _start(raw: RawSettings, settings: Settings) -> int:
     from_file = [origin.name for origin in settings.origins.values() if origin.kind == FILE]
     if settings.config_file_read:
         logger.info("Settings read from %s: %s", settings.config_file_read, ", ".join(from_file) or "none")
-    for notice in (*settings.notices, *_missing_folders(settings), *_settings_of_gunicorn(raw)):
+    for notice in (*settings.notices, *_missing_folders(settings), *_settings_of_gunicorn(raw), *_unused(settings)):
         logger.warning("%s", notice)
 
     return serve(settings, clients)
@@ -155,6 +155,12 @@ def fault_of_core() -> str | None:
 
 def _display(settings: Settings) -> display.Display:
     """What standard output gets, by where it goes and what the environment says."""
+    if settings.log_format == table.JSON:
+        from .. import log_config
+
+        # A logging.json of the user decides about the format alone.
+        if log_config.find_user_config(settings) is None:
+            return display.Display(json_log=stdio.separate_log())
     interactive = display.is_interactive(os.environ, sys.stdout.isatty(), settings.plain)
     progress = None
     if interactive and sys.platform != "win32":
@@ -162,6 +168,16 @@ def _display(settings: Settings) -> display.Display:
 
         progress = Progress(sys.stdout.fileno())
     return display.Display(display.has_colour(os.environ, interactive, settings.plain), interactive, progress)
+
+
+def _unused(settings: Settings) -> list[str]:
+    """A warning if the format of the log was asked for and something else decides about it."""
+    if settings.log_format != table.JSON or settings.display.json_log is not None:
+        return []
+    return [
+        f"{settings.origins['log_format'].name} has no effect, because logging.json decides about the format of log "
+        "records. Use the class azureml_inference_server_http.json_log.JsonFormatter there."
+    ]
 
 
 def _missing_folders(settings: Settings) -> list[str]:

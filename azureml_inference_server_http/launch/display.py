@@ -31,11 +31,13 @@ _LEVELS = {"D": DIM, "I": "", "W": YELLOW, "E": RED, "C": RED}
 
 class Display(NamedTuple):
     """``colour``: lines have colours. ``is_short``: the start is the short one, and an error in the command line is
-    told without the whole help. ``progress``: draws the progress of init(), None if nobody does."""
+    told without the whole help. ``progress``: draws the progress of init(), None if nobody does. ``json_log``: the
+    descriptor that JSON lines are written to, None if the log is text."""
 
     colour: bool = False
     is_short: bool = False
     progress: Progress | None = None
+    json_log: int | None = None
 
 
 def is_interactive(environment: Mapping[str, str], is_terminal: bool, plain: bool) -> bool:

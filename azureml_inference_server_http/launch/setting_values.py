@@ -105,18 +105,19 @@ def _log_level(setting: Setting, value: object) -> str:
     return min(table.LEVELS, key=lambda level: abs(table.LEVELS[level] - number))
 
 
-def _worker_class(setting: Setting, value: object) -> str:
-    name = _text(setting, value).strip().lower()
-    if name not in (table.PROCESS, table.THREAD):
-        raise ValueError("no kind of worker")
-    return name
+def _choice(setting: Setting, value: object) -> str:
+    chosen = _text(setting, value).strip().lower()
+    if chosen not in setting.choices:
+        raise ValueError("none of the words")
+    return chosen
 
 
-def _metrics(setting: Setting, value: object) -> str:
-    where = _text(setting, value).strip().lower()
-    if where not in (table.METRICS_ON, table.METRICS_OFF, table.METRICS_HEALTH):
-        raise ValueError("no place for metrics")
-    return where
+def _networks(setting: Setting, value: object) -> str:
+    """The networks in the form that the front reads: ``10.0.0.0/8,192.168.1.7/32``."""
+    import ipaddress
+
+    words = _text(setting, value).replace(",", " ").split()
+    return ",".join(str(ipaddress.ip_network(word, strict=False)) for word in words)
 
 
 PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
@@ -132,6 +133,6 @@ PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
     table.EXACT_TRUE: lambda setting, value: bool(value == "true"),
     table.ANY_CASE_TRUE: lambda setting, value: bool(value.lower() == "true"),
     table.LOG_LEVEL: _log_level,
-    table.WORKER_CLASS: _worker_class,
-    table.METRICS: _metrics,
+    table.CHOICE: _choice,
+    table.NETWORKS: _networks,
 }

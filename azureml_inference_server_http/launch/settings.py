@@ -97,6 +97,9 @@ class Settings(NamedTuple):
     client_errors: bool
     plain: bool
     log_level: str
+    log_format: str
+    access_log: str
+    trusted_proxies: str | None
     debug_port: int | None
     debug_wait: bool
     reload: bool

@@ -25,8 +25,8 @@ ON_OFF = "on or off"
 EXACT_TRUE = "on only for the exact text true"
 ANY_CASE_TRUE = "on only for the word true in any case"
 LOG_LEVEL = "log level"
-WORKER_CLASS = "kind of worker"
-METRICS = "where the metrics are"
+CHOICE = "one of a few words"
+NETWORKS = "list of networks"
 
 # Conditions under which a resolved value is exported to the environment of the script.
 NEVER = "never"
@@ -41,6 +41,9 @@ PROCESS = "process"
 THREAD = "thread"
 # Where /metrics is answered.
 METRICS_ON, METRICS_OFF, METRICS_HEALTH = "on", "off", "health"
+# What the log looks like, and which requests have a line in it.
+TEXT_LINES, JSON = "text", "json"
+ACCESS_OFF, ACCESS_ERRORS, ACCESS_ALL = "off", "errors", "all"
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 # Words that other loggers use for levels, with the nearest level of Python.
@@ -55,7 +58,7 @@ LEVEL_WORDS = {
 # For these kinds a blank value counts as not given, because compose files and templates write
 # "WORKER_COUNT=" for a value that they do not have.
 BLANK_MEANS_UNSET = frozenset(
-    {NON_EMPTY, INTEGER, LENIENT_INTEGER, NUMBER, BOOLEAN, ON_OFF, LOG_LEVEL, WORKER_CLASS, METRICS}
+    {NON_EMPTY, INTEGER, LENIENT_INTEGER, NUMBER, BOOLEAN, ON_OFF, LOG_LEVEL, CHOICE, NETWORKS}
 )
 # For these kinds a wrong value causes a warning, and the default is used, because 1.5.1 serves with
 # any text, and OpenTelemetry demands it for its variables.
@@ -89,6 +92,8 @@ class Setting(NamedTuple):
     default_text: str | None = None
     # The allowed values, for the message about a refused value: "it must be ...".
     allowed: str = "text"
+    # The words of a CHOICE.
+    choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: int | None = None
     flag: str | None = None
@@ -538,7 +543,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="worker_class",
         group="workers",
-        kind=WORKER_CLASS,
+        kind=CHOICE,
+        choices=(PROCESS, THREAD),
         help="What runs the script: processes, or threads of one process that share one copy of it.",
         default=THREAD if sys.platform == "win32" else PROCESS,
         default_text="process (thread on Windows)",
@@ -655,6 +661,50 @@ SETTINGS: tuple[Setting, ...] = (
         note="At DEBUG the log also says why an input was refused (400, 415). Other common words (TRACE, Information, "
         "verbose, NOTSET) and numbers mean the nearest level; any other text means the default, with a warning. A "
         "logging.json of your own decides alone.",
+    ),
+    Setting(
+        name="log_format",
+        group="diagnostics",
+        kind=CHOICE,
+        choices=(TEXT_LINES, JSON),
+        help="What the log looks like: lines of text, or one JSON object a line.",
+        default=TEXT_LINES,
+        allowed="text or json",
+        flag="--log_format",
+        metavar="FORMAT",
+        original=False,
+        environment="AZMLINFSRV_LOG_FORMAT",
+        config_key="AZMLINFSRV_LOG_FORMAT",
+        note="docs/logs.md lists the fields. A logging.json of your own decides alone.",
+    ),
+    Setting(
+        name="access_log",
+        group="diagnostics",
+        kind=CHOICE,
+        choices=(ACCESS_OFF, ACCESS_ERRORS, ACCESS_ALL),
+        help="Which requests have a line in the log: all, errors (status 400 or more) or off. Health checks have none.",
+        default=ACCESS_ALL,
+        allowed="off, errors or all",
+        flag="--access_log",
+        metavar="WHICH",
+        original=False,
+        environment="AZMLINFSRV_ACCESS_LOG",
+        config_key="AZMLINFSRV_ACCESS_LOG",
+    ),
+    Setting(
+        name="trusted_proxies",
+        group="network",
+        kind=NETWORKS,
+        help="Networks of proxies whose X-Forwarded-For, Forwarded and X-Forwarded-Proto are believed, such as "
+        '"10.0.0.0/8, 192.168.1.7".',
+        default_text="none",
+        allowed="IP addresses or networks such as 10.0.0.0/8, separated by commas",
+        flag="--trusted_proxies",
+        metavar="NETWORKS",
+        original=False,
+        environment="AZMLINFSRV_TRUSTED_PROXIES",
+        config_key="AZMLINFSRV_TRUSTED_PROXIES",
+        note="docs/logs.md says which address counts.",
     ),
     Setting(
         name="debug_port",
@@ -791,7 +841,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="metrics",
         group="diagnostics",
-        kind=METRICS,
+        kind=CHOICE,
+        choices=(METRICS_ON, METRICS_OFF, METRICS_HEALTH),
         help="Where GET /metrics shows metrics for Prometheus: on all ports, on the health port alone, or nowhere.",
         default=METRICS_HEALTH,
         default_text="health",

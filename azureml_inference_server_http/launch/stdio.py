@@ -184,10 +184,26 @@ class PatientStream:
         return bool(poll.poll(math.ceil(seconds * 1000)))
 
 
+def separate_log() -> int:
+    """A descriptor of standard output for the log alone. From now on descriptor 1 is standard error,
+    also in children, so that whatever native code or a child process writes there gets no place
+    between the lines of the log."""
+    sys.stdout.flush()
+    if sys.platform == "win32":
+        return 1
+    log = os.dup(1)
+    os.dup2(2, 1, inheritable=True)
+    return log
+
+
 def take_over_log(logger: logging.Logger) -> PatientStream:
     """Replace standard output by a PatientStream in the handlers of this logger. Returns the
-    stream."""
-    stream = PatientStream(encoding=sys.stdout.encoding or "utf-8")
+    stream. A JSON log has one from the start, which does not wait any more."""
+    stream = stream_of_log(logger)
+    if isinstance(stream, PatientStream):
+        stream.patience = 0.0
+    else:
+        stream = PatientStream(encoding=sys.stdout.encoding or "utf-8")
     for handler in logger.handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
             handler.setStream(stream)

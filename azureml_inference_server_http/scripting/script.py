@@ -186,7 +186,7 @@ class Script:
         http_minor: int,
         headers: list[tuple[str, str]],
         body: bytes,
-        peer: str,
+        sender: tuple[str, str, bool | None],
         request_id: str,
         kwargs: dict[str, Any] | None,
         problem: tuple[int, str] | Exception | None = None,
@@ -201,7 +201,8 @@ class Script:
         """
         from .wsgi_environ import Request  # imported here, because it imports parts of Flask
 
-        return self._flask().call(Request(method, target, http_minor, headers, body, peer, request_id), kwargs, problem)
+        request = Request(method, target, http_minor, headers, body, sender, request_id)
+        return self._flask().call(request, kwargs, problem)
 
     async def call_async_with_request(
         self,

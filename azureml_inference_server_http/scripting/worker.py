@@ -244,9 +244,7 @@ def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None
             # The launcher has applied the file, but it may have changed since.
             log_config.configure(settings)
         debug.prepare(settings)
-        # OSError: nobody reads standard output any more. The script is served anyway.
-        with contextlib.suppress(OSError):
-            print("Initializing logger", file=stdio.stream_of_log(_logger), flush=True)
+        _say_initializing(settings)
         print_log_hook.install()
         current_request.hand_on_to_threads()
         # Logged because tools wait for this line. It does not mean that telemetry is sent: the
@@ -291,6 +289,16 @@ def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None
     documents = {version: document.decode() for version, document in built.items()}
     watch.is_ready(script, documents)
     return Prepared(script, documents, None, init_seconds)
+
+
+def _say_initializing(settings: Settings) -> None:
+    """The first line of a worker, which in text is no log record (contract section 2)."""
+    if settings.display.json_log is not None:
+        _logger.info("Initializing logger")
+        return
+    # OSError: nobody reads standard output any more. The script is served anyway.
+    with contextlib.suppress(OSError):
+        print("Initializing logger", file=stdio.stream_of_log(_logger), flush=True)
 
 
 @contextlib.contextmanager

@@ -25,8 +25,10 @@ class Request(NamedTuple):
 
     ``target``: undecoded, as on the request line. ``http_minor``: 1 for HTTP/1.1. ``headers``:
     names in any case, with values, in the order sent. ``body``: the whole body without chunked
-    coding. ``peer``: such as "127.0.0.1:4711" or "[::1]:4711". ``request_id``: the ``x-request-id``
-    of the reply. Each character of a text is one byte (latin-1).
+    coding. ``sender``: the connection's other end, such as "127.0.0.1:4711" or "[::1]:4711"; the
+    client's address, if a trusted proxy names it (--trusted_proxies), else empty; whether the client
+    used https, None if no trusted proxy says that. ``request_id``: the ``x-request-id`` of the reply.
+    Each character of a text is one byte (latin-1).
     """
 
     method: str
@@ -34,7 +36,7 @@ class Request(NamedTuple):
     http_minor: int
     headers: list[tuple[str, str]]
     body: bytes
-    peer: str
+    sender: tuple[str, str, bool | None]
     request_id: str
 
 
@@ -48,8 +50,8 @@ def build_environ(request: Request, server: dict[str, Any]) -> dict[str, Any]:
     """Make the WSGI environ of contract section 11. ``server`` has the variables that are the same
     for all requests."""
     path, query = split_target(request.target)
-    address, _, port = request.peer.rpartition(":")
-    address = address.strip("[]")
+    peer, client, is_https = request.sender
+    address, _, port = (client or peer).rpartition(":")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
@@ -57,7 +59,7 @@ def build_environ(request: Request, server: dict[str, Any]) -> dict[str, Any]:
         "QUERY_STRING": query,
         "RAW_URI": request.target,
         "SERVER_PROTOCOL": f"HTTP/1.{request.http_minor}",
-        "REMOTE_ADDR": address,
+        "REMOTE_ADDR": address.strip("[]"),
         "REMOTE_PORT": port,
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
@@ -69,7 +71,9 @@ def build_environ(request: Request, server: dict[str, Any]) -> dict[str, Any]:
         **server,
         **_header_variables(request.headers),
     }
-    if address in _LOOPBACK and any(environ.get(name) == value for name, value in _HTTPS):
+    is_local = peer.rpartition(":")[0].strip("[]") in _LOOPBACK
+    says_https = is_local and any(environ.get(name) == value for name, value in _HTTPS)
+    if is_https or (is_https is None and says_https):
         environ["wsgi.url_scheme"] = "https"
     return environ
 

@@ -15,8 +15,9 @@ import os
 import platform
 import signal
 import socket
+import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from .. import _core, log_config
 from . import access_log
@@ -26,6 +27,19 @@ if TYPE_CHECKING:
 
 # Descriptors that the front opens: six for the event loop, and two for the memory of large bodies.
 _OWN_DESCRIPTORS = 8
+
+
+class LogOutput(NamedTuple):
+    """How the front writes its log. ``level``: the least severe level that is wanted. ``format``: text
+    or json, or python for Python's ``logging``. ``access``: takes the fields of access records, None if
+    they are not wanted. ``descriptor``: where JSON lines go, None for standard output; the front
+    closes it."""
+
+    level: int
+    format: str
+    access: Callable[[Mapping[str, str]], None] | None
+    colour: bool
+    descriptor: int | None
 
 
 def run(
@@ -60,7 +74,6 @@ def serve(
     """Serve clients without the GIL until the supervisor ends the front. Closes the sockets then.
     Raises OSError."""
     _check_descriptors()
-    logger = logging.getLogger("azmlinfsrv")
     _core.serve(
         settings,
         clients=[listener.detach() for listener in clients],
@@ -68,12 +81,19 @@ def serve(
         supervisor=supervisor.detach(),
         reports=None if reports is None else reports.detach(),
         machine=(platform.node(), locale_name(os.environ)) if settings.exports_telemetry else None,
-        log=(
-            logger.getEffectiveLevel(),
-            log_config.find_user_config(settings) is not None,
-            access_log.log if log_config.wants_access_lines() else None,
-            settings.display.colour,
-        ),
+        log=_log_output(settings),
+    )
+
+
+def _log_output(settings: Settings) -> LogOutput:
+    json_log = settings.display.json_log
+    is_ours = log_config.find_user_config(settings) is None
+    return LogOutput(
+        logging.getLogger("azmlinfsrv").getEffectiveLevel(),
+        "python" if not is_ours else "text" if json_log is None else "json",
+        access_log.log if log_config.wants_access_lines() else None,
+        settings.display.colour,
+        None if json_log is None or sys.platform == "win32" else os.dup(json_log),
     )
 
 

@@ -50,7 +50,8 @@ enum Message {
         swagger: BTreeMap<String, String>,
     },
     Job {
-        texts: [String; 2],
+        texts: [String; 3],
+        is_https: Option<bool>,
         parts: [Vec<u8>; 3],
         ids: [Vec<u8>; 3],
         span: Option<([u8; 16], [u8; 8], bool)>,
@@ -205,8 +206,8 @@ impl Message {
                 wire.extend_from_slice(&hello.encode().expect("only text inside"));
                 Meaning::Hello(hello)
             }
-            Self::Job { texts, parts, ids, span, id, http_minor, fields, short, body, shared } => {
-                let [method, peer] = texts;
+            Self::Job { texts, is_https, parts, ids, span, id, http_minor, fields, short, body, shared } => {
+                let [method, peer, client] = texts;
                 let [request_id, client_request_id, tracestate] = ids.map(Bytes::from);
                 let span = span.map(|(trace_id, span_id, is_sampled)| Span { trace_id, span_id, is_sampled });
                 let [target, query, content_type] = parts.map(Bytes::from);
@@ -222,6 +223,8 @@ impl Message {
                     whole_request,
                     deprecated_id: id % 2 == 0,
                     peer,
+                    client,
+                    is_https,
                     request_id,
                     client_request_id,
                     span,
@@ -233,7 +236,7 @@ impl Message {
                 let at = place.map_or(BodyAt::Frame(body.len()), BodyAt::Shared);
                 let head = if short { job.encode_short_head(at) } else { job.encode_head(at) };
                 if short {
-                    job = Job { target: Bytes::new(), peer: String::new(), fields: vec![], ..job };
+                    job = Job { target: Bytes::new(), peer: String::new(), client: String::new(), is_https: None, fields: vec![], ..job };
                 }
                 append(wire, &head, &body);
                 Meaning::Job(job, body.into(), place)

@@ -2,21 +2,24 @@
 //! (contract section 13).
 //!
 //! Two readers of the requests' records. Every request that is valid HTTP has a line, except health
-//! checks; `telemetry/access_line.rs` makes its text. If the script has changed the logger, the worker writes
-//! the lines of the requests that it serves (`worker/call.rs`). Access records are made only if the
-//! user's logging.json names `gunicorn.access`. Then every request that has got a reply has one,
-//! with the fields of gunicorn's record; `log_config.log_access` makes its text. Runs in the front's
-//! event loop.
+//! checks and what `--access_log` leaves out; `telemetry/access_line.rs` makes its text. If the script
+//! has changed the logger, the worker writes the lines of the requests that it serves
+//! (`worker/call.rs`). Access records are made only if the user's logging.json names
+//! `gunicorn.access`. Then every request that has got a reply, and that `--access_log` does not leave
+//! out, has one, with the fields of gunicorn's record; `supervise/access_log.py` makes its text. Runs
+//! in the front's event loop.
 
 use std::time::Duration;
 
 use actix_web::http::{header::HeaderValue, Method};
-use log::Level;
+use log::{kv, Level, Record};
 
 use super::error::RequestError;
 use crate::{
     json::write,
+    settings::{AccessLog, LogFormat},
     telemetry::{
+        access_fields,
         access_line::{Line, DEPRECATED_ID},
         record::{Delivery, Outcome, Refusal, RequestRecord, Route, Stage, Worker},
         recorder::Reader,
@@ -37,19 +40,45 @@ pub fn write_about(level: Level, text: &str, worker: Option<Worker>) {
     }
 }
 
-/// Writes the line of each request when it is answered.
-pub struct RequestLines;
+/// Writes the line of each request: when it is answered, or if lines are JSON, when the last byte of the reply has been
+/// written, because a field says how many bytes there were.
+pub struct RequestLines {
+    /// Which requests have a line.
+    pub access: AccessLog,
+    /// What lines look like.
+    pub format: LogFormat,
+}
+
+impl RequestLines {
+    fn write(&self, record: &RequestRecord) {
+        if record.is_logged || !self.access.includes(record.status) {
+            return;
+        }
+        let Some((status, line)) = line(record) else { return };
+        if self.format == LogFormat::Text {
+            return write_about(Level::Info, &line, record.worker);
+        }
+        let fields = access_fields::of(record, status);
+        let fields: &dyn kv::Source = &fields;
+        let mut made = Record::builder();
+        made.target(TARGET).level(Level::Info).key_values(fields);
+        log::logger().log(&made.args(format_args!("{line}")).build());
+    }
+}
 
 impl Reader for RequestLines {
     fn answered(&self, record: &RequestRecord) {
-        if record.is_logged {
-            return;
-        }
-        if warns_of_deprecated_id(record) {
+        if !record.is_logged && warns_of_deprecated_id(record) {
             write_about(Level::Warn, DEPRECATED_ID, None);
         }
-        if let Some(line) = line(record) {
-            write_about(Level::Info, &line, record.worker);
+        if self.format != LogFormat::Json {
+            self.write(record);
+        }
+    }
+
+    fn finished(&self, record: &RequestRecord) {
+        if self.format == LogFormat::Json {
+            self.write(record);
         }
     }
 }
@@ -59,8 +88,8 @@ fn warns_of_deprecated_id(record: &RequestRecord) -> bool {
     record.ids.uses_deprecated && record.route.is_some()
 }
 
-/// The line of a request; `None` if it has none.
-fn line(record: &RequestRecord) -> Option<String> {
+/// The status that the line of a request shows, and the line; `None` if it has none.
+fn line(record: &RequestRecord) -> Option<(u16, String)> {
     let head = record.head.as_ref()?;
     let has_line = match record.route {
         None | Some(Route::Score) => true,
@@ -80,25 +109,25 @@ fn line(record: &RequestRecord) -> Option<String> {
         }
     };
     let (method, target, elapsed) = (head.method.as_str(), &*record.target(), record.elapsed());
-    Some(Line { method, target, status, elapsed, length }.to_string())
+    Some((status, Line { method, target, status, elapsed, length }.to_string()))
 }
 
 /// Makes the access record of each request when it is finished, if access records are wanted.
-pub struct AccessRecords;
+pub struct AccessRecords(pub AccessLog);
 
 impl Reader for AccessRecords {
     fn finished(&self, record: &RequestRecord) {
         let was_replied_to =
             matches!(record.delivery, Delivery::Complete | Delivery::BrokenOff | Delivery::ClientLeft(Stage::Replying));
         let (Some(head), Some(status), true) = (&record.head, record.status, was_replied_to) else { return };
-        if !log::log_enabled!(target: ACCESS_LOGGER, Level::Info) {
+        if !self.0.includes(Some(status)) || !log::log_enabled!(target: ACCESS_LOGGER, Level::Info) {
             return;
         }
         let field = |value: &Option<HeaderValue>| {
             value.as_ref().map_or("-".into(), |value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
         let uri = head.uri.to_string();
-        let client = record.peer.map_or_else(|| "-".to_owned(), |peer| peer.ip().to_string());
+        let client = record.client.map_or_else(|| "-".to_owned(), |client| client.ip().to_string());
         let pid = record.worker.map_or_else(std::process::id, |worker| worker.pid);
         let time = record.finished.map_or(Duration::ZERO, |finished| finished.duration_since(record.began));
         let microseconds = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);

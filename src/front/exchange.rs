@@ -210,6 +210,10 @@ impl Exchange {
                 None => Bytes::copy_from_slice(uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes()),
             };
             job.peer = self.request.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+            if record.client != record.peer {
+                job.client = record.client.map(|client| client.to_string()).unwrap_or_default();
+            }
+            job.is_https = record.is_https;
             job.fields = tracking::fields_as_sent(&self.request);
             if let Some(span) = record.span {
                 // What the script calls belongs to the server's span.

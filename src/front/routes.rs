@@ -70,7 +70,7 @@ pub async fn handle(
         // Every connection gets its state when it is accepted.
         return HttpResponse::InternalServerError().finish();
     };
-    let mut recording = tracking::begin(&front.recorder, &request);
+    let mut recording = tracking::begin(&front, &request);
     let response = answer(front, exposure, request, payload, connection.clone(), &mut recording).await;
     tracking::note_reply(&mut recording, &response);
     recording.answer();

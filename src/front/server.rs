@@ -255,7 +255,8 @@ async fn run(
     if settings.telemetry.begins_own_traces {
         readers.push(Box::new(OwnTraces));
     }
-    readers.extend([Box::new(RequestLines) as Box<dyn Reader>, Box::new(AccessRecords)]);
+    readers.push(Box::new(RequestLines { access: settings.access_log, format: settings.log_format }));
+    readers.push(Box::new(AccessRecords(settings.access_log)));
     if let Some(metrics) = sockets.metrics {
         metrics.counters.take_over();
         readers.push(Box::new(metrics.counters));

@@ -3,8 +3,6 @@
 //! `routes.rs` begins the record of each request, and the connection finishes it when the reply has been written
 //! (`http1/connection.rs`). Runs in the front's event loop.
 
-use std::rc::Rc;
-
 use actix_web::{
     body::{BodySize, MessageBody as _},
     http::header::{HeaderMap, AUTHORIZATION, HOST, REFERER, USER_AGENT},
@@ -12,7 +10,7 @@ use actix_web::{
 };
 use bytes::Bytes;
 
-use super::{error::RequestError, request_ids};
+use super::{error::RequestError, proxies, request_ids, Front};
 use crate::{
     dispatch::{Answer, Answered, Parts, Pending},
     fault_injection::{point, Point},
@@ -24,7 +22,7 @@ use crate::{
     panics,
     telemetry::{
         record::{Head, Outcome, Refusal, RequestRecord, Run, Stage},
-        recorder::{Recorder, Recording},
+        recorder::Recording,
         trace_context::TraceParent,
     },
 };
@@ -33,7 +31,7 @@ use crate::{
 pub const TRACE_PARENT: &str = "traceparent";
 
 /// Begins the record of a request that the parser has accepted.
-pub fn begin(recorder: &Rc<Recorder>, request: &HttpRequest) -> Recording {
+pub fn begin(front: &Front, request: &HttpRequest) -> Recording {
     let headers = request.headers();
     let head = Head {
         method: request.method().clone(),
@@ -45,9 +43,12 @@ pub fn begin(recorder: &Rc<Recorder>, request: &HttpRequest) -> Recording {
         authorization: headers.get(AUTHORIZATION).cloned(),
     };
     let mut record = RequestRecord::begin(Some(head), request.peer_addr());
+    if let Some(said) = proxies::client(&front.settings.trusted_proxies, record.peer, headers) {
+        (record.client, record.is_https) = (Some(said.address), said.is_https);
+    }
     record.parent = trace_parent(headers);
     record.trace_state = record.parent.and_then(|_| request_ids::field(headers, "tracestate"));
-    recorder.begin(record)
+    front.recorder.begin(record)
 }
 
 /// The caller's span. A request with two of them has none that is valid.

@@ -9,7 +9,11 @@ use std::{
 
 use log::Level;
 
-use crate::{logging::OwnedRecord, shortage};
+use super::{
+    json_line::{write_json, MAX_LINE},
+    OwnedRecord,
+};
+use crate::shortage;
 
 // Codes of the terminal, as in `launch/display.py`.
 const PLAIN: &str = "\x1b[0m";
@@ -21,6 +25,18 @@ const CYAN: &str = "\x1b[36m";
 /// Erases the line from the cursor on.
 const ERASE: &str = "\x1b[K";
 
+/// The format of lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// That of contract section 13.
+    Text {
+        /// Lines get colours.
+        colour: bool,
+    },
+    /// A JSON object a line.
+    Json,
+}
+
 /// Writes lines to `output`. Records that cannot be written, for example to a full disk, are lost.
 /// It reports the loss to `errors` at once, and to `output` when that takes lines again.
 /// `launch/stdio.py` does the same for the supervisor and the workers.
@@ -28,8 +44,7 @@ pub(crate) struct Lines<W, E> {
     output: W,
     errors: E,
     own_pid: u64,
-    /// Lines get colours.
-    colour: bool,
+    format: Format,
     /// Records that were lost since the last success, and why.
     lost: usize,
     reason: String,
@@ -37,8 +52,8 @@ pub(crate) struct Lines<W, E> {
 
 impl<W: Write, E: Write> Lines<W, E> {
     /// Makes a writer for records of this process.
-    pub(crate) fn new(output: W, errors: E, colour: bool) -> Self {
-        Self { output, errors, own_pid: u64::from(std::process::id()), colour, lost: 0, reason: String::new() }
+    pub(crate) fn new(output: W, errors: E, format: Format) -> Self {
+        Self { output, errors, own_pid: u64::from(std::process::id()), format, lost: 0, reason: String::new() }
     }
 
     /// Writes the records, as far as `output` takes them.
@@ -67,14 +82,35 @@ impl<W: Write, E: Write> Lines<W, E> {
             lines.push(b'\n');
             let text = format!("{} log records were lost: {}", self.lost, self.reason);
             let record = OwnedRecord::new(Level::Warn, "azmlinfsrv", text, None);
-            write_line(&mut lines, &record, self.own_pid, self.colour);
+            self.write_record(&mut lines, &record);
         }
         for record in records {
-            write_line(&mut lines, record, self.own_pid, self.colour);
+            self.write_record(&mut lines, record);
         }
-        self.output.write_all(&lines)?;
+        match self.format {
+            Format::Text { .. } => self.output.write_all(&lines)?,
+            Format::Json => pieces(&lines).try_for_each(|piece| self.output.write_all(piece))?,
+        }
         self.output.flush()
     }
+
+    fn write_record(&self, out: &mut Vec<u8>, record: &OwnedRecord) {
+        match self.format {
+            Format::Text { colour } => write_line(out, record, self.own_pid, colour),
+            Format::Json => write_json(out, record, self.own_pid),
+        }
+    }
+}
+
+/// The lines in pieces of whole lines, each of which a pipe takes at once: other processes write to it too.
+fn pieces(mut lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let most = &lines[..lines.len().min(MAX_LINE)];
+        let end = if most.len() == lines.len() { None } else { most.iter().rposition(|byte| *byte == b'\n') };
+        let (piece, rest) = lines.split_at(end.map_or(most.len(), |end| end + 1));
+        lines = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// `2026-11-22 07:13:22,123 I [42] azmlinfsrv - text`, in UTC; coloured as `launch/display.py` has it, or not.
@@ -174,6 +210,33 @@ mod tests {
         assert_eq!(line(Level::Error, "no request"), format!("{time} \x1b[31mE\x1b[0m [42] azmlinfsrv - no request\n"));
     }
 
+    /// Keeps what each call of `write` got.
+    #[derive(Default)]
+    struct Pipe(Vec<Vec<u8>>);
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_pipe_gets_whole_json_lines_in_pieces_that_it_takes_at_once() {
+        let mut lines = Lines::new(Pipe::default(), Vec::new(), Format::Json);
+        let records: Vec<_> =
+            (0..200).map(|n| OwnedRecord { message: "é".repeat(n * 17), ..record(Some(7)) }).collect();
+        lines.emit(&records);
+        assert!(lines.output.0.iter().all(|piece| piece.len() <= MAX_LINE && piece.ends_with(b"\n")));
+        let written = String::from_utf8(lines.output.0.concat()).expect("text");
+        assert!(written.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+        assert!(lines.output.0.len() < written.lines().count());
+    }
+
     /// A disk that is full until it is told otherwise.
     #[derive(Default)]
     struct Disk {
@@ -197,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_a_full_disk_costs_is_told_once_and_counted() {
-        let mut lines = Lines::new(Disk::default(), Vec::new(), false);
+        let mut lines = Lines::new(Disk::default(), Vec::new(), Format::Text { colour: false });
         lines.emit(&[record(None), record(None)]);
         lines.emit(&[record(None)]);
         lines.output.has_room = true;

@@ -1,19 +1,20 @@
 //! Log records of the front, off the request path: `log` puts them into a bounded queue, one thread
 //! takes them out.
 //!
-//! Records go to one of two places. With the package's own logging config the line format is known,
-//! and the thread writes batches to standard output without Python. With a user's logging.json
-//! every record goes to Python `logging` through pyo3-log, so that the file applies to it. If that
-//! file names `gunicorn.access`, a Python function makes its records (`log_config.log_access`). A
+//! Records go to one of two places. With the package's own logging config the line format is known
+//! (text, or JSON with `--log_format json`), and the thread writes batches to standard output
+//! without Python. With a user's logging.json every record goes to Python `logging` through
+//! pyo3-log, so that the file applies to it. If that file names `gunicorn.access`, a Python function makes its records (`log_config.log_access`). A
 //! full queue drops records, so that requests never wait for the log, and the log says how many
 //! were dropped. The text of every record is made one plain line here, because clients choose parts
 //! of it (`text.rs`).
 
+mod json_line;
 mod lines;
 pub(crate) mod text;
 
 use std::{
-    io::{self, Stderr, Stdout},
+    io::{self, Stderr, Write},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime},
@@ -22,11 +23,15 @@ use std::{
 use log::{kv, Level, LevelFilter, Log, Metadata, Record};
 use pyo3::{prelude::*, types::PyDict};
 
-use self::{lines::Lines, text::plain_line};
+use self::{
+    lines::{Format, Lines},
+    text::plain_line,
+};
 use crate::{
     fault_injection::{point, Point},
     front::ACCESS_LOGGER,
     panics::catch,
+    telemetry::access_fields::Fields,
 };
 
 /// How many records may wait. One takes about 200 bytes.
@@ -43,6 +48,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Attribute of a record with the pid of the worker that served the request. `log_config.py` shows
 /// it as the record's pid.
 const WORKER_PID: &str = "worker_pid";
+/// Fields that records of Python have as attributes too (`scripting/current_request.py`).
+const IDS: [&str; 3] = ["request_id", "client_request_id", "trace_id"];
 
 /// A record in the queue.
 pub(crate) struct OwnedRecord {
@@ -51,25 +58,17 @@ pub(crate) struct OwnedRecord {
     pub(crate) target: String,
     pub(crate) message: String,
     pub(crate) worker_pid: Option<u64>,
-    /// The fields of an access record, which has no message; see `front/access_log.rs`.
-    pub(crate) access: Option<Fields>,
+    /// What else is known; empty if nobody wants it.
+    pub(crate) fields: Fields,
+    /// This is an access record. It has fields and no message; see `front/access_log.rs`.
+    pub(crate) is_access: bool,
 }
 
 impl OwnedRecord {
     /// A record with the present time.
     pub(crate) fn new(level: Level, target: &str, message: String, worker_pid: Option<u64>) -> Self {
-        Self { time: SystemTime::now(), level, target: target.to_owned(), message, worker_pid, access: None }
-    }
-}
-
-/// Names and values of a record's attributes, as text.
-#[derive(Default)]
-pub(crate) struct Fields(Vec<(String, String)>);
-
-impl<'kvs> kv::VisitSource<'kvs> for Fields {
-    fn visit_pair(&mut self, key: kv::Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
-        self.0.push((key.as_str().to_owned(), plain_line(value.to_string())));
-        Ok(())
+        let (target, fields) = (target.to_owned(), Fields::default());
+        Self { time: SystemTime::now(), level, target, message, worker_pid, fields, is_access: false }
     }
 }
 
@@ -144,6 +143,8 @@ struct QueueLogger {
     level: LevelFilter,
     /// True if access records are wanted.
     access: bool,
+    /// True if the fields of other records are wanted.
+    fields: bool,
 }
 
 impl Log for QueueLogger {
@@ -159,11 +160,10 @@ impl Log for QueueLogger {
             let pid = record.key_values().get(kv::Key::from_str(WORKER_PID)).and_then(|pid| pid.to_u64());
             let message = plain_line(record.args().to_string());
             let mut owned = OwnedRecord::new(record.level(), record.target(), message, pid);
-            if record.target() == ACCESS_LOGGER {
-                let mut fields = Fields::default();
+            owned.is_access = record.target() == ACCESS_LOGGER;
+            if owned.is_access || self.fields {
                 // This cannot fail, because `Fields` accepts every pair.
-                let _ = record.key_values().visit(&mut fields);
-                owned.access = Some(fields);
+                let _ = record.key_values().visit(&mut owned.fields);
             }
             self.queue.push(owned);
         }
@@ -174,8 +174,8 @@ impl Log for QueueLogger {
 
 /// The destination of records.
 enum Sink {
-    /// Lines in the format of contract section 13.
-    Stdout(Lines<Stdout, Stderr>),
+    /// Lines in a format of the server's own.
+    Lines(Lines<Box<dyn Write + Send>, Stderr>),
     /// Python `logging`; and the function that takes access records, if they are wanted.
     Python { logger: pyo3_log::Logger, access: Option<Py<PyAny>> },
 }
@@ -184,13 +184,13 @@ impl Sink {
     fn emit(&mut self, records: &[OwnedRecord]) {
         point(Point::Log);
         match self {
-            Self::Stdout(lines) => lines.emit(records),
+            Self::Lines(lines) => lines.emit(records),
             Self::Python { logger, access } => Python::attach(|py| {
                 for record in records {
-                    match (&record.access, &*access) {
-                        (None, _) => hand_over(py, logger, record),
-                        (Some(fields), Some(access)) => hand_over_access(py, access, fields),
-                        (Some(_), None) => {}
+                    match (record.is_access, &*access) {
+                        (false, _) => hand_over(py, logger, record),
+                        (true, Some(access)) => hand_over_access(py, access, &record.fields),
+                        (true, None) => {}
                     }
                 }
             }),
@@ -218,11 +218,13 @@ impl Drain {
 
 /// Where `serve` is told to send records.
 pub(crate) enum Destination {
-    /// Standard output, in the package's own format, perhaps with colours.
-    Stdout {
+    /// Standard output, in the package's own format of contract section 13.
+    Text {
         /// Lines get colours.
         colour: bool,
     },
+    /// JSON lines, to this file.
+    Json(Box<dyn Write + Send>),
     /// Python `logging`; access records, if they are wanted, to this function.
     Python(Option<Py<PyAny>>),
 }
@@ -231,15 +233,19 @@ pub(crate) enum Destination {
 /// loggers that is logged.
 pub(crate) fn install(py: Python<'_>, level: LevelFilter, destination: Destination) -> PyResult<Drain> {
     let wants_access = matches!(destination, Destination::Python(Some(_)));
+    let wants_fields = !matches!(destination, Destination::Text { .. });
+    let lines = |output: Box<dyn Write + Send>, format| Sink::Lines(Lines::new(output, io::stderr(), format));
     let mut sink = match destination {
-        Destination::Stdout { colour } => Sink::Stdout(Lines::new(io::stdout(), io::stderr(), colour)),
+        Destination::Text { colour } => lines(Box::new(io::stdout()), Format::Text { colour }),
+        Destination::Json(output) => lines(output, Format::Json),
         Destination::Python(access) => {
             let logger = pyo3_log::Logger::new(py, pyo3_log::Caching::LoggersAndLevels)?.filter(level);
             Sink::Python { logger, access }
         }
     };
     let queue = Arc::<Queue>::default();
-    log::set_boxed_logger(Box::new(QueueLogger { queue: queue.clone(), level, access: wants_access }))
+    let logger = QueueLogger { queue: queue.clone(), level, access: wants_access, fields: wants_fields };
+    log::set_boxed_logger(Box::new(logger))
         .map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(format!("logging is set up already: {error}")))?;
     log::set_max_level(if wants_access { level.max(LevelFilter::Info) } else { level });
     let records = queue.clone();
@@ -265,8 +271,11 @@ pub(crate) fn install(py: Python<'_>, level: LevelFilter, destination: Destinati
 }
 
 fn hand_over(py: Python<'_>, logger: &pyo3_log::Logger, record: &OwnedRecord) {
-    let pair = record.worker_pid.map(|pid| (WORKER_PID, pid));
-    let fields: &dyn kv::Source = &pair;
+    let mut pairs: Vec<(&str, kv::Value<'_>)> =
+        record.worker_pid.iter().map(|pid| (WORKER_PID, kv::Value::from(*pid))).collect();
+    let ids = record.fields.0.iter().filter(|(name, _)| IDS.contains(&&**name));
+    pairs.extend(ids.map(|(name, value)| (&**name, kv::Value::from_display(value))));
+    let fields: &dyn kv::Source = &pairs.as_slice();
     logger.log(
         &Record::builder()
             .level(record.level)
@@ -284,7 +293,7 @@ fn hand_over(py: Python<'_>, logger: &pyo3_log::Logger, record: &OwnedRecord) {
 
 fn hand_over_access(py: Python<'_>, access: &Py<PyAny>, fields: &Fields) {
     let made = PyDict::new(py);
-    let filled = fields.0.iter().try_for_each(|(name, value)| made.set_item(name, value));
+    let filled = fields.0.iter().try_for_each(|(name, value)| made.set_item(&**name, value.to_string()));
     if let Err(error) = filled.and_then(|()| access.call1(py, (made,)).map(drop)) {
         error.write_unraisable(py, None);
     }
@@ -293,6 +302,7 @@ fn hand_over_access(py: Python<'_>, access: &Py<PyAny>, fields: &Fields) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::access_fields::Value;
 
     fn record() -> OwnedRecord {
         OwnedRecord::new(Level::Info, "azmlinfsrv", "GET /score 200".to_owned(), None)
@@ -300,7 +310,7 @@ mod tests {
 
     #[test]
     fn what_clients_chose_is_one_plain_line() {
-        let logger = QueueLogger { queue: Arc::default(), level: LevelFilter::Info, access: true };
+        let logger = QueueLogger { queue: Arc::default(), level: LevelFilter::Info, access: true, fields: false };
         let text = "GET /\x1b[31m\nforged";
         logger.log(&Record::builder().target("azmlinfsrv").level(Level::Info).args(format_args!("{text}")).build());
         let fields: &dyn kv::Source = &("agent", text);
@@ -308,13 +318,30 @@ mod tests {
         logger.log(&access);
         let (records, _) = logger.queue.take().expect("records");
         assert_eq!(records[0].message, r"GET /\x1b[31m\x0aforged");
-        let found = &records[1].access.as_ref().expect("fields").0;
-        assert_eq!(*found, [("agent".to_owned(), r"GET /\x1b[31m\x0aforged".to_owned())]);
+        let agent = Value::Text(r"GET /\x1b[31m\x0aforged".to_owned());
+        assert_eq!(records[1].fields.0, [("agent".into(), agent)]);
+    }
+
+    #[test]
+    fn fields_keep_their_kinds_and_are_taken_only_if_they_are_wanted() {
+        for (fields, expected) in [
+            (false, vec![]),
+            (true, vec![("status", Value::Whole(200)), ("ms", Value::Number(2.0)), ("id", Value::Text("7".into()))]),
+        ] {
+            let logger = QueueLogger { queue: Arc::default(), level: LevelFilter::Info, access: false, fields };
+            let pairs: [(&str, kv::Value<'_>); 3] =
+                [("status", 200u16.into()), ("ms", 2.0f64.into()), ("id", "7".into())];
+            let source: &dyn kv::Source = &pairs.as_slice();
+            logger.log(&Record::builder().target("azmlinfsrv").level(Level::Info).key_values(source).build());
+            let (records, _) = logger.queue.take().expect("a record");
+            let found = records[0].fields.0.iter().map(|(name, value)| (&**name, value.clone()));
+            assert_eq!(found.collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]
     fn access_records_do_not_let_others_pass_that_are_not_wanted() {
-        let logger = QueueLogger { queue: Arc::default(), level: LevelFilter::Error, access: true };
+        let logger = QueueLogger { queue: Arc::default(), level: LevelFilter::Error, access: true, fields: false };
         let enabled = |target: &str| logger.enabled(&Metadata::builder().level(Level::Info).target(target).build());
         assert!(enabled(ACCESS_LOGGER) && !enabled("azmlinfsrv") && !enabled("hyper"));
     }

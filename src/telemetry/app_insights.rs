@@ -170,7 +170,8 @@ pub fn request(origin: &Origin, request: &Request) -> Option<Vec<u8>> {
         Sample::Binary => NOT_TEXT,
     });
     let status = status.to_string();
-    let url = iri(&format!("http://{}{}", request.host, request.target));
+    let scheme = if request.is_https { "https" } else { "http" };
+    let url = iri(&format!("{scheme}://{}{}", request.host, request.target));
     let start = time_text(request.began_at, false);
     let duration = span_text(request.duration);
     let properties = properties(

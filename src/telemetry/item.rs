@@ -51,6 +51,10 @@ pub struct Request {
     pub trace_state: String,
     /// Address of the connection's other end.
     pub peer: Option<SocketAddr>,
+    /// Who sent the request (`RequestRecord::client`).
+    pub client: Option<SocketAddr>,
+    /// The client is known to have used https.
+    pub is_https: bool,
     /// Status of the reply; `None` if the client left before there was one.
     pub status: Option<u16>,
     /// The effective `x-request-id`.
@@ -100,6 +104,8 @@ impl Request {
             parent: record.parent,
             trace_state: id(&record.trace_state),
             peer: record.peer,
+            client: record.client,
+            is_https: record.is_https == Some(true),
             status: record.status,
             request_id: id(&record.ids.request),
             client_request_id: id(&record.ids.client_request),
@@ -260,6 +266,8 @@ pub(super) mod tests {
             parent: Some(TraceParent { trace_id: [0xab; 16], span_id: [0xef; 8], flags: 1 }),
             trace_state: String::new(),
             peer: None,
+            client: None,
+            is_https: false,
             status: Some(200),
             request_id: "r".to_owned(),
             client_request_id: String::new(),

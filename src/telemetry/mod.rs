@@ -9,6 +9,7 @@
 //! its answers mean, [`app_insights`], [`otlp`] and [`otlp_metrics`] the formats, [`storage`] the items on disk, [`plan`]
 //! what the settings say.
 
+pub mod access_fields;
 pub mod access_line;
 pub mod answer;
 pub mod app_insights;

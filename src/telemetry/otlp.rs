@@ -180,7 +180,7 @@ fn attributes(request: &Request) -> Vec<KeyValue> {
     let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
     let mut attributes = vec![
         text("http.request.method", if is_known { method } else { "_OTHER" }),
-        text("url.scheme", "http"),
+        text("url.scheme", if request.is_https { "https" } else { "http" }),
         text("url.path", path),
         text("network.protocol.version", if request.http_minor == 0 { "1.0" } else { "1.1" }),
     ];
@@ -196,8 +196,8 @@ fn attributes(request: &Request) -> Vec<KeyValue> {
         attributes.push(text("server.address", address));
         attributes.extend(port.map(|port| number("server.port", i64::from(port))));
     }
+    attributes.extend(request.client.map(|client| text("client.address", &client.ip().to_string())));
     if let Some(peer) = request.peer {
-        attributes.push(text("client.address", &peer.ip().to_string()));
         attributes.push(text("network.peer.address", &peer.ip().to_string()));
         attributes.push(number("network.peer.port", i64::from(peer.port())));
     }

@@ -47,6 +47,11 @@ pub struct RequestRecord {
     pub span: Option<Span>,
     /// Address of the connection's other end. Known from the beginning.
     pub peer: Option<SocketAddr>,
+    /// Who sent the request: what a proxy of `--trusted_proxies` says, else `peer`. Port 0 if the proxy does not name it.
+    /// Known from the beginning.
+    pub client: Option<SocketAddr>,
+    /// Whether the client used https, if a proxy of `--trusted_proxies` says that. Known from the beginning.
+    pub is_https: Option<bool>,
     /// When the head had been read, by the clock on the wall. Known from the beginning.
     pub began_at: SystemTime,
     /// When the head had been read. The front's event loop sets this and all later times, so that they can be subtracted.
@@ -382,6 +387,8 @@ impl RequestRecord {
             trace_state: None,
             span: None,
             peer,
+            client: peer,
+            is_https: None,
             began_at: SystemTime::now(),
             began: Instant::now(),
             bytes_in: 0,

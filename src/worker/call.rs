@@ -34,7 +34,7 @@ use super::{
 use crate::{
     ipc::frame::{Field, Job, Origin},
     logging::text::plain_line,
-    settings::Settings,
+    settings::{AccessLog, Settings},
     telemetry::access_line,
 };
 
@@ -50,15 +50,14 @@ const NOTED_BYTES: usize = 16 * 1024;
 /// `outputs.Answer`: status, own reason text, headers, body, origin, seconds inside `run()`, error location.
 type Answer<'py> = (u16, Option<String>, Vec<(String, String)>, Bound<'py, PyAny>, String, Option<f64>, String);
 
-/// The fields of `wsgi_environ.Request`: method, target, minor version of HTTP, header fields, body, client's address,
-/// request id.
+/// The fields of `wsgi_environ.Request`: method, target, minor version of HTTP, header fields, body, sender, request id.
 type WholeRequest<'a, 'py> = (
     &'a str,
     Bound<'py, PyString>,
     u8,
     Vec<(Bound<'py, PyString>, Bound<'py, PyString>)>,
     Bound<'py, PyBytes>,
-    &'a str,
+    (&'a str, &'a str, Option<bool>),
     Cow<'a, str>,
 );
 
@@ -81,6 +80,7 @@ pub(super) struct Caller<'a, 'py> {
     /// Results that may still be shown to `scripting/traps.py`.
     results_to_note: Cell<u32>,
     current: Current<'py>,
+    access_log: AccessLog,
 }
 
 impl<'a, 'py> Caller<'a, 'py> {
@@ -98,6 +98,7 @@ impl<'a, 'py> Caller<'a, 'py> {
             deadline,
             results_to_note: Cell::new(NOTED_RESULTS),
             current: Current::new(py, [settings.scoring_timeout, settings.worker_timeout])?,
+            access_log: settings.access_log,
         })
     }
 
@@ -205,7 +206,8 @@ impl<'a, 'py> Caller<'a, 'py> {
         let length = length.map(|length| length as u64);
         let line = access_line::Line { method: &job.method, target: &target, status, elapsed, length };
         let deprecation = job.deprecated_id.then(|| (PYTHON_WARNING, access_line::DEPRECATED_ID.to_owned()));
-        for (level, text) in deprecation.into_iter().chain([(PYTHON_INFO, plain_line(line.to_string()))]) {
+        let line = self.access_log.includes(Some(status)).then(|| (PYTHON_INFO, plain_line(line.to_string())));
+        for (level, text) in deprecation.into_iter().chain(line) {
             if let Err(failed) = self.script.object.call_method1(intern!(py, "log_request"), (level, text)) {
                 failed.write_unraisable(py, None);
             }
@@ -318,7 +320,7 @@ impl<'a, 'py> Caller<'a, 'py> {
             job.http_minor,
             fields,
             body,
-            &job.peer,
+            (&job.peer, &job.client, job.is_https),
             String::from_utf8_lossy(&job.request_id),
         )
     }

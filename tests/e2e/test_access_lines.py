@@ -71,8 +71,9 @@ def test_every_request_has_the_line_that_it_had(start):
 def test_the_line_has_the_process_that_served_and_the_user(start):
     server = start("echo.py", files={"logging.json": config()})
     server.score("x", authorization="Basic dXNlcjpwYXNz")
-    eventually(lambda: "POST /score" in server.stdout(), "the line")
-    (pid, text), *_ = [found for found in lines(server) if "POST /score" in found[1]]
+    # The line of the request, without the client, comes first.
+    found = eventually(lambda: [found for found in lines(server) if "POST /score" in found[1]], "the line")
+    pid, text = found[0]
     assert pid in server.workers()
     assert text.startswith("127.0.0.1 - user [time] ")
 

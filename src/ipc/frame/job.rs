@@ -9,6 +9,10 @@ use super::{
     Frame, FrameError, Kind,
 };
 
+/// The scheme of the client, in place of 0 for an unknown one.
+const HTTP: u8 = 1;
+const HTTPS: u8 = 2;
+
 /// What precedes a span in the head of a job, in place of 0 for no span.
 const SAMPLED: u8 = 2;
 const UNSAMPLED: u8 = 1;
@@ -17,8 +21,8 @@ const UNSAMPLED: u8 = 1;
 /// valid text.
 pub type Field = (Bytes, Bytes);
 
-/// One request, for a worker. If the worker did not set `wants_request`, `target`, `peer` and
-/// `fields` are empty.
+/// One request, for a worker. If the worker did not set `wants_request`, `target`, `peer`,
+/// `client`, `is_https` and `fields` are empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Job {
     /// Names the job in replies and cancellations. A front never uses an id again.
@@ -33,13 +37,17 @@ pub struct Job {
     pub content_type: Bytes,
     /// Minor version of HTTP/1.x.
     pub http_minor: u8,
-    /// True if `target`, `peer` and `fields` are filled.
+    /// True if `target`, `peer`, `client`, `is_https` and `fields` are filled.
     pub whole_request: bool,
     /// True if the client sent the deprecated header `x-ms-request-id`. A warning in the log says
     /// so.
     pub deprecated_id: bool,
-    /// Address of the client, `ip:port`.
+    /// Address of the connection's other end, `ip:port`.
     pub peer: String,
+    /// Address of the client, `ip:port`, if a trusted proxy names it; else empty.
+    pub client: String,
+    /// Whether the client used https, if a trusted proxy says that.
+    pub is_https: Option<bool>,
     /// The `x-request-id` of the reply; empty if the client sent it empty.
     pub request_id: Bytes,
     /// The `x-ms-client-request-id` of the reply; empty if the client sent none.
@@ -109,16 +117,27 @@ impl Job {
     }
 
     fn encode(&self, body: BodyAt, whole: bool) -> Bytes {
-        let (target, peer, fields) =
-            if whole { (&*self.target, &*self.peer, &*self.fields) } else { (&[][..], "", &[][..]) };
+        let (target, peer, client, fields) =
+            if whole { (&*self.target, &*self.peer, &*self.client, &*self.fields) } else { (&[][..], "", "", &[][..]) };
         encode_job(body, |out| {
             out.put_u64_le(self.id);
             out.put_u8(self.http_minor);
             out.put_u8(whole.into());
             out.put_u8(self.deprecated_id.into());
-            for part in [self.method.as_bytes(), target, &self.query, &self.content_type, peer.as_bytes()] {
+            let parts = [self.method.as_bytes(), target, &self.query, &self.content_type, peer.as_bytes()];
+            for part in parts.into_iter().chain([client.as_bytes()]) {
                 put_bytes(out, part);
             }
+            out.put_u8(match self.is_https {
+                Some(is_https) if whole => {
+                    if is_https {
+                        HTTPS
+                    } else {
+                        HTTP
+                    }
+                }
+                _ => 0,
+            });
             self.put_ids(out);
             put_fields(out, fields);
         })
@@ -152,6 +171,13 @@ impl Job {
             query: head.bytes()?,
             content_type: head.bytes()?,
             peer: head.text()?,
+            client: head.text()?,
+            is_https: match head.u8()? {
+                0 => None,
+                HTTP => Some(false),
+                HTTPS => Some(true),
+                _ => return Err(FrameError::Malformed(WHAT)),
+            },
             request_id: head.bytes()?,
             client_request_id: head.bytes()?,
             tracestate: head.bytes()?,

@@ -21,6 +21,8 @@ fn job() -> Job {
         whole_request: true,
         deprecated_id: true,
         peer: "127.0.0.1:9".into(),
+        client: "192.0.2.1:0".into(),
+        is_https: Some(true),
         request_id: Bytes::from_static(b"r"),
         client_request_id: Bytes::from_static(b"c"),
         span: Some(Span { trace_id: [1; 16], span_id: [2; 8], is_sampled: true }),

@@ -32,10 +32,9 @@ def example(setting: Setting, number: int) -> tuple[Any, Any]:
     if setting.kind == settings_table.LOG_LEVEL:
         name = ("DEBUG", "WARNING", "ERROR", "CRITICAL")[number]
         return name, name
-    if setting.kind == settings_table.WORKER_CLASS:
-        name = ("process", "thread")[number % 2]
+    if setting.kind == settings_table.CHOICE:
+        name = setting.choices[number % 2]
         return name.title(), name
-    if setting.kind == settings_table.METRICS:
-        name = ("on", "off")[number % 2]
-        return name.title(), name
+    if setting.kind == settings_table.NETWORKS:
+        return f"10.{number}.0.1/16, ::{number}", f"10.{number}.0.0/16,::{number}/128"
     return f"/value{number}", f"/value{number}"

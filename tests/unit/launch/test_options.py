@@ -166,7 +166,8 @@ def test_every_abbreviation(start: Start, prefix: str) -> None:
     expected = meaning(prefix)
     switches = {setting.flag for setting in SETTINGS if setting.kind == BOOLEAN}
     flagless = expected in {"--help", "--version", *switches}
-    value = {"--worker_class": "process", "--metrics": "on", "--docs": "on"}.get(expected, "7123")
+    words = {setting.flag: setting.choices[0] for setting in SETTINGS if setting.choices}
+    value = {**words, "--docs": "on", "--trusted_proxies": "10.0.0.1"}.get(expected, "7123")
     outcome = start("--entry_script", "s.py", prefix, *([] if flagless or expected is None else [value]))
     if expected is None:
         assert_usage_error(outcome, outcome.err.split("error: ")[1].strip())

@@ -15,7 +15,7 @@ SETTINGS = SimpleNamespace(
 
 
 def request(method="POST", target="/score", headers=(("Host", "h:1"),), body=b"", peer="10.0.0.1:7", request_id="r"):
-    return Request(method, target, 1, list(headers), body, peer, request_id)
+    return Request(method, target, 1, list(headers), body, (peer, "", None), request_id)
 
 
 class Script:

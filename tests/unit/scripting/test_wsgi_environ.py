@@ -96,6 +96,21 @@ def test_scheme_from_a_proxy_on_this_machine_only(header, peer, scheme):
     assert seen(lambda r: r.scheme, headers=[header], peer=peer) == scheme
 
 
+@pytest.mark.parametrize(
+    ("client", "is_https", "seen_as"),
+    [
+        ("", None, ("127.0.0.1", "5", "https")),
+        ("192.0.2.1:0", None, ("192.0.2.1", "0", "https")),
+        ("[2001:db8::1]:4711", True, ("2001:db8::1", "4711", "https")),
+        ("192.0.2.1:0", False, ("192.0.2.1", "0", "http")),
+    ],
+)
+def test_the_client_that_a_trusted_proxy_names(client, is_https, seen_as):
+    made = request(headers=[("Host", "h"), ("X-Forwarded-Ssl", "on")])
+    environ = build_environ(made._replace(sender=("127.0.0.1:5", client, is_https)), {})
+    assert (environ["REMOTE_ADDR"], environ["REMOTE_PORT"], environ["wsgi.url_scheme"]) == seen_as
+
+
 def test_request_headers_of_a_raw_run():
     def run(data, request_headers):
         return request_headers

@@ -237,6 +237,7 @@ def performer(monkeypatch):
     monkeypatch.setattr(
         threads.system_threads, "start", lambda target, name: threading.Thread(target=target, name=name).start()
     )
+    before = set(threading.enumerate())
     made = threads.Threads(
         SimpleNamespace(
             exports_telemetry=False,
@@ -246,9 +247,8 @@ def performer(monkeypatch):
     made.let_go = let_go
     yield made
     let_go.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith(("worker-", "azmlinfsrv-")):
-            thread.join()
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
     for end in (made._line, made._line_of_front, made._wake_reader, made._wake_writer, made._selector):
         end.close()
 

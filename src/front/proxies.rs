@@ -1,0 +1,214 @@
+//! Who the client of a request is, if a proxy passed the request on (`--trusted_proxies`).
+//!
+//! Anybody can send `X-Forwarded-For`, so a proxy's word counts only if the proxy is in one of the
+//! networks that the user trusts. Each proxy appends the address that it got the request from. So
+//! the list is read from the right, past the trusted proxies, and the first other address is the
+//! client's: what stands left of it was written by the client. Pure functions; runs in the front's
+//! event loop.
+
+use std::net::{IpAddr, SocketAddr};
+
+use actix_web::http::header::HeaderMap;
+
+use crate::network::Network;
+
+/// What trusted proxies say about the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// Its address; port 0 if no proxy names it.
+    pub address: SocketAddr,
+    /// Whether it used https; `None` if no proxy says so.
+    pub is_https: Option<bool>,
+}
+
+/// One address of a list, and what stands beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Hop {
+    /// `None` if it is no address, such as `unknown`.
+    address: Option<SocketAddr>,
+    is_https: Option<bool>,
+}
+
+/// What trusted proxies say about the client of a request; `None` if the peer is no trusted proxy.
+///
+/// `Forwarded` (RFC 7239) and `X-Forwarded-For` mean the same. A proxy usually writes one of them
+/// and passes on the other as the client sent it. So if both are there and name different clients,
+/// neither counts.
+pub fn client(trusted: &[Network], peer: Option<SocketAddr>, headers: &HeaderMap) -> Option<Client> {
+    let peer = peer.map(canonical)?;
+    if !is_trusted(trusted, peer) {
+        return None;
+    }
+    let nothing = Client { address: peer, is_https: None };
+    let addresses = values(headers, "x-forwarded-for").map(|hop| Hop { address: address(hop), is_https: None });
+    let listed = find(trusted, addresses.collect());
+    let elements = values(headers, "forwarded").map(element);
+    let forwarded = find(trusted, elements.collect());
+    let found = match (listed, forwarded) {
+        (Some(listed), Some(forwarded)) if listed.ip() != forwarded.ip() => nothing,
+        (Some(found), Some(other)) => Client { is_https: other.is_https, ..found },
+        (Some(found), None) | (None, Some(found)) => found,
+        (None, None) => nothing,
+    };
+    let is_https = values(headers, "x-forwarded-proto").next_back().and_then(scheme);
+    Some(Client { is_https: is_https.or(found.is_https), ..found })
+}
+
+impl Client {
+    fn ip(&self) -> IpAddr {
+        self.address.ip()
+    }
+}
+
+/// The first hop from the right that is no trusted proxy; if all are, the leftmost. A hop without an
+/// address ends the search: the trusted proxy right of it is all that is known.
+fn find(trusted: &[Network], hops: Vec<Hop>) -> Option<Client> {
+    let mut found = None;
+    for hop in hops.into_iter().rev() {
+        let Some(address) = hop.address else { break };
+        found = Some(Client { address, is_https: hop.is_https });
+        if !is_trusted(trusted, address) {
+            break;
+        }
+    }
+    found
+}
+
+fn is_trusted(trusted: &[Network], address: SocketAddr) -> bool {
+    trusted.iter().any(|network| network.contains(address.ip()))
+}
+
+/// An IPv4 address that came through an IPv6 socket, as an IPv4 address.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The items of all fields of this name, in the order sent. What is no text counts as an item that is no address.
+fn values<'a>(headers: &'a HeaderMap, name: &str) -> std::vec::IntoIter<&'a str> {
+    let mut items = Vec::new();
+    for value in headers.get_all(name) {
+        items.extend(std::str::from_utf8(value.as_bytes()).unwrap_or("").split(',').map(str::trim));
+    }
+    items.into_iter()
+}
+
+/// `for=192.0.2.43;proto=https;by=203.0.113.43` (RFC 7239 section 4).
+fn element(text: &str) -> Hop {
+    let mut hop = Hop { address: None, is_https: None };
+    for pair in text.split(';') {
+        let Some((name, value)) = pair.split_once('=') else { continue };
+        let value = value.trim().trim_matches('"');
+        match name.trim().to_ascii_lowercase().as_str() {
+            "for" => hop.address = address(value),
+            "proto" => hop.is_https = scheme(value),
+            _ => {}
+        }
+    }
+    hop
+}
+
+/// An address as proxies write it: with a port or without, an IPv6 address with brackets or without.
+fn address(text: &str) -> Option<SocketAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let without_port = bare.parse().ok().map(|ip| SocketAddr::new(ip, 0));
+    without_port.or_else(|| text.parse().ok()).map(canonical)
+}
+
+fn scheme(text: &str) -> Option<bool> {
+    if text.eq_ignore_ascii_case("https") {
+        Some(true)
+    } else if text.eq_ignore_ascii_case("http") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    const TRUSTED: [&str; 3] = ["10.0.0.0/8", "127.0.0.1/32", "2001:db8::/32"];
+
+    /// What is known about the client of a request from this peer.
+    fn found(peer: &str, fields: &[(&'static str, &str)]) -> Option<(String, Option<bool>)> {
+        let trusted: Vec<_> = TRUSTED.iter().map(|text| Network::parse(text).expect("a network")).collect();
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
+        }
+        let client = client(&trusted, Some(peer.parse().expect("an address")), &headers)?;
+        Some((client.address.to_string(), client.is_https))
+    }
+
+    fn address_found(peer: &str, fields: &[(&'static str, &str)]) -> Option<String> {
+        found(peer, fields).map(|(address, _)| address)
+    }
+
+    #[test]
+    fn a_peer_that_is_not_trusted_says_nothing() {
+        let fields = [("x-forwarded-for", "1.2.3.4"), ("forwarded", "for=1.2.3.4"), ("x-forwarded-proto", "https")];
+        assert_eq!(found("192.0.2.1:9", &fields), None);
+    }
+
+    #[test]
+    fn the_rightmost_address_that_is_not_trusted_is_the_clients() {
+        for (list, client) in [
+            ("1.2.3.4", "1.2.3.4:0"),
+            ("6.6.6.6, 1.2.3.4", "1.2.3.4:0"),
+            ("6.6.6.6, 1.2.3.4, 10.0.0.9,10.0.0.8", "1.2.3.4:0"),
+            ("10.0.0.7, 10.0.0.8", "10.0.0.7:0"),
+            ("1.2.3.4:5678", "1.2.3.4:5678"),
+            ("2001:db9::1", "[2001:db9::1]:0"),
+            ("[2001:db9::1]", "[2001:db9::1]:0"),
+            ("[2001:db9::1]:5678", "[2001:db9::1]:5678"),
+            ("::ffff:1.2.3.4", "1.2.3.4:0"),
+            // Nothing is known about what is left of these.
+            ("1.2.3.4, unknown", "10.0.0.1:9"),
+            ("1.2.3.4, unknown, 10.0.0.8", "10.0.0.8:0"),
+            ("", "10.0.0.1:9"),
+            ("1.2.3.4,", "10.0.0.1:9"),
+            ("1.2.3.4\u{9b}31m", "10.0.0.1:9"),
+        ] {
+            assert_eq!(address_found("10.0.0.1:9", &[("x-forwarded-for", list)]).as_deref(), Some(client), "{list}");
+        }
+        let fields = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.2.3.4")];
+        assert_eq!(address_found("10.0.0.1:9", &fields).as_deref(), Some("1.2.3.4:0"));
+        assert_eq!(address_found("[::ffff:10.0.0.1]:9", &fields).as_deref(), Some("1.2.3.4:0"));
+    }
+
+    #[test]
+    fn the_standard_header_says_the_same() {
+        for (value, client, is_https) in [
+            ("for=1.2.3.4", "1.2.3.4:0", None),
+            ("For=\"[2001:db9::1]:4711\";Proto=HTTPS;by=10.0.0.1", "[2001:db9::1]:4711", Some(true)),
+            ("for=6.6.6.6;proto=https, for=1.2.3.4;proto=http, for=10.0.0.8;proto=https", "1.2.3.4:0", Some(false)),
+            ("for=_hidden", "10.0.0.1:9", None),
+            ("for=unknown, for=10.0.0.8", "10.0.0.8:0", None),
+            ("proto=https", "10.0.0.1:9", None),
+            ("nonsense;;=,", "10.0.0.1:9", None),
+        ] {
+            let expected = Some((client.to_owned(), is_https));
+            assert_eq!(found("10.0.0.1:9", &[("forwarded", value)]), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn headers_that_contradict_each_other_do_not_count() {
+        let both = |other| found("10.0.0.1:9", &[("x-forwarded-for", "1.2.3.4"), ("forwarded", other)]);
+        assert_eq!(both("for=6.6.6.6;proto=https"), Some(("10.0.0.1:9".to_owned(), None)));
+        assert_eq!(both("for=1.2.3.4;proto=https"), Some(("1.2.3.4:0".to_owned(), Some(true))));
+    }
+
+    #[test]
+    fn the_scheme_is_that_of_the_last_proxy() {
+        for (value, is_https) in
+            [("https", Some(true)), ("HTTP", Some(false)), ("http, https", Some(true)), ("ftp", None), ("", None)]
+        {
+            let expected = Some(("10.0.0.1:9".to_owned(), is_https));
+            assert_eq!(found("10.0.0.1:9", &[("x-forwarded-proto", value)]), expected, "{value}");
+        }
+    }
+}
