@@ -87,7 +87,7 @@ type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 #[derive(Debug, PartialEq)]
 enum Meaning {
     Hello(Hello),
-    Job(Job, Bytes, Option<Place>),
+    Job(Box<Job>, Bytes, Option<Place>),
     Reply(ReplyHead, Bytes),
     WithId(Kind, u64, Bytes),
     Bare(Kind),
@@ -160,11 +160,11 @@ fn read(frame: &Frame) -> Meaning {
     let body = frame.body.clone();
     match frame.kind {
         Kind::Hello => Meaning::Hello(Hello::decode(frame).expect("a hello")),
-        Kind::Job => Meaning::Job(Job::decode(frame).expect("a job"), body, None),
+        Kind::Job => Meaning::Job(Box::new(Job::decode(frame).expect("a job")), body, None),
         Kind::SharedJob => {
             let mut frame = frame.clone();
             let place = Place::split_from(&mut frame.head).expect("a place");
-            Meaning::Job(Job::decode(&frame).expect("a job"), body, Some(place))
+            Meaning::Job(Box::new(Job::decode(&frame).expect("a job")), body, Some(place))
         }
         Kind::Reply | Kind::StreamStart => Meaning::Reply(ReplyHead::decode(frame).expect("a reply"), body),
         Kind::StreamChunk | Kind::StreamEnd | Kind::Cancel | Kind::Hold | Kind::Resume => {
@@ -200,7 +200,7 @@ impl Message {
                     follows_traces,
                     shares_bodies,
                     capacity,
-                concurrent,
+                    concurrent,
                     swagger,
                 };
                 wire.extend_from_slice(&hello.encode().expect("only text inside"));
@@ -236,10 +236,17 @@ impl Message {
                 let at = place.map_or(BodyAt::Frame(body.len()), BodyAt::Shared);
                 let head = if short { job.encode_short_head(at) } else { job.encode_head(at) };
                 if short {
-                    job = Job { target: Bytes::new(), peer: String::new(), client: String::new(), is_https: None, fields: vec![], ..job };
+                    job = Job {
+                        target: Bytes::new(),
+                        peer: String::new(),
+                        client: String::new(),
+                        is_https: None,
+                        fields: vec![],
+                        ..job
+                    };
                 }
                 append(wire, &head, &body);
-                Meaning::Job(job, body.into(), place)
+                Meaning::Job(Box::new(job), body.into(), place)
             }
             Self::Reply { id, status, origin, times: (run_ms, busy_ms), parts, fields, body } => {
                 let [server_version, error_location] = parts.map(Bytes::from);
