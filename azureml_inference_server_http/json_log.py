@@ -54,8 +54,8 @@ class JsonFormatter(logging.Formatter):
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         before = {
             "time": f"{seconds}.{int(record.msecs):03}Z",
-            "level": record.levelname,
-            "logger": record.name,
+            "level": _shortened(record.levelname),
+            "logger": _shortened(record.name),
         }
         head = f"{_dumps(before)[:-1]},"
         tail = _dumps(_fields(record))[1:-1]
@@ -98,7 +98,9 @@ def _extra(record: logging.LogRecord) -> tuple[dict[str, Any], int]:
         if name in _OWN_ATTRIBUTES:
             continue
         # JSON has no NaN and no infinity.
-        is_plain = value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        is_plain = value is None or (isinstance(value, float) and math.isfinite(value))
+        # Python refuses to write whole numbers of thousands of digits.
+        is_plain = is_plain or (isinstance(value, int) and abs(value) < 1 << 64)
         shown: Any = value if is_plain else _shortened(_text(value))
         size = len(_dumps({str(name): shown}).encode())
         if size > room:

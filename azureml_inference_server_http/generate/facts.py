@@ -38,7 +38,7 @@ PRE_STOP = 5
 # Seconds beyond --graceful_timeout in which the command ends.
 STOP_MARGIN = 10
 DEFAULT_PORT = 5001
-_INCLUDE = re.compile(r"^\s*(?:-r|--requirement|-c|--constraint)[ =]\s*(\S+)", re.MULTILINE)
+_INCLUDE = re.compile(r"^\s*(?:(?:-r|-c)\s*|(?:--requirement|--constraint)[ =]\s*)(\S+)", re.MULTILINE)
 
 
 class Requirements(NamedTuple):
@@ -219,6 +219,8 @@ def _requirements(flags: Mapping[str, Any], raw: RawSettings, app: Path) -> Requ
 def _add_included(app: Path, file: Path, files: set[str]) -> None:
     """Add the files that a requirements file includes, seen from the folder of the script's files."""
     for name in _INCLUDE.findall(file.read_text(encoding="utf-8", errors="replace")):
+        if "://" in name:
+            continue  # pip fetches it
         path = (file.parent / name).resolve()
         inside = _inside(path, app)
         if not path.is_file() or inside is None:

@@ -123,8 +123,8 @@ def in_compose(value: str) -> str:
 
 
 def in_kubernetes(value: str) -> str:
-    """A text of a container's environment or arguments, where $(NAME) is a variable."""
-    return quoted(value.replace("$(", "$$("))
+    """A text of a container's environment or arguments, where $(NAME) is a variable, and $$ means $."""
+    return quoted(value.replace("$", "$$"))
 
 
 def in_unit(value: str) -> str:

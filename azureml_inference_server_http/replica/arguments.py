@@ -42,6 +42,7 @@ TAKEN = {
     **dict.fromkeys(
         ("debug_port", "debug_wait", "debugger_port", "reload", "reload_dir", "plain"), "it is for development"
     ),
+    "record": "the replicas of a machine would write to one folder",
 }
 # Seconds beyond --graceful_timeout in which the server ends.
 STOP_MARGIN = 10
@@ -177,7 +178,7 @@ def _option(name: str, value: Any) -> Any:
 
 def _environment(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(each, str) for pair in value.items() for each in pair):
-        raise ArgumentsError(f"{ENVIRONMENT}={value!r} is not allowed: it must be a mapping of texts to texts")
+        raise ArgumentsError(f"{ENVIRONMENT} is not allowed: it must be a mapping of texts to texts")
     return dict(value)
 
 

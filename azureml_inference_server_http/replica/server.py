@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 
 from ..testing.server import failure
 
-# The line of the banner that reports the port (contract section 2).
-_ADDRESS = re.compile(rb"^Score: +POST +\S+:(\d+)/score\r?$", re.MULTILINE)
+# The line of the banner that reports the port (contract section 2). With --log_format json the banner is one text of
+# JSON, whose ends of lines are written as \n.
+_ADDRESS = re.compile(rb'(?:^|\\n)Score: +POST +\S+?:(\d+)/score(?=\\n|"|\r?$)', re.MULTILINE)
 # Bytes of the log that are kept for an error message.
 _KEPT = 32768
 # Seconds between two looks at a server that starts.
@@ -43,7 +44,7 @@ class Server:
         self._environment = {**environment, "PYTHONUNBUFFERED": "1"}
         self._graceful = graceful
         self._log = bytearray()
-        self._is_wanted = False  # whether its end would be the end of the replica
+        self._is_wanted = False  # True while the server must run: if it ends then, the replica ends too
         self._started = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._failure: BaseException | None = None

@@ -303,9 +303,11 @@ class Calls:
         return limit - min(limit / 2, 1.0)
 
     def _expire(self, call: _Call, limit: str) -> None:
-        if self._blocked.is_debugged():
-            return  # a person is looking at the call
         if call.task is None or not call.is_open:
+            return
+        if self._blocked.is_debugged():
+            # A person is looking at the call. It has its limit again when the debugger has gone.
+            call.timer = self._loop.call_later(CANCEL_GRACE, self._expire, call, limit)
             return
         call.exceeded = limit
         call.timer = self._loop.call_later(CANCEL_GRACE, self._answer_for, call)

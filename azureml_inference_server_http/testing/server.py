@@ -34,8 +34,9 @@ else:
     _GROUP, _END = 0, signal.SIGTERM
 # Most lines of the log that a message repeats.
 _SHOWN_LINES = 400
-# The line of the banner that reports the port, and a record of the log with an error (contract section 2).
-_ADDRESS = re.compile(r"^Score: +POST +\S+:(\d+)/score$", re.MULTILINE)
+# The line of the banner that reports the port, and a record of the log with an error (contract section 2). With
+# --log_format json the banner is one text of JSON, whose ends of lines are written as \n.
+_ADDRESS = re.compile(r'(?:^|\\n)Score: +POST +\S+?:(\d+)/score(?=\\n|"|$)', re.MULTILINE)
 _ERROR = re.compile(r"^\d{4}-\d\d-\d\d \S+ [EC] \[\d+\] \S+ - (.*?)(?=^\d{4}-\d\d-\d\d \S+ [DIWEC] \[|\Z)", re.M | re.S)
 _SETTINGS = {setting.name: setting for setting in table.SETTINGS}
 # Given by other means: the first two are parameters of their own, the others are chosen here.

@@ -95,7 +95,7 @@ KINDS = (
         "import-failed",
         ERROR,
         "The script raised an exception while Python imported it. The server would exit with code 3.",
-        "Mend the line that the finding names. Code that needs the model belongs into `init()`.",
+        "Mend the line that the finding names. Code that needs the model belongs in `init()`.",
         "THRESHOLDS = {'low': 0.1}\nLIMIT = THRESHOLDS['high']",
     ),
     Kind(

@@ -32,8 +32,8 @@ struct Hop {
 /// What trusted proxies say about the client of a request; `None` if the peer is no trusted proxy.
 ///
 /// `Forwarded` (RFC 7239) and `X-Forwarded-For` mean the same. A proxy usually writes one of them
-/// and passes on the other as the client sent it. So if both are there and name different clients,
-/// neither counts.
+/// and passes on the other as the client sent it. So if both are there and do not name the same
+/// client, neither counts.
 pub fn client(trusted: &[Network], peer: Option<SocketAddr>, headers: &HeaderMap) -> Option<Client> {
     let peer = peer.map(canonical)?;
     if !is_trusted(trusted, peer) {
@@ -44,8 +44,10 @@ pub fn client(trusted: &[Network], peer: Option<SocketAddr>, headers: &HeaderMap
     let listed = find(trusted, addresses.collect());
     let elements = values(headers, "forwarded").map(element);
     let forwarded = find(trusted, elements.collect());
+    let both_are_there = headers.contains_key("forwarded") && headers.contains_key("x-forwarded-for");
+    let they_agree = listed.as_ref().map(Client::ip) == forwarded.as_ref().map(Client::ip);
     let found = match (listed, forwarded) {
-        (Some(listed), Some(forwarded)) if listed.ip() != forwarded.ip() => nothing,
+        _ if both_are_there && !they_agree => nothing,
         (Some(found), Some(other)) => Client { is_https: other.is_https, ..found },
         (Some(found), None) | (None, Some(found)) => found,
         (None, None) => nothing,
@@ -83,7 +85,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The items of all fields of this name, in the order sent. What is no text counts as an item that is no address.
+/// The items of all fields of this name, in the order sent. A value that is not UTF-8 counts as one empty item, which is no address.
 fn values<'a>(headers: &'a HeaderMap, name: &str) -> std::vec::IntoIter<&'a str> {
     let mut items = Vec::new();
     for value in headers.get_all(name) {
@@ -199,6 +201,8 @@ mod tests {
     fn headers_that_contradict_each_other_do_not_count() {
         let both = |other| found("10.0.0.1:9", &[("x-forwarded-for", "1.2.3.4"), ("forwarded", other)]);
         assert_eq!(both("for=6.6.6.6;proto=https"), Some(("10.0.0.1:9".to_owned(), None)));
+        // The proxy hides the client, and the client says itself who it is.
+        assert_eq!(both("for=_hidden"), Some(("10.0.0.1:9".to_owned(), None)));
         assert_eq!(both("for=1.2.3.4;proto=https"), Some(("1.2.3.4:0".to_owned(), Some(true))));
     }
 

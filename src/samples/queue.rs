@@ -72,7 +72,7 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False when no more samples are written.
+    /// False when the folder is full: then requests need not be collected.
     pub fn takes_more(&self) -> bool {
         !self.lock().is_full
     }

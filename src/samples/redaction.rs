@@ -1,6 +1,6 @@
-//! What of a request's head is written to a sample, and in place of which values only `redacted` is written.
+//! Which parts of a request's head are written to a sample, and which values are replaced by `redacted`.
 //!
-//! Pure functions. A value too many that is hidden costs little, a password in a file costs a lot, so whatever has a name
+//! Pure functions. Hiding one value too many costs little, a password in a file costs a lot, so whatever has a name
 //! like that of a secret is hidden. Bodies are written as they are.
 
 use std::collections::BTreeMap;

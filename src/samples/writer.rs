@@ -96,7 +96,7 @@ impl Folder {
         let files = files(sample, &name);
         if let Err(error) = self.write_all(&files) {
             for file in &files {
-                // What is left of it is in the way of nothing: the next attempt overwrites it.
+                // A file that cannot be removed does no harm: the next attempt overwrites it.
                 let _ = fs::remove_file(self.path.join(&file.name));
                 let _ = fs::remove_file(self.unfinished(&file.name));
             }

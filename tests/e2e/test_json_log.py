@@ -11,6 +11,8 @@ import subprocess
 import pytest
 from harness import eventually
 
+from azureml_inference_server_http.testing import serve
+
 JSON = ("--log_format", "json")
 
 
@@ -230,3 +232,10 @@ def test_networks_that_are_none_are_refused(start):
     server = start("echo.py", "--trusted_proxies", "10.0.0.0/40", ready=False)
     assert server.wait_for_exit() == 1
     assert "it must be IP addresses or networks such as 10.0.0.0/8" in server.stderr()
+
+
+def test_serve_finds_the_port_in_json(tmp_path):
+    script = tmp_path / "score.py"
+    script.write_text("def init(): pass\ndef run(data): return 1\n")
+    with serve(script, log_format="json") as server:
+        assert server.client.score(json=1).json() == 1

@@ -66,6 +66,14 @@ def processes_of(pid: int) -> list[int]:
     return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
+def test_the_port_of_a_server_with_a_json_log_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZMLINFSRV_LOG_FORMAT", "json")
+    made = Replica(SCRIPTS / "echo.py")
+    assert made.said["port"] > 0
+    made.process.kill()
+    made.process.communicate(timeout=PATIENCE)
+
+
 def test_the_replica_ends_with_its_server(replica: Replica) -> None:
     os.kill(replica.said["pid"], signal.SIGKILL)
     assert replica.process.stdout is not None

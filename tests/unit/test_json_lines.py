@@ -50,6 +50,16 @@ def test_numbers_that_json_does_not_have_are_text() -> None:
     assert objects("x", a=float("nan"), b=float("-inf"))[0]["extra"] == {"a": "nan", "b": "-inf"}
 
 
+def test_a_number_that_python_does_not_write_costs_no_record() -> None:
+    assert isinstance(objects("x", a=10**5000)[0]["extra"]["a"], str)
+
+
+def test_a_long_name_of_a_logger_leaves_room_for_the_message() -> None:
+    name = "x" * 5000
+    [line] = JsonFormatter().lines(logging.Logger(name).makeRecord(name, logging.INFO, "file", 1, "y" * 2000, (), None))
+    assert len(line) < MAX_LINE
+
+
 def test_extra_that_has_no_room_is_counted() -> None:
     class Broken:
         def __str__(self) -> str:

@@ -54,8 +54,8 @@ pub(super) trait Executor<'py> {
     /// the protocol with the front, never of the script.
     fn execute(&mut self, py: Python<'py>, front: &mut dyn Front, claimed: ClaimedJob) -> PyResult<()>;
 
-    /// The front has said something about a job that may run. A serial executor has none: what the
-    /// front has said came too late, because the job has been answered.
+    /// The front has said something about a job that may run. A serial executor has no such
+    /// job: the notice came too late, because the job has been answered.
     fn note(&mut self, _py: Python<'py>, _id: u64, _notice: Notice) -> PyResult<()> {
         Ok(())
     }

@@ -84,7 +84,11 @@ def test_autoscaling(folder: Path) -> None:
             "num_replicas='many' is not allowed: it must be a whole number of 1 or more",
         ),
         ({"num_gpus": -1}, "num_gpus=-1 is not allowed: it must be a number of 0 or more"),
-        ({"environment": "A=1"}, "environment='A=1' is not allowed: it must be a mapping of texts to texts"),
+        (
+            {"environment": {"KEY": "sk-1", "N": 1}},
+            "environment is not allowed: it must be a mapping of texts to texts",
+        ),
+        ({"record": "samples"}, "record cannot be set here: the replicas of a machine would write to one folder"),
         ({"entry_script": "scor.py"}, "entry_script='scor.py': there is no such file in"),
         ({"entry_script": ""}, "entry_script is missing: name the scoring script, as in entry_script=score.py"),
         ({"max_replicas": 3}, "max_replicas counts only with num_replicas=auto"),
