@@ -4,7 +4,7 @@
 //! to one standard output, so no line may be longer than what a pipe takes in one piece: a longer
 //! message is cut into several objects. Pure functions.
 
-use std::{borrow::Cow, io::Write as _, time::UNIX_EPOCH};
+use std::{borrow::Cow, io::Write as _};
 
 use log::{kv, Level};
 
@@ -63,9 +63,7 @@ pub(super) fn write_json(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64) 
 
 /// The fields before the message, and the message's name.
 fn write_before(out: &mut Vec<u8>, record: &OwnedRecord) {
-    let since_epoch = record.time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or_default();
-    let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let (time, milliseconds) = record.utc();
     let level = match record.level {
         Level::Error => "ERROR",
         Level::Warn => "WARNING",
@@ -81,7 +79,7 @@ fn write_before(out: &mut Vec<u8>, record: &OwnedRecord) {
         time.hour(),
         time.minute(),
         time.second(),
-        since_epoch.subsec_millis(),
+        milliseconds,
     );
     write_text(out, &record.target);
     out.extend_from_slice(b",\"message\":");
@@ -123,7 +121,7 @@ fn parts(text: &str, room: usize) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 

@@ -2,10 +2,7 @@
 //!
 //! Used by the thread that takes records out of the queue (`logging/mod.rs`).
 
-use std::{
-    io::{self, Write},
-    time::UNIX_EPOCH,
-};
+use std::io::{self, Write};
 
 use log::Level;
 
@@ -115,9 +112,7 @@ fn pieces(mut lines: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// `2026-11-22 07:13:22,123 I [42] azmlinfsrv - text`, in UTC; coloured as `launch/display.py` has it, or not.
 fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64, colour: bool) {
-    let since_epoch = record.time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or_default();
-    let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let (time, milliseconds) = record.utc();
     let (letter, level_colour) = match record.level {
         Level::Error => ('E', RED),
         Level::Warn => ('W', YELLOW),
@@ -137,7 +132,7 @@ fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64, colour: boo
         time.hour(),
         time.minute(),
         time.second(),
-        since_epoch.subsec_millis(),
+        milliseconds,
         record.worker_pid.unwrap_or(own_pid),
         record.target,
     );
@@ -172,7 +167,7 @@ fn split_at_status(text: &str) -> Option<(&str, &str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 

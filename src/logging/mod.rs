@@ -17,7 +17,7 @@ use std::{
     io::{self, Stderr, Write},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use log::{kv, Level, LevelFilter, Log, Metadata, Record};
@@ -69,6 +69,14 @@ impl OwnedRecord {
     pub(crate) fn new(level: Level, target: &str, message: String, worker_pid: Option<u64>) -> Self {
         let (target, fields) = (target.to_owned(), Fields::default());
         Self { time: SystemTime::now(), level, target, message, worker_pid, fields, is_access: false }
+    }
+
+    /// Its time in UTC to the second, and the milliseconds behind that.
+    fn utc(&self) -> (time::OffsetDateTime, u32) {
+        let since_epoch = self.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or_default();
+        let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+        (time, since_epoch.subsec_millis())
     }
 }
 
