@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -82,6 +82,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def worker_class(request: pytest.FixtureRequest) -> str:
     """The worker class of the servers of this test."""
     return getattr(request, "param", "process")
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[[str], str]:
+    """``script(text)`` writes a scoring script to a file, and returns its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "score.py"
+        path.write_text(text)
+        return str(path)
+
+    return write
 
 
 @pytest.fixture

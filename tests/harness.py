@@ -230,6 +230,15 @@ class Server:
         eventually(lambda: not is_running(front), "the front is dead")
         return front
 
+    def suffer(self, deed: str) -> None:
+        """Kill the "front" or a "worker", or reload the script ("HUP"), while two workers serve."""
+        if deed == "front":
+            self.kill_front()
+        elif deed == "worker":
+            os.kill(self.wait_for_workers(2)[0], signal.SIGKILL)
+        else:
+            self.signal(signal.SIGHUP)
+
     def _children(self) -> list[_Stat]:
         """The living children of the supervisor. Waits while one of them has its parent's name, and may still become a
         worker, the front or a template: each gives itself a name as soon as it is forked."""

@@ -13,18 +13,6 @@ from harness import eventually, request
 PLAIN_INIT = "import os\ndef init(): pass\nasync def run(data): return os.getpid()\n"
 
 
-@pytest.fixture
-def script(tmp_path):
-    """Writes a script to a file. Returns its path."""
-
-    def write(text):
-        path = tmp_path / "score.py"
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
 def reset(connection):
     connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()

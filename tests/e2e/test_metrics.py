@@ -163,12 +163,7 @@ def test_numbers_agree_with_the_clients_while_everything_dies(start):
     with clients(send, 3):
         for deed in ("front", "worker", "front", "HUP", "worker", "front"):
             seen = len(ok)
-            if deed == "front":
-                server.kill_front()
-            elif deed == "worker":
-                os.kill(server.wait_for_workers(2)[0], signal.SIGKILL)
-            else:
-                server.signal(signal.SIGHUP)
+            server.suffer(deed)
             eventually(lambda seen=seen: len(ok) > seen + 20, f"requests are answered after {deed}")
             scrapes.append(scrape(server))
 

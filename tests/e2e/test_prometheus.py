@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import urllib.error
@@ -107,12 +105,7 @@ def test_prometheus_has_the_numbers_of_the_clients_while_everything_dies(start, 
         eventually(prometheus.is_up, "Prometheus scrapes the server")
         with clients(send, 3):
             for deed in DEEDS:
-                if deed == "front":
-                    server.kill_front()
-                elif deed == "worker":
-                    os.kill(server.wait_for_workers(2)[0], signal.SIGKILL)
-                else:
-                    server.signal(signal.SIGHUP)
+                server.suffer(deed)
                 seen, scrapes = len(ok), prometheus.number("count_over_time(up[10m])")
                 eventually(lambda seen=seen: len(ok) > seen + 20, f"requests are answered after {deed}")
                 eventually(

@@ -36,16 +36,6 @@ def through(preparation):
     return (shutil.which("unshare") or "", "-m", "sh", "-ec", f'{preparation}\nexec "$@"', "sh")
 
 
-@pytest.fixture
-def script(tmp_path):
-    def write(text):
-        path = tmp_path / "score.py"
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
 def replace(server):
     """Kill a worker. Returns the pid of the next one that answers."""
     old = server.score().json()
