@@ -30,10 +30,12 @@ pytest.register_assert_rewrite("harness", "wire")
 from harness import Server, Start  # noqa: E402
 from surroundings import Terminal  # noqa: E402
 
-# A test run that was started with nohup ignores SIGHUP. A server that inherits that does not end when its terminal is
-# closed, as some tests expect.
-if hasattr(signal, "SIGHUP"):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# A shell ignores Ctrl-C in background commands, and nohup ignores SIGHUP. The servers would inherit that, and tests
+# expect that these signals end them.
+for name in ("SIGHUP", "SIGINT", "SIGQUIT"):
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 if "windows_command.py" in os.environ.get("TEST_SERVER", ""):
     pytest_plugins = ["windows_tests"]

@@ -8,10 +8,11 @@ first answer delays every scale-out. Rules: contract sections 1 and 2.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Callable, NoReturn
 
 from ..scripting import import_path
 from ..scripting.watch import NOBODY, Watch
@@ -204,13 +205,20 @@ def _settings_of_gunicorn(raw: RawSettings) -> list[str]:
 def serve(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY) -> int:
     """Serve on these listeners until the server stops. Returns the exit code, also in each child that
     was forked. ``watch`` is told of each start of the script."""
+    run: Callable[[Settings, list[socket.socket], Watch], int]
     if settings.worker_class == table.THREAD:
         from ..supervise import start_threads
 
-        return start_threads.run(settings, clients, watch)
-    from ..supervise import start
+        run = start_threads.run
+    else:
+        from ..supervise import start
 
-    return start.run(settings, clients, watch)
+        run = start.run
+    # Objects of the start live as long as the process. Without this the collector would look at each of them again
+    # while the script is loaded and when a process exits: 13 of the 107 ms of processor time of an interpreter that
+    # imports the server and exits. Children share the pages of objects that nobody looks at.
+    gc.freeze()
+    return run(settings, clients, watch)
 
 
 def configure_logging(raw: RawSettings, settings: Settings) -> None:

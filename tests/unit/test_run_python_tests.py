@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.run_python_tests import MOST, is_worth_another_try
+from tools.run_python_tests import MOST, is_worth_another_try, write_bytecode
 
 TOOL = Path(__file__).parents[2] / "tools" / "run_python_tests.py"
 TESTS = """
@@ -57,3 +57,14 @@ def test_a_test_that_passes_alone_is_named_and_one_that_fails_twice_fails_the_bu
         names = [f"test_it.py::test_{name}" for name in ("call", "teardown", "odd_name[a::[b]/@]")]
         assert (tmp_path / "alone").read_text().splitlines() == names
         assert all(f"PASSED ALONE: {name}" in output for name in names)
+
+
+def test_servers_find_bytecode_whatever_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "module.py").write_text("x = 1")
+    write_bytecode(tmp_path)
+    assert list(tmp_path.glob("inner/__pycache__/module.*.pyc"))
+    assert "PYTHONDONTWRITEBYTECODE" not in os.environ
+    assert not sys.dont_write_bytecode

@@ -79,15 +79,17 @@ def test_start_up_imports_nothing_heavy() -> None:
     assert loaded.strip() == "[]"
 
 
-def test_version_of_the_package(tmp_path: Path) -> None:
-    """The version is read from the metadata folder beside the package, and only when it is asked
-    for."""
-    copy = tmp_path / "azureml_inference_server_http"
-    copy.mkdir()
+@pytest.mark.parametrize("is_editable", [False, True])
+def test_version_of_the_package(tmp_path: Path, is_editable: bool) -> None:
+    """The version is read from the metadata folder, and only when it is asked for. The folder is beside the package,
+    or elsewhere on the path if the installation is editable."""
+    copy = tmp_path / "source" / "azureml_inference_server_http"
+    copy.mkdir(parents=True)
     (copy / "__init__.py").write_bytes(Path(package.__file__ or "").read_bytes())
-    (tmp_path / "azureml_inference_server_http-4.5.6.dist-info").mkdir()
+    site = tmp_path / "site" if is_editable else tmp_path / "source"
+    (site / "azureml_inference_server_http-4.5.6.dist-info").mkdir(parents=True)
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import {package.__name__} as p; "
+        f"import sys; sys.path[:0] = [{str(copy.parent)!r}, {str(site)!r}]; import {package.__name__} as p; "
         "early = '__version__' in vars(p); print(early, p.__version__, p._HAS_DEBUGPY_SUPPORT, "
         "'importlib.metadata' in sys.modules)"
     )
