@@ -16,7 +16,7 @@ BENCH_SECONDS ?= 3
 # Names of scenarios, separated by commas; all of them if empty.
 BENCH_ONLY ?=
 # Releases of Python that `make test-all` looks for.
-RELEASES ?= 3.9 3.10 3.11 3.12 3.13 3.14
+RELEASES ?= 3.9 3.10 3.11 3.12 3.13 3.14 3.14t
 
 BIN := $(VENV)/bin
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
@@ -28,7 +28,6 @@ MODEL_DIR := $(EXAMPLE)/models/iris/1
 REFERENCE := .venv-reference
 BENCH := .bench
 PUBLISHED := 1.5.1
-PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)
 LIBPYTHON_FOLDER := import os, sysconfig as s; folder, name = map(s.get_config_var, ("LIBDIR", "LDLIBRARY")); \
 	print(folder if name.endswith(".so") and os.path.exists(os.path.join(folder, name)) else "")
 
@@ -198,8 +197,7 @@ test-all: $(RELEASES:%=test-on-%) ## Run the Python tests on every supported Pyt
 
 # One wheel and one environment for each release, so that what is tested is what would be installed.
 test-on-%: $(VENV)/.done-build
-	@set -e; for python in python$* $(PYENV)/versions/$*.*/bin/python none; do \
-		"$$python" -c 'import sys, venv; sys.exit("%d.%d" % sys.version_info[:2] != "$*")' 2>/dev/null && break; done; \
+	@set -e; python=$$($(BIN)/python tools/pythons.py $*) || true; \
 	if [ $$python = none ]; then $(call left_out,Python tests on Python $*,no Python $* was found); exit 0; fi; \
 	echo "Python $* ($$python):"; \
 	rm -rf $(VENV)-$*/wheel; \

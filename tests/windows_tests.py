@@ -10,25 +10,6 @@ import pytest
 
 # Windows has worker threads only, so a test runs there if its server has threads.
 PROCESSES = "its server has worker processes"
-# Files whose tests run there.
-FILES = (
-    "test_clients_that_leave.py",
-    "test_connections.py",
-    "test_errors.py",
-    "test_half_closed.py",
-    "test_health.py",
-    "test_hostile_text.py",
-    "test_large_replies.py",
-    "test_lifecycle.py",
-    "test_limits.py",
-    "test_score.py",
-    "test_start.py",
-    "test_stopping.py",
-    "test_streaming.py",
-    "test_threads.py",
-    "test_windows.py",
-)
-NOT_TRIED = "its file was not tried there"
 PID = "it expects the server's process id in the log, and the test sees the id of tests/windows_command.py"
 PATH = "it expects a path of Linux in the log"
 SIGNAL = "it sends a signal that Windows does not have"
@@ -58,8 +39,6 @@ def reason(item: pytest.Item) -> str | None:
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     if parameters.get("worker_class") != "thread" and not name.startswith(("test_threads.py", "test_windows.py")):
         return PROCESSES
-    if not name.startswith(FILES):
-        return NOT_TRIED
     return next((why for beginning, why in LEFT_OUT.items() if name.startswith(beginning)), None)
 
 

@@ -3,7 +3,8 @@
 ``python tools/build_wheels.py --out dist``: everything that ``SYSTEMS`` and ``RELEASES`` name, from one Linux machine.
 ``--system musllinux --release 3.11`` (each may be given several times) builds a part. The compiler for Linux is zig,
 from the package registry, because it links against old versions of glibc; that for Windows is mingw. No interpreter of
-a release is needed to build for it, because maturin knows their ABIs; those that are found here try their wheels.
+a release is needed to build for it, because maturin knows their ABIs. An interpreter that ``pythons.py`` finds tries
+its wheels, or one that ``--python PATH`` names, which may be a script that emulates another machine.
 ``--twice`` builds each wheel again, from a copy of the sources in another folder, and compares the bytes.
 
 ``wheel_checks.py`` owns what is wrong with a wheel. Exits with 1 if anything is wrong.
@@ -18,13 +19,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from tools import wheel_checks
+from tools import pythons, wheel_checks
 
 ROOT = Path(__file__).resolve().parent.parent
 RELEASES = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
@@ -33,19 +33,23 @@ SOURCE_DATE_EPOCH = "1767225600"
 
 
 class System(NamedTuple):
-    """Where a wheel runs. ``target``: what Rust calls it. ``options``: of maturin. ``runs_here``: on 64-bit PCs with
-    Linux and glibc, which is where this file runs."""
+    """Where a wheel runs. ``target``: what Rust calls it. ``options``: of maturin. ``platform``: how the ABI of its
+    Pythons ends (SOABI)."""
 
     target: str
     options: tuple[str, ...]
-    runs_here: bool = False
+    platform: str
 
 
 SYSTEMS = {
-    "manylinux": System("x86_64-unknown-linux-gnu", ("--compatibility", "manylinux2014", "--zig"), runs_here=True),
-    "manylinux-arm": System("aarch64-unknown-linux-gnu", ("--compatibility", "manylinux2014", "--zig")),
-    "musllinux": System("x86_64-unknown-linux-musl", ("--compatibility", "musllinux_1_2", "--zig")),
-    "windows": System("x86_64-pc-windows-gnu", ()),
+    "manylinux": System("x86_64-unknown-linux-gnu", ("--compatibility", "manylinux2014", "--zig"), "x86_64-linux-gnu"),
+    "windows": System("x86_64-pc-windows-gnu", (), "win_amd64"),
+    "musllinux": System(
+        "x86_64-unknown-linux-musl", ("--compatibility", "musllinux_1_2", "--zig"), "x86_64-linux-musl"
+    ),
+    "manylinux-arm": System(
+        "aarch64-unknown-linux-gnu", ("--compatibility", "manylinux2014", "--zig"), "aarch64-linux-gnu"
+    ),
 }
 
 
@@ -81,16 +85,21 @@ def cargo_home() -> str:
 
 
 def build(system: System, release: str, sources: Path, target_folder: Path, out: Path) -> Path:
-    """Build one wheel. Returns its path."""
+    """Build one wheel. Returns its path. It takes the place of a wheel of the same name."""
+    with tempfile.TemporaryDirectory() as folder:
+        maturin(
+            ["build", "--release", "--locked", "--target", system.target, "--interpreter", f"python{release}"]
+            + [*system.options, "--out", folder, "--manifest-path", str(sources / "Cargo.toml")],
+            environment(sources, target_folder, system.target),
+        )
+        return moved(folder, out)
+
+
+def moved(folder: str, out: Path) -> Path:
+    """Move the only file of a folder to ``out``. Returns its new path."""
+    (made,) = Path(folder).iterdir()
     out.mkdir(parents=True, exist_ok=True)
-    before = set(out.glob("*.whl"))
-    maturin(
-        ["build", "--release", "--locked", "--target", system.target, "--interpreter", f"python{release}"]
-        + [*system.options, "--out", str(out), "--manifest-path", str(sources / "Cargo.toml")],
-        environment(sources, target_folder, system.target),
-    )
-    (made,) = set(out.glob("*.whl")) - before
-    return made
+    return Path(shutil.move(made, out / made.name))
 
 
 def maturin(arguments: list[str], variables: dict[str, str]) -> None:
@@ -100,10 +109,9 @@ def maturin(arguments: list[str], variables: dict[str, str]) -> None:
 
 def build_source_distribution(out: Path) -> Path:
     """Make the sdist. Returns its path."""
-    before = set(out.glob("*.tar.gz"))
-    maturin(["sdist", "--out", str(out)], environment(ROOT, ROOT / "target"))
-    (made,) = set(out.glob("*.tar.gz")) - before
-    return made
+    with tempfile.TemporaryDirectory() as folder:
+        maturin(["sdist", "--out", folder], environment(ROOT, ROOT / "target"))
+        return moved(folder, out)
 
 
 def unpacked(sdist: Path, folder: Path) -> Path:
@@ -122,26 +130,13 @@ def has_library(target: str) -> bool:
 # ---- Trying
 
 
-def interpreters(release: str) -> Iterator[str]:
-    """Pythons of this release: in PATH and of pyenv."""
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    for path in (shutil.which(f"python{release}"), *map(str, root.glob(f"versions/{release}.*/bin/python"))):
-        ask = "import sys, sysconfig; t = sysconfig.get_config_var('Py_GIL_DISABLED'); "
-        ask += "print('%d.%d' % sys.version_info[:2] + ('t' if t else ''))"
-        if (
-            path
-            and subprocess.run([path, "-c", ask], capture_output=True, text=True, check=False).stdout.strip() == release
-        ):
-            yield path
-
-
-def try_it(wheel: Path, release: str, system: System) -> str:
+def try_it(wheel: Path, release: str, system: System, more: list[str]) -> str:
     """Install the wheel into an empty environment and serve with it, if it runs here. Returns what was done."""
-    if not system.runs_here:
-        return "not tried: it runs elsewhere" + (", see make test-windows" if "windows" in system.target else "")
-    python = next(interpreters(release), None)
+    if "windows" in system.target:
+        return "not tried here: see make test-windows"
+    python = pythons.find(release, system.platform, more)
     if python is None:
-        return f"not tried: no CPython {release} was found"
+        return f"not tried: no CPython {release} for {system.platform} was found"
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
         own = str(Path(folder, "bin", "python"))
@@ -150,7 +145,7 @@ def try_it(wheel: Path, release: str, system: System) -> str:
         subprocess.run([*pip, "check"], check=True)
         for worker_class in ("process", "thread"):
             subprocess.run([own, str(ROOT / "tools/try_wheel.py"), "--worker_class", worker_class], check=True)
-    return "installed, served with processes and threads"
+    return f"served with processes and threads ({pythons.abi(python)})"
 
 
 # ---- Everything
@@ -161,6 +156,8 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "dist", metavar="FOLDER")
     parser.add_argument("--system", action="append", choices=SYSTEMS, help="only this one")
     parser.add_argument("--release", action="append", choices=RELEASES, help="only this one")
+    parser.add_argument("--python", action="append", default=[], metavar="PATH", help="tries its wheels too")
+    parser.add_argument("--keep", action="store_true", help="keep what cargo has built: about 1 GB for each system")
     parser.add_argument("--twice", action="store_true", help="build each wheel again elsewhere, and compare")
     return parser.parse_args(arguments)
 
@@ -168,9 +165,9 @@ def options(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     chosen = options(arguments)
     out: Path = chosen.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    for old in (*out.glob("*.whl"), *out.glob("*.tar.gz")):
-        old.unlink()
+    if not (chosen.system or chosen.release):
+        for old in (*out.glob("*.whl"), *out.glob("*.tar.gz")):
+            old.unlink()
     sdist = build_source_distribution(out)
     built, wrong, missing = [Built(sdist, "wheels are built from it" if chosen.twice else "")], [], []
     for name in chosen.system or SYSTEMS:
@@ -181,14 +178,18 @@ def main(arguments: list[str]) -> int:
         for release in chosen.release or RELEASES:
             try:
                 wheel = build(system, release, ROOT, ROOT / "target", out)
-                wrong += [f"{wheel.name}: {fault}" for fault in wheel_checks.faults(wheel, str(ROOT), cargo_home())]
-                tried = try_it(wheel, release, system)
+                found = wheel_checks.faults(wheel, str(ROOT), cargo_home())
+                tried = try_it(wheel, release, system, chosen.python)
                 if chosen.twice:
-                    wrong += differences(wheel, system, release, sdist)
-                    tried += ", built again from the sdist with the same bytes"
+                    found += differences(wheel, system, release, sdist)
+                    tried += "; built again from the sdist"
                 built.append(Built(wheel, tried))
+                wrong += [f"{wheel.name}: {fault}" for fault in found]
+                print(f"Built: {wheel.name}: {tried}", *found, sep="\n", flush=True)
             except subprocess.CalledProcessError as error:
                 wrong.append(f"{name} {release}: {' '.join(map(str, error.cmd))} ended with code {error.returncode}")
+        if not chosen.keep:
+            shutil.rmtree(ROOT / "target" / system.target / "release", ignore_errors=True)
     print("\n" + table(built))
     for line in missing:
         print(f"Left out: {line}")

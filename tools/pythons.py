@@ -1,0 +1,60 @@
+"""Finds CPythons of other releases and for other machines: in PATH, of pyenv, or from Debian's packages.
+
+``python tools/pythons.py 3.14t`` prints the path of one that runs on this machine, or exits with 1. Used by
+``make test-all`` and ``build_wheels.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from tools import debian_python
+
+ROOT = Path(__file__).resolve().parent.parent
+# Where Pythons from Debian's packages are kept. `make clean` removes them.
+FOLDER = ROOT / ".venv-debian"
+# The suite of Debian that has a release.
+SUITES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "sid"}
+# Debian's name of the processor, by the end of the ABI's name.
+ARCHITECTURES = {"x86_64-linux-gnu": "amd64", "aarch64-linux-gnu": "arm64"}
+
+
+def abi(python: str) -> str:
+    """What this interpreter loads, such as ``cpython-314t-x86_64-linux-gnu``; an empty text if it does not run."""
+    ask = "import sysconfig; print(sysconfig.get_config_var('SOABI'))"
+    try:
+        return subprocess.run([python, "-c", ask], capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
+def find(release: str, platform: str = "x86_64-linux-gnu", more: Sequence[str] = ()) -> str | None:
+    """The path of a Python of this release for this platform: one of ``more``, of this machine, or of Debian."""
+    wanted = f"cpython-{release.replace('.', '')}-{platform}"
+    return next((path for path in _candidates(release, platform, more) if abi(path) == wanted), None)
+
+
+def _candidates(release: str, platform: str, more: Sequence[str]) -> Iterator[str]:
+    yield from more
+    yield from filter(None, [shutil.which(f"python{release}")])
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    yield from map(str, sorted(root.glob(f"versions/{release.rstrip('t')}.*/bin/python")))
+    if release in SUITES and platform in ARCHITECTURES:
+        folder = FOLDER / f"{release}-{platform}"
+        try:
+            yield str(debian_python.make(folder, release, ARCHITECTURES[platform], SUITES[release]))
+        except debian_python.Missing as error:
+            print(error, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    found = find(sys.argv[1])
+    print(found or "none")
+    sys.exit(0 if found else 1)
