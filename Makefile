@@ -218,8 +218,8 @@ test-windows: $(VENV)/.done-tools $(VENV)/.done-build ## Test the Windows build 
 	env -u MAKEFLAGS CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER='$(IN_WINDOWS)' \
 		cargo test --locked --lib --no-default-features --target $(WINDOWS_TARGET)
 	rm -rf $(WINDOWS)/wheel
-	$(BIN)/maturin build --profile $(WINDOWS_PROFILE) --locked --target $(WINDOWS_TARGET) --out $(WINDOWS)/wheel \
-		--interpreter python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+	$(BIN)/python tools/build_wheels.py --out $(WINDOWS)/wheel --system windows --profile $(WINDOWS_PROFILE) --keep \
+		--release $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 	$(IN_WINDOWS) python.exe -m pip install --quiet --no-index --no-deps --force-reinstall $(WINDOWS)/wheel/*.whl
 	$(IN_WINDOWS) python.exe tools/try_wheel.py
 	TEST_SERVER='$(abspath $(BIN))/python $(CURDIR)/tests/windows_command.py $(abspath $(WINDOWS))' \

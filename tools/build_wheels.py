@@ -65,18 +65,38 @@ class Built(NamedTuple):
 
 def environment(sources: Path, target_folder: Path, target: str = "") -> dict[str, str]:
     """The environment of a build whose result does not depend on where and when it was made."""
-    rust = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True).stdout.strip()
-    renamed = {str(sources): "/source", cargo_home(): "/cargo", rust: "/rust"}
+    is_windows = target.endswith("windows-gnu")
+    target_folder = before_usr(target_folder) if is_windows else target_folder
+    # The last one that fits counts, and the target folder may be in the folder of the sources.
+    renamed = {str(sources): "/source", cargo_home(): "/cargo", sysroot(): "/rust", str(target_folder): "/target"}
     flags = [f"--remap-path-prefix={folder}={name}" for folder, name in renamed.items()]
-    if target.endswith("windows-gnu"):
+    if is_windows:
         # mingw's linker would write the time into the file.
         flags.append("-Clink-arg=-Wl,--no-insert-timestamp")
     return {
         **{name: value for name, value in os.environ.items() if name not in ("RUSTFLAGS", "VIRTUAL_ENV")},
         "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
+        # Its package ziglang is the compiler, which maturin would look for in the first Python of PATH.
+        "CARGO_ZIGBUILD_PYTHON_PATH": sys.executable,
+        "CARGO_INCREMENTAL": "0",
         "CARGO_TARGET_DIR": str(target_folder),
         "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags),
     }
+
+
+def sysroot() -> str:
+    """The folder of the compiler."""
+    return subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def before_usr(folder: Path) -> Path:
+    """Another name of this folder. mingw's linker sorts the imported libraries by the paths of their files, its own
+    below /usr among them, so cargo's must not be below /home in one build and below /work in another."""
+    name = Path("/tmp", f"wheels-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}")
+    folder.mkdir(parents=True, exist_ok=True)
+    name.unlink(missing_ok=True)
+    name.symlink_to(folder)
+    return name
 
 
 def cargo_home() -> str:
@@ -84,11 +104,11 @@ def cargo_home() -> str:
     return os.environ.get("CARGO_HOME", str(Path.home() / ".cargo"))
 
 
-def build(system: System, release: str, sources: Path, target_folder: Path, out: Path) -> Path:
+def build(system: System, release: str, profile: str, sources: Path, target_folder: Path, out: Path) -> Path:
     """Build one wheel. Returns its path. It takes the place of a wheel of the same name."""
     with tempfile.TemporaryDirectory() as folder:
         maturin(
-            ["build", "--release", "--locked", "--target", system.target, "--interpreter", f"python{release}"]
+            ["build", "--profile", profile, "--locked", "--target", system.target, "--interpreter", f"python{release}"]
             + [*system.options, "--out", folder, "--manifest-path", str(sources / "Cargo.toml")],
             environment(sources, target_folder, system.target),
         )
@@ -157,6 +177,7 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--system", action="append", choices=SYSTEMS, help="only this one")
     parser.add_argument("--release", action="append", choices=RELEASES, help="only this one")
     parser.add_argument("--python", action="append", default=[], metavar="PATH", help="tries its wheels too")
+    parser.add_argument("--profile", default="release", help="of cargo: dev is quick to build, and not for users")
     parser.add_argument("--keep", action="store_true", help="keep what cargo has built: about 1 GB for each system")
     parser.add_argument("--twice", action="store_true", help="build each wheel again elsewhere, and compare")
     return parser.parse_args(arguments)
@@ -177,11 +198,11 @@ def main(arguments: list[str]) -> int:
             continue
         for release in chosen.release or RELEASES:
             try:
-                wheel = build(system, release, ROOT, ROOT / "target", out)
-                found = wheel_checks.faults(wheel, str(ROOT), cargo_home())
+                wheel = build(system, release, chosen.profile, ROOT, ROOT / "target", out)
+                found = wheel_checks.faults(wheel, str(ROOT), cargo_home(), "/tmp/wheels-")
                 tried = try_it(wheel, release, system, chosen.python)
                 if chosen.twice:
-                    found += differences(wheel, system, release, sdist)
+                    found += differences(wheel, system, release, chosen.profile, sdist)
                     tried += "; built again from the sdist"
                 built.append(Built(wheel, tried))
                 wrong += [f"{wheel.name}: {fault}" for fault in found]
@@ -189,7 +210,8 @@ def main(arguments: list[str]) -> int:
             except subprocess.CalledProcessError as error:
                 wrong.append(f"{name} {release}: {' '.join(map(str, error.cmd))} ended with code {error.returncode}")
         if not chosen.keep:
-            shutil.rmtree(ROOT / "target" / system.target / "release", ignore_errors=True)
+            for folder in (ROOT / "target", ROOT / "target" / "again"):
+                shutil.rmtree(folder / system.target, ignore_errors=True)
     print("\n" + table(built))
     for line in missing:
         print(f"Left out: {line}")
@@ -198,10 +220,11 @@ def main(arguments: list[str]) -> int:
     return 1 if wrong else 0
 
 
-def differences(wheel: Path, system: System, release: str, sdist: Path) -> list[str]:
+def differences(wheel: Path, system: System, release: str, profile: str, sdist: Path) -> list[str]:
     """What is wrong with a second build, from the sdist in another folder, without git."""
     with tempfile.TemporaryDirectory() as folder:
-        again = build(system, release, unpacked(sdist, Path(folder, "s")), ROOT / "target" / "again", Path(folder, "w"))
+        sources = unpacked(sdist, Path(folder, "sources"))
+        again = build(system, release, profile, sources, ROOT / "target" / "again", Path(folder, "wheel"))
         return [] if digest(again) == digest(wheel) else [f"{wheel.name}: a second build has other bytes"]
 
 
