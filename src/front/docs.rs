@@ -199,7 +199,7 @@ impl Reader for RecentErrors {
 
 #[cfg(test)]
 mod tests {
-    use http::{Method, Uri, Version};
+    use http::Method;
 
     use super::*;
     use crate::telemetry::record::Head;
@@ -262,16 +262,7 @@ mod tests {
     fn the_last_errors_of_score_are_kept() {
         let errors = RecentErrors::default();
         let record = |route, status, body: &'static str| {
-            let uri = Uri::from_static("/score?a=1");
-            let head = Head {
-                method: Method::POST,
-                uri,
-                version: Version::HTTP_11,
-                host: None,
-                user_agent: None,
-                referer: None,
-                authorization: None,
-            };
+            let head = Head::without_fields(Method::POST, "/score?a=1");
             let mut record = RequestRecord::begin(Some(head), None);
             (record.route, record.status) = (Some(route), Some(status));
             record.reply_body = Some(Bytes::from_static(body.as_bytes()));

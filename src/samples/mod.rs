@@ -169,23 +169,13 @@ fn sample_of(record: &RequestRecord, body_size: usize) -> Option<Result<Sample, 
 
 #[cfg(test)]
 mod tests {
-    use http::{Uri, Version};
-
     use super::*;
     use crate::telemetry::record::{Head, Worker};
 
     const LIMIT: usize = 20;
 
     fn record(method: Method, outcome: Outcome) -> RequestRecord {
-        let head = Head {
-            method,
-            uri: Uri::from_static("//score?a=1"),
-            version: Version::HTTP_11,
-            host: None,
-            user_agent: None,
-            referer: None,
-            authorization: None,
-        };
+        let head = Head::without_fields(method, "//score?a=1");
         let mut record = RequestRecord::begin(Some(head), None);
         let mut sampled = Sampled::new(LIMIT);
         sampled.body = Some(Bytes::from_static(b"body"));

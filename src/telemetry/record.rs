@@ -170,6 +170,15 @@ pub struct Head {
     pub authorization: Option<HeaderValue>,
 }
 
+#[cfg(test)]
+impl Head {
+    /// A head of HTTP/1.1 without header fields.
+    pub fn without_fields(method: Method, target: &'static str) -> Self {
+        let (uri, version) = (Uri::from_static(target), Version::HTTP_11);
+        Self { method, uri, version, host: None, user_agent: None, referer: None, authorization: None }
+    }
+}
+
 /// The routes of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Route {

@@ -94,7 +94,7 @@ fn beginning(bytes: &[u8], is_all: bool) -> Sample {
 mod tests {
     use std::time::Duration;
 
-    use http::{Method, Version};
+    use http::Method;
 
     use super::*;
     use crate::telemetry::{
@@ -106,15 +106,7 @@ mod tests {
     fn exported(route: Option<Route>, has_head: bool) -> Option<Request> {
         let intake = Intake::default();
         let recorder = Recorder::new(vec![Box::new(ExportedRequests::new(intake.clone(), Sampler::default(), true))]);
-        let head = Head {
-            method: Method::POST,
-            uri: "/score?a=1".parse().expect("a target"),
-            version: Version::HTTP_11,
-            host: None,
-            user_agent: None,
-            referer: None,
-            authorization: None,
-        };
+        let head = Head::without_fields(Method::POST, "/score?a=1");
         let mut record = RequestRecord::begin(has_head.then_some(head), None);
         record.parent = Some(TraceParent { trace_id: [1; 16], span_id: [2; 8], flags: 1 });
         let mut recording = recorder.begin(record);

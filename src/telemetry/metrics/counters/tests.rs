@@ -2,8 +2,6 @@
 
 use std::rc::Rc;
 
-use http::{Uri, Version};
-
 use super::{
     super::{super::recorder::Recorder, text::Text},
     *,
@@ -15,9 +13,7 @@ fn counters() -> Counters {
 }
 
 fn begun(method: Method) -> RequestRecord {
-    let (uri, version) = (Uri::from_static("/score"), Version::HTTP_11);
-    let head = Head { method, uri, version, host: None, user_agent: None, referer: None, authorization: None };
-    RequestRecord::begin(Some(head), None)
+    RequestRecord::begin(Some(Head::without_fields(method, "/score")), None)
 }
 
 fn shown(write: impl FnOnce(&mut Text)) -> String {
