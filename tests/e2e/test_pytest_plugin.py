@@ -32,7 +32,8 @@ def session(tmp_path):
         for name, text in {"score.py": SCORE, "broken.py": BROKEN, "pytest.ini": INI, **files}.items():
             (tmp_path / name).write_text(text, encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+            # Hypothesis takes 0.2 s to import, and these sessions do not use it.
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options],
             cwd=tmp_path,
             env=environment(),
             stdout=subprocess.PIPE,
