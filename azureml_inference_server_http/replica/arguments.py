@@ -66,6 +66,10 @@ OPTIONS: dict[str, Option] = {
     "target_ongoing_requests": Option(
         table.NUMBER, 0.01, "With num_replicas=auto: requests in a replica, on average. Default: worker_count."
     ),
+    # Ray wants more than ten seconds, because replicas report every ten.
+    "look_back_period_s": Option(
+        table.NUMBER, 11, "With num_replicas=auto: seconds over which requests are averaged. Default: Serve's."
+    ),
     "upscale_delay_s": Option(table.NUMBER, 0, "With num_replicas=auto: seconds before replicas are added."),
     "downscale_delay_s": Option(table.NUMBER, 0, "With num_replicas=auto: seconds before replicas are removed."),
     "max_ongoing_requests": Option(
@@ -76,7 +80,10 @@ OPTIONS: dict[str, Option] = {
     "num_gpus": Option(table.NUMBER, 0, "GPUs that Ray reserves for a replica. Default: 0."),
     "memory": Option(table.INTEGER, 1, "Bytes of memory that Ray reserves for a replica. Default: none."),
 }
-_AUTO_ONLY = ("min_replicas", "max_replicas", "target_ongoing_requests", "upscale_delay_s", "downscale_delay_s")
+_AUTO_ONLY = (
+    *("min_replicas", "max_replicas", "target_ongoing_requests"),
+    *("look_back_period_s", "upscale_delay_s", "downscale_delay_s"),
+)
 # A mapping of further variables for the script.
 ENVIRONMENT = "environment"
 
@@ -86,12 +93,14 @@ class ArgumentsError(ValueError):
 
 
 class Plan(NamedTuple):
-    """What a replica does: options and variables of its server, and how Serve deploys it."""
+    """What a replica does: options and variables of its server, and how Serve deploys it. ``has_metrics``: the server
+    counts, so Ray's exporter gets its metrics."""
 
     options: tuple[str, ...]
     variables: dict[str, str]
     graceful: int
     keep_alive: float
+    has_metrics: bool
     deployment: dict[str, Any]
 
 
@@ -130,6 +139,7 @@ def resolve(args: Mapping[str, Any], folder: str) -> Plan:
         {"OMP_NUM_THREADS": _threads(deployment, settings), **variables, **environment},
         settings.graceful_timeout,
         settings.keep_alive,
+        settings.metrics != table.METRICS_OFF,
         deployment,
     )
 

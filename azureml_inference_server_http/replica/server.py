@@ -60,8 +60,13 @@ class Server:
 
     def check(self) -> None:
         """Raise ServerError unless the front is alive."""
-        if self._answer("/livez", _PROMPT) != 200:
+        if self._get("/livez") is None:
             raise ServerError("the server does not answer /livez")
+
+    def metrics(self) -> str | None:
+        """The answer to ``GET /metrics``, or None if there is none now."""
+        found = self._get("/metrics")
+        return None if found is None else found.decode("utf-8", "replace")
 
     def stop(self) -> None:
         """End it: it finishes its requests within --graceful_timeout."""
@@ -141,14 +146,16 @@ class Server:
             if found is None:
                 return False
             self.port = int(found[1])
-        return self._answer("/readyz", _PROMPT) == 200
+        return self._get("/readyz") is not None
 
-    def _answer(self, path: str, seconds: float) -> int | None:
-        """The status of this path, or None if there is no answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+    def _get(self, path: str) -> bytes | None:
+        """The body of the answer, or None if the server does not answer with status 200."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PROMPT)
         try:
             connection.request("GET", path)
-            return connection.getresponse().status
+            response = connection.getresponse()
+            body = response.read()
+            return body if response.status == 200 else None
         except (OSError, http.client.HTTPException):
             return None
         finally:

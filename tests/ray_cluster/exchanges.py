@@ -108,6 +108,10 @@ EXCHANGES = [
     Exchange(
         "two ids that differ", request("POST", "/score", JSON + "x-request-id: a\r\nx-ms-request-id: b\r\n", b"{}")
     ),
+    Exchange(
+        "the Flask context",
+        request("POST", "/score?key=a%20b", JSON + "x-request-id: r2\r\n", b'{"flask": 1}'),
+    ),
     Exchange("an error of run()", request("POST", "/score", JSON, b'{"boom": 1}')),
     Exchange("a worker that dies", request("POST", "/score", JSON, b'{"die": 1}')),
     Exchange("broken JSON", request("POST", "/score", JSON, b"{")),
@@ -138,6 +142,11 @@ EXCHANGES = [
     Exchange("readiness", request("GET", "/readyz"), differs=ID),
     Exchange("swagger", request("GET", "/swagger.json?version=3"), differs=ID),
     Exchange("no such swagger", request("GET", "/swagger.json?version=9"), differs=ID),
+    Exchange(
+        "keys of the caller",
+        request("POST", "/score", BYTES + "Authorization: Bearer abc\r\nX-Api-Key: def\r\n", b"x"),
+        is_raw=True,
+    ),
     Exchange("raw bytes", request("POST", "/score", BYTES + "User-Agent: me/1\r\n", LARGE), is_raw=True),
     Exchange(
         "raw bytes in chunks",

@@ -12,122 +12,37 @@ import signal
 import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-# Ray's default is too short for a machine that does other things too.
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
-ray = pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
+pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
 
-from exchanges import EXCHANGES, Answer, Exchange, ask, comparable  # noqa: E402
-from harness import eventually, is_running  # noqa: E402
-from ray import serve  # noqa: E402
-from ray.cluster_utils import Cluster  # noqa: E402
-from ray.serve.schema import ServeDeploySchema  # noqa: E402
+from cluster import LONG, SCRIPTS, Service, running
+from exchanges import EXCHANGES, Answer, Exchange, ask, comparable
+from harness import eventually, is_running
+from ray import serve
+from ray.serve.schema import ServeDeploySchema
+from receiver import Receiver, data
 
-from azureml_inference_server_http.ray import build  # noqa: E402
-from azureml_inference_server_http.replica.arguments import ArgumentsError  # noqa: E402
-from azureml_inference_server_http.testing import ScoringServer  # noqa: E402
-from azureml_inference_server_http.testing import serve as serve_alone  # noqa: E402
+from azureml_inference_server_http.ray import build
+from azureml_inference_server_http.replica.arguments import ArgumentsError
+from azureml_inference_server_http.testing import ScoringServer
+from azureml_inference_server_http.testing import serve as serve_alone
 
 pytestmark = pytest.mark.timeout(600)
 FOLDER = Path(__file__).parent
-SCRIPTS = FOLDER / "scripts"
-# Seconds that the cluster may take for anything.
-LONG = 240.0
 ORIGINS = "http://a.com"
-MEMORY = 80_000_000
-
-
-def free_port() -> int:
-    """A port for Serve, which cannot take a free one itself."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Service:
-    """The cluster, and the port of its proxy."""
-
-    def __init__(self, cluster: Any, port: int) -> None:
-        self.cluster = cluster
-        self.port = port
-
-    def deploy(self, name: str, prefix: str, entry_script: str | Path, **args: Any) -> None:
-        # The whole path, because replicas have another current folder without --working-dir.
-        script = str(SCRIPTS / entry_script)
-        serve.run(build({"num_cpus": 0.1, "entry_script": script, **args}), name=name, route_prefix=prefix)
-
-    def post(self, body: Any, path: str = "/score", timeout: float = 60) -> Any:
-        data = json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data)
-        with urllib.request.urlopen(request, timeout=timeout) as reply:
-            return json.load(reply)
-
-    def who(self, sleep: float = 0) -> Any:
-        """Who answers, or None while nobody does."""
-        try:
-            return self.post({"who": True, "sleep": sleep})
-        except (OSError, urllib.error.URLError):
-            return None
-
-    def servers(self, number: int) -> set[int]:
-        """The pids of this many servers, as soon as they have answered. The requests come together, because a proxy
-        prefers the replicas of its own node while they have room."""
-
-        def found() -> set[int]:
-            with ThreadPoolExecutor(3 * number) as clients:
-                answers = list(clients.map(lambda _: self.who(0.2), range(3 * number)))
-            return {who["server"] for who in answers if who and is_running(who["server"])}
-
-        pids: set[int] = set()
-
-        def are_enough() -> bool:
-            pids.update(found())
-            pids.intersection_update({pid for pid in pids if is_running(pid)})
-            return len(pids) >= number
-
-        eventually(are_enough, f"{number} servers answer", LONG)
-        return pids
-
-
-def started() -> Any:
-    """A cluster of three nodes. Ray gives each process of a node fifteen seconds, which a busy machine exceeds."""
-    head = {"num_cpus": 1, "object_store_memory": MEMORY, "include_dashboard": False}
-    for _ in range(5):
-        cluster = Cluster()
-        try:
-            cluster.add_node(**head)
-            for _ in range(2):
-                cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
-            return cluster
-        except Exception as error:
-            cluster.shutdown()
-            failure = error
-    pytest.exit(f"Ray does not start its nodes here: {failure}", 1)
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    cluster = started()
-    ray.init(address=cluster.address, namespace="serve", log_to_driver=False)
-    port = free_port()
-    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
-    yield Service(cluster, port)
-    serve.shutdown()
-    ray.shutdown()
-    cluster.shutdown()
+    with running() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +110,88 @@ def test_a_client_that_leaves_is_passed_on(same: Service, tmp_path: Path) -> Non
     assert not second.exists()
 
 
+# ---- What Ray sees
+
+
+def test_the_health_of_the_proxy_is_that_of_serve(same: Service) -> None:
+    assert same.get("/-/healthz") == (200, b"success")
+    assert json.loads(same.get("/-/routes")[1])["/"] == "plain"
+
+
+def test_ray_exports_the_metrics_of_each_server(same: Service) -> None:
+    before = counted(same, "plain")
+    for _ in range(3):
+        same.post({"a": 1})
+    eventually(lambda: counted(same, "plain") >= before + 3, "the exporter shows the requests", LONG)
+    assert any(line.startswith("ray_azmlinfsrv_queue_depth{") for line in same.metrics().splitlines())
+
+
+def counted(service: Service, application: str) -> float:
+    """How many calls of run() Ray's exporters show."""
+    name = "ray_azmlinfsrv_run_duration_seconds_count{"
+    lines = [line for line in service.metrics().splitlines() if line.startswith(name)]
+    return sum(float(line.split()[-1]) for line in lines if f'application="{application}"' in line)
+
+
+def test_telemetry_of_a_replica_continues_the_trace_of_the_caller(service: Service) -> None:
+    with Receiver() as receiver:
+        target = f"InstrumentationKey=00000000-0000-0000-0000-000000000000;IngestionEndpoint={receiver.url}/"
+        environment = {"APPLICATIONINSIGHTS_CONNECTION_STRING": target, "AML_APP_INSIGHTS_ENABLED": "true"}
+        service.deploy("watched", "/watched", entry_script="score.py", environment=environment)
+        trace = "3" * 32
+        service.post({"a": 1}, "/watched/score", traceparent=f"00-{trace}-{'4' * 16}-01")
+        eventually(lambda: receiver.of_kind("Request"), "the request is in the telemetry", LONG)
+        (item,) = receiver.of_kind("Request")
+        assert item["tags"]["ai.operation.id"] == trace
+        assert data(item)["responseCode"] == "200"
+        # Before the receiver ends, so that nothing waits for it.
+        serve.delete("watched")
+
+
+def test_replicas_come_with_the_load_and_go_with_it(service: Service) -> None:
+    """Four clients are four ongoing requests, and a replica of one worker shall have one."""
+    service.deploy(
+        "plain",
+        "/",
+        entry_script="score.py",
+        num_replicas="auto",
+        max_replicas=3,
+        upscale_delay_s=1,
+        downscale_delay_s=1,
+        look_back_period_s=11,
+    )
+    with clients_of(service, 4) as outcomes:
+        servers = service.servers(3)
+    assert set(outcomes) == {"version None"}, outcomes
+    eventually(lambda: sum(map(is_running, servers)) == 1, "one replica is left", LONG)
+    assert service.who()
+
+
+@contextmanager
+def clients_of(service: Service, number: int, at_least: int = 0) -> Iterator[Counter[str]]:
+    """Clients that send one request after the other, until the end and until there were this many. Yields what they
+    got: versions of the script, and errors."""
+    outcomes: Counter[str] = Counter()
+    done = threading.Event()
+
+    def client() -> None:
+        while not done.is_set() or sum(outcomes.values()) < at_least:
+            try:
+                outcomes[f"version {service.post({'who': True, 'sleep': 0.01})['version']}"] += 1
+            except OSError as error:
+                outcomes[repr(error)] += 1
+
+    clients = [threading.Thread(target=client) for _ in range(number)]
+    for each in clients:
+        each.start()
+    try:
+        yield outcomes
+    finally:
+        done.set()
+        for each in clients:
+            each.join()
+
+
 # ---- What survives
 
 
@@ -234,25 +231,10 @@ def parent_of(pid: int) -> int:
 def test_a_rolling_update_loses_no_request(service: Service) -> None:
     service.deploy("plain", "/", entry_script="score.py", num_replicas=2, environment={"VERSION": "1"})
     service.servers(2)
-    outcomes: Counter[str] = Counter()
-    done = threading.Event()
-
-    def client() -> None:
-        while not done.is_set() or sum(outcomes.values()) < 500:
-            try:
-                outcomes[f"version {service.post({'who': True, 'sleep': 0.01})['version']}"] += 1
-            except OSError as error:
-                outcomes[repr(error)] += 1
-
-    clients = [threading.Thread(target=client) for _ in range(4)]
-    for each in clients:
-        each.start()
-    eventually(lambda: outcomes["version 1"] > 50, "requests are answered", LONG)
-    service.deploy("plain", "/", entry_script="score.py", num_replicas=2, environment={"VERSION": "2"})
-    eventually(lambda: outcomes["version 2"] > 50, "the new version answers", LONG)
-    done.set()
-    for each in clients:
-        each.join()
+    with clients_of(service, 4, at_least=500) as outcomes:
+        eventually(lambda: outcomes["version 1"] > 50, "requests are answered", LONG)
+        service.deploy("plain", "/", entry_script="score.py", num_replicas=2, environment={"VERSION": "2"})
+        eventually(lambda: outcomes["version 2"] > 50, "the new version answers", LONG)
     assert set(outcomes) == {"version 1", "version 2"}, outcomes
     assert sum(outcomes.values()) >= 500
 

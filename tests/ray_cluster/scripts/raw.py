@@ -33,6 +33,5 @@ def run(request: AMLRequest):
         response.headers.add("Set-Cookie", "b=2")
         return response
     digest = hashlib.sha256(request.get_data()).hexdigest()
-    return AMLResponse(
-        {"digest": digest, "url": request.url, "agent": request.headers.get("User-Agent")}, 200, json_str=True
-    )
+    sent = {name: request.headers.get(name) for name in ("User-Agent", "Authorization", "X-Api-Key")}
+    return AMLResponse({"digest": digest, "url": request.url, **sent}, 200, json_str=True)

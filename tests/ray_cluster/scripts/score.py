@@ -21,6 +21,11 @@ def run(data):
         return {}["no such key"]
     if body.get("die"):
         os._exit(7)
+    if body.get("flask"):
+        from flask import g, request
+
+        g.seen = request.headers["x-request-id"]
+        return {"id": g.seen, "path": request.full_path, "body": request.get_json(), "key": request.args["key"]}
     if body.get("who"):
         return {"worker": os.getpid(), "server": os.getppid(), "version": os.environ.get("VERSION")}
     return body
