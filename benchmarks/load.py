@@ -62,7 +62,13 @@ def find_wrk() -> str:
 
 
 def wrk(
-    port: int, request: Request, connections: int, seconds: float, keep_alive: bool = True, tell: str | None = None
+    port: int,
+    request: Request,
+    connections: int,
+    seconds: float,
+    keep_alive: bool = True,
+    tell: str | None = None,
+    path: str = "/score",
 ) -> Load:
     """Have wrk send requests on this many connections. Each sends its next request after the answer
     to the last. ``tell`` is the name of a number in the answers, which are JSON."""
@@ -70,7 +76,7 @@ def wrk(
     # server.
     command = [
         *(find_wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"),
-        *("-s", str(SCRIPT), f"http://127.0.0.1:{port}/score", "--"),
+        *("-s", str(SCRIPT), f"http://127.0.0.1:{port}{path}", "--"),
         *(str(request.file), request.content_type, "keep-alive" if keep_alive else "close"),
         *([tell] if tell else []),
     ]

@@ -1,0 +1,150 @@
+"""``python -m benchmarks.engines --ray PYTHON``: what Ray Serve costs, beside a server alone and an application of
+Serve that does nothing.
+
+Owns the order of measurements and the table of docs/deploy.md. Each round measures all three in
+turns, at each number of connections; another one is first in each round. Ray runs once with its own
+proxy and once with HAProxy. README.md says how to run it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import load, machine
+from .environments import FOLDER, ROOT
+from .load import Request
+from .results import Results, Sample, Spread
+
+FIGURES = ROOT / "benchmarks" / "results" / "engines.json"
+PAGE = ROOT / "docs" / "deploy.md"
+SCRIPT = ROOT / "benchmarks" / "scripts" / "trivial.py"
+CONNECTIONS = (1, 16)
+PROXIES = {
+    "proxy": ("Ray Serve, its own proxy", {}),
+    "haproxy": (
+        "Ray Serve, HAProxy",
+        {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
+    ),
+}
+ALONE, NOTHING, OURS = "alone", "nothing", "script"
+START_MARK, END_MARK = "<!-- engines: begin (benchmarks/engines.py) -->", "<!-- engines: end -->"
+
+
+@contextlib.contextmanager
+def node(python: Path, variables: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """A Ray node with its applications, and the server alone. Yields their ports."""
+    # Without PYTHONPATH, the package of this folder. It should be an optimised build (make serve has one).
+    environment = {"PYTHONPATH": str(ROOT), **os.environ, **variables}
+    command = [str(python), str(ROOT / "benchmarks" / "peers" / "ray_serve.py"), str(SCRIPT)]
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / "ray.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+        )
+        with process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            # Ray writes lines of its own.
+            line = next((line for line in process.stdout if line.startswith(b'{"serve"')), None)
+            if line is None:
+                raise SystemExit(f"Ray Serve does not start; {FOLDER / 'ray.log'} says why")
+            yield json.loads(line)
+            process.stdin.close()
+
+
+def measure(python: Path, rounds: int, seconds: float) -> Results:
+    """All figures. The file of the request is made on the way."""
+    load.find_wrk()
+    file = FOLDER / "empty.json"
+    FOLDER.mkdir(exist_ok=True)
+    file.write_text("{}")
+    request = Request(file)
+    results = Results(machine.description(), 0, seconds)
+    for proxy, (_, variables) in PROXIES.items():
+        with node(python, variables) as told:
+            results.versions["ray"] = {"ray": told["ray"]}
+            targets = [(NOTHING, told["serve"], "/nothing/score"), (OURS, told["serve"], "/script/score")]
+            targets.append((ALONE, told["alone"], "/score"))
+            for _, port, path in targets:
+                load.wrk(port, request, 16, 2, path=path)  # warm up
+            for number in range(rounds):
+                for connections in CONNECTIONS:
+                    for turn in range(len(targets)):
+                        name, port, path = targets[(turn + number) % len(targets)]
+                        found = load.wrk(port, request, connections, seconds, path=path)
+                        values = {"rps": found.rps, "p50_ms": found.p50_ms, "p99_ms": found.p99_ms}
+                        results.samples.append(Sample(f"{proxy}.{connections}", name, number, values))
+                        print(f"{proxy}, {connections} connections, {name}: {values}", flush=True)
+                results.rounds = number + 1
+    return results
+
+
+# ---- The page
+
+
+def table(results: Results) -> str:
+    """The table of the page, from the figures."""
+    lines = [
+        "| behind | connections | | requests/s | p50, ms | p99, ms |",
+        "| --- | ---: | --- | ---: | ---: | ---: |",
+    ]
+    names = {ALONE: "the server alone", NOTHING: "an application that does nothing", OURS: "the script"}
+    for proxy, (title, _) in PROXIES.items():
+        for connections in CONNECTIONS:
+            for name in (ALONE, NOTHING, OURS):
+                spreads = [
+                    results.spread(f"{proxy}.{connections}", value, name) for value in ("rps", "p50_ms", "p99_ms")
+                ]
+                shown = [_shown(spread, digits) for spread, digits in zip(spreads, (0, 2, 2))]
+                behind = "nothing" if name == ALONE else title
+                lines.append(f"| {behind} | {connections} | {names[name]} | {' | '.join(shown)} |")
+    return "\n".join([*lines, "", *(_summary(results, proxy) for proxy in PROXIES)])
+
+
+def _shown(spread: Spread | None, digits: int) -> str:
+    return "-" if spread is None else f"{spread.median:,.{digits}f}"
+
+
+def _summary(results: Results, proxy: str) -> str:
+    """How the script compares with nothing behind the same proxy."""
+    title = PROXIES[proxy][0]
+    ratio = results.ratio(f"{proxy}.{CONNECTIONS[-1]}", "rps", OURS, NOTHING)
+    slow, fast = (results.spread(f"{proxy}.{CONNECTIONS[0]}", "p50_ms", name) for name in (OURS, NOTHING))
+    if ratio is None or slow is None or fast is None:
+        return f"- {title}: not measured."
+    return (
+        f"- {title}: the script gets {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) of the requests/s of the"
+        f" application that does nothing, and its median is {slow.median - fast.median:.2f} ms more."
+    )
+
+
+def write(results: Results) -> None:
+    """Put the table into the page."""
+    text = PAGE.read_text("utf-8")
+    before, _, rest = text.partition(START_MARK)
+    _, _, after = rest.partition(END_MARK)
+    PAGE.write_text(f"{before}{START_MARK}\n{table(results)}\n{END_MARK}{after}", "utf-8")
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines")
+    parser.add_argument("--ray", type=Path, metavar="PYTHON", help="an interpreter that has Ray (make test-ray)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3)
+    options = parser.parse_args(arguments)
+    if options.ray is not None:
+        measure(options.ray, options.rounds, options.seconds).save(FIGURES)
+    write(Results.load(FIGURES))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
