@@ -14,6 +14,8 @@ import sys
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# Ray's default is too short for a machine that does other things too.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
 
 import ray
 from ray import serve
