@@ -30,6 +30,7 @@ LEFT_OUT = {
     "test_threads.py::test_a_child_of_the_script_keeps_neither_the_port_nor_the_signals": "Windows has no fork()",
     "test_threads.py::test_a_sleeping_call_is_answered_in_time_and_its_thread_replaced": "Windows has no FIFOs",
     "test_threads.py::test_it_needs_nothing_of_unix": "it imitates Windows on Linux",
+    "test_threads.py::test_a_script_that_replaces_threads_by_greenlets_is_refused": "gevent and eventlet are not there",
 }
 
 

@@ -62,16 +62,24 @@ def ask(port: int, server: subprocess.Popen[str]) -> object:
             time.sleep(0.1)
 
 
+def command(installed: str, options: list[str]) -> list[str]:
+    """The command that serves the example, for this version of the package."""
+    started = [sys.executable, "-m", "azureml_inference_server_http", "--entry_script", "score.py"]
+    if "--port" not in options:
+        # 1.5.1 refuses it, even if another port follows.
+        started += ["--port", "0"]
+    if not installed.startswith("1."):
+        started += ["--host", "127.0.0.1"]
+    return started + options
+
+
 def main() -> int:
     """Serve the example with the installed wheel, and check one answer."""
-    command = [sys.executable, "-m", "azureml_inference_server_http", "--port", "0"]
-    if not version("azureml-inference-server-http").startswith("1."):
-        command += ["--host", "127.0.0.1"]
+    started = command(version("azureml-inference-server-http"), sys.argv[1:])
     # Started in the example's folder, so that Python does not import the package from the source
     # tree.
-    command += ["--entry_script", "score.py", *sys.argv[1:]]
     with subprocess.Popen(
-        command, cwd=EXAMPLE, stdout=subprocess.PIPE, encoding="utf-8", creationflags=GROUP
+        started, cwd=EXAMPLE, stdout=subprocess.PIPE, encoding="utf-8", creationflags=GROUP
     ) as server:
         try:
             port = port_of(server)

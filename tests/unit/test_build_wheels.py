@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tools import build_wheels, pythons
+from tools import build_wheels, pythons, try_wheel
 
 
 @pytest.fixture
@@ -50,3 +50,8 @@ def test_a_python_is_found_by_release_and_platform(tmp_path):
     assert pythons.find("3.14t", "riscv64-linux-gnu", [str(script)]) == str(script)
     assert pythons.find("3.14", "riscv64-linux-gnu", [str(script)]) is None
     assert pythons.abi(str(tmp_path / "absent")) == ""
+
+
+def test_the_published_server_gets_no_option_that_it_refuses():
+    assert try_wheel.command("1.5.1", ["--port", "5005"])[3:] == ["--entry_script", "score.py", "--port", "5005"]
+    assert try_wheel.command("2.0.0", [])[3:] == ["--entry_script", "score.py", "--port", "0", "--host", "127.0.0.1"]
