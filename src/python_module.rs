@@ -44,7 +44,9 @@ impl ThreadChannel {
     }
 }
 
-#[pymodule]
+// Nobody has run the server on a Python without the global interpreter lock yet, so Python keeps the lock for it.
+// Python's option `-X gil=0` overrides that.
+#[pymodule(gil_used = true)]
 mod _core {
     use super::*;
 
