@@ -149,7 +149,8 @@ def _parts(message: str, room: int) -> Iterator[str]:
         message = message[count:]
 
 
-class JsonHandler(logging.StreamHandler[Any]):
+# Before Python 3.11 this class takes no type in brackets.
+class JsonHandler(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes records as JSON lines, each line by itself, so that a pipe takes it in one piece."""
 
     def __init__(self, stream: Any) -> None:

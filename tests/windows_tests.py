@@ -12,15 +12,19 @@ import pytest
 PROCESSES = "its server has worker processes"
 PID = "it expects the server's process id in the log, and the test sees the id of tests/windows_command.py"
 PATH = "it expects a path of Linux in the log"
+DESCRIPTORS = "what is written to file descriptors 1 and 2 is not made JSON on Windows"
 SIGNAL = "it sends a signal that Windows does not have"
 # The reason why a test cannot run there, by the beginning of what follows "e2e/" in its name.
 LEFT_OUT = {
     "test_errors.py::test_a_script_error_is_logged_with_its_traceback": PID,
     "test_errors.py::test_error_details_put_the_traceback_into_the_reply": PATH,
     "test_errors.py::test_the_reason_of_a_refused_input_is_logged_for_those_who_debug": PID,
+    "test_json_log.py::test_every_line_is_an_object_under_a_flood": DESCRIPTORS,
+    "test_json_log.py::test_the_start_the_script_and_its_failures_are_in_it": DESCRIPTORS,
     "test_lifecycle.py::test_a_script_that_cannot_start_ends_the_command[thread-import_fails": PATH,
     "test_lifecycle.py::test_a_script_that_cannot_start_ends_the_command[thread-init_fails": PATH,
     "test_lifecycle.py::test_a_users_logging_json_decides": PID,
+    "test_panics.py::": "it needs a build with debug assertions, and the wheel has none",
     "test_start.py::test_lines_that_tools_wait_for": PID,
     "test_start.py::test_settings_of_gunicorn_are_one_warning_for_each_place": PATH,
     "test_threads.py::test_two_threads_run_at_the_same_time_in_one_process": PID,

@@ -74,8 +74,13 @@ def faults_of_linux(wheel: Path) -> list[str]:
     shown = subprocess.run(
         [sys.executable, "-m", "auditwheel", "show", str(wheel)], capture_output=True, text=True, check=False
     )
-    promised = wheel.stem.split("-")[-1].split(".")[0]
     words = " ".join(shown.stdout.split())
-    if shown.returncode or f'platform tag: "{promised}"' not in words:
-        return [f"auditwheel does not confirm {promised}: {words}{shown.stderr}"]
+    if shown.returncode or not confirms(words, wheel.name):
+        return [f"auditwheel does not confirm the name: {words}{shown.stderr}"]
     return []
+
+
+def confirms(words: str, wheel: str) -> bool:
+    """Whether auditwheel names a platform of the wheel, which may have two: an old name and the one since PEP 600."""
+    platforms = wheel[: -len(".whl")].split("-")[-1].split(".")
+    return any(f'platform tag: "{platform}"' in words for platform in platforms)

@@ -9,8 +9,9 @@ import time
 
 def init():
     global notes
-    # As command line programs do; a worker must survive it.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # As command line programs do; a worker must survive it. Windows has no such signal.
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     notes = os.open("notes", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 

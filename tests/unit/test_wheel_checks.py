@@ -66,3 +66,10 @@ def test_a_path_of_the_machine_is_a_fault(tmp_path, monkeypatch):
     assert wheel_checks.faults(wheel, "/home/me", "/home/you") == [
         f"{PACKAGE}/_core.cp311-win_amd64.pyd contains '/home/me'"
     ]
+
+
+def test_auditwheel_confirms_one_of_the_names_of_a_platform():
+    words = 'x.whl is consistent with the following platform tag: "manylinux_2_17_x86_64". The wheel references'
+    named = f"{PACKAGE}-2.0.0-cp39-cp39-manylinux2014_x86_64.manylinux_2_17_x86_64.whl"
+    assert wheel_checks.confirms(words, named)
+    assert not wheel_checks.confirms(words, named.replace("manylinux_2_17", "manylinux_2_12"))
