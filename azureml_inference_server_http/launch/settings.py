@@ -91,6 +91,8 @@ class Settings(NamedTuple):
     keep_alive: float
     worker_class: str
     max_concurrency: int
+    max_batch_size: int
+    batch_wait_ms: int
     max_requests: int
     max_worker_rss: int
     error_details: bool

@@ -38,18 +38,27 @@ def array_inputs(run: Any) -> list[ArrayInput]:
     if decorators is None or numpy_types is None or not _is_untouched(decorators, numpy_types):
         return []
     first_to_see: dict[str, ArrayInput | None] = {}
-    # Follows the decorators from the outermost inwards. It ends at the function, or at a decorator
-    # that is not inference-schema's, because that could look at the arguments.
+    for settings in outer_schemas(decorators, run)[0]:
+        name = settings["param_name"]
+        first_to_see.setdefault(name, _array_input(name, settings, numpy_types))
+    return [found for found in first_to_see.values() if found is not None]
+
+
+def outer_schemas(decorators: ModuleType, run: Any) -> tuple[list[dict[str, Any]], Any]:
+    """The arguments of each ``@input_schema`` around ``run``, the outermost first, and what is below them.
+
+    It ends at the function, or at a decorator that is not inference-schema's, because that could look
+    at the arguments.
+    """
+    found = []
     while type(run) is decorators.wrapt.FunctionWrapper and run._self_enabled is None:
         wrapper = run._self_wrapper
         if not _is_of(decorators, wrapper):
             break
         if wrapper.__qualname__ == "input_schema.<locals>.decorator_input":
-            settings = dict(zip(wrapper.__code__.co_freevars, (cell.cell_contents for cell in wrapper.__closure__)))
-            name = settings["param_name"]
-            first_to_see.setdefault(name, _array_input(name, settings, numpy_types))
+            found.append(dict(zip(wrapper.__code__.co_freevars, (cell.cell_contents for cell in wrapper.__closure__))))
         run = run.__wrapped__
-    return [found for found in first_to_see.values() if found is not None]
+    return found, run
 
 
 def _array_input(name: str, settings: dict[str, Any], numpy_types: ModuleType) -> ArrayInput | None:
@@ -76,12 +85,17 @@ def _is_untouched(decorators: ModuleType, numpy_types: ModuleType) -> bool:
     has replaced them."""
     converter = vars(numpy_types.NumpyParameterType)
     return (
-        _is_known_release(str(decorators.__file__))
-        and _is_of(decorators, decorators._deserialize_input_argument)
+        is_known(decorators)
         and _is_of(numpy_types, converter["deserialize_input"])
         and _is_of(numpy_types, converter["_preprocess_json_input"].__func__)
         and type(numpy_types.np.array) is type(len)
     )
+
+
+def is_known(decorators: ModuleType) -> bool:
+    """True if this module is of a known release of inference-schema, and nobody has replaced the
+    function that converts values."""
+    return _is_known_release(str(decorators.__file__)) and _is_of(decorators, decorators._deserialize_input_argument)
 
 
 def _is_of(module: ModuleType, function: Any) -> bool:

@@ -18,6 +18,7 @@ from ..launch.stdio import flush_standard_streams
 from ..server.user_script import ScriptLoadError, UserScriptException, UserScriptTimeout
 from . import (
     arrays,
+    batching,
     cooperative,
     hints,
     inputs,
@@ -74,8 +75,9 @@ class Script:
         self.is_async = call.is_async
         self.logs_requests = False
         self.init = init
-        # ``run`` as the script has it, also while its calls are watched.
         self._plain_run = run
+        # What ``watch_calls`` puts around a function.
+        self.watched: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function
         self._settings = settings
         self.reporter = reporter
         self._own_folders = own_files.folders_of(settings, file)
@@ -149,12 +151,23 @@ class Script:
     def watch_calls(self, watched: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         """Let the worker call ``watched(run)`` instead of run(). This must be done before the worker
         loop starts, because the loop reads ``run`` once."""
+        self.watched = watched
         self.run = watched(self.run)
 
     def waiter(self) -> cooperative.Waiter:
         """Make the object that waits for jobs in this worker process; see
         ``cooperative.Waiter``."""
         return cooperative.Waiter(inherited=os.getpid() != self._home)
+
+    @property
+    def plain_run(self) -> Callable[..., Any]:
+        """run() as the script has it, also while its calls are watched."""
+        return self._plain_run
+
+    def batches(self) -> batching.Batches | None:
+        """Decide how one call of run() answers several requests in this worker; see
+        ``batching.batches_of``."""
+        return batching.batches_of(self, self._settings)
 
     def query_input(self, query: bytes) -> str:
         """The input of an undecorated run() for GET; see ``inputs.query_input``."""

@@ -46,6 +46,7 @@ enum Message {
         follows_traces: bool,
         shares_bodies: bool,
         capacity: u16,
+        batch: u16,
         concurrent: bool,
         swagger: BTreeMap<String, String>,
     },
@@ -170,7 +171,7 @@ fn read(frame: &Frame) -> Meaning {
         Kind::StreamChunk | Kind::StreamEnd | Kind::Cancel | Kind::Hold | Kind::Resume => {
             Meaning::WithId(frame.kind, decode_id(frame).expect("an id"), body)
         }
-        Kind::Retire | Kind::Goodbye | Kind::Skipped => Meaning::Bare(frame.kind),
+        Kind::Retire | Kind::Goodbye | Kind::Skipped | Kind::CallsAgain => Meaning::Bare(frame.kind),
     }
 }
 
@@ -187,6 +188,7 @@ impl Message {
                 follows_traces,
                 shares_bodies,
                 capacity,
+                batch,
                 concurrent,
                 swagger,
             } => {
@@ -200,6 +202,7 @@ impl Message {
                     follows_traces,
                     shares_bodies,
                     capacity,
+                    batch,
                     concurrent,
                     swagger,
                 };

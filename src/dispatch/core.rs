@@ -82,11 +82,12 @@ pub(super) enum Rule {
     CancelStreams,
     GiveUpAfterLosses,
     SpareTheDebugged,
+    RestartTheLimit,
 }
 
 #[cfg(test)]
 impl Rule {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::RevokeBeforeRequeue,
         Self::RevokeBeforeStop,
         Self::RemoveAbandoned,
@@ -104,6 +105,7 @@ impl Rule {
         Self::CancelStreams,
         Self::GiveUpAfterLosses,
         Self::SpareTheDebugged,
+        Self::RestartTheLimit,
     ];
 }
 
@@ -162,7 +164,8 @@ impl<C: ClaimCounter> Core<C> {
         let mut figures =
             Figures { queued: self.queue.len(), queue_limit: self.limits.max_queue, ..Figures::default() };
         for worker in self.workers.values() {
-            figures.running += worker.in_flight.len().min(worker.capacity);
+            let started = if worker.batch > 1 { worker.in_flight.len() - worker.unclaimed() } else { worker.capacity };
+            figures.running += worker.in_flight.len().min(started);
             let count = if worker.is_retiring() {
                 &mut figures.draining
             } else if worker.is_ready() && worker.in_flight.is_empty() {
@@ -223,6 +226,12 @@ impl<C: ClaimCounter> Core<C> {
             // prefetched jobs.
             Event::StreamEnded(worker, job) => self.finish(worker, job, f64::INFINITY, now, effects),
             Event::Skipped(worker) => self.skipped(worker, effects),
+            Event::CallsAgain(worker) => self.calls_again(worker, now),
+            Event::Resized { worker, batch } => {
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.batch = batch.max(1);
+                }
+            }
             Event::Goodbye(worker) => self.say_goodbye(worker, now, effects),
             Event::BodyRead(worker) => {
                 if let Some(worker) = self.workers.get_mut(&worker) {
@@ -340,7 +349,7 @@ impl<C: ClaimCounter> Core<C> {
         // The worker can now start the oldest prefetched job, because a slot has become free.
         let next = worker.in_flight.get(worker.capacity - 1).copied();
         let Some(done) = self.jobs.remove(&job) else { return };
-        worker.in_flight_bytes -= done.size.in_frame;
+        worker.in_flight_size -= done.size;
         if let Some(Job { stage: Stage::Sent { startable_since, .. }, .. }) = next.and_then(|id| self.jobs.get_mut(&id))
         {
             startable_since.get_or_insert(now);
@@ -380,6 +389,22 @@ impl<C: ClaimCounter> Core<C> {
         }
     }
 
+    /// Restarts the time limit of the jobs that the worker has claimed together, because the limit is
+    /// for one call.
+    fn calls_again(&mut self, id: WorkerId, now: Instant) {
+        if !self.keeps(Rule::RestartTheLimit) {
+            return;
+        }
+        self.note_started(id, now);
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.shows_life();
+        for job in &worker.in_flight {
+            if let Some(Job { stage: Stage::Started { since, .. }, .. }) = self.jobs.get_mut(job) {
+                *since = now;
+            }
+        }
+    }
+
     fn say_goodbye(&mut self, id: WorkerId, now: Instant, effects: &mut Effects) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         if !(worker.is_retiring() || std::mem::replace(&mut worker.replacement_asked, true)) {
@@ -393,7 +418,7 @@ impl<C: ClaimCounter> Core<C> {
         } else {
             // A worker without a shared counter gets one job at a time and says goodbye between two
             // jobs. So it has not started any job that is in flight.
-            worker.in_flight_bytes = 0;
+            worker.in_flight_size = BodySize::default();
             worker.in_flight.drain(..).collect()
         };
         self.requeue(taken, effects);
@@ -538,7 +563,7 @@ impl<C: ClaimCounter> Core<C> {
         }
         for worker in self.workers.values_mut() {
             worker.in_flight.retain(|id| self.jobs.contains_key(id));
-            worker.in_flight_bytes = worker.in_flight.iter().map(|id| self.jobs[id].size.in_frame).sum();
+            worker.in_flight_size = worker.in_flight.iter().map(|id| self.jobs[id].size).sum();
         }
     }
 
@@ -588,7 +613,9 @@ impl<C: ClaimCounter> Core<C> {
             let Stage::Sent { startable_since: Some(since), .. } = job.stage else { return None };
             // The worker is not late while it still reads a large body.
             let since = last_read.map_or(since, |read| read.max(since));
-            let is_late = now.saturating_duration_since(since) > UNRESPONSIVE_AFTER + job.reading_time();
+            // It reads the bodies of a whole batch before it claims the first job.
+            let shared = if worker.batch > 1 { worker.in_flight_size.shared } else { job.size.shared };
+            let is_late = now.saturating_duration_since(since) > UNRESPONSIVE_AFTER + job.reading_time(shared);
             is_late.then_some((*id, since))
         });
         let Some((late, since)) = hangs else { return Vec::new() };
@@ -711,8 +738,7 @@ impl<C: ClaimCounter> Core<C> {
         let taken: Vec<JobId> = worker.in_flight.iter().filter(|id| is_sent(id)).copied().collect();
         if !taken.is_empty() {
             worker.in_flight.retain(|id| !is_sent(id));
-            let bytes: usize = taken.iter().filter_map(|id| self.jobs.get(id)).map(|job| job.size.in_frame).sum();
-            worker.in_flight_bytes -= bytes;
+            worker.in_flight_size -= taken.iter().filter_map(|id| self.jobs.get(id)).map(|job| job.size).sum();
         }
         taken
     }
@@ -757,7 +783,7 @@ impl<C: ClaimCounter> Core<C> {
             job.stage = Stage::Sent { worker: *worker_id, number: worker.sent, startable_since };
             worker.sent += 1;
             worker.in_flight.push_back(id);
-            worker.in_flight_bytes += size.in_frame;
+            worker.in_flight_size += size;
             effects.send(*worker_id, id);
         }
     }
@@ -772,15 +798,20 @@ impl<C: ClaimCounter> Core<C> {
                     return Err(format!("{id:?} has {job:?}, which is {:?}", self.jobs.get(job)));
                 }
             }
-            if worker.in_flight.len() > worker.capacity + 31 {
+            if worker.in_flight.len() > worker.batch.max(worker.capacity + 31) {
                 return Err(format!("{id:?} holds {} jobs", worker.in_flight.len()));
             }
-            let bytes: usize = worker.in_flight.iter().map(|id| self.jobs[id].size.in_frame).sum();
-            if bytes != worker.in_flight_bytes {
-                return Err(format!("{id:?} holds {bytes} bytes, not {}", worker.in_flight_bytes));
+            let size: BodySize = worker.in_flight.iter().map(|id| self.jobs[id].size).sum();
+            if size != worker.in_flight_size {
+                return Err(format!("{id:?} holds {size:?}, not {:?}", worker.in_flight_size));
             }
             if worker.is_ready() && worker.in_flight.len() < worker.capacity && !self.queue.is_empty() {
                 return Err(format!("{id:?} is idle while {} jobs wait", self.queue.len()));
+            }
+        }
+        for id in &self.queue {
+            if self.jobs.get(id).is_none_or(|job| job.stage != Stage::Queued) {
+                return Err(format!("{id:?} is queued, but its job is {:?}", self.jobs.get(id)));
             }
         }
         for (id, job) in &self.jobs {

@@ -37,6 +37,10 @@ pub enum Event<C> {
     StreamEnded(WorkerId, JobId),
     /// A worker has skipped a job that the front had revoked.
     Skipped(WorkerId),
+    /// A worker begins another call of `run()` for jobs that it has claimed together.
+    CallsAgain(WorkerId),
+    /// A worker wants at most this many jobs in a batch from now on.
+    Resized { worker: WorkerId, batch: usize },
     /// A worker is about to exit: it will start none of the jobs that it has not started yet.
     Goodbye(WorkerId),
     /// A worker has read a part of a body that was too large for the socket's buffer.
@@ -143,12 +147,14 @@ impl Effects {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 
-    /// Adds a job to the last [`Effect::Send`] if that is for the same worker, so that one system
-    /// call sends both jobs.
+    /// Adds a job to the [`Effect::Send`] for the same worker, if there is one since the last other
+    /// effect, so that one system call sends both jobs.
     pub(super) fn send(&mut self, worker: WorkerId, job: JobId) {
-        if let Some(Effect::Send { worker: last, jobs }) = self.list.last_mut() {
-            if *last == worker {
-                return jobs.push(job);
+        for effect in self.list.iter_mut().rev() {
+            match effect {
+                Effect::Send { worker: other, jobs } if *other == worker => return jobs.push(job),
+                Effect::Send { .. } => {}
+                _ => break,
             }
         }
         self.push(Effect::Send { worker, jobs: vec![job] });

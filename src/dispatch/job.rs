@@ -4,7 +4,11 @@
 //! request itself (head, body, who waits for the answer) under the same [`JobId`]. Plain data, used
 //! in the front's event loop.
 
-use std::time::{Duration, Instant};
+use std::{
+    iter::Sum,
+    ops::{AddAssign, SubAssign},
+    time::{Duration, Instant},
+};
 
 /// Bytes of shared memory that a worker reads in one second, even on a slow machine.
 const SLOW_READER: f64 = (64 << 20) as f64;
@@ -25,6 +29,36 @@ pub struct BodySize {
     pub in_frame: usize,
     /// Read by the worker from shared memory.
     pub shared: usize,
+}
+
+impl BodySize {
+    /// Bytes of the body, wherever it is.
+    pub(super) fn total(self) -> usize {
+        self.in_frame + self.shared
+    }
+}
+
+impl AddAssign for BodySize {
+    fn add_assign(&mut self, other: Self) {
+        self.in_frame += other.in_frame;
+        self.shared += other.shared;
+    }
+}
+
+impl SubAssign for BodySize {
+    fn sub_assign(&mut self, other: Self) {
+        self.in_frame -= other.in_frame;
+        self.shared -= other.shared;
+    }
+}
+
+impl Sum for BodySize {
+    fn sum<I: Iterator<Item = Self>>(sizes: I) -> Self {
+        sizes.fold(Self::default(), |mut sum, size| {
+            sum += size;
+            sum
+        })
+    }
 }
 
 /// The state of a job. A job has exactly one; a job that is done is not kept.
@@ -126,12 +160,13 @@ impl Job {
         matches!(self.client, Client::Waits | Client::HasGivenUp)
     }
 
-    /// How long a worker may read the body from shared memory before it claims the job. (The
-    /// progress of a body in the frame is visible on the socket.) Each time a worker did not claim
-    /// the job in time, the next worker gets four times as long, because otherwise a slow machine
-    /// would never serve the request.
-    pub(super) fn reading_time(&self) -> Duration {
-        Duration::from_secs_f64(self.size.shared as f64 / SLOW_READER) * 4_u32.saturating_pow(self.delays.min(8))
+    /// How long a worker may read `shared` bytes from shared memory before it claims the job: the
+    /// body of the job, and those of the jobs that it claims together with it. (The progress of a
+    /// body in the frame is visible on the socket.) Each time a worker did not claim the job in
+    /// time, the next worker gets four times as long, because otherwise a slow machine would never
+    /// serve the request.
+    pub(super) fn reading_time(&self, shared: usize) -> Duration {
+        Duration::from_secs_f64(shared as f64 / SLOW_READER) * 4_u32.saturating_pow(self.delays.min(8))
     }
 }
 
@@ -145,9 +180,8 @@ mod tests {
         let mut times = Vec::new();
         for delays in 0..3 {
             job.delays = delays;
-            times.push(job.reading_time().as_secs());
+            times.push(job.reading_time(job.size.shared).as_secs());
         }
         assert_eq!(times, [1, 4, 16]);
-        assert_eq!(Job::queued(BodySize { in_frame: 64 << 20, shared: 0 }).reading_time(), Duration::ZERO);
     }
 }

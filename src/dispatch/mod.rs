@@ -263,6 +263,7 @@ impl Dispatcher {
         let newcomer = Newcomer {
             name: hello.worker,
             capacity: hello.capacity.into(),
+            batch: hello.batch.into(),
             cancels: hello.concurrent,
             shares_interpreter: sender.is_thread(),
             claims,
@@ -278,8 +279,10 @@ impl Dispatcher {
         id
     }
 
-    /// The worker has said hello again, because its script needs other input from now on.
+    /// The worker has said hello again, because its script needs other input from now on, or its
+    /// batches have another size.
     fn renew(&self, worker: WorkerId, hello: Hello) {
+        self.handle(Event::Resized { worker, batch: hello.batch.into() });
         let hello = Rc::new(hello);
         if let Some(peer) = self.state.borrow_mut().peers.get_mut(&worker) {
             peer.hello = hello.clone();

@@ -168,6 +168,7 @@ impl Session {
             }
             Kind::Goodbye => self.dispatcher.handle(Event::Goodbye(worker)),
             Kind::Skipped => self.dispatcher.handle(Event::Skipped(worker)),
+            Kind::CallsAgain => self.dispatcher.handle(Event::CallsAgain(worker)),
             Kind::Hello => self.dispatcher.renew(worker, Hello::decode(&frame)?),
             Kind::Job | Kind::SharedJob | Kind::Cancel | Kind::Retire | Kind::Hold | Kind::Resume => {
                 return Err(frame::FrameError::Malformed("message of a worker"));

@@ -66,13 +66,22 @@ impl Story {
 
     /// A worker with this number of slots joins. Its name is 100 above its number.
     fn join(&mut self, capacity: usize, is_shared: bool) -> WorkerId {
+        self.join_with(capacity, 1, is_shared)
+    }
+
+    /// A worker joins that claims up to `batch` jobs together.
+    fn join_batching(&mut self, batch: usize) -> WorkerId {
+        self.join_with(1, batch, true)
+    }
+
+    fn join_with(&mut self, capacity: usize, batch: usize, is_shared: bool) -> WorkerId {
         let id = WorkerId(self.counters.len() as u64);
         let counter = Counter { next: Rc::default(), is_shared };
         self.counters.push(counter.clone());
         let name = 100 + id.0 as u32;
         self.tell(Event::Joined(
             id,
-            Newcomer { name, capacity, cancels: capacity > 1, shares_interpreter: false, claims: counter },
+            Newcomer { name, capacity, batch, cancels: capacity > 1, shares_interpreter: false, claims: counter },
         ));
         id
     }
@@ -175,7 +184,8 @@ fn waiting_jobs_leave_together() {
         other.jobs += 1;
     }
     let counter = Counter { next: Rc::default(), is_shared: true };
-    let newcomer = Newcomer { name: 7, capacity: 8, cancels: false, shares_interpreter: false, claims: counter };
+    let newcomer =
+        Newcomer { name: 7, capacity: 8, batch: 1, cancels: false, shares_interpreter: false, claims: counter };
     let joined = other.tell(Event::Joined(WorkerId(0), newcomer));
     assert_eq!(joined, [Effect::SayReady { name: 7 }, send(WorkerId(0), &[0, 1])], "the queue holds two");
 }
@@ -471,4 +481,110 @@ fn a_worker_that_a_debugger_holds_is_spared_and_its_limits_count_anew() {
     assert_eq!(story.tell(Event::Tick), [Effect::LookForDebugger(worker)]);
     assert_eq!(story.tell(Event::LookedForDebugger { worker, found: found() }), [], "told once");
     assert!(matches!(story.pass(Duration::from_secs(3))[..], [Effect::AskToKill { .. }, Effect::Answer { .. }]));
+}
+
+#[test]
+fn jobs_join_a_batch_until_its_worker_claims_it() {
+    let mut story = Story::new();
+    let worker = story.join_batching(3);
+    assert_eq!(story.submit_small(), [send(worker, &[0])]);
+    assert_eq!(story.submit_small(), [send(worker, &[1])]);
+    story.claim(worker);
+    story.claim(worker);
+    assert_eq!(story.submit_small(), []);
+    assert_eq!(story.reply(worker, 0, 5.0), [answer(0, Outcome::Replied)]);
+    assert_eq!(story.submit_small(), []);
+    // What has queued meanwhile goes together, with one system call.
+    assert_eq!(story.reply(worker, 1, 5.0), [answer(1, Outcome::Replied), send(worker, &[2, 3])]);
+    assert_eq!(story.core.figures().running, 0);
+    story.claim(worker);
+    story.claim(worker);
+    assert_eq!(story.core.figures().running, 2);
+}
+
+#[test]
+fn a_batch_has_its_size_and_limited_bytes() {
+    let mut story = Story::new();
+    let worker = story.join_batching(2);
+    assert_eq!(story.submit_small(), [send(worker, &[0])]);
+    assert_eq!(story.submit_small(), [send(worker, &[1])]);
+    assert_eq!(story.submit_small(), []);
+    // The worker wants larger ones from now on.
+    assert_eq!(story.tell(Event::Resized { worker, batch: 4 }), [send(worker, &[2])]);
+    let large = BodySize { in_frame: 0, shared: 17 << 20 };
+    assert_eq!(story.submit(large), []);
+    // A later job does not overtake it.
+    assert_eq!(story.submit_small(), []);
+    for job in 0..3 {
+        story.claim(worker);
+        story.reply(worker, job, 5.0);
+    }
+    assert_eq!(story.core.figures().queued, 1, "the large job was sent alone");
+}
+
+#[test]
+fn an_idle_worker_gets_a_job_before_another_one_makes_a_batch() {
+    let mut story = Story::new();
+    let (first, second) = (story.join_batching(4), story.join_batching(4));
+    assert_eq!(story.submit_small(), [send(first, &[0])]);
+    assert_eq!(story.submit_small(), [send(second, &[1])]);
+    assert_eq!(story.submit_small(), [send(first, &[2])]);
+}
+
+#[test]
+fn what_a_batch_leaves_out_goes_to_the_next_free_worker() {
+    let mut story = Story::new();
+    let worker = story.join_batching(3);
+    for _ in 0..3 {
+        story.submit_small();
+    }
+    story.claim(worker);
+    assert_eq!(story.pass(PREFETCH_BEHIND), []);
+    assert_eq!(story.core.figures().queued, 2);
+    let other = story.join_batching(3);
+    assert_eq!(story.core.figures().queued, 0);
+    story.claim(other);
+    assert_eq!(story.reply(other, 1, 5.0), [answer(1, Outcome::Replied)]);
+}
+
+#[test]
+fn a_client_that_leaves_before_the_claim_is_taken_out_of_the_batch() {
+    let mut story = Story::new();
+    let worker = story.join_batching(3);
+    for _ in 0..3 {
+        story.submit_small();
+    }
+    assert_eq!(story.tell(Event::ClientLeft(JobId(1))), [Effect::Forget(JobId(1)), send(worker, &[0, 2])]);
+}
+
+#[test]
+fn all_claimed_jobs_of_a_batch_are_lost_with_their_worker_and_the_others_go_on() {
+    let mut story = Story::new();
+    let worker = story.join_batching(3);
+    for _ in 0..3 {
+        story.submit_small();
+    }
+    story.claim(worker);
+    story.claim(worker);
+    story.tell(Event::Exited { name: 100, cause: "died".to_owned() });
+    let said = story.tell(Event::Lost { worker, problem: None });
+    let lost = |effect: &&Effect| matches!(effect, Effect::Answer { outcome: Outcome::Lost { .. }, .. });
+    assert_eq!(said.iter().filter(lost).count(), 2, "{said:?}");
+    assert_eq!(story.core.figures().queued, 1);
+}
+
+#[test]
+fn each_call_for_a_batch_has_the_whole_time_limit() {
+    let mut story = Story::new();
+    let worker = story.join_batching(2);
+    story.submit_small();
+    story.submit_small();
+    story.claim(worker);
+    story.claim(worker);
+    // The limit is 0.4 s, with a grace of 2 s.
+    story.pass(Duration::from_secs(2));
+    assert_eq!(story.tell(Event::CallsAgain(worker)), []);
+    assert_eq!(story.pass(Duration::from_secs(2)), []);
+    let said = story.pass(Duration::from_secs(1));
+    assert!(said.iter().any(|effect| matches!(effect, Effect::AskToKill { .. })), "{said:?}");
 }

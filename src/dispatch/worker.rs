@@ -25,6 +25,9 @@ pub(super) const UNRESPONSIVE_AFTER: Duration = Duration::from_millis(500);
 /// Body bytes that may be on their way to one worker while it is busy. They fit into the socket's
 /// send buffer, so a worker whose socket is full gets no further job.
 const PREFETCH_BYTES: usize = 512 << 10;
+/// Bytes of the bodies of one batch. The worker has all of them in memory at once, and the objects
+/// that it makes of them, which may need ten times as much.
+const BATCH_BYTES: usize = 16 << 20;
 
 /// The counter that decides who owns a job that was sent (`ipc/claims.rs`). The front and the
 /// worker share it.
@@ -87,6 +90,8 @@ pub struct Newcomer<C> {
     pub name: u32,
     /// Jobs that it may run at once; at least 1.
     pub capacity: usize,
+    /// Jobs that it may claim together, for one call of `run()`; 1 if it makes no batches.
+    pub batch: usize,
     /// True if it can cancel a call that it has started.
     pub cancels: bool,
     /// True if it shares its interpreter with other workers (`--worker_class thread`).
@@ -100,6 +105,7 @@ pub struct Newcomer<C> {
 pub(super) struct Worker<C> {
     pub(super) name: u32,
     pub(super) capacity: usize,
+    pub(super) batch: usize,
     pub(super) cancels: bool,
     shares_interpreter: bool,
     pub(super) claims: C,
@@ -107,8 +113,8 @@ pub(super) struct Worker<C> {
     pub(super) sent: u64,
     /// The jobs that it has, in the order sent. They start in this order and may end in any.
     pub(super) in_flight: VecDeque<JobId>,
-    /// Body bytes in the frames of those jobs.
-    pub(super) in_flight_bytes: usize,
+    /// The bodies of those jobs together.
+    pub(super) in_flight_size: BodySize,
     pub(super) window: Window,
     /// When one of its slots last became free, or a free slot last got a job.
     pub(super) turnover: Instant,
@@ -131,12 +137,13 @@ impl<C: ClaimCounter> Worker<C> {
         Self {
             name: newcomer.name,
             capacity: newcomer.capacity.max(1),
+            batch: newcomer.batch.max(1),
             cancels: newcomer.cancels,
             shares_interpreter: newcomer.shares_interpreter,
             claims: newcomer.claims,
             sent: 0,
             in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
+            in_flight_size: BodySize::default(),
             window: Window::default(),
             turnover: now,
             last_read: None,
@@ -198,13 +205,29 @@ impl<C: ClaimCounter> Worker<C> {
 
     /// True if it may get this job now.
     pub(super) fn accepts(&self, job: BodySize, now: Instant) -> bool {
-        self.is_ready() && (self.in_flight.len() < self.capacity || self.prefetches(job, now))
+        self.is_ready() && (self.in_flight.len() < self.capacity || self.joins(job) || self.prefetches(job, now))
+    }
+
+    /// True if the job may still join those that the worker is about to claim together. Once it has
+    /// claimed them, the queue keeps the next batch, so that the first free worker gets it.
+    fn joins(&self, job: BodySize) -> bool {
+        self.in_flight.len() < self.batch
+            && self.unclaimed() == self.in_flight.len()
+            && self.in_flight_size.total() + job.total() <= BATCH_BYTES
+    }
+
+    /// How many of its jobs it has not claimed.
+    pub(super) fn unclaimed(&self) -> usize {
+        if !self.claims.is_shared() {
+            return 0;
+        }
+        usize::try_from(self.sent.saturating_sub(self.claims.next())).unwrap_or(usize::MAX).min(self.in_flight.len())
     }
 
     fn prefetches(&self, job: BodySize, now: Instant) -> bool {
         self.claims.is_shared()
             && self.prefetched() + 1 < self.window.size()
-            && self.in_flight_bytes + job.in_frame <= PREFETCH_BYTES
+            && self.in_flight_size.in_frame + job.in_frame <= PREFETCH_BYTES
             && now.saturating_duration_since(self.turnover) < PREFETCH_BEHIND
     }
 

@@ -7,6 +7,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use tokio::sync::mpsc;
@@ -64,10 +65,10 @@ pub struct FrontSender {
 }
 
 impl FrontSender {
-    /// Puts a frame into the worker's inbox.
-    pub fn send(&self, frame: Frame) {
+    /// Puts frames into the worker's inbox.
+    pub fn send_all(&self, frames: impl IntoIterator<Item = Frame>) {
         let mut waiting = self.inbox.lock();
-        waiting.frames.push_back(frame);
+        waiting.frames.extend(frames);
         // Wake the worker only once: until it runs, it would still look asleep to each further
         // frame.
         let wake = std::mem::take(&mut waiting.worker_sleeps);
@@ -130,6 +131,20 @@ impl WorkerEnd {
         while waiting.frames.is_empty() && !waiting.closed {
             waiting.worker_sleeps = true;
             waiting = self.inbox.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting.worker_sleeps = false;
+    }
+
+    /// As [`WorkerEnd::wait`], but at most until `end`.
+    pub fn wait_until(&self, end: Instant) {
+        let mut waiting = self.inbox.lock();
+        while waiting.frames.is_empty() && !waiting.closed {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            waiting.worker_sleeps = true;
+            waiting = self.inbox.filled.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         waiting.worker_sleeps = false;
     }
@@ -202,8 +217,8 @@ mod tests {
     #[test]
     fn frames_arrive_in_order_both_ways() {
         let (mut front, worker) = connect();
-        front.sender.send(frame(1));
-        front.sender.send(frame(2));
+        front.sender.send_all([frame(1)]);
+        front.sender.send_all([frame(2)]);
         assert_eq!(
             [worker.take(), worker.take(), worker.take()],
             [Taken::Frame(frame(1)), Taken::Frame(frame(2)), Taken::Nothing]
@@ -223,7 +238,7 @@ mod tests {
             .take_while(|taken| *taken != Taken::Closed)
             .count()
         });
-        front.sender.send(frame(1));
+        front.sender.send_all([frame(1)]);
         while front.sender.inbox.lock().frames.len() == 1 {
             std::thread::yield_now();
         }
@@ -234,7 +249,7 @@ mod tests {
     #[test]
     fn what_was_not_taken_before_the_end_is_never_taken() {
         let (front, worker) = connect();
-        front.sender.send(frame(1));
+        front.sender.send_all([frame(1)]);
         front.sender.close();
         assert_eq!(worker.take(), Taken::Closed);
         assert!(worker.is_closed_or_has(|_| false));

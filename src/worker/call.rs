@@ -120,6 +120,21 @@ impl<'a, 'py> Caller<'a, 'py> {
         self.conclude(py, claimed, collected.as_ref(), returned, run_ms)
     }
 
+    /// Calls this function once for several jobs, under the time limit of one call. Returns its result and
+    /// the milliseconds that it took.
+    pub(super) fn run_together(
+        &self,
+        py: Python<'py>,
+        run: &Bound<'py, PyAny>,
+        arguments: &Bound<'py, PyDict>,
+    ) -> (PyResult<Bound<'py, PyAny>>, f64) {
+        let started = Instant::now();
+        let returned = self.limited(py, || run.call((), Some(arguments)));
+        let run_ms = started.elapsed().as_secs_f64() * 1e3;
+        self.end_forked_child(py, returned.as_ref().err());
+        (returned, run_ms)
+    }
+
     /// The keyword arguments of `run()`; `None` for a raw script. An error is the reply to a request
     /// for which `run()` cannot be called.
     pub(super) fn arguments(
@@ -266,12 +281,17 @@ impl<'a, 'py> Caller<'a, 'py> {
         claimed: &ClaimedJob,
         arguments: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Returned<'py>> {
+        self.limited(py, || self.run(py, claimed, arguments))
+    }
+
+    /// Calls the function under the time limit of one call of `run()`.
+    fn limited<T>(&self, py: Python<'py>, call: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
         if self.limits.are_none() {
-            return self.run(py, claimed, arguments);
+            return call();
         }
         self.current.start_time();
         self.deadline.arm(py, self.limits)?;
-        let returned = self.run(py, claimed, arguments);
+        let returned = call();
         let in_time = self.deadline.disarm(py);
         returned.and_then(|returned| in_time.map(|()| returned))
     }

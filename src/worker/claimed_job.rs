@@ -5,8 +5,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyBytes};
 
-use super::transport::Arrived;
-use crate::ipc::frame::Job;
+use super::transport::{Arrived, Front};
+use crate::{
+    fault_injection::{point, Point},
+    ipc::frame::{self, Job, Kind},
+};
 
 /// A claimed job.
 pub(super) struct ClaimedJob {
@@ -20,8 +23,20 @@ pub(super) struct ClaimedJob {
 }
 
 impl ClaimedJob {
+    /// Claims a job that has arrived; `None` if the front has revoked it. An error is a fault of the
+    /// protocol with the front.
+    pub(super) fn claim(py: Python<'_>, front: &mut dyn Front, arrived: Arrived) -> PyResult<Option<Self>> {
+        if !front.claim_next() {
+            front.send(py, frame::encode_bare(Kind::Skipped), Bytes::new());
+            return Ok(None);
+        }
+        let claimed = Self::decode(arrived)?;
+        point(Point::Worker);
+        Ok(Some(claimed))
+    }
+
     /// Decodes the frame of a job. An error is a fault of the protocol with the front.
-    pub(super) fn decode(arrived: Arrived) -> PyResult<Self> {
+    fn decode(arrived: Arrived) -> PyResult<Self> {
         let received = Instant::now();
         let Arrived { frame, object } = arrived;
         let job = Job::decode(&frame).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;

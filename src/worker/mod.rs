@@ -6,6 +6,7 @@
 //! makes arguments and results, `call.rs` runs the script; this file is their order.
 
 mod about;
+mod batch_size;
 mod call;
 mod claimed_job;
 mod convert;
@@ -21,16 +22,14 @@ pub(crate) mod user_metrics;
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use pyo3::prelude::*;
 
 #[cfg(unix)]
 use self::executor::Asynchronous;
 use self::{
     call::Caller,
-    claimed_job::ClaimedJob,
     deadline::Deadline,
-    executor::{Executor, Notice, Serial},
+    executor::{Batches, Batching, Executor, Notice, Serial},
     retirement::Retirement,
     script::Script,
     transport::{Front, Received, ThreadFront},
@@ -41,7 +40,6 @@ pub(crate) use self::{
     deadline::Watcher,
 };
 use crate::{
-    fault_injection::{point, Point},
     ipc::{
         frame::{self, Frame, Hello, Kind},
         thread_channel::ThreadChannel,
@@ -74,6 +72,7 @@ pub(crate) fn work(
     retiring: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let script = Script::read(script)?;
+    let batches = Batches::of(&script.object, settings)?;
     let hello = Hello {
         protocol: frame::PROTOCOL_VERSION,
         worker,
@@ -84,6 +83,7 @@ pub(crate) fn work(
         wants_request: script.wants_request(py),
         follows_traces: script.follows_traces(py),
         capacity: if script.is_async { settings.max_concurrency } else { 1 },
+        batch: batches.as_ref().map_or(1, |batches| batches.first_size()),
         concurrent: script.is_async,
         swagger,
     };
@@ -101,17 +101,31 @@ pub(crate) fn work(
                 serve(py, &mut front, &mut executor, &retirement)
             } else {
                 let cooperative = executor::Cooperative::new(&script.object)?;
-                let mut executor = Serial::in_process(caller, cooperative, retirement.share(py));
-                serve(py, &mut front, &mut executor, &retirement)
+                let serial = Serial::in_process(caller, cooperative, retirement.share(py));
+                serve_serially(py, &mut front, serial, batches, &retirement)
             }
         }
         Place::ThisProcess(channel, watcher) => {
             let caller = Caller::new(py, &script, settings, Deadline::Watched(watcher.watch_this_thread(py)?))?;
             match ThreadFront::connect(py, channel, hello)? {
-                Some(mut front) => serve(py, &mut front, &mut Serial::in_thread(caller), &retirement),
+                Some(mut front) => serve_serially(py, &mut front, Serial::in_thread(caller), batches, &retirement),
                 None => Ok(()),
             }
         }
+    }
+}
+
+/// Serves with one call of `run()` at a time, which answers one job, or a batch.
+fn serve_serially<'py>(
+    py: Python<'py>,
+    front: &mut dyn Front,
+    mut serial: Serial<'_, 'py>,
+    batches: Option<Batches<'py>>,
+    retirement: &Retirement,
+) -> PyResult<()> {
+    match batches {
+        Some(batches) => serve(py, front, &mut Batching::new(serial, batches), retirement),
+        None => serve(py, front, &mut serial, retirement),
     }
 }
 
@@ -133,12 +147,7 @@ fn serve<'py>(
             Received::FrontGone => return Ok(()),
         };
         match arrived.frame.kind {
-            Kind::Job if front.claim_next() => {
-                let claimed = ClaimedJob::decode(arrived)?;
-                point(Point::Worker);
-                executor.execute(py, front, claimed)?;
-            }
-            Kind::Job => front.send(py, frame::encode_bare(Kind::Skipped), Bytes::new()),
+            Kind::Job => executor.accept(py, front, arrived)?,
             Kind::Retire => return executor.finish(py, front),
             kind => match Notice::of(kind) {
                 Some(notice) => executor.note(py, job_of(&arrived.frame)?, notice)?,

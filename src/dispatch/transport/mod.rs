@@ -104,13 +104,12 @@ impl FrameSender {
         self.flush();
     }
 
-    /// Like [`FrameSender::send`], but a socket may keep the frame until [`FrameSender::flush`], so
-    /// that one system call sends several frames.
+    /// Keeps the frame until [`FrameSender::flush`], so that one system call sends several frames.
     pub(in crate::dispatch) fn enqueue(&self, head: Bytes, body: Bytes) {
         match self {
             #[cfg(unix)]
             Self::Socket(sender) => sender.enqueue(head, body),
-            Self::Thread(sender) => sender.send(head, body),
+            Self::Thread(sender) => sender.enqueue(head, body),
         }
     }
 
@@ -119,7 +118,7 @@ impl FrameSender {
         match self {
             #[cfg(unix)]
             Self::Socket(sender) => sender.flush(),
-            Self::Thread(_) => {}
+            Self::Thread(sender) => sender.flush(),
         }
     }
 

@@ -3,7 +3,10 @@
 //!
 //! Runs in the front's event loop. `mod.rs` has the interface for both worker classes.
 
-use std::{cell::Cell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use bytes::Bytes;
 use tokio::sync::{
@@ -23,16 +26,24 @@ use crate::{
 /// The sending side.
 pub(in crate::dispatch) struct ThreadSender {
     sender: FrontSender,
+    outbox: RefCell<Vec<Frame>>,
     closed: Cell<bool>,
     close: Notify,
 }
 
 impl ThreadSender {
-    pub(super) fn send(&self, head: Bytes, body: Bytes) {
+    /// Keeps a frame until [`ThreadSender::flush`].
+    pub(super) fn enqueue(&self, head: Bytes, body: Bytes) {
         match Frame::from_parts(head, body) {
-            Ok(frame) => self.sender.send(frame),
+            Ok(frame) => self.outbox.borrow_mut().push(frame),
             Err(error) => log::error!(target: LOG, "Cannot send to a worker: {error}"),
         }
+    }
+
+    /// Sends what was enqueued, all at once: a worker that makes batches would begin with the first
+    /// frame.
+    pub(super) fn flush(&self) {
+        self.sender.send_all(self.outbox.borrow_mut().drain(..));
     }
 
     /// Closes the channel too, because an abandoned thread may still be alive, unlike a process. It
@@ -54,7 +65,12 @@ pub(in crate::dispatch) struct ThreadReceiver {
 
 impl ThreadReceiver {
     pub(super) fn new(end: FrontEnd) -> Self {
-        let sender = ThreadSender { sender: end.sender, closed: Cell::new(false), close: Notify::new() };
+        let sender = ThreadSender {
+            sender: end.sender,
+            outbox: RefCell::default(),
+            closed: Cell::new(false),
+            close: Notify::new(),
+        };
         Self { sender: Rc::new(sender), claims: Some(end.claims), replies: end.replies }
     }
 

@@ -27,6 +27,8 @@ pub struct Hello {
     pub shares_bodies: bool,
     /// How many jobs it may run at once; at least 1.
     pub capacity: u16,
+    /// How many jobs it may claim together, for one call of `run()`; 1 if it makes no batches.
+    pub batch: u16,
     /// True if its jobs go on while it waits for the front: it cancels the call of a client that
     /// leaves, and holds one stream while others go on.
     pub concurrent: bool,

@@ -26,7 +26,7 @@ pub use self::{
 
 /// Version of the protocol. It is part of [`Hello`], so that the front refuses another program
 /// before it sends a job to it.
-pub const PROTOCOL_VERSION: u16 = 5;
+pub const PROTOCOL_VERSION: u16 = 6;
 /// Length of kind, head length and body length, in bytes.
 pub const PREFIX_LEN: usize = 13;
 /// Limit for a head, in bytes. The HTTP parser limits target and header fields of a request to far
@@ -91,6 +91,9 @@ pub enum Kind {
     Hold = 13,
     /// Front to worker: the client of this stream has read, so parts may come again.
     Resume = 14,
+    /// Worker to front: it begins another call of `run()` for jobs that it has claimed together, so
+    /// the time limit of those jobs starts again.
+    CallsAgain = 15,
 }
 
 impl Kind {
@@ -109,6 +112,7 @@ impl Kind {
             12 => Self::SharedJob,
             13 => Self::Hold,
             14 => Self::Resume,
+            15 => Self::CallsAgain,
             other => return Err(FrameError::UnknownKind(other)),
         })
     }

@@ -57,6 +57,7 @@ pub(crate) fn hello() -> Hello {
         follows_traces: true,
         shares_bodies: true,
         capacity: 1,
+        batch: 1,
         concurrent: false,
         swagger: [("3".to_owned(), "{}".to_owned())].into(),
     }

@@ -2,22 +2,27 @@
 //!
 //! The worker's loop (`worker/mod.rs`) receives frames, claims jobs and hands them to its executor,
 //! which calls the script and sends the replies. `serial.rs` runs one job at a time,
-//! `asynchronous.rs` the jobs of an async script together. Used on the worker's thread.
+//! `batching.rs` several jobs with one call, `asynchronous.rs` the jobs of an async script together.
+//! Used on the worker's thread.
 
 #[cfg(unix)]
 mod asynchronous;
+mod batching;
 #[cfg(unix)]
 mod cooperative;
 mod serial;
 
 use pyo3::prelude::*;
 
-pub(super) use self::serial::Serial;
 #[cfg(unix)]
 pub(super) use self::{asynchronous::Asynchronous, cooperative::Cooperative};
+pub(super) use self::{
+    batching::{Batches, Batching},
+    serial::Serial,
+};
 use super::{
     claimed_job::ClaimedJob,
-    transport::{Front, Received},
+    transport::{Arrived, Front, Received},
 };
 use crate::ipc::frame::Kind;
 
@@ -49,6 +54,14 @@ pub(super) trait Executor<'py> {
     /// Waits for the front's next frame. Meanwhile other code of the script runs, jobs that have not
     /// ended included.
     fn receive(&mut self, py: Python<'py>, front: &mut dyn Front) -> PyResult<Received>;
+
+    /// Claims a job that has arrived, and executes it. A job that the front has revoked is skipped.
+    fn accept(&mut self, py: Python<'py>, front: &mut dyn Front, arrived: Arrived) -> PyResult<()> {
+        match ClaimedJob::claim(py, front, arrived)? {
+            Some(claimed) => self.execute(py, front, claimed),
+            None => Ok(()),
+        }
+    }
 
     /// Takes a claimed job. Returns when the worker can take another one. An error is a fault of
     /// the protocol with the front, never of the script.

@@ -12,15 +12,17 @@ use super::{
     super::{
         call::Caller,
         claimed_job::ClaimedJob,
+        reply::Reply,
         sending::{self, Sent},
         transport::{Front, Received},
     },
     Executor,
 };
+use crate::ipc::frame::Origin;
 
 /// Runs one job after the other.
 pub(in crate::worker) struct Serial<'a, 'py> {
-    caller: Caller<'a, 'py>,
+    pub(super) caller: Caller<'a, 'py>,
     /// The script's greenlets and asyncio tasks, which run while the worker waits for the front;
     /// `None` in a worker thread, because they belong to the main thread.
     #[cfg(unix)]
@@ -45,6 +47,29 @@ impl<'a, 'py> Serial<'a, 'py> {
         retirement: Retirement,
     ) -> Self {
         Self { caller, scheduled: Some((cooperative, retirement)) }
+    }
+
+    /// Calls `run()` for a job and answers it. Returns the origin of the answer.
+    pub(super) fn run(&self, py: Python<'py>, front: &mut dyn Front, claimed: &ClaimedJob) -> PyResult<Origin> {
+        let _about = self.caller.about(py, &claimed.job);
+        let reply = self.caller.answer(py, claimed);
+        let origin = reply.origin;
+        self.send(py, front, claimed, reply)?;
+        Ok(origin)
+    }
+
+    /// Sends a reply, and, if it is a stream, all of its parts.
+    pub(super) fn send(
+        &self,
+        py: Python<'py>,
+        front: &mut dyn Front,
+        claimed: &ClaimedJob,
+        reply: Reply,
+    ) -> PyResult<()> {
+        if let Sent::Head { first, rest } = sending::send_reply(py, &self.caller, front, claimed, reply)? {
+            self.stream(py, front, claimed.job.id, first, rest.bind(py))?;
+        }
+        Ok(())
     }
 
     /// Sends the parts of a stream until it ends, fails, or its client has left.
@@ -102,11 +127,6 @@ impl<'py> Executor<'py> for Serial<'_, 'py> {
     }
 
     fn execute(&mut self, py: Python<'py>, front: &mut dyn Front, claimed: ClaimedJob) -> PyResult<()> {
-        let _about = self.caller.about(py, &claimed.job);
-        let reply = self.caller.answer(py, &claimed);
-        match sending::send_reply(py, &self.caller, front, &claimed, reply)? {
-            Sent::Head { first, rest } => self.stream(py, front, claimed.job.id, first, rest.bind(py)),
-            Sent::Whole | Sent::AsyncHead => Ok(()),
-        }
+        self.run(py, front, &claimed).map(drop)
     }
 }

@@ -11,6 +11,8 @@ mod large_body;
 mod socket;
 mod thread;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use pyo3::{prelude::*, types::PyBytes};
 
@@ -47,7 +49,6 @@ pub(super) trait Front {
     fn receive(&mut self, py: Python<'_>) -> PyResult<Received>;
 
     /// Takes the next frame if it has arrived. Does not wait.
-    #[cfg(unix)]
     fn take(&mut self, py: Python<'_>) -> PyResult<Received>;
 
     /// Takes the next frame if it has arrived, after a wait for [`Front::descriptor`]. If nothing
@@ -67,9 +68,14 @@ pub(super) trait Front {
     /// Sends the parts of one frame, waiting for as long as the front has no room for it.
     fn send(&self, py: Python<'_>, head: Bytes, body: Bytes);
 
+    /// Waits until [`Front::take`] may have more to return, but no longer than this.
+    fn wait_for_frames(&self, py: Python<'_>, at_most: Duration) -> PyResult<()>;
+
+    /// True if a part of a frame has arrived, so that its rest is on its way.
+    fn has_begun_frame(&self) -> bool;
+
     /// How many times the worker has connected. Jobs of an earlier connection have lost their
     /// clients.
-    #[cfg(unix)]
     fn connections(&self) -> u64;
 
     /// The hello, with which the worker describes itself and its script to the front.

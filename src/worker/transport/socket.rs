@@ -10,6 +10,7 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     os::fd::{AsRawFd as _, OwnedFd, RawFd},
+    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -126,6 +127,20 @@ impl Front for SocketFront {
             Received::Nothing => Ok(self.pause(py)),
             received => Ok(received),
         }
+    }
+
+    fn wait_for_frames(&self, py: Python<'_>, at_most: Duration) -> PyResult<()> {
+        let Some(Connection { stream, .. }) = &self.connection else { return Ok(()) };
+        // Rounded up, because a wait of zero would make the caller's loop a busy one.
+        let milliseconds = u16::try_from(at_most.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+        match py.detach(|| unix_socket::wait_readable(stream, milliseconds.into())) {
+            Err(error) if !is_pause(&error) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn has_begun_frame(&self) -> bool {
+        !self.buffer.is_empty() || self.large_body.is_some()
     }
 
     fn connections(&self) -> u64 {

@@ -2,6 +2,8 @@
 //!
 //! Runs on the worker's thread. That is never the main thread, so nothing here handles signals.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use pyo3::prelude::*;
 
@@ -55,7 +57,6 @@ impl Front for ThreadFront {
         }
     }
 
-    #[cfg(unix)]
     fn take(&mut self, _py: Python<'_>) -> PyResult<Received> {
         Ok(match self.end.take() {
             Taken::Frame(frame) => Received::Frame(frame.into()),
@@ -75,7 +76,16 @@ impl Front for ThreadFront {
         None
     }
 
-    #[cfg(unix)]
+    fn wait_for_frames(&self, py: Python<'_>, at_most: Duration) -> PyResult<()> {
+        py.detach(|| self.end.wait_until(Instant::now() + at_most));
+        Ok(())
+    }
+
+    /// A queue carries whole frames.
+    fn has_begun_frame(&self) -> bool {
+        false
+    }
+
     fn connections(&self) -> u64 {
         1
     }

@@ -22,7 +22,8 @@ def refusals(load: Load, **given: Any) -> tuple[str, ...]:
 def example(setting: Setting, number: int) -> tuple[Any, Any]:
     """A value for this setting, as text and resolved; another one for each number below 4."""
     if setting.kind in (settings_table.INTEGER, settings_table.LENIENT_INTEGER):
-        return str(7000 + number), 7000 + number
+        base = 7000 if setting.maximum is None else min(7000, setting.maximum - 10)
+        return str(base + number), base + number
     if setting.kind == settings_table.NUMBER:
         return f"{number}.25", number + 0.25
     switches = (settings_table.BOOLEAN, settings_table.ON_OFF, settings_table.EXACT_TRUE, settings_table.ANY_CASE_TRUE)

@@ -122,7 +122,7 @@ PORTS = "(it must be a whole number from 0 to 65535 (0 takes a free port))"
         (
             ["--max", "1"],
             "ambiguous option: --max could match --max_queue, --max_request_size, --max_buffered, "
-            "--max_concurrency, --max_requests, --max_worker_rss",
+            "--max_concurrency, --max_batch_size, --max_requests, --max_worker_rss",
         ),
     ],
 )
@@ -167,6 +167,7 @@ def test_every_abbreviation(start: Start, prefix: str) -> None:
     switches = {setting.flag for setting in SETTINGS if setting.kind == BOOLEAN}
     flagless = expected in {"--help", "--version", *switches}
     words = {setting.flag: setting.choices[0] for setting in SETTINGS if setting.choices}
+    words.update((setting.flag, str(setting.maximum)) for setting in SETTINGS if (setting.maximum or 7123) < 7123)
     value = {**words, "--docs": "on", "--trusted_proxies": "10.0.0.1"}.get(expected, "7123")
     outcome = start("--entry_script", "s.py", prefix, *([] if flagless or expected is None else [value]))
     if expected is None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from inference_schema import schema_util
+from loading import load
 
 from azureml_inference_server_http.scripting import import_path
 
@@ -57,3 +58,23 @@ def log(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("azmlinfsrv"), "propagate", True)
     caplog.set_level(logging.DEBUG, "azmlinfsrv")
     return lambda: [(record.levelname[0], record.name, record.getMessage()) for record in caplog.records]
+
+
+@pytest.fixture
+def batching_settings(settings):
+    settings.max_batch_size, settings.batch_wait_ms = 8, 0
+    return settings
+
+
+@pytest.fixture
+def batches_of(batching_settings, log):
+    """Loads a script, and returns it with its batches, or with the reason why it has none."""
+
+    def batches_of(text):
+        script = load(batching_settings, text)
+        found = script.batches()
+        if found is not None:
+            return script, found
+        return script, next(message for level, _, message in log() if level == "W")
+
+    return batches_of

@@ -184,6 +184,7 @@ async fn work(end: WorkerEnd, started: Rc<Cell<usize>>) {
         wants_request: true,
         follows_traces: false,
         capacity: 1,
+        batch: 1,
         concurrent: false,
         swagger: [("2".to_owned(), "{}".to_owned())].into(),
     };

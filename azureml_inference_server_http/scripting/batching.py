@@ -1,0 +1,359 @@
+"""Decides which requests one call of run() can answer together, and makes the arguments and the
+results of such calls (``--max_batch_size``, ``@batched``).
+
+``rows`` joins and splits values. ``src/worker/executor/batching.rs`` gathers the requests, makes the
+calls, and answers each request whose call cannot be joined with a call of its own. Runs in workers.
+Reasons: docs/decisions/2026-11-30-batching.md.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+from ..api.batching import MARK, results_of
+from ..launch.settings import DEFAULT
+from . import arrays, rows
+
+if TYPE_CHECKING:
+    import inspect
+    from types import ModuleType
+
+    from ..api.batching import Batch
+    from ..launch.settings import Settings
+    from .script import Script
+
+# Joint calls of each kind whose results are compared with those of calls for each request alone.
+CHECKED_CALLS = 2
+# Kinds of calls that are remembered as checked.
+CHECKED_KINDS = 1000
+# Joint calls in a row that may fail although each of their requests succeeds alone.
+FAILURES = 3
+_REMEDY = "Decorate run() with @batched, or leave out the option (docs/batching.md)."
+
+_logger = logging.getLogger("azmlinfsrv")
+
+
+class Joint(NamedTuple):
+    """Requests that one call answers. The Rust half reads the fields in this order."""
+
+    places: list[int]
+    arguments: dict[str, Any]
+    rows: list[int]
+    is_checked: bool
+
+
+class Unfit(Exception):
+    """The calls of this run() cannot be joined. The message is a clause that says why."""
+
+
+def batches_of(script: Script, settings: Settings) -> Batches | None:
+    """How the calls of this script are joined; None if each call answers one request."""
+    asked = getattr(script.plain_run, MARK, None)
+    if asked is not None:
+        return _asked_for(script, asked)
+    if settings.max_batch_size == 1:
+        if settings.origins["batch_wait_ms"].kind != DEFAULT:
+            _logger.warning("--batch_wait_ms has no effect without --max_batch_size.")
+        return None
+    try:
+        if script.is_async:
+            raise Unfit("it is async")
+        found = JoinedRows(script, settings)
+    except Unfit as reason:
+        _logger.warning(
+            "--max_batch_size has no effect, because calls of run() cannot be joined: %s. %s", reason, _REMEDY
+        )
+        return None
+    _logger.info("One call of run() answers up to %d waiting requests (--max_batch_size).", settings.max_batch_size)
+    return found
+
+
+def _asked_for(script: Script, batch: Batch) -> Batches | None:
+    """The joint calls of a script with @batched."""
+    if script.is_async:  # the decorator joins the calls, in the event loop
+        return None
+    try:
+        found = BatchesAskedFor(script, batch)
+    except Unfit as reason:
+        _logger.warning("@batched has no effect, and run() gets lists of one input: %s (docs/batching.md).", reason)
+        return None
+    _logger.info("One call of run() answers up to %d requests (@batched).", batch.max_size)
+    return found
+
+
+class Batches(ABC):
+    """The joint calls of one worker. The Rust half reads the attributes and calls the methods.
+
+    ``run``: the function that a joint call calls. ``most``: the most requests of one call. ``wait``: how many
+    seconds a request waits for others. ``adapts``: the worker finds the best size up to ``most``. ``fits_flask``: calls
+    are joined although a request context of Flask belongs to one request. ``are_possible``: False once the script has
+    proven that its calls cannot be joined.
+    """
+
+    adapts: bool
+    fits_flask: bool
+
+    def __init__(self, run: Callable[..., Any], most: int, wait: float, remedy: str) -> None:
+        self.run = run
+        self.most = most
+        self.wait = wait
+        self.are_possible = True
+        self._remedy = remedy
+        self._failures = 0
+
+    @abstractmethod
+    def join(self, requests: Sequence[dict[str, Any] | None]) -> list[Joint]:
+        """The calls that can answer several of these requests, which are the arguments of run()
+        before the schema has converted them."""
+
+    @abstractmethod
+    def split(self, result: Any, counts: Sequence[int]) -> list[Any] | None:
+        """The part of a joint result for each request; None if it cannot be split."""
+
+    def compare(self, alone_status: int, alone: bytes | None, status: int, joint: bytes | None) -> None:
+        """Compare the reply to a request with its part of the reply of a joint call."""
+        if (alone_status, alone) == (status, joint):
+            return
+        if alone is None or joint is None or alone_status != status or not rows.agree(alone, joint):
+            self._give_up("run() returned something else for a request alone than for the same request among others")
+
+    def note_failure(self, exc: BaseException, failed: int) -> None:
+        """A joint call has raised ``exc``. Then ``failed`` of its requests failed alone."""
+        self._failures = 0 if failed else self._failures + 1
+        if self._failures == FAILURES:
+            self._give_up(
+                f"run() has failed {FAILURES} times for several requests, of which each succeeded alone. The last "
+                f"error was {type(exc).__name__}: {exc}"
+            )
+
+    def note_flask(self) -> None:
+        """A request needs Flask's request context, which belongs to one request."""
+        self._give_up("the script has imported Flask, whose request context belongs to one request")
+
+    def _give_up(self, reason: str) -> None:
+        """Tell the reason once, and make no more joint calls."""
+        if self.are_possible:
+            self.are_possible = False
+            _logger.warning("Each request gets a call of its own from now on: %s. %s", reason, self._remedy)
+
+
+class JoinedRows(Batches):
+    """The joint calls of an unchanged script, whose inputs are arrays or frames by schema."""
+
+    adapts = True
+    fits_flask = False
+
+    def __init__(self, script: Script, settings: Settings) -> None:
+        super().__init__(script.run, settings.max_batch_size, settings.batch_wait_ms / 1000, _REMEDY)
+        run, parameters = script.plain_run, script.parameters
+        self._convert, self._types = _row_parameters(run, parameters)
+        self._defaults = {parameter.name: parameter.default for parameter in parameters}
+        self._checked: Counter[Hashable] = Counter()
+        self._failures = 0
+        self._knows_flask = False
+
+    def join(self, requests: Sequence[dict[str, Any] | None]) -> list[Joint]:
+        groups: dict[Hashable, list[tuple[int, dict[str, Any], int]]] = {}
+        for place, request in enumerate(requests if self.are_possible else ()):
+            found = None if request is None else self._converted(request)
+            if found is not None:
+                kind, arguments, count = found
+                groups.setdefault(kind, []).append((place, arguments, count))
+        joined = (self._joint(kind, members) for kind, members in groups.items() if len(members) > 1)
+        return [joint for joint in joined if joint is not None]
+
+    def _converted(self, request: dict[str, Any]) -> tuple[Hashable, dict[str, Any], int] | None:
+        """What this request must have in common with others, its arguments, and its rows. None if
+        it cannot be joined, or its input is not valid: then run() is called for it alone, and
+        raises the error."""
+        arguments = dict(request)
+        kinds: list[Hashable] = []
+        counts = set()
+        for name, kind in self._types.items():
+            try:
+                arguments[name] = self._convert(request[name], kind, name)
+            except Exception:
+                return None
+            found = rows.form(arguments[name])
+            if found is None:
+                return None
+            counts.add(found[0])
+            kinds.append(found[1])
+        if len(counts) != 1:
+            return None
+        (count,) = counts
+        for name, value in request.items():
+            if name not in self._types:
+                # A list as long as the rows may belong to them.
+                if isinstance(value, list) and len(value) == count:
+                    return None
+                kinds.append((name, self._text(name, value)))
+        return tuple(kinds), arguments, count
+
+    def _text(self, name: str, value: Any) -> Hashable:
+        """What two equal values have in common, and no others: 1, 1.0 and True are equal in
+        Python."""
+        if value is self._defaults.get(name):
+            return id(value)
+        return json.dumps(value)
+
+    def _joint(self, kind: Hashable, members: list[tuple[int, dict[str, Any], int]]) -> Joint | None:
+        places, requests, counts = zip(*members)
+        arguments = dict(requests[0])
+        try:
+            for name in self._types:
+                arguments[name] = rows.join([request[name] for request in requests])
+        except Exception:
+            _logger.debug("Inputs cannot be joined. Each request gets a call of its own:", exc_info=True)
+            return None
+        return Joint(list(places), arguments, list(counts), self._is_to_be_checked(kind, counts))
+
+    def _is_to_be_checked(self, kind: Hashable, counts: Sequence[int]) -> bool:
+        """Whether the results of this call are compared with those of single calls. Requests with
+        one row are a kind of their own, because scripts often treat them differently."""
+        if len(self._checked) > CHECKED_KINDS:
+            self._checked.clear()
+        kinds = {(kind, count == 1) for count in counts}
+        is_new = any(self._checked[kind] < CHECKED_CALLS for kind in kinds)
+        if is_new:
+            self._checked.update(kinds)
+        return is_new
+
+    def split(self, result: Any, counts: Sequence[int]) -> list[Any] | None:
+        self._failures = 0
+        try:
+            return rows.split(result, counts)
+        except rows.CannotSplit as reason:
+            self._give_up(f"the result of run() cannot be split: {reason}")
+            return None
+
+
+class BatchesAskedFor(Batches):
+    """The joint calls of a script with @batched."""
+
+    adapts = False
+    fits_flask = True
+
+    def __init__(self, script: Script, batch: Batch) -> None:
+        remedy = "Correct run() (docs/batching.md)."
+        super().__init__(script.watched(batch.run), batch.max_size, batch.wait, remedy)
+        if script.mode == "raw":
+            raise Unfit("@rawhttp gives it a request, and each request has its own context")
+        self._schemas: list[dict[str, Any]] = []
+        below = script.plain_run
+        if script.mode == "schema":
+            decorators = sys.modules["inference_schema.schema_decorators"]
+            if not arrays.is_known(decorators):
+                raise Unfit("the server does not know this release of inference-schema")
+            self._schemas, below = arrays.outer_schemas(decorators, script.plain_run)
+            self._convert = decorators._deserialize_input_argument
+        if below is not batch.decorated:
+            raise Unfit("another decorator is around it. Put @batched outside of it, and @input_schema outside of both")
+
+    def join(self, requests: Sequence[dict[str, Any] | None]) -> list[Joint]:
+        members = []
+        for place, request in enumerate(requests if self.are_possible else ()):
+            converted = None if request is None else self._converted(request)
+            if converted is not None:
+                members.append((place, converted))
+        if len(members) < 2:
+            return []
+        # Every request has the same names: those of the parameters of run().
+        arguments = {name: [given[name] for _, given in members] for name in members[0][1]}
+        return [Joint([place for place, _ in members], arguments, [1] * len(members), False)]
+
+    def _converted(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """The values that the schema makes of a request, as inference-schema does. None if they are
+        not valid: then run() is called for the request alone, and raises the error."""
+        arguments = dict(request)
+        for schema in self._schemas:
+            name = schema["param_name"]
+            if not schema["convert_to_provided_type"] or (schema["optional"] and not arguments.get(name)):
+                continue
+            try:
+                arguments[name] = self._convert(arguments[name], schema["param_type"], name)
+            except Exception:
+                return None
+        return arguments
+
+    def split(self, result: Any, counts: Sequence[int]) -> list[Any] | None:
+        self._failures = 0
+        try:
+            return results_of(result, len(counts))
+        except (TypeError, ValueError) as reason:
+            self._give_up(str(reason))
+            return None
+
+
+def _row_parameters(run: Any, parameters: Sequence[inspect.Parameter]) -> tuple[Any, dict[str, Any]]:
+    """inference-schema's function that converts a value, and the type of each parameter of run()
+    that has rows. Raises Unfit if the calls of ``run`` cannot be joined."""
+    decorators = sys.modules.get("inference_schema.schema_decorators")
+    if decorators is None:
+        raise Unfit("it is not decorated with @input_schema")
+    if not arrays.is_known(decorators):
+        raise Unfit("the server does not know this release of inference-schema")
+    schemas, below = arrays.outer_schemas(decorators, run)
+    if _has_schema(decorators, below):
+        raise Unfit("a decorator outside of @input_schema would see the joined input")
+    if not schemas:
+        raise Unfit("it is not decorated with @input_schema")
+    types: dict[str, Any] = {}
+    for schema in schemas:
+        name, kind = schema["param_name"], schema["param_type"]
+        if name in types:
+            raise Unfit(f"{name} has two schemas")
+        if _has_rows(kind):
+            _check_schema(name, schema)
+            types[name] = kind
+        elif _holds_rows(kind):
+            raise Unfit(f"the arrays or frames of {name} are inside of another object")
+    if not types:
+        raise Unfit("no parameter has a NumpyParameterType or a PandasParameterType")
+    if missing := types.keys() - {parameter.name for parameter in parameters}:
+        raise Unfit(f"run() has no parameter {min(missing)}")
+    return decorators._deserialize_input_argument, types
+
+
+def _has_schema(decorators: ModuleType, function: Any) -> bool:
+    """True if ``@input_schema`` is among the decorators of this function."""
+    try:
+        layers = decorators._get_decorators(function)
+    except ValueError:  # a variable in a closure of run() is not set yet
+        return False
+    return any(type(layer) is decorators.wrapt.FunctionWrapper for layer in layers)
+
+
+def _check_schema(name: str, schema: dict[str, Any]) -> None:
+    kind = schema["param_type"]
+    if schema["convert_to_provided_type"] is not True:
+        raise Unfit(f"the schema of {name} does not convert the input")
+    if schema["optional"] is not False:
+        raise Unfit(f"{name} is optional")
+    if "deserialize_input" in vars(kind):
+        raise Unfit(f"the schema of {name} has a conversion of its own")
+
+
+def _has_rows(kind: Any) -> bool:
+    """True for exactly the two types of arrays and frames. A subclass may convert in its own way."""
+    return type(kind) in _row_types()
+
+
+def _holds_rows(kind: Any) -> bool:
+    inner = [*getattr(kind, "sample_data_type_map", {}).values(), *getattr(kind, "sample_data_type_list", ())]
+    return isinstance(kind, _row_types()) or any(isinstance(part, _row_types()) or _holds_rows(part) for part in inner)
+
+
+def _row_types() -> tuple[type, ...]:
+    found = (
+        ("inference_schema.parameter_types.numpy_parameter_type", "NumpyParameterType"),
+        ("inference_schema.parameter_types.pandas_parameter_type", "PandasParameterType"),
+        ("inference_schema.parameter_types.spark_parameter_type", "SparkParameterType"),
+    )
+    return tuple(getattr(sys.modules[module], name) for module, name in found if module in sys.modules)

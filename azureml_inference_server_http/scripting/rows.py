@@ -1,0 +1,120 @@
+"""Joins inputs of several requests along their first dimension, and splits a result again by the
+rows of each request.
+
+Pure functions. They take only types whose rows are certain, and refuse all others. numpy and pandas
+are not imported here: a value of their types exists only if the script has imported them. Runs in
+workers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any
+
+
+class CannotSplit(Exception):
+    """A result has a part that does not have one row for each row of the input. The message names
+    it."""
+
+
+def form(value: Any) -> tuple[int, Hashable] | None:
+    """The number of rows of an array or a frame, and what else has to be equal before it can be
+    joined with others. None if it cannot be joined.
+
+    Types and trailing dimensions have to be equal, because joining would convert the values of one
+    request for another one. An index other than 0, 1, 2 would get lost. Without rows, an answer has
+    no part of the result.
+    """
+    numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
+    if numpy is not None and type(value) is numpy.ndarray:
+        if not value.ndim or not len(value):
+            return None
+        return len(value), ("array", value.dtype, value.shape[1:])
+    if pandas is not None and type(value) is pandas.DataFrame:
+        is_counted = value.index.dtype == "int64" and value.index.equals(pandas.RangeIndex(len(value)))
+        if not is_counted or not len(value) or not value.columns.is_unique:
+            return None
+        return len(value), ("frame", tuple(value.columns), value.columns.dtype, tuple(value.dtypes))
+    return None
+
+
+def join(values: Sequence[Any]) -> Any:
+    """One array or frame with the rows of all, which have the same form."""
+    first = values[0]
+    numpy = sys.modules["numpy"]
+    if type(first) is numpy.ndarray:
+        joined = numpy.empty((sum(map(len, values)), *first.shape[1:]), first.dtype)
+        numpy.concatenate(values, out=joined)
+        return joined
+    frame = sys.modules["pandas"].concat(values, ignore_index=True)
+    if not frame.dtypes.equals(first.dtypes):
+        raise TypeError("pandas has changed the types of the columns")
+    return frame
+
+
+def split(result: Any, rows: Sequence[int]) -> list[Any]:
+    """The part of the result for each request. Raises CannotSplit, which names the place in the
+    result."""
+    ends = list(accumulate(rows))
+    return list(_split(result, list(zip([0, *ends], ends)), "$"))
+
+
+def _split(value: Any, ranges: list[tuple[int, int]], place: str) -> Iterator[Any]:
+    numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
+    kind = type(value)
+    if kind is dict and value:
+        parts: list[dict[Any, Any]] = [{} for _ in ranges]
+        for key, inner in value.items():
+            for part, piece in zip(parts, _split(inner, ranges, f"{place}[{key!r:.80}]")):
+                part[key] = piece
+        return iter(parts)
+    total = ranges[-1][1]
+    if kind is list or kind is tuple or (numpy is not None and kind is numpy.ndarray and value.ndim):
+        _check_length(len(value), total, place, kind)
+        return (value[start:end] for start, end in ranges)
+    if pandas is not None and (kind is pandas.DataFrame or kind is pandas.Series):
+        _check_length(len(value), total, place, kind)
+        return (value.iloc[start:end] for start, end in ranges)
+    raise CannotSplit(f"{place} is of type {kind.__name__}, which has no rows")
+
+
+def _check_length(length: int, total: int, place: str, kind: type) -> None:
+    if length != total:
+        raise CannotSplit(f"{place} is a {kind.__name__} of length {length} for {total} rows of input")
+
+
+def agree(alone: bytes, joint: bytes) -> bool:
+    """True if two JSON replies say the same. Floating-point numbers may differ by a little, because
+    a library may add numbers in another order when there are more rows."""
+    if alone == joint:
+        return True
+    try:
+        one, other = json.loads(alone), json.loads(joint)
+    except ValueError:
+        return False
+    scale = max((abs(number) for number in _floats(one) if math.isfinite(number)), default=0.0)
+    return _agree(one, other, scale * 1e-5)
+
+
+def _floats(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _floats(inner)
+
+
+def _agree(one: Any, other: Any, tolerance: float) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, float):
+        return math.isclose(one, other, rel_tol=1e-3, abs_tol=tolerance) or (math.isnan(one) and math.isnan(other))
+    if isinstance(one, list):
+        return len(one) == len(other) and all(_agree(left, right, tolerance) for left, right in zip(one, other))
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_agree(one[key], other[key], tolerance) for key in one)
+    return bool(one == other)

@@ -1,0 +1,201 @@
+"""Requests that one call of run() answers together: each gets the answer that it gets alone."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+from harness import eventually, request
+
+any_worker_class = pytest.mark.any_worker_class
+WAIT, FAIL, DIE, SLOW = 1001, 1002, 1003, 1004
+JSON = {"content_type": "application/json"}
+OPTIONS = ("rows.py", "--max_batch_size", "8")
+
+
+def body(*first, **more):
+    """A request whose rows begin with these values."""
+    return json.dumps({"data": [[value, 2] for value in first], **more})
+
+
+def ask_later(server, *first, **more):
+    return server.score_later(body(*first, **more), **JSON)
+
+
+def calls(server):
+    """The rows of each call of run() so far."""
+    return [int(count) for count in re.findall(r"run\(\) got (\d+) rows", server.output())]
+
+
+class Held:
+    """A call holds the only worker until the end of the block, so that other requests wait."""
+
+    def __init__(self, server, holder):
+        self.server = server
+        self.files = [server.folder / name for name in ("waits", "go")]
+        for file in self.files:
+            file.unlink(missing_ok=True)
+        self.holder = server.score_later(holder, **JSON)
+        eventually(self.files[0].exists, "run() waits")
+
+    def queued(self, count):
+        text = f"azmlinfsrv_queue_depth {count}"
+        eventually(lambda: f"{text}\n" in self.server.get("/metrics").text, f"{count} requests are queued")
+
+    def go(self):
+        self.files[1].touch()
+        assert self.holder.result().status == 200
+
+
+def hold(server):
+    return Held(server, body(WAIT))
+
+
+@any_worker_class
+def test_joint_answers_are_the_single_answers(shared):
+    """Random requests at once, and then one after the other."""
+    server, chance = shared(*OPTIONS), random.Random(5)
+    bodies = [body(*(chance.uniform(-9, 9) for _ in range(chance.randint(1, 3)))) for _ in range(60)]
+    held = hold(server)
+    asked = [server.score_later(each, **JSON) for each in bodies]
+    held.queued(60)
+    held.go()
+    together = [each.result() for each in asked]
+    assert len(calls(server)) < 60, "requests have shared calls"
+    alone = [server.score(each, **JSON) for each in bodies]
+    assert [(each.status, each.body) for each in together] == [(each.status, each.body) for each in alone]
+    assert all(float(each["x-ms-run-fn-exec-ms"]) > 0 for each in together)
+
+
+@any_worker_class
+def test_only_the_guilty_fail(shared):
+    server = shared(*OPTIONS)
+    held = hold(server)
+    values = [1, FAIL, 3, 4]
+    asked = [ask_later(server, value) for value in values]
+    wrong = server.score_later(b'{"data": "text"}', **JSON)
+    held.queued(5)
+    held.go()
+    assert [each.result().status for each in asked] == [200, 500, 200, 200]
+    assert asked[1].result()["x-ms-run-error-location"].endswith("ValueError")
+    assert wrong.result().status == 500
+
+
+@any_worker_class
+def test_a_client_that_leaves_before_the_call_is_left_out(shared):
+    server = shared(*OPTIONS)
+    held = hold(server)
+    before = len(calls(server))
+    connection = server.connect().send(
+        request("POST", "/score?left", body(7, 7, 7, 7, 7).encode(), {"content-type": "application/json"})
+    )
+    stays = ask_later(server, 1)
+    held.queued(2)
+    connection.close()
+    held.queued(1)
+    held.go()
+    assert stays.result().json()["sum"] == [3.0]
+    assert calls(server)[before:] == [1]
+
+
+@any_worker_class
+def test_a_result_that_cannot_be_split_is_told_once(start):
+    server = start(*OPTIONS)
+    held = hold(server)
+    asked = [ask_later(server, value, kind="mean") for value in (1, 2, 3, 4)]
+    held.queued(4)
+    held.go()
+    assert [each.result().json() for each in asked] == [{"mean": mean} for mean in (1.5, 2.0, 2.5, 3.0)]
+    server.wait_for_record("Each request gets a call of its own from now on", level="W")
+    assert server.output().count("which has no rows") == 1
+
+
+@any_worker_class
+def test_a_script_whose_rows_depend_on_each_other_never_gives_a_wrong_answer(start):
+    server = start(*OPTIONS)
+    held = hold(server)
+    asked = [ask_later(server, value, kind="centred") for value in (1, 5, 9, 13)]
+    held.queued(4)
+    held.go()
+    expected = [[[-0.5, 0.5]], [[1.5, -1.5]], [[3.5, -3.5]], [[5.5, -5.5]]]
+    assert [each.result().json() for each in asked] == expected
+    server.wait_for_record("something else for a request alone", level="W")
+
+
+def test_all_requests_of_a_lost_worker_are_told_and_the_others_go_on(start):
+    server = start(*OPTIONS)
+    held = hold(server)
+    # A new worker joins two requests at most.
+    asked = [ask_later(server, DIE)]
+    held.queued(1)
+    asked.append(ask_later(server, 5))
+    held.queued(2)
+    asked.append(ask_later(server, 6))
+    held.queued(3)
+    held.go()
+    assert [each.result().status for each in asked] == [500, 500, 200]
+    assert all("SIGKILL" in each.result().text for each in asked[:2])
+
+
+@any_worker_class
+def test_each_call_has_the_whole_time_limit(start):
+    """A joint call takes too long, and a call for each request does not."""
+    server = start(*OPTIONS, SCORING_TIMEOUT_MS="1200")
+    asked = [ask_later(server, SLOW) for _ in range(3)]
+    assert [each.result().status for each in asked] == [200] * 3
+
+
+@any_worker_class
+def test_a_request_waits_for_others_if_it_may(start):
+    server = start("rows.py", "--max_batch_size", "2", "--batch_wait_ms", "250")
+
+    def share_a_call():
+        asked = [ask_later(server, value) for value in (1, 2)]
+        assert [each.result().status for each in asked] == [200, 200]
+        return 2 in calls(server)
+
+    eventually(share_a_call, "two requests share a call")
+
+
+@any_worker_class
+def test_a_run_that_asks_for_batches(start):
+    server = start("batched.py")
+    held = Held(server, "wait")
+    asked = [server.score_later(text) for text in ("a", "raise", "c", "d")]
+    held.queued(4)
+    held.go()
+    assert [each.result().status for each in asked] == [200, 500, 200, 200]
+    assert [asked[place].result().json() for place in (0, 2, 3)] == ["A", "C", "D"]
+    assert asked[1].result()["x-ms-run-error-location"].endswith("KeyError")
+    assert calls(server) == [1, 4]
+    assert server.score("fail").status == 500
+
+
+def test_an_async_run_that_asks_for_batches(start):
+    server = start("async_batched.py")
+
+    def share_a_call():
+        asked = [server.score_later(text) for text in ("a", "raise", "c", "d")]
+        assert [each.result().status for each in asked] == [200, 500, 200, 200]
+        return any(count > 1 for count in calls(server))
+
+    eventually(share_a_call, "requests share a call")
+
+
+# docs/batching.md
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "batching.md").read_text("utf-8")
+FILES = dict(re.findall(r"^<!-- file: (\S+) -->\n```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+
+
+def test_the_scripts_of_the_page_are_served(start, script):
+    assert set(FILES) == {"score.py", "batched.py"}
+    server = start(script(FILES["score.py"]), "--max_batch_size", "32")
+    assert server.score(body(1, 3), **JSON).json() == [[3.0], [5.0]]
+    assert "answers up to 32 waiting requests" in server.output()
+    server = start(script(FILES["batched.py"]))
+    assert server.score('{"name": "you"}').json() == {"hello": "you"}
+    assert server.score("{}").status == 500
