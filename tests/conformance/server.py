@@ -182,7 +182,7 @@ class Server:
         """Returns when a worker answers `GET /`. ServerProblem when it ended or took too long."""
         deadline = time.monotonic() + START_SECONDS
         if self.case.ready == "line":
-            self._wait(lambda: READY.encode() in self._output["stdout"], deadline, "start")
+            self._wait(lambda: self._output["stdout"].count(READY.encode()) >= self.case.workers, deadline, "start")
         request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         while True:
             with contextlib.suppress(OSError):

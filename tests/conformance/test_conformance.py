@@ -158,3 +158,13 @@ def test_a_forked_server_is_like_one_that_was_started(tmp_path: Path) -> None:
         code = process.wait(30)
     assert (code, *texts) == (started.returncode, started.stdout, started.stderr) == (7, texts[0], texts[1])
     assert b"True" in texts[1], texts
+
+
+def test_a_log_is_compared_only_when_all_workers_are_ready() -> None:
+    """A worker that starts later would write into the log of a request."""
+    for case in CASES:
+        count = case.env.get("WORKER_COUNT", "1")
+        if "--worker_count" in case.args:
+            count = case.args[case.args.index("--worker_count") + 1]
+        if not case.exit and any(check.option("log", case.log) for check in case.checks):
+            assert case.workers == int(count), case.id
