@@ -282,7 +282,7 @@ pub(super) mod tests {
         let began = Instant::now();
         let at = |millis| Some(began + Duration::from_millis(millis));
         let since = |instant: Instant| instant.duration_since(began);
-        let mut job = JobTimes { queued: at(1), sent: at(2), started: at(4), ended: at(20), run: None };
+        let mut job = JobTimes { queued: at(1), sent: at(2), started: at(4), ended: at(20), ..JobTimes::default() };
         let names = |phases: &[Phase]| phases.iter().map(|phase| phase.name).collect::<Vec<_>>();
         assert_eq!(names(&phases(&job, since)), ["queue"]);
         job.run = Some(Duration::from_millis(10));
