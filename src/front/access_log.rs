@@ -9,7 +9,7 @@
 //! out, has one, with the fields of gunicorn's record; `supervise/access_log.py` makes its text. Runs
 //! in the front's event loop.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use actix_web::http::{header::HeaderValue, Method};
 use log::{kv, Level, Record};
@@ -30,13 +30,13 @@ use crate::{
 pub const ACCESS_LOGGER: &str = "gunicorn.access";
 
 /// Logger of the lines.
-const TARGET: &str = "azmlinfsrv";
+pub const REQUEST_LOGGER: &str = "azmlinfsrv";
 
 /// Writes a text about a request at this level; `worker` is the one that served it, `None` if no worker did.
-pub fn write_about(level: Level, text: &str, worker: Option<Worker>) {
+pub fn write_about(level: Level, text: impl fmt::Display, worker: Option<Worker>) {
     match worker {
-        Some(worker) => log::log!(target: TARGET, level, worker_pid = worker.pid; "{text}"),
-        None => log::log!(target: TARGET, level, "{text}"),
+        Some(worker) => log::log!(target: REQUEST_LOGGER, level, worker_pid = worker.pid; "{text}"),
+        None => log::log!(target: REQUEST_LOGGER, level, "{text}"),
     }
 }
 
@@ -54,14 +54,15 @@ impl RequestLines {
         if record.is_logged || !self.access.includes(record.status) {
             return;
         }
-        let Some((status, line)) = line(record) else { return };
+        let target = record.target();
+        let Some(line) = line(record, &target) else { return };
         if self.format == LogFormat::Text {
-            return write_about(Level::Info, &line, record.worker);
+            return write_about(Level::Info, line, record.worker);
         }
-        let fields = access_fields::of(record, status);
+        let fields = access_fields::of(record, line.status);
         let fields: &dyn kv::Source = &fields;
         let mut made = Record::builder();
-        made.target(TARGET).level(Level::Info).key_values(fields);
+        made.target(REQUEST_LOGGER).level(Level::Info).key_values(fields);
         log::logger().log(&made.args(format_args!("{line}")).build());
     }
 }
@@ -88,8 +89,8 @@ fn warns_of_deprecated_id(record: &RequestRecord) -> bool {
     record.ids.uses_deprecated && record.route.is_some()
 }
 
-/// The status that the line of a request shows, and the line; `None` if it has none.
-fn line(record: &RequestRecord) -> Option<(u16, String)> {
+/// The line of a request; `None` if it has none. `target` is that of the record.
+fn line<'a>(record: &'a RequestRecord, target: &'a str) -> Option<Line<'a>> {
     let head = record.head.as_ref()?;
     let has_line = match record.route {
         None | Some(Route::Score) => true,
@@ -108,8 +109,7 @@ fn line(record: &RequestRecord) -> Option<(u16, String)> {
             (error.status().as_u16(), Some(write::message_body(&error.to_string()).len() as u64))
         }
     };
-    let (method, target, elapsed) = (head.method.as_str(), &*record.target(), record.elapsed());
-    Some((status, Line { method, target, status, elapsed, length }.to_string()))
+    Some(Line { method: head.method.as_str(), target, status, elapsed: record.elapsed(), length })
 }
 
 /// Makes the access record of each request when it is finished, if access records are wanted.

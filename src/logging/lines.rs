@@ -8,7 +8,7 @@ use log::Level;
 
 use super::{
     json_line::{write_json, MAX_LINE},
-    OwnedRecord,
+    record::OwnedRecord,
 };
 use crate::shortage;
 
@@ -42,6 +42,7 @@ pub(crate) struct Lines<W, E> {
     errors: E,
     own_pid: u64,
     format: Format,
+    second: SecondText,
     /// Records that were lost since the last success, and why.
     lost: usize,
     reason: String,
@@ -50,7 +51,15 @@ pub(crate) struct Lines<W, E> {
 impl<W: Write, E: Write> Lines<W, E> {
     /// Makes a writer for records of this process.
     pub(crate) fn new(output: W, errors: E, format: Format) -> Self {
-        Self { output, errors, own_pid: u64::from(std::process::id()), format, lost: 0, reason: String::new() }
+        Self {
+            output,
+            errors,
+            own_pid: u64::from(std::process::id()),
+            format,
+            second: SecondText::default(),
+            lost: 0,
+            reason: String::new(),
+        }
     }
 
     /// Writes the records, as far as `output` takes them.
@@ -91,9 +100,9 @@ impl<W: Write, E: Write> Lines<W, E> {
         self.output.flush()
     }
 
-    fn write_record(&self, out: &mut Vec<u8>, record: &OwnedRecord) {
+    fn write_record(&mut self, out: &mut Vec<u8>, record: &OwnedRecord) {
         match self.format {
-            Format::Text { colour } => write_line(out, record, self.own_pid, colour),
+            Format::Text { colour } => write_line(out, record, &mut self.second, self.own_pid, colour),
             Format::Json => write_json(out, record, self.own_pid),
         }
     }
@@ -110,40 +119,66 @@ fn pieces(mut lines: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// The text of the last second that was written. Making this text takes longer than the rest of a
+/// line, and many records have the same second.
+#[derive(Default)]
+struct SecondText {
+    second: u64,
+    text: String,
+}
+
+impl SecondText {
+    /// `2026-11-22 07:13:22` in UTC.
+    fn of(&mut self, record: &OwnedRecord) -> &str {
+        let (second, _) = record.since_epoch();
+        if self.text.is_empty() || second != self.second {
+            let (time, _) = record.utc();
+            self.second = second;
+            self.text = format!(
+                "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
+                time.year(),
+                u8::from(time.month()),
+                time.day(),
+                time.hour(),
+                time.minute(),
+                time.second()
+            );
+        }
+        &self.text
+    }
+}
+
 /// `2026-11-22 07:13:22,123 I [42] azmlinfsrv - text`, in UTC; coloured as `launch/display.py` has it, or not.
-fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64, colour: bool) {
-    let (time, milliseconds) = record.utc();
+fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, second: &mut SecondText, own_pid: u64, colour: bool) {
+    let (_, milliseconds) = record.since_epoch();
     let (letter, level_colour) = match record.level {
-        Level::Error => ('E', RED),
-        Level::Warn => ('W', YELLOW),
-        Level::Info => ('I', PLAIN),
-        Level::Debug | Level::Trace => ('D', DIM),
+        Level::Error => ("E", RED),
+        Level::Warn => ("W", YELLOW),
+        Level::Info => ("I", PLAIN),
+        Level::Debug | Level::Trace => ("D", DIM),
     };
     // The progress of init() may be on the terminal, with the cursor at its beginning.
     let (erase, time_colour, end) = if colour { (ERASE, DIM, PLAIN) } else { ("", "", "") };
     let (level_colour, level_end) = if colour && level_colour != PLAIN { (level_colour, PLAIN) } else { ("", "") };
-    // Writing to a vector cannot fail.
-    let _ = write!(
-        out,
-        "{erase}{time_colour}{:04}-{:02}-{:02} {:02}:{:02}:{:02},{:03}{end} {level_colour}{letter}{level_end} [{}] {} - ",
-        time.year(),
-        u8::from(time.month()),
-        time.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-        milliseconds,
-        record.worker_pid.unwrap_or(own_pid),
-        record.target,
-    );
+    let (mut decimals, mut pid) = (itoa::Buffer::new(), itoa::Buffer::new());
+    // The thousand keeps the zeros in front of the milliseconds.
+    let decimals = &decimals.format(1000 + milliseconds)[1..];
+    let pid = pid.format(record.worker_pid.unwrap_or(own_pid));
+    let time = [erase, time_colour, second.of(record), ",", decimals, end, " "];
+    let origin = [level_colour, letter, level_end, " [", pid, "] ", &record.target, " - "];
+    // Every request has a line, and format strings take several times as long as these copies.
+    for part in time.into_iter().chain(origin) {
+        out.extend_from_slice(part.as_bytes());
+    }
     match if colour { split_at_status(&record.message) } else { None } {
         Some((before, status, after)) => {
-            let _ = writeln!(out, "{before}{}{status}{PLAIN}{after}", status_colour(status));
+            for part in [before, status_colour(status), status, PLAIN, after] {
+                out.extend_from_slice(part.as_bytes());
+            }
         }
-        None => {
-            let _ = writeln!(out, "{}", record.message);
-        }
+        None => out.extend_from_slice(record.message.as_bytes()),
     }
+    out.push(b'\n');
 }
 
 fn status_colour(status: &str) -> &'static str {
@@ -179,8 +214,9 @@ mod tests {
     #[test]
     fn lines_have_the_format_of_contract_section_13() {
         let mut out = Vec::new();
-        write_line(&mut out, &record(None), 42, false);
-        write_line(&mut out, &record(Some(7)), 42, false);
+        let mut second = SecondText::default();
+        write_line(&mut out, &record(None), &mut second, 42, false);
+        write_line(&mut out, &record(Some(7)), &mut second, 42, false);
         let text = String::from_utf8(out).expect("text");
         assert_eq!(
             text,
@@ -194,7 +230,7 @@ mod tests {
         let line = |level, message: &str| {
             let mut out = Vec::new();
             let coloured = OwnedRecord { level, message: message.to_owned(), ..record(None) };
-            write_line(&mut out, &coloured, 42, true);
+            write_line(&mut out, &coloured, &mut SecondText::default(), 42, true);
             String::from_utf8(out).expect("text")
         };
         let time = "\x1b[K\x1b[2m2026-11-22 07:13:22,007\x1b[0m";

@@ -11,13 +11,16 @@
 
 mod json_line;
 mod lines;
+mod record;
 pub(crate) mod text;
 
 use std::{
+    borrow::Cow,
+    fmt::Write as _,
     io::{self, Stderr, Write},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use log::{kv, Level, LevelFilter, Log, Metadata, Record};
@@ -25,11 +28,12 @@ use pyo3::{prelude::*, types::PyDict};
 
 use self::{
     lines::{Format, Lines},
+    record::OwnedRecord,
     text::plain_line,
 };
 use crate::{
     fault_injection::{point, Point},
-    front::ACCESS_LOGGER,
+    front::{ACCESS_LOGGER, REQUEST_LOGGER},
     panics::catch,
     telemetry::access_fields::Fields,
 };
@@ -42,6 +46,8 @@ const GATHER: Duration = Duration::from_millis(5);
 /// How many times the thread looks for records by itself before it sleeps until it is woken. Waking
 /// it costs the front a system call of about 20 µs, which delays the client's reply.
 const LOOKS: u32 = 10;
+/// Room for the text of a request line, so that the text grows once and not in steps.
+const USUAL_MESSAGE: usize = 64;
 /// How long the process waits at its end for records to be written. A full pipe that nobody reads
 /// must not keep the process alive.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -50,35 +56,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const WORKER_PID: &str = "worker_pid";
 /// Fields that records of Python have as attributes too (`scripting/current_request.py`).
 const IDS: [&str; 3] = ["request_id", "client_request_id", "trace_id"];
-
-/// A record in the queue.
-pub(crate) struct OwnedRecord {
-    pub(crate) time: SystemTime,
-    pub(crate) level: Level,
-    pub(crate) target: String,
-    pub(crate) message: String,
-    pub(crate) worker_pid: Option<u64>,
-    /// What else is known; empty if nobody wants it.
-    pub(crate) fields: Fields,
-    /// This is an access record. It has fields and no message; see `front/access_log.rs`.
-    pub(crate) is_access: bool,
-}
-
-impl OwnedRecord {
-    /// A record with the present time.
-    pub(crate) fn new(level: Level, target: &str, message: String, worker_pid: Option<u64>) -> Self {
-        let (target, fields) = (target.to_owned(), Fields::default());
-        Self { time: SystemTime::now(), level, target, message, worker_pid, fields, is_access: false }
-    }
-
-    /// Its time in UTC to the second, and the milliseconds behind that.
-    fn utc(&self) -> (time::OffsetDateTime, u32) {
-        let since_epoch = self.time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or_default();
-        let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-        (time, since_epoch.subsec_millis())
-    }
-}
 
 #[derive(Default)]
 struct Waiting {
@@ -166,8 +143,15 @@ impl Log for QueueLogger {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let pid = record.key_values().get(kv::Key::from_str(WORKER_PID)).and_then(|pid| pid.to_u64());
-            let message = plain_line(record.args().to_string());
-            let mut owned = OwnedRecord::new(record.level(), record.target(), message, pid);
+            let mut message = String::with_capacity(USUAL_MESSAGE);
+            // Writing to a string fails only if the value's own `Display` fails.
+            let _ = message.write_fmt(*record.args());
+            // Most records are request lines, whose target needs no allocation.
+            let target = match record.target() {
+                REQUEST_LOGGER => Cow::Borrowed(REQUEST_LOGGER),
+                other => Cow::Owned(other.to_owned()),
+            };
+            let mut owned = OwnedRecord::new(record.level(), target, plain_line(message), pid);
             owned.is_access = record.target() == ACCESS_LOGGER;
             if owned.is_access || self.fields {
                 // This cannot fail, because `Fields` accepts every pair.
