@@ -124,31 +124,39 @@ pub(super) fn put_fields(out: &mut BytesMut, fields: &[Field]) {
 
 /// Reads the fields of a head. It returns an error if the head is too short, where `bytes::Buf`
 /// would panic.
-pub(super) struct Reader {
-    pub(super) rest: Bytes,
+///
+/// Numbers are read from the plain slice. To split each of them off as `Bytes` would count the
+/// references to the buffer up and down, a dozen times for each frame.
+pub(super) struct Reader<'a> {
+    head: &'a Bytes,
+    rest: &'a [u8],
     what: &'static str,
 }
 
-impl Reader {
-    pub(super) fn new(head: &Bytes, what: &'static str) -> Self {
-        Self { rest: head.clone(), what }
+impl<'a> Reader<'a> {
+    pub(super) fn new(head: &'a Bytes, what: &'static str) -> Self {
+        Self { head, rest: head, what }
     }
 
-    fn take(&mut self, len: usize) -> Result<Bytes, FrameError> {
-        if self.rest.len() < len {
-            return Err(FrameError::Malformed(self.what));
-        }
-        Ok(self.rest.split_to(len))
+    fn take(&mut self, len: usize) -> Result<&'a [u8], FrameError> {
+        let (taken, rest) = self.rest.split_at_checked(len).ok_or(FrameError::Malformed(self.what))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    /// The bytes that have not been read.
+    pub(super) fn rest(self) -> Bytes {
+        self.head.slice_ref(self.rest)
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
-        let mut array = [0; N];
-        self.take(N)?.copy_to_slice(&mut array);
-        Ok(array)
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(FrameError::Malformed(self.what))?;
+        self.rest = rest;
+        Ok(*taken)
     }
 
     pub(super) fn u8(&mut self) -> Result<u8, FrameError> {
-        Ok(self.take(1)?.get_u8())
+        self.array::<1>().map(|[byte]| byte)
     }
 
     pub(super) fn flag(&mut self) -> Result<bool, FrameError> {
@@ -160,29 +168,30 @@ impl Reader {
     }
 
     pub(super) fn u16(&mut self) -> Result<u16, FrameError> {
-        Ok(self.take(2)?.get_u16_le())
+        self.array().map(u16::from_le_bytes)
     }
 
     fn u32(&mut self) -> Result<u32, FrameError> {
-        Ok(self.take(4)?.get_u32_le())
+        self.array().map(u32::from_le_bytes)
     }
 
     pub(super) fn u64(&mut self) -> Result<u64, FrameError> {
-        Ok(self.take(8)?.get_u64_le())
+        self.array().map(u64::from_le_bytes)
     }
 
     pub(super) fn f64(&mut self) -> Result<f64, FrameError> {
-        Ok(self.take(8)?.get_f64_le())
+        self.array().map(f64::from_le_bytes)
     }
 
     pub(super) fn bytes(&mut self) -> Result<Bytes, FrameError> {
         let len = self.u32()? as usize;
-        self.take(len)
+        let taken = self.take(len)?;
+        Ok(self.head.slice_ref(taken))
     }
 
     pub(super) fn text(&mut self) -> Result<String, FrameError> {
-        let bytes = self.bytes()?;
-        std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| FrameError::Malformed(self.what))
+        let len = self.u32()? as usize;
+        std::str::from_utf8(self.take(len)?).map(str::to_owned).map_err(|_| FrameError::Malformed(self.what))
     }
 
     pub(super) fn fields(&mut self) -> Result<Vec<Field>, FrameError> {

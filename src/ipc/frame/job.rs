@@ -76,7 +76,7 @@ impl Place {
     pub fn split_from(head: &mut Bytes) -> Result<Self, FrameError> {
         let mut fields = Reader::new(head, "place");
         let place = Self { offset: fields.u64()?, length: fields.u64()? };
-        *head = fields.rest;
+        *head = fields.rest();
         Ok(place)
     }
 }
@@ -189,7 +189,7 @@ impl Job {
     }
 }
 
-fn read_span(head: &mut Reader) -> Result<Option<Span>, FrameError> {
+fn read_span(head: &mut Reader<'_>) -> Result<Option<Span>, FrameError> {
     let is_sampled = match head.u8()? {
         0 => return Ok(None),
         UNSAMPLED => false,
