@@ -20,7 +20,7 @@
 //! - After every event, no job waits while a worker would take it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,7 @@ use log::Level;
 
 use super::{
     event::{Effect, Effects, Event, Outcome},
-    job::{Awaits, BodySize, Client, Job, JobId, Stage, WorkerId},
+    job::{Awaits, BodySize, Client, Job, JobId, JobMap, Stage, WorkerId},
     limits::Limits,
     worker::{ClaimCounter, Condition, Newcomer, Pulse, Worker, PREFETCH_BEHIND, UNRESPONSIVE_AFTER},
 };
@@ -114,7 +114,7 @@ pub struct Core<C> {
     limits: Limits,
     /// Jobs that no worker has. The set is ordered by age, because a later job has a larger id.
     queue: BTreeSet<JobId>,
-    jobs: HashMap<JobId, Job>,
+    jobs: JobMap<Job>,
     workers: BTreeMap<WorkerId, Worker<C>>,
     /// Name and exit cause of each worker that has exited while the core still counts its
     /// connection as open. The oldest is first.
@@ -149,7 +149,7 @@ impl<C: ClaimCounter> Core<C> {
         Self {
             limits,
             queue: BTreeSet::new(),
-            jobs: HashMap::new(),
+            jobs: JobMap::default(),
             workers: BTreeMap::new(),
             exits: VecDeque::new(),
             orphans: BTreeSet::new(),

@@ -5,6 +5,7 @@
 //! in the front's event loop.
 
 use std::{
+    collections::HashMap,
     iter::Sum,
     ops::{AddAssign, SubAssign},
     time::{Duration, Instant},
@@ -17,6 +18,10 @@ const SLOW_READER: f64 = (64 << 20) as f64;
 /// older job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub u64);
+
+/// What is kept for each job. The front itself makes the ids, so their hashes need no protection
+/// against clients that choose them, which the standard hasher pays for with a multiple of the time.
+pub(super) type JobMap<T> = HashMap<JobId, T, foldhash::fast::RandomState>;
 
 /// Names a connected worker; never reused by one front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -26,8 +26,9 @@ mod worker;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
+    ops::Deref,
     rc::Rc,
     time::Instant,
 };
@@ -39,7 +40,7 @@ use self::{
     core::Core,
     debugger::debugger_of,
     event::{Effect, Effects, Event},
-    job::{BodySize, JobId, WorkerId},
+    job::{BodySize, JobId, JobMap, WorkerId},
     limits::Limits,
     pending::Interest,
     perform::{Client, Peer, Reply, Request, State},
@@ -70,21 +71,35 @@ use crate::{
 /// Logger of the dispatcher's own lines.
 const LOG: &str = "azmlinfsrv.front";
 
-/// Handle to the core and everything around it; clones share it.
+/// Handle to the core and everything around it; clones share it. One pointer, because each request
+/// has a clone.
 #[derive(Clone)]
 pub struct Dispatcher {
-    state: Rc<RefCell<State>>,
+    shared: Rc<Shared>,
+}
+
+/// What the clones of a [`Dispatcher`] share.
+pub struct Shared {
+    state: RefCell<State>,
     /// The script as the newest worker described it; `None` until one has connected.
     script: watch::Sender<Option<Rc<Hello>>>,
     /// When the core wants its next tick.
-    wake_at: Rc<Cell<Option<Instant>>>,
-    wake_earlier: Rc<Notify>,
+    wake_at: Cell<Option<Instant>>,
+    wake_earlier: Notify,
     supervisor: Rc<Supervisor>,
     measures_workers: bool,
     /// Bytes of bodies that workers have sent since the last [`Dispatcher::take_received`].
-    received: Rc<Cell<usize>>,
+    received: Cell<usize>,
     /// The panic that has ended the dispatcher.
-    panic: Rc<SetOnce<String>>,
+    panic: SetOnce<String>,
+}
+
+impl Deref for Dispatcher {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
 }
 
 impl Dispatcher {
@@ -94,21 +109,22 @@ impl Dispatcher {
         let state = State {
             core: Core::new(limits),
             effects: Effects::default(),
-            requests: HashMap::new(),
+            requests: JobMap::default(),
             peers: BTreeMap::new(),
             next_job: 0,
             next_worker: 0,
         };
-        Self {
-            state: Rc::new(RefCell::new(state)),
+        let shared = Shared {
+            state: RefCell::new(state),
             script: watch::Sender::new(None),
-            wake_at: Rc::default(),
-            wake_earlier: Rc::default(),
+            wake_at: Cell::default(),
+            wake_earlier: Notify::default(),
             supervisor,
             measures_workers,
-            received: Rc::default(),
-            panic: Rc::default(),
-        }
+            received: Cell::default(),
+            panic: SetOnce::default(),
+        };
+        Self { shared: Rc::new(shared) }
     }
 
     /// Bytes of replies, whole and streamed, that workers have sent since the last call.
@@ -172,12 +188,13 @@ impl Dispatcher {
             Body::Shared(extent) => BodySize { in_frame: 0, shared: extent.length() },
             Body::Own(bytes) => BodySize { in_frame: bytes.len(), shared: 0 },
         };
-        let interest = Rc::new(Interest { job: id, dispatcher: self.clone() });
+        let interest = Rc::new(Interest { job: id, dispatcher: self.clone(), is_over: Cell::new(false) });
         let client = Client::Waits(sender, Rc::downgrade(&interest));
-        let times = JobTimes { queued: Some(Instant::now()), ..JobTimes::default() };
+        let now = Instant::now();
+        let times = JobTimes { queued: Some(now), ..JobTimes::default() };
         state.requests.insert(id, Request { job, body, client, times, worker: None });
         drop(state);
-        self.handle(Event::Submitted { job: id, size });
+        self.handle_reply(Event::Submitted { job: id, size }, Reply::None, now);
         Pending { answer, interest }
     }
 
@@ -307,7 +324,7 @@ impl Dispatcher {
     // ---- Events and effects
 
     fn handle(&self, event: Event<Option<Claims>>) {
-        self.handle_reply(event, Reply::None);
+        self.handle_reply(event, Reply::None, Instant::now());
     }
 
     /// Gives the event to the core and performs the effects. `reply` is the worker's reply, if the
@@ -315,11 +332,11 @@ impl Dispatcher {
     ///
     /// A panic may leave the core's state half changed, so the core gets no more events after it,
     /// and the front ends ([`Dispatcher::failure`]).
-    fn handle_reply(&self, event: Event<Option<Claims>>, reply: Reply) {
+    fn handle_reply(&self, event: Event<Option<Claims>>, reply: Reply, now: Instant) {
         if self.has_panicked() {
             return;
         }
-        if let Err(panic) = catch(|| self.handle_now(event, reply)) {
+        if let Err(panic) = catch(|| self.handle_now(event, reply, now)) {
             // Only the first panic is reported: dropping what it left behind may cause another one.
             let _ = self.panic.set(format!("the dispatcher {panic}"));
         }
@@ -335,11 +352,10 @@ impl Dispatcher {
         io::Error::other(self.panic.wait().await.clone())
     }
 
-    fn handle_now(&self, event: Event<Option<Claims>>, mut reply: Reply) {
+    fn handle_now(&self, event: Event<Option<Claims>>, mut reply: Reply, now: Instant) {
         point(Point::Core);
         let mut state = self.state.borrow_mut();
         let mut effects = std::mem::take(&mut state.effects);
-        let now = Instant::now();
         state.core.handle(event, now, &mut effects);
         // An answer that nobody takes may hold an `Interest`, which must be dropped after the borrow has ended.
         let mut undelivered = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! Dropping everything that waits for a job abandons the job. Used in the front's event loop.
 
-use std::{fmt, rc::Rc};
+use std::{cell::Cell, fmt, rc::Rc};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -64,11 +64,16 @@ pub enum Answer {
 pub(super) struct Interest {
     pub(super) job: JobId,
     pub(super) dispatcher: Dispatcher,
+    /// The core has forgotten the job, so it need not hear that nobody waits. This is so for nearly
+    /// all requests, because the answer comes first.
+    pub(super) is_over: Cell<bool>,
 }
 
 impl Drop for Interest {
     fn drop(&mut self) {
-        self.dispatcher.handle(Event::Abandoned(self.job));
+        if !self.is_over.get() {
+            self.dispatcher.handle(Event::Abandoned(self.job));
+        }
     }
 }
 
@@ -106,14 +111,14 @@ impl Pending {
     /// Cancels the job, unless a worker has started it or can start it now. If that worker gives
     /// the job back, the core cancels it then.
     pub fn give_up(&self) {
-        let Interest { job, dispatcher } = &*self.interest;
+        let Interest { job, dispatcher, .. } = &*self.interest;
         dispatcher.handle(Event::GivenUp(*job));
     }
 
     /// As [`Pending::give_up`], because the client has left. A worker that is concurrent cancels the
     /// call, and its answer then says so.
     pub fn leave(&self) {
-        let Interest { job, dispatcher } = &*self.interest;
+        let Interest { job, dispatcher, .. } = &*self.interest;
         dispatcher.handle(Event::ClientLeft(*job));
     }
 

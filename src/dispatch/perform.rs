@@ -4,7 +4,7 @@
 //! and connections. It makes no decisions. Used in the front's event loop.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io,
     rc::{Rc, Weak},
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::{
     core::Core,
     event::{Effect, Effects, Outcome},
-    job::{JobId, WorkerId},
+    job::{JobId, JobMap, WorkerId},
     pending::{Answer, Answered, Interest},
     session::OpenStream,
     transport::FrameSender,
@@ -80,7 +80,7 @@ pub(super) enum Reply {
 pub(super) struct State {
     pub(super) core: Core<Option<Claims>>,
     pub(super) effects: Effects,
-    pub(super) requests: HashMap<JobId, Request>,
+    pub(super) requests: JobMap<Request>,
     pub(super) peers: BTreeMap<WorkerId, Peer>,
     pub(super) next_job: u64,
     pub(super) next_worker: u64,
@@ -150,7 +150,12 @@ impl State {
             Client::Receives(_) | Client::Answered => None,
         };
         let answer = match (outcome, reply) {
-            (Outcome::Replied, Reply::Whole { head, body }) => Answer::Whole { head, body },
+            (Outcome::Replied, Reply::Whole { head, body }) => {
+                if let Some(interest) = interest {
+                    interest.is_over.set(true);
+                }
+                Answer::Whole { head, body }
+            }
             (Outcome::Streams, Reply::Stream { head }) => {
                 let (stream, parts) = OpenStream::new(interest);
                 request.client = Client::Receives(stream);

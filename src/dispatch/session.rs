@@ -4,7 +4,12 @@
 //! Runs in the front's event loop, one task per connected worker. `transport/` carries the frames;
 //! `core.rs` decides what follows from them.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, OwnedSemaphorePermit, Semaphore};
@@ -151,12 +156,12 @@ impl Session {
             Kind::Reply => {
                 let head = ReplyHead::decode(&frame)?;
                 let event = Event::Replied { worker, job: JobId(head.id), busy_ms: head.busy_ms };
-                self.dispatcher.handle_reply(event, Reply::Whole { head, body: frame.body });
+                self.dispatcher.handle_reply(event, Reply::Whole { head, body: frame.body }, Instant::now());
             }
             Kind::StreamStart => {
                 let head = ReplyHead::decode(&frame)?;
                 let event = Event::StreamStarted(worker, JobId(head.id));
-                self.dispatcher.handle_reply(event, Reply::Stream { head });
+                self.dispatcher.handle_reply(event, Reply::Stream { head }, Instant::now());
             }
             Kind::StreamChunk => self.forward(JobId(frame::decode_id(&frame)?), frame.body).await,
             Kind::StreamEnd => {
