@@ -171,7 +171,7 @@ fn check(bytes: &[u8], request: &httparse::Request<'_, '_>) -> Result<Head, Refu
 /// True if a line ends without CR. RFC 9112 section 2.2 allows to accept such lines. But a proxy in
 /// front may not accept them, and then it sees other lines than this server does.
 fn has_bare_line_feed(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&b'\n') || bytes.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r')
+    memchr::memchr_iter(b'\n', bytes).any(|at| at.checked_sub(1).is_none_or(|before| bytes[before] != b'\r'))
 }
 
 /// The length of the body by RFC 9112 section 6.3. Refuses faulty lengths that the section allows a

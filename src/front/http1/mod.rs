@@ -6,7 +6,7 @@
 //! [`ClientSocket`] (`socket.rs`) is what the parser reads from. `head.rs`, `host.rs` and
 //! `chunked.rs` say what a request is, `request_boundary.rs` combines them, and `parse_error.rs`
 //! has the replies to bytes that are not a request. [`Connection`] is the state of a connection;
-//! `phase.rs` has its phases.
+//! `phase.rs` has its phases, and `waiter.rs` wakes what waits for a change of it.
 
 mod chunked;
 mod connection;
@@ -18,6 +18,7 @@ mod request_boundary;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod waiter;
 
 pub use connection::{Connection, OpenRequest};
 pub use phase::{After, Patience};

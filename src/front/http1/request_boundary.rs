@@ -76,8 +76,8 @@ impl RequestBoundary {
         // A head that arrives byte by byte is not read again for each byte. It is read when its end
         // may have arrived, or when twice as much has arrived, so that faults are found before the
         // client ends the head.
-        let may_end = bytes[searched.saturating_sub(2)..].windows(2).any(|pair| pair == b"\n\r" || pair == b"\n\n");
-        if read > 0 && !may_end && bytes.len() < 2 * read && bytes.len() <= head::MAX_HEAD {
+        let may_end = || bytes[searched.saturating_sub(2)..].windows(2).any(|pair| pair == b"\n\r" || pair == b"\n\n");
+        if read > 0 && !may_end() && bytes.len() < 2 * read && bytes.len() <= head::MAX_HEAD {
             self.state = State::Head { read, searched: bytes.len() };
             return Ok(None);
         }

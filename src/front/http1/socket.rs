@@ -405,6 +405,9 @@ impl<S: ClientStream> AsyncWrite for ClientSocket<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        if this.connection.take_forgotten() {
+            cx.waker().wake_by_ref();
+        }
         let was_answered = matches!(this.connection.phase(), Phase::Answered(_));
         if this.connection.note_flushed() || (was_answered && (!this.incoming.is_empty() || this.input == Input::Ended))
         {

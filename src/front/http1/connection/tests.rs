@@ -1,5 +1,7 @@
 //! What the phases of a connection allow.
 
+use std::future::Future as _;
+
 use super::*;
 
 const PATIENCE: Patience = Patience { client: Duration::from_secs(30), keep_alive: Duration::from_secs(75) };
@@ -61,4 +63,28 @@ fn a_request_that_comes_when_the_server_is_finishing_is_late() {
     let _request = open(&open_then, "GET / HTTP/1.0\r\n\r\n");
     open_then.end();
     assert!(!open_then.is_late());
+}
+
+#[test]
+fn a_handler_that_the_parser_does_not_call_again_is_woken() {
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let connection = Connection::new(false);
+    let _open = open(&connection, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
+    let mut continues = std::pin::pin!(connection.parser_continues());
+    assert!(continues.as_mut().poll(&mut cx).is_pending());
+    assert!(connection.take_forgotten() && !connection.take_forgotten());
+    assert!(continues.as_mut().poll(&mut cx).is_ready());
+
+    let mut continues = std::pin::pin!(connection.parser_continues());
+    assert!(continues.as_mut().poll(&mut cx).is_pending());
+    assert!(continues.as_mut().poll(&mut cx).is_ready(), "the parser has called it again");
+    assert!(!connection.take_forgotten());
+}
+
+#[test]
+fn a_request_without_a_body_does_not_wait_for_the_parser() {
+    let connection = Connection::new(false);
+    let _open = open(&connection, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut continues = std::pin::pin!(connection.parser_continues());
+    assert!(continues.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready());
 }
