@@ -97,8 +97,8 @@ impl Parts<'_> {
         if *self.arrived > self.limits.size as u64 {
             return Err(RequestError::BodyTooLarge { limit: self.limits.size });
         }
-        self.make_room(part.len()).await?;
-        self.progress.add(Instant::now(), part.len());
+        let now = self.make_room(part.len()).await?;
+        self.progress.add(now, part.len());
         Ok(Some(part))
     }
 
@@ -122,16 +122,17 @@ impl Parts<'_> {
     }
 
     /// Takes memory for a part. If there is none left, takes it from uploads that are behind their
-    /// least rate.
-    async fn make_room(&mut self, bytes: usize) -> Result<(), RequestError> {
-        let deadline = Instant::now() + ROOM_PATIENCE;
+    /// least rate. Returns the time.
+    async fn make_room(&mut self, bytes: usize) -> Result<Instant, RequestError> {
+        let mut now = Instant::now();
+        let deadline = now + ROOM_PATIENCE;
         loop {
-            let now = Instant::now();
             match self.share.grow(bytes, now) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(now),
                 Err(Exhausted::ForNow) if now < deadline => tokio::time::sleep(ROOM_CHECK).await,
                 Err(Exhausted::ForNow | Exhausted::Entirely) => return Err(RequestError::Overloaded),
             }
+            now = Instant::now();
         }
     }
 }

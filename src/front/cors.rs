@@ -116,7 +116,7 @@ impl Cors {
 /// All values of a field joined into one, as the published server sees them. A browser sends each
 /// field of contract section 12 once.
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
-    field(headers, name.as_str()).and_then(|value| HeaderValue::from_maybe_shared(value).ok())
+    field(headers, name).and_then(|value| HeaderValue::from_maybe_shared(value).ok())
 }
 
 fn entry(text: &str) -> Result<Entry, BadEntry> {

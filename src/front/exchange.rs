@@ -103,6 +103,7 @@ impl Exchange {
         let rate = LeastRate { bytes_per_second: settings.min_body_rate, pause: settings.client_timeout };
         let limits = body_reader::Limits { size: settings.max_request_size, rate };
         recording.enter(Stage::Arriving);
+        self.context.connection.parser_continues().await;
         let arrived = &mut recording.bytes_in;
         let body =
             body_reader::read(self.request.headers(), payload, &limits, share, &self.front.bodies, arrived).await;
@@ -151,11 +152,18 @@ impl Exchange {
         is_cancellable: impl Fn() -> bool,
     ) -> Result<T, RequestError> {
         let patience = self.front.settings.queue_timeout;
+        let patience_ends = async {
+            // Most servers have no such limit, and then no timer is made.
+            match patience.is_zero() {
+                true => std::future::pending().await,
+                false => tokio::time::sleep(patience).await,
+            }
+        };
         tokio::select! {
             biased;
             outcome = outcome => Ok(outcome),
             () = self.context.connection.client_left(is_cancellable) => Err(RequestError::ClientLeft),
-            () = tokio::time::sleep(patience), if !patience.is_zero() => {
+            () = patience_ends => {
                 Err(RequestError::QueueTimeout { seconds: patience.as_secs_f64() })
             }
         }
@@ -217,8 +225,8 @@ impl Exchange {
             job.fields = tracking::fields_as_sent(&self.request);
             if let Some(span) = record.span {
                 // What the script calls belongs to the server's span.
-                job.fields.retain(|(name, _)| name != TRACE_PARENT);
-                job.fields.push((TRACE_PARENT.into(), span.to_string().into()));
+                job.fields.retain(|(name, _)| name != TRACE_PARENT.as_str());
+                job.fields.push((TRACE_PARENT.as_str().into(), span.to_string().into()));
             }
         }
         if script.is_some_and(|script| script.follows_traces) {

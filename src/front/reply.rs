@@ -33,6 +33,7 @@ use crate::{
     ipc::frame::{Origin, ReplyHead},
     json::write,
     telemetry::{
+        access_line::Milliseconds,
         metrics::text::CONTENT_TYPE as METRICS,
         record::{Outcome, RequestRecord},
     },
@@ -218,6 +219,11 @@ impl ReplyContext {
         };
         let own_fields = |name: &HeaderName| !(is_failure(status) && *name == FAILED);
         for (name, value) in &head.fields {
+            // The type of nearly all replies needs no check and no copy.
+            if name == CONTENT_TYPE.as_str() && value == JSON.as_bytes() {
+                response.append_header((CONTENT_TYPE, JSON));
+                continue;
+            }
             let unsendable = || UnsendableReply::Field(String::from_utf8_lossy(name).into_owned());
             let name = HeaderName::from_bytes(name).map_err(|_| unsendable())?;
             // Copy the value, because actix-http keeps response heads for reuse. A slice would keep
@@ -232,7 +238,7 @@ impl ReplyContext {
             response.append_header((FAILED, failed));
         }
         if let Some(run_ms) = head.run_ms {
-            response.append_header((RUN_MS, format!("{run_ms:.3}")));
+            response.append_header((RUN_MS, Milliseconds::from(run_ms).to_string()));
         }
         if let Some(location) = Some(head.error_location).filter(|location| !location.is_empty()) {
             append_bytes(&mut response, ERROR_LOCATION, &location);
@@ -244,17 +250,26 @@ impl ReplyContext {
 
     /// Adds server version and request ids.
     pub fn identify(&self, response: &mut HttpResponseBuilder, server_version: &Bytes, own_cors: bool) {
-        if !server_version.is_empty() {
+        if *server_version == self.server_version {
+            // Do not copy what the front keeps anyway. Only a script that changes the variable has
+            // another value.
+            if let (false, Ok(value)) =
+                (server_version.is_empty(), HeaderValue::from_maybe_shared(self.server_version.clone()))
+            {
+                response.append_header((SERVER_VERSION, value));
+            }
+        } else if !server_version.is_empty() {
             append_bytes(response, SERVER_VERSION, server_version);
         }
-        let ids = [
-            (REQUEST_ID, &self.ids.request),
-            (MS_REQUEST_ID, &self.ids.ms_request),
-            (CLIENT_REQUEST_ID, &self.ids.client),
-        ];
+        let value = |id: &Option<Bytes>| HeaderValue::from_maybe_shared(id.clone()?).ok();
+        let request = value(&self.ids.request);
+        // Usually one id goes into two fields, and is checked once.
+        let is_same = self.ids.ms_request == self.ids.request;
+        let ms_request = if is_same { request.clone() } else { value(&self.ids.ms_request) };
+        let ids = [(REQUEST_ID, request), (MS_REQUEST_ID, ms_request), (CLIENT_REQUEST_ID, value(&self.ids.client))];
         for (name, id) in ids {
-            if let Some(value) = id.as_ref().and_then(|id| HeaderValue::from_maybe_shared(id.clone()).ok()) {
-                response.insert_header((name, value));
+            if let Some(id) = id {
+                response.insert_header((name, id));
             }
         }
         if let Some(trace) = &self.ids.trace {

@@ -2,7 +2,7 @@
 //!
 //! Pure functions over header values; runs in the front's event loop.
 
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{HeaderMap, HeaderName};
 use bytes::Bytes;
 
 use super::error::RequestError;
@@ -10,6 +10,12 @@ use crate::telemetry::record::Ids;
 
 /// Limit for an id, in bytes.
 const MAX_LEN: usize = 100;
+
+// Looking a field up by its text would parse the text and allocate the name for each request.
+static TRACE: HeaderName = HeaderName::from_static("traceid");
+static REQUEST: HeaderName = HeaderName::from_static("x-request-id");
+static MS_REQUEST: HeaderName = HeaderName::from_static("x-ms-request-id");
+static CLIENT_REQUEST: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 
 /// The ids of one request, ready for its reply headers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,16 +38,16 @@ impl RequestIds {
     ///
     /// A too long id is an error, returned beside the ids that the error reply still carries.
     pub fn read(headers: &HeaderMap, new_id: impl FnOnce() -> Bytes) -> (Self, Option<RequestError>) {
-        let trace = field(headers, "traceid");
-        let request = match field(headers, "x-request-id") {
+        let trace = field(headers, &TRACE);
+        let request = match field(headers, &REQUEST) {
             None => Some(new_id()),
             Some(id) if id.len() > MAX_LEN => {
                 return (Self { trace, ..Self::default() }, Some(RequestError::RequestIdTooLong));
             }
             Some(id) => Some(id).filter(|id| !id.is_empty()),
         };
-        let legacy = field(headers, "x-ms-request-id").filter(|id| !id.is_empty());
-        let client = field(headers, "x-ms-client-request-id").filter(|id| !id.is_empty());
+        let legacy = field(headers, &MS_REQUEST).filter(|id| !id.is_empty());
+        let client = field(headers, &CLIENT_REQUEST).filter(|id| !id.is_empty());
         let too_long = |id: &Option<Bytes>| id.as_ref().is_some_and(|id| id.len() > MAX_LEN);
         if too_long(&legacy) || too_long(&client) {
             let ids = Self { request, trace, deprecated: legacy.is_some(), ..Self::default() };
@@ -68,7 +74,7 @@ pub fn new_uuid() -> Bytes {
 
 /// All values of a field, stripped and joined with a bare comma, as WSGI servers hand them over;
 /// `None` if it was not sent.
-pub(super) fn field(headers: &HeaderMap, name: &str) -> Option<Bytes> {
+pub(super) fn field(headers: &HeaderMap, name: &HeaderName) -> Option<Bytes> {
     let mut values = headers.get_all(name).map(|value| value.as_bytes().trim_ascii());
     let first = values.next()?;
     let Some(second) = values.next() else {

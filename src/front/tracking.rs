@@ -5,7 +5,7 @@
 
 use actix_web::{
     body::{BodySize, MessageBody as _},
-    http::header::{HeaderMap, AUTHORIZATION, HOST, REFERER, USER_AGENT},
+    http::header::{HeaderMap, HeaderName, AUTHORIZATION, HOST, REFERER, USER_AGENT},
     HttpRequest, HttpResponse,
 };
 use bytes::Bytes;
@@ -28,7 +28,8 @@ use crate::{
 };
 
 /// The header with the caller's span.
-pub const TRACE_PARENT: &str = "traceparent";
+pub static TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Begins the record of a request that the parser has accepted.
 pub fn begin(front: &Front, request: &HttpRequest) -> Recording {
@@ -47,13 +48,13 @@ pub fn begin(front: &Front, request: &HttpRequest) -> Recording {
         (record.client, record.is_https) = (Some(said.address), said.is_https);
     }
     record.parent = trace_parent(headers);
-    record.trace_state = record.parent.and_then(|_| request_ids::field(headers, "tracestate"));
+    record.trace_state = record.parent.and_then(|_| request_ids::field(headers, &TRACE_STATE));
     front.recorder.begin(record)
 }
 
 /// The caller's span. A request with two of them has none that is valid.
 fn trace_parent(headers: &HeaderMap) -> Option<TraceParent> {
-    let mut values = headers.get_all(TRACE_PARENT);
+    let mut values = headers.get_all(&TRACE_PARENT);
     let parent = TraceParent::parse(values.next()?.as_bytes());
     parent.filter(|_| values.next().is_none())
 }
