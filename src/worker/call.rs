@@ -290,7 +290,7 @@ impl<'a, 'py> Caller<'a, 'py> {
             return call();
         }
         self.current.start_time();
-        self.deadline.arm(py, self.limits)?;
+        self.deadline.arm(self.limits)?;
         let returned = call();
         let in_time = self.deadline.disarm(py);
         returned.and_then(|returned| in_time.map(|()| returned))

@@ -159,10 +159,12 @@ impl<'py> Current<'py> {
 
     /// Notes that the worker has finished with the job.
     pub(super) fn end(&self, py: Python<'py>) -> PyResult<()> {
-        if let Some(request) = self.request.replace(None) {
-            request.get().is_finished.store(true, Ordering::Relaxed);
+        match self.request.replace(None) {
+            // Nobody sees a finished request, so the variable may hold it until the next job.
+            Some(request) => request.get().is_finished.store(true, Ordering::Relaxed),
+            // The request was set aside and is not finished.
+            None => drop(self.set.call1((py.None(),))?),
         }
-        self.set.call1((py.None(),))?;
         Ok(())
     }
 }

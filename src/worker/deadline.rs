@@ -8,6 +8,9 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(unix)]
+mod timer;
+
 use std::{
     ffi::{c_long, c_ulong},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -16,6 +19,8 @@ use std::{
 
 use pyo3::{exceptions::PyTimeoutError, ffi, prelude::*};
 
+#[cfg(unix)]
+use self::timer::Timer;
 use crate::{
     fault_injection::{point, Point},
     panics::catch,
@@ -65,30 +70,25 @@ impl Limits {
 
 /// Limits the calls of one worker.
 pub(super) enum Deadline {
-    /// By the process's timer: `arm(first, then)` of `scripting/deadline.py`, in seconds; 0
-    /// disarms.
+    /// By the process's timer.
     #[cfg(unix)]
-    Signal(Py<PyAny>),
+    Signal(Timer),
     /// The watcher thread interrupts the call.
     Watched(Watched),
 }
 
 impl Deadline {
-    /// Makes the deadline for the main thread of a worker process.
+    /// Makes the deadline for the main thread of a worker process, whose calls have these limits.
     #[cfg(unix)]
-    pub(super) fn by_signal(py: Python<'_>) -> PyResult<Self> {
-        Ok(Self::Signal(py.import("azureml_inference_server_http.scripting.deadline")?.getattr("arm")?.unbind()))
+    pub(super) fn by_signal(py: Python<'_>, limits: Limits) -> PyResult<Self> {
+        Timer::new(py, limits).map(Self::Signal)
     }
 
     /// Starts the time of a call.
-    #[cfg_attr(not(unix), expect(unused_variables, reason = "only a process's timer is set through Python"))]
-    pub(super) fn arm(&self, py: Python<'_>, limits: Limits) -> PyResult<()> {
+    pub(super) fn arm(&self, limits: Limits) -> PyResult<()> {
         match self {
             #[cfg(unix)]
-            Self::Signal(set_timer) => {
-                let (first, then) = limits.first_and_then();
-                set_timer.call1(py, (first.as_secs_f64(), then.as_secs_f64())).map(drop)
-            }
+            Self::Signal(timer) => timer.start(),
             Self::Watched(watched) => {
                 watched.arm(limits);
                 Ok(())
@@ -101,8 +101,8 @@ impl Deadline {
     pub(super) fn disarm(&self, py: Python<'_>) -> PyResult<()> {
         match self {
             #[cfg(unix)]
-            Self::Signal(set_timer) => {
-                let disarmed = set_timer.call1(py, (0, 0));
+            Self::Signal(timer) => {
+                let disarmed = timer.stop(py);
                 // The signal may have arrived after the last Python instruction of run(), and then
                 // Python has not handled it yet.
                 let struck_late = py.check_signals();

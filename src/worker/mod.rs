@@ -87,12 +87,13 @@ pub(crate) fn work(
         concurrent: script.is_async,
         swagger,
     };
-    let retirement = Retirement::new(retiring);
+    let retirement = Retirement::new(retiring)?;
     match place {
         #[cfg(unix)]
         Place::Socket(entrance, spare) => {
             let entrance = (entrance, spare);
-            let caller = Caller::new(py, &script, settings, Deadline::by_signal(py)?)?;
+            let limits = deadline::Limits::of(settings.scoring_timeout, settings.worker_timeout);
+            let caller = Caller::new(py, &script, settings, Deadline::by_signal(py, limits)?)?;
             let max_body = settings.max_request_size;
             let front = transport::SocketFront::connect(py, entrance, hello, max_body, retirement.share(py))?;
             let Some(mut front) = front else { return Ok(()) };

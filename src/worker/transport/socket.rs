@@ -9,7 +9,10 @@ use std::{
     cell::Cell,
     collections::VecDeque,
     io::{self, IoSlice},
-    os::fd::{AsRawFd as _, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd as _, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
     time::Duration,
 };
 
@@ -168,24 +171,18 @@ impl Front for SocketFront {
     }
 
     /// If the front is gone the reply has no client left; the next read notices and connects again.
-    fn send(&self, py: Python<'_>, mut head: Bytes, mut body: Bytes) {
+    ///
+    /// Keeps the GIL while the socket has room, because then nothing waits: to give it up and take it
+    /// again costs as much as a small reply.
+    fn send(&self, py: Python<'_>, head: Bytes, body: Bytes) {
         let Some(Connection { stream, .. }) = &self.connection else { return };
-        let failed = py.detach(|| {
-            while !(head.is_empty() && body.is_empty()) {
-                match unix_socket::send(stream, &[IoSlice::new(&head), IoSlice::new(&body)], true) {
-                    Ok(written) => {
-                        let from_head = written.min(head.len());
-                        head.advance(from_head);
-                        body.advance(written - from_head);
-                    }
-                    Err(Errno::EINTR) => {}
-                    Err(error) => return Some(error),
-                }
-            }
-            None
-        });
-        if failed.is_some() {
-            self.failed.set(failed);
+        let mut rest = [head, body];
+        let sent = match send_parts(stream, &mut rest, false) {
+            Err(Errno::EAGAIN) => py.detach(|| send_parts(stream, &mut rest, true)),
+            sent => sent,
+        };
+        if let Err(error) = sent {
+            self.failed.set(Some(error));
         }
     }
 }
@@ -307,7 +304,11 @@ impl SocketFront {
             unsafe { large_body.advance(read) };
             return Ok(read);
         }
-        self.buffer.reserve(READ_SIZE);
+        // Jobs are parts of the buffer, and the last one may be in use, so that more room is a new
+        // buffer. That takes longer than most jobs, so use up the old one first.
+        if self.buffer.capacity() - self.buffer.len() < READ_SIZE / 4 {
+            self.buffer.reserve(READ_SIZE);
+        }
         match unix_socket::receive(stream, &mut self.buffer) {
             Err(error) if wait == Wait::ForBytes && error.kind() == io::ErrorKind::WouldBlock => {}
             read => return read,
@@ -326,6 +327,24 @@ impl SocketFront {
         self.connections += 1;
         Ok(self.connection.is_some())
     }
+}
+
+/// Sends all of the parts and removes what it has sent. If it must not `wait`, a socket without room
+/// is `EAGAIN`.
+fn send_parts(stream: &UnixStream, parts: &mut [Bytes; 2], wait: bool) -> nix::Result<()> {
+    while parts.iter().any(|part| !part.is_empty()) {
+        let [head, body] = &mut *parts;
+        match unix_socket::send(stream, &[IoSlice::new(head), IoSlice::new(body)], wait) {
+            Ok(written) => {
+                let from_head = written.min(head.len());
+                head.advance(from_head);
+                body.advance(written - from_head);
+            }
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn protocol_error(error: frame::FrameError) -> PyErr {
