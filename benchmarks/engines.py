@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ from . import load, machine
 from .environments import FOLDER, ROOT
 from .load import Request
 from .results import Results, Sample, Spread
+from .server import TICKS, read_process
 
 FIGURES = ROOT / "benchmarks" / "results" / "engines.json"
 PAGE = ROOT / "docs" / "deploy.md"
+# Ray computes also without requests. That is measured for so many seconds, and subtracted.
+IDLE_SECONDS = 5.0
 SCRIPT = ROOT / "benchmarks" / "scripts" / "trivial.py"
 CONNECTIONS = (1, 16)
 PROXIES = {
@@ -56,8 +60,17 @@ def node(python: Path, variables: dict[str, str]) -> Iterator[dict[str, Any]]:
             line = next((line for line in process.stdout if line.startswith(b'{"serve"')), None)
             if line is None:
                 raise SystemExit(f"Ray Serve does not start; {FOLDER / 'ray.log'} says why")
-            yield json.loads(line)
+            yield {**json.loads(line), "pid": process.pid}
             process.stdin.close()
+
+
+def used(root: int) -> float:
+    """Seconds of processor time of a process and its descendants so far, without those that have ended."""
+    running = {int(name): read_process(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+    found = {root}
+    while more := {pid for pid, read in running.items() if read and read.parent in found} - found:
+        found |= more
+    return sum(read.user + read.system for pid, read in running.items() if read and pid in found) / TICKS
 
 
 def measure(python: Path, rounds: int, seconds: float) -> Results:
@@ -75,12 +88,22 @@ def measure(python: Path, rounds: int, seconds: float) -> Results:
             targets.append((ALONE, told["alone"], "/score"))
             for _, port, path in targets:
                 load.wrk(port, request, 16, 2, path=path)  # warm up
+            before = used(told["pid"])
+            time.sleep(IDLE_SECONDS)
+            idle = (used(told["pid"]) - before) / IDLE_SECONDS
             for number in range(rounds):
                 for connections in CONNECTIONS:
                     for turn in range(len(targets)):
                         name, port, path = targets[(turn + number) % len(targets)]
+                        before, began = used(told["pid"]), time.perf_counter()
                         found = load.wrk(port, request, connections, seconds, path=path)
-                        values = {"rps": found.rps, "p50_ms": found.p50_ms, "p99_ms": found.p99_ms}
+                        spent = used(told["pid"]) - before - idle * (time.perf_counter() - began)
+                        values = {
+                            "rps": found.rps,
+                            "p50_ms": found.p50_ms,
+                            "p99_ms": found.p99_ms,
+                            "cpu_ms": 1000 * spent / found.requests,
+                        }
                         results.samples.append(Sample(f"{proxy}.{connections}", name, number, values))
                         print(f"{proxy}, {connections} connections, {name}: {values}", flush=True)
                 results.rounds = number + 1
@@ -93,17 +116,17 @@ def measure(python: Path, rounds: int, seconds: float) -> Results:
 def table(results: Results) -> str:
     """The table of the page, from the figures."""
     lines = [
-        "| behind | connections | | requests/s | p50, ms | p99, ms |",
-        "| --- | ---: | --- | ---: | ---: | ---: |",
+        "| behind | connections | | requests/s | p50, ms | p99, ms | processor time, ms |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     names = {ALONE: "the server alone", NOTHING: "an application that does nothing", OURS: "the script"}
     for proxy, (title, _) in PROXIES.items():
         for connections in CONNECTIONS:
             for name in (ALONE, NOTHING, OURS):
-                spreads = [
-                    results.spread(f"{proxy}.{connections}", value, name) for value in ("rps", "p50_ms", "p99_ms")
+                shown = [
+                    _shown(results.spread(f"{proxy}.{connections}", value, name), digits)
+                    for value, digits in (("rps", 0), ("p50_ms", 2), ("p99_ms", 2), ("cpu_ms", 2))
                 ]
-                shown = [_shown(spread, digits) for spread, digits in zip(spreads, (0, 2, 2))]
                 behind = "nothing" if name == ALONE else title
                 lines.append(f"| {behind} | {connections} | {names[name]} | {' | '.join(shown)} |")
     return "\n".join([*lines, "", *(_summary(results, proxy) for proxy in PROXIES)])

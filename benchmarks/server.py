@@ -100,7 +100,7 @@ class Server:
             self._process.wait(STOP_SECONDS)
         _wait_for_the_end(processes)
         for pid in processes:
-            if _read_process(pid):
+            if read_process(pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self._process.wait()
@@ -109,7 +109,7 @@ class Server:
     def processes(self) -> list[int]:
         """Every process of the candidate: those of its session, and their descendants, as some
         servers start their workers in sessions of their own."""
-        running = {int(name): _read_process(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+        running = {int(name): read_process(int(name)) for name in os.listdir("/proc") if name.isdigit()}
         found = {pid for pid, read in running.items() if read and read.session == self._process.pid}
         while True:
             more = {pid for pid, read in running.items() if read and read.parent in found} - found
@@ -130,7 +130,7 @@ class Server:
 
     def cpu_time(self) -> CpuTime:
         """Processor time that all its processes have used so far."""
-        read = [process for process in map(_read_process, self.processes()) if process]
+        read = [process for process in map(read_process, self.processes()) if process]
         return CpuTime(sum(process.user for process in read) / TICKS, sum(process.system for process in read) / TICKS)
 
     def story(self) -> str:
@@ -180,7 +180,7 @@ class CpuTime(NamedTuple):
     system: float
 
 
-class _Process(NamedTuple):
+class Process(NamedTuple):
     """The facts about a process from /proc."""
 
     parent: int
@@ -192,11 +192,11 @@ class _Process(NamedTuple):
 
 def _wait_for_the_end(processes: Sequence[int]) -> None:
     deadline = time.monotonic() + STOP_SECONDS / 5
-    while any(map(_read_process, processes)) and time.monotonic() < deadline:
+    while any(map(read_process, processes)) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
 
 
-def _read_process(pid: int) -> _Process | None:
+def read_process(pid: int) -> Process | None:
     """Read the facts about a process; None if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
@@ -205,4 +205,4 @@ def _read_process(pid: int) -> _Process | None:
     # The name is in parentheses and may contain any character. The words after it contain no
     # spaces.
     state, parent, _, session, *others = text.rpartition(")")[2].split()
-    return None if state in "ZX" else _Process(int(parent), int(session), int(others[_USER]), int(others[_SYSTEM]))
+    return None if state in "ZX" else Process(int(parent), int(session), int(others[_USER]), int(others[_SYSTEM]))

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from benchmarks import plan
 from benchmarks.fleet import LOST, REFUSED, Autoscaler, Fleet, Load, arrivals, simulate
 
 SECONDS = 40.0
@@ -103,3 +104,17 @@ def test_the_autoscaler_counts_machines_that_start() -> None:
 def test_without_an_answer_a_second_is_slow() -> None:
     outcome = simulate(Fleet(1, 1, 20, queue=0), [Load(0, 100)], 10, 1)
     assert outcome.slow_seconds(1000) == 10
+
+
+def test_the_page_has_every_table_of_the_plan() -> None:
+    text = plan.PAGE.read_text("utf-8")
+    for name in plan.TABLES:
+        filled = plan.fill(text, name, "| a table |")
+        assert "| a table |" in filled
+        assert len(filled) < len(text), name
+    with pytest.raises(SystemExit, match="no place for the table other"):
+        plan.fill(text, "other", "")
+
+
+def test_a_table_is_markdown() -> None:
+    assert plan.table(iter([["a", "b"], ["1", "2"]])) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"

@@ -55,7 +55,7 @@ def test_all_its_processes_are_measured_and_ended(tmp_path: Path) -> None:
     finally:
         running.stop()
     assert running.processes() == []
-    assert [pid for pid in processes if server._read_process(pid)] == []
+    assert [pid for pid in processes if server.read_process(pid)] == []
 
 
 def test_the_processor_time_of_all_its_processes_is_counted(tmp_path: Path) -> None:
