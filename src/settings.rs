@@ -81,6 +81,8 @@ pub struct Settings {
     pub max_batch_size: u16,
     /// How long a request may wait for others to be answered by the same call.
     pub batch_wait: Duration,
+    /// Calls of a plain `run()` that one worker process runs at once, each in a thread.
+    pub worker_threads: u16,
     /// Requests after which a worker is replaced; zero means never.
     pub max_requests: u64,
     /// Resident MiB above which a worker is replaced; zero means never.
@@ -127,6 +129,7 @@ impl Settings {
             max_concurrency: 1,
             max_batch_size: 1,
             batch_wait: Duration::ZERO,
+            worker_threads: 1,
             max_requests: 0,
             max_worker_rss: 0,
             graceful_timeout: 30 * second,
@@ -168,6 +171,7 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
             max_concurrency: object.getattr("max_concurrency")?.extract()?,
             max_batch_size: object.getattr("max_batch_size")?.extract()?,
             batch_wait: Duration::from_millis(object.getattr("batch_wait_ms")?.extract()?),
+            worker_threads: object.getattr("worker_threads")?.extract()?,
             max_requests: object.getattr("max_requests")?.extract()?,
             max_worker_rss: object.getattr("max_worker_rss")?.extract()?,
             graceful_timeout: seconds("graceful_timeout")?,

@@ -39,5 +39,4 @@ def limits(known: Facts) -> Limits:
             f"azureml/deployment.yml has SCORING_TIMEOUT_MS {scoring} in place of {shown}, because Azure ML ends each "
             f"request after {LONGEST_REQUEST_MS} ms at the latest."
         )
-    # A worker runs one call at a time.
-    return Limits(scoring, scoring + MARGIN_MS, known.workers, notes)
+    return Limits(scoring, scoring + MARGIN_MS, known.calls_at_once, notes)

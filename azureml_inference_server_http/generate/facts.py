@@ -79,6 +79,7 @@ class Facts(NamedTuple):
     health_port: int | None
     is_rest: bool
     workers: int
+    calls_at_once: int
     shares_model: bool
     graceful: int
     scoring_timeout_ms: int | None  # None: not given
@@ -165,6 +166,7 @@ def gather(
         health_port=(given.health_port or None) if given.separate_health else None,
         is_rest=given.rest,
         workers=given.worker_count,
+        calls_at_once=given.calls_at_once,
         shares_model=is_thread,
         graceful=given.graceful_timeout,
         scoring_timeout_ms=None if given.origins["scoring_timeout_ms"].kind == DEFAULT else given.scoring_timeout_ms,

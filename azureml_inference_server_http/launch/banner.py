@@ -80,4 +80,6 @@ def _value(row: Setting, settings: Settings, environment: Mapping[str, str]) -> 
         value = getattr(settings, row.name)
     if row.banner_in_force and value == 0:
         return "0 (no limit)"
+    if row.name == "worker_count" and settings.cores is not None:
+        return f"{settings.worker_count} (auto: {settings.cores.source})"
     return "None" if value is None else row.banner_value.format(value)

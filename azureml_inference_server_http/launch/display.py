@@ -94,13 +94,14 @@ def start(settings: Settings, colour: bool) -> list[str]:
     url = f"http://{local_host(settings.host)}:{settings.port}"
     everywhere = " and every other address of this machine" if settings.host in _ANY_ADDRESS else ""
     kind = "process" if settings.worker_class == PROCESS else "thread"
+    cores = settings.cores
     several = "" if settings.worker_count == 1 else "es" if kind == "process" else "s"
     rows = [
         ("address", painted(url, BOLD, colour) + everywhere),
         ("routes", "POST /score, GET / (health), GET /swagger.json"),
         ("script", settings.entry_script or "the module main"),
         ("model", settings.model_dir or "none (--model_dir names its folder)"),
-        ("workers", f"{settings.worker_count} {kind}{several}"),
+        ("workers", f"{settings.worker_count} {kind}{several}" + ("" if cores is None else f" ({cores.source})")),
     ]
     if settings.health_port != settings.port:
         rows.insert(1, ("health", f"port {settings.health_port} as well"))

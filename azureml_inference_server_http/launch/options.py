@@ -157,9 +157,13 @@ class _VersionAction(argparse.Action):
 class _JoinAction(argparse.Action):
     """Joins the values of an option that may be given several times."""
 
+    def __init__(self, joined_by: str, **more: Any) -> None:
+        super().__init__(**more)
+        self._joined_by = joined_by
+
     def __call__(self, parser: object, namespace: argparse.Namespace, value: Any, *unused: object) -> None:
         before = getattr(namespace, self.dest, None)
-        setattr(namespace, self.dest, value if before is None else f"{before}{os.pathsep}{value}")
+        setattr(namespace, self.dest, value if before is None else f"{before}{self._joined_by}{value}")
 
 
 def add_option(group: argparse._ArgumentGroup, setting: Setting) -> None:
@@ -169,9 +173,9 @@ def add_option(group: argparse._ArgumentGroup, setting: Setting) -> None:
     if setting.kind == table.BOOLEAN:
         group.add_argument(flag, dest=setting.name, action="store_true", default=argparse.SUPPRESS, help=shown)
     else:
-        action = _JoinAction if setting.repeatable else "store"
+        joins: dict[str, Any] = {"action": _JoinAction, "joined_by": setting.joined_by} if setting.joined_by else {}
         group.add_argument(
-            flag, dest=setting.name, metavar=setting.metavar, type=_converter(setting), action=action, help=shown
+            flag, dest=setting.name, metavar=setting.metavar, type=_converter(setting), help=shown, **joins
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Callable, TypeVar
 
 from . import settings_table as table
+from . import worker_environment
 from .settings_table import Setting
 
 # Whole numbers with an optional ".0", because the contract accepts " 400.0 ", which int() refuses.
@@ -29,7 +30,7 @@ def parse_option(setting: Setting, text: str) -> Any:
     """Parse the value of an option, whole numbers as Python's int() does. Raises ValueError if it
     is refused."""
     if setting.kind == table.INTEGER:
-        return _in_range(setting, int(text))
+        return table.AUTO if _is_auto(setting, text) else _in_range(setting, int(text))
     return parse(setting, text)
 
 
@@ -41,7 +42,14 @@ def _in_range(setting: Setting, number: _Number) -> _Number:
     return number
 
 
-def _integer(setting: Setting, value: object) -> int:
+def _is_auto(setting: Setting, value: object) -> bool:
+    return setting.takes_auto and isinstance(value, str) and value.strip().lower() == table.AUTO
+
+
+def _integer(setting: Setting, value: object) -> int | str:
+    """The number, or the word "auto" if the setting takes it."""
+    if _is_auto(setting, value):
+        return table.AUTO
     if isinstance(value, str):
         match = _INTEGER_TEXT.fullmatch(value)
         if match is None:
@@ -120,6 +128,13 @@ def _networks(setting: Setting, value: object) -> str:
     return ",".join(str(ipaddress.ip_network(word, strict=False)) for word in words)
 
 
+def _variables(setting: Setting, value: object) -> str:
+    """The text as it is: ``worker_environment.parse`` can read it."""
+    text = _text(setting, value)
+    worker_environment.parse(text)
+    return text
+
+
 PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
     table.TEXT: _text,
     table.NON_EMPTY: _non_empty,
@@ -135,4 +150,5 @@ PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
     table.LOG_LEVEL: _log_level,
     table.CHOICE: _choice,
     table.NETWORKS: _networks,
+    table.VARIABLES: _variables,
 }

@@ -15,13 +15,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import azureml_inference_server_http as package
 
-from . import connection_string, otlp, setting_values
+from . import connection_string, otlp, setting_values, worker_environment
 from . import settings_table as table
 from .config_file import ConfigFile, absolute, any_case_names, keys_without_effect, read_config_file
+from .cores import Cores, usable
 from .display import Display
 from .otlp import Otlp
 from .settings_table import SETTINGS, Setting
@@ -36,11 +37,13 @@ OPTION, ENVIRONMENT, FILE, DEFAULT = "option", "environment variable", "key", "d
 
 class RawSettings(NamedTuple):
     """The given values before they are interpreted. ``flags`` has only the options that were typed;
-    ``folder`` is the current folder."""
+    ``folder`` is the current folder, ``cores`` finds out how many cores there are, and is called if
+    that is asked for."""
 
     flags: Mapping[str, Any]
     environment: Mapping[str, str]
     folder: str
+    cores: Callable[[], Cores] = usable
 
 
 class Origin(NamedTuple):
@@ -93,6 +96,9 @@ class Settings(NamedTuple):
     max_concurrency: int
     max_batch_size: int
     batch_wait_ms: int
+    worker_threads: int
+    worker_env: str | None
+    init_concurrency: int
     max_requests: int
     max_worker_rss: int
     error_details: bool
@@ -135,6 +141,8 @@ class Settings(NamedTuple):
     origins: Mapping[str, Origin]
     # Warnings for the log about values that were given but have no effect.
     notices: tuple[str, ...]
+    # The cores that made the number of workers (WORKER_COUNT=auto); None for a given number.
+    cores: Cores | None
     # The configuration file that was read, named or found.
     config_file_read: str | None
     # What the terminal gets; the launcher decides on that.
@@ -144,6 +152,11 @@ class Settings(NamedTuple):
     def counts_metrics(self) -> bool:
         """Whether the server counts, for GET /metrics or for OTLP."""
         return self.metrics != table.METRICS_OFF or (self.otlp.metrics is not None and not self.otel_sdk_disabled)
+
+    @property
+    def calls_at_once(self) -> int:
+        """Calls of a plain run() that the server runs at once."""
+        return self.worker_count * self.worker_threads
 
     @property
     def exports_telemetry(self) -> bool:
@@ -206,10 +219,18 @@ def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
         for name in ("record_count", "record_body_size"):
             if origins[name].kind != DEFAULT:
                 notices.append(f"{origins[name].name} has no effect without --record.")
+    if values["init_concurrency"] and values["worker_preload"]:
+        notices.append(
+            f"{origins['init_concurrency'].name} has no effect with WORKER_PRELOAD: the script is loaded once."
+        )
     if values["reload_dir"] is not None and not values["reload"]:
         notices.append(f"{origins['reload_dir'].name} has no effect without --reload.")
     if values["worker_class"] == table.THREAD:
         notices += _settle_for_threads(values, origins)
+    values["cores"] = None
+    if values["worker_count"] == table.AUTO:
+        values["cores"] = raw.cores()
+        values["worker_count"] = values["cores"].number
     if values["debug_port"] is not None:
         notices += _settle_for_debugger(values, origins)
     elif values["debug_wait"]:
@@ -252,6 +273,20 @@ def _combine(values: dict[str, Any], origins: dict[str, Origin], raw: RawSetting
         values["server_version"] = f"azmlinfsrv/{package.__version__}"
     if values["worker_class"] == table.PROCESS and sys.platform == "win32":
         return ["--worker_class process needs fork(), which Windows does not have: leave the option out, or use thread"]
+    if values["worker_threads"] > 1 and values["worker_class"] == table.THREAD:
+        name = origins["worker_threads"].name
+        return [
+            f"{name}={values['worker_threads']} needs --worker_class process"
+            + (", which Windows does not have" if sys.platform == "win32" else "")
+            + ": with --worker_class thread, --worker_count (WORKER_COUNT) is the number of threads that call run()"
+        ]
+    if values["worker_threads"] > 1 and values["max_batch_size"] > 1:
+        names = origins["worker_threads"].name, origins["max_batch_size"].name
+        return [f"{names[0]} and {names[1]} cannot be combined: requests share a call, or calls run at once, give one"]
+    if values["worker_env"] is not None:
+        problem = _worker_env(values, origins)
+        if problem is not None:
+            return [problem]
     if values["debug_port"] is not None and values["debugger_port"]:
         name = origins["debugger_port"].name
         return [f"{name} connects to a debugger, and --debug_port waits for one to attach: give one of the two"]
@@ -261,6 +296,26 @@ def _combine(values: dict[str, Any], origins: dict[str, Origin], raw: RawSetting
         port = values["port"]
         return [f"--port and --health_port are both {port}: with SEPERATE_HEALTH_ENDPOINT=true they must differ"]
     return []
+
+
+def _worker_env(values: Mapping[str, Any], origins: Mapping[str, Origin]) -> str | None:
+    """Why each worker process cannot get the variables of --worker_env; None if it can."""
+    name = origins["worker_env"].name
+    if values["worker_class"] == table.THREAD:
+        return (
+            f"{name} needs --worker_class process, because threads share the variables of their process: leave out "
+            "one of the two"
+        )
+    if values["worker_preload"]:
+        return (
+            f"{name} cannot be combined with WORKER_PRELOAD, because the script is loaded once, before there are "
+            "workers: leave out one of the two"
+        )
+    try:
+        worker_environment.parse(values["worker_env"])
+    except ValueError as error:  # each option alone was accepted
+        return f"{name}={values['worker_env']!r} is not allowed: {error}"
+    return None
 
 
 def _settle_app_insights(values: dict[str, Any], origins: dict[str, Origin]) -> list[str]:
@@ -305,6 +360,7 @@ _FOR_PROCESSES = {
     "worker_preload": "threads always share one copy of the script",
     "max_requests": "a new thread would have the memory of the old one",
     "max_worker_rss": "a new thread would have the memory of the old one",
+    "init_concurrency": "threads always share one copy of the script",
     "reload": "threads share one interpreter, which cannot load a script again beside the first one",
 }
 

@@ -9,6 +9,7 @@ of the banner.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ ANY_CASE_TRUE = "on only for the word true in any case"
 LOG_LEVEL = "log level"
 CHOICE = "one of a few words"
 NETWORKS = "list of networks"
+VARIABLES = "variables for workers"
 
 # Conditions under which a resolved value is exported to the environment of the script.
 NEVER = "never"
@@ -36,6 +38,8 @@ WITH_OWN_VERSION = "unless SERVER_VERSION_LOG_RESPONSE_ENABLED is off"
 
 TRUE_WORDS = frozenset({"true", "yes", "on", "1", "t", "y"})
 FALSE_WORDS = frozenset({"false", "no", "off", "0", "f", "n"})
+# As many workers as there are cores.
+AUTO = "auto"
 # The classes of workers.
 PROCESS = "process"
 THREAD = "thread"
@@ -58,7 +62,7 @@ LEVEL_WORDS = {
 # For these kinds a blank value counts as not given, because compose files and templates write
 # "WORKER_COUNT=" for a value that they do not have.
 BLANK_MEANS_UNSET = frozenset(
-    {NON_EMPTY, INTEGER, LENIENT_INTEGER, NUMBER, BOOLEAN, ON_OFF, LOG_LEVEL, CHOICE, NETWORKS}
+    {NON_EMPTY, INTEGER, LENIENT_INTEGER, NUMBER, BOOLEAN, ON_OFF, LOG_LEVEL, CHOICE, NETWORKS, VARIABLES}
 )
 # For these kinds a wrong value causes a warning, and the default is used, because 1.5.1 serves with
 # any text, and OpenTelemetry demands it for its variables.
@@ -104,8 +108,10 @@ class Setting(NamedTuple):
     # abbreviation.
     original: bool = True
     hidden: bool = False
-    # True if the option may be given several times. The values are joined by ``os.pathsep``.
-    repeatable: bool = False
+    # What joins the values of an option that may be given several times; None for other options.
+    joined_by: str | None = None
+    # True if the word "auto" is allowed too; see ``AUTO``.
+    takes_auto: bool = False
     # The environment variable with the value.
     environment: str | None = None
     # True if the name of the variable is recognised in any case (scoring_timeout_ms=444), as with
@@ -203,11 +209,12 @@ SETTINGS: tuple[Setting, ...] = (
         name="worker_count",
         group="workers",
         kind=INTEGER,
-        help="Processes, or threads, that run the script, each one request at a time.",
+        help="Processes, or threads, that run the script. auto: as many as there are cores for this server.",
         default=1,
-        allowed="a whole number, 1 or more",
+        allowed="auto, or a whole number, 1 or more",
         minimum=1,
         maximum=_MANY_SECONDS,
+        takes_auto=True,
         flag="--worker_count",
         metavar="N",
         flag_type="validate_worker_count",
@@ -609,6 +616,56 @@ SETTINGS: tuple[Setting, ...] = (
         config_key="AZMLINFSRV_BATCH_WAIT_MS",
     ),
     Setting(
+        name="worker_threads",
+        group="workers",
+        kind=INTEGER,
+        help="Calls of run() at once in each worker process, which share one model. For code that gives up the GIL.",
+        default=1,
+        allowed="a whole number, 1 or more",
+        minimum=1,
+        maximum=65535,
+        flag="--worker_threads",
+        metavar="COUNT",
+        original=False,
+        environment="AZMLINFSRV_WORKER_THREADS",
+        config_key="AZMLINFSRV_WORKER_THREADS",
+        note="With more than 1, run() is not called on the main thread. [worker-threads.md](worker-threads.md) "
+        "explains it.",
+    ),
+    Setting(
+        name="worker_env",
+        group="workers",
+        kind=VARIABLES,
+        help="A variable that each worker process gets before it loads the script, such as "
+        "CUDA_VISIBLE_DEVICES={worker}. {worker} is the number of the worker, from 0.",
+        default_text="none",
+        allowed="NAME=VALUE, or several separated by semicolons, with {worker} or {worker%4} in values",
+        flag="--worker_env",
+        metavar="NAME=VALUE",
+        joined_by=";",
+        original=False,
+        environment="AZMLINFSRV_WORKER_ENV",
+        config_key="AZMLINFSRV_WORKER_ENV",
+        note="The option may be given several times. [placement.md](placement.md) explains it.",
+    ),
+    Setting(
+        name="init_concurrency",
+        group="workers",
+        kind=INTEGER,
+        help="Workers that load the script at once, init() included; 0 means all.",
+        default=0,
+        default_text="0 (all)",
+        allowed="a whole number, 0 or more",
+        minimum=0,
+        maximum=_MANY_SECONDS,
+        flag="--init_concurrency",
+        metavar="COUNT",
+        original=False,
+        environment="AZMLINFSRV_INIT_CONCURRENCY",
+        config_key="AZMLINFSRV_INIT_CONCURRENCY",
+        note="[placement.md](placement.md) explains it.",
+    ),
+    Setting(
         name="max_requests",
         group="workers",
         kind=INTEGER,
@@ -792,7 +849,7 @@ SETTINGS: tuple[Setting, ...] = (
         allowed="the path of a folder, or several, joined by the system's path separator (: on Linux)",
         flag="--reload_dir",
         metavar="DIR",
-        repeatable=True,
+        joined_by=os.pathsep,
         original=False,
         environment="AZMLINFSRV_RELOAD_DIR",
         config_key="AZMLINFSRV_RELOAD_DIR",

@@ -46,9 +46,9 @@ TAKEN = {
 }
 # Seconds beyond --graceful_timeout in which the server ends.
 STOP_MARGIN = 10
-# Requests that Serve may give to a replica, for each worker: one runs, one is ready to follow. With many more, the
-# proxy of a node would give all requests to the replicas beside it.
-ONGOING_PER_WORKER = 2
+# Requests that Serve may give to a replica, for each call that it runs at once: one runs, one is ready to follow. With
+# many more, the proxy of a node would give all requests to the replicas beside it.
+ONGOING_PER_CALL = 2
 
 
 class Option(NamedTuple):
@@ -64,7 +64,9 @@ OPTIONS: dict[str, Option] = {
     "min_replicas": Option(table.INTEGER, 0, "With num_replicas=auto: the fewest. Default: 1."),
     "max_replicas": Option(table.INTEGER, 1, "With num_replicas=auto: the most. Default: 10."),
     "target_ongoing_requests": Option(
-        table.NUMBER, 0.01, "With num_replicas=auto: requests in a replica, on average. Default: worker_count."
+        table.NUMBER,
+        0.01,
+        "With num_replicas=auto: requests in a replica, on average. Default: worker_count * worker_threads.",
     ),
     # Ray wants more than ten seconds, because replicas report every ten.
     "look_back_period_s": Option(
@@ -73,7 +75,9 @@ OPTIONS: dict[str, Option] = {
     "upscale_delay_s": Option(table.NUMBER, 0, "With num_replicas=auto: seconds before replicas are added."),
     "downscale_delay_s": Option(table.NUMBER, 0, "With num_replicas=auto: seconds before replicas are removed."),
     "max_ongoing_requests": Option(
-        table.INTEGER, 1, "Requests that a replica may have; more wait in Serve. Default: twice worker_count."
+        table.INTEGER,
+        1,
+        "Requests that a replica may have; more wait in Serve. Default: twice worker_count * worker_threads.",
     ),
     "max_queued_requests": Option(table.INTEGER, 1, "Requests that may wait in each proxy. Default: no limit."),
     "num_cpus": Option(table.NUMBER, 0, "Processors that Ray reserves for a replica. Default: worker_count."),
@@ -212,13 +216,13 @@ def _auto_only(serve: Mapping[str, Any]) -> list[str]:
 
 def _deployment(serve: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """The options of ``serve.deployment``."""
-    workers = settings.worker_count
-    actor = {"num_cpus": serve.get("num_cpus", workers), "num_gpus": serve.get("num_gpus", 0)}
+    calls = settings.calls_at_once
+    actor = {"num_cpus": serve.get("num_cpus", settings.worker_count), "num_gpus": serve.get("num_gpus", 0)}
     if "memory" in serve:
         actor["memory"] = serve["memory"]
     options: dict[str, Any] = {
         "name": "score",
-        "max_ongoing_requests": serve.get("max_ongoing_requests", ONGOING_PER_WORKER * workers),
+        "max_ongoing_requests": serve.get("max_ongoing_requests", ONGOING_PER_CALL * calls),
         "max_queued_requests": serve.get("max_queued_requests", -1),
         "graceful_shutdown_timeout_s": settings.graceful_timeout + STOP_MARGIN,
         "health_check_period_s": 2,
@@ -230,7 +234,7 @@ def _deployment(serve: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     scaling = {name: serve[name] for name in _AUTO_ONLY if name in serve}
     least = scaling.setdefault("min_replicas", 1)
     scaling.setdefault("max_replicas", max(10, least))
-    scaling.setdefault("target_ongoing_requests", workers)
+    scaling.setdefault("target_ongoing_requests", calls)
     return {**options, "autoscaling_config": scaling}
 
 

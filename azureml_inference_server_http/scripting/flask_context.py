@@ -88,7 +88,8 @@ class FlaskContext:
             "SERVER_NAME": settings.host,
             "SERVER_PORT": str(settings.port),
             "SERVER_SOFTWARE": settings.server_version,
-            "wsgi.multithread": settings.worker_class == THREAD and settings.worker_count > 1,
+            "wsgi.multithread": (settings.worker_count if settings.worker_class == THREAD else settings.worker_threads)
+            > 1,
             "wsgi.multiprocess": settings.worker_class == PROCESS and settings.worker_count > 1,
         }
         self.app = self._build_app(answers)

@@ -96,9 +96,13 @@ def warn_of_later_init(init: Any) -> None:
         )
 
 
-def warn_of_unused_concurrency() -> None:
-    """Warn that --max_concurrency was given for a run() that is not async."""
-    _logger.warning("--max_concurrency has no effect, because run() is not async. Each worker runs one call at a time.")
+def warn_of_unused_concurrency(calls: int) -> None:
+    """Warn that --max_concurrency was given for a run() that is not async. ``calls``: how many each
+    worker runs at once."""
+    _logger.warning(
+        "--max_concurrency has no effect, because run() is not async. Each worker runs %s at a time.",
+        "one call" if calls == 1 else f"{calls} calls (--worker_threads)",
+    )
 
 
 def log_model_folder(folder: str | None) -> None:

@@ -149,7 +149,7 @@ def _inspect(module: ModuleType, settings: Settings, reporter: Reporter | None) 
     _check_async(call, module.init, settings)
     signature.log(call, settings.max_concurrency)
     if settings.origins["max_concurrency"].kind != DEFAULT and not call.is_async:
-        hints.warn_of_unused_concurrency()
+        hints.warn_of_unused_concurrency(settings.worker_threads)
     hints.warn_of_later_results(run)
     hints.warn_of_later_init(module.init)
     return Script(file, module.init, run, call, settings, reporter)

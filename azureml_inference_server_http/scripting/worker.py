@@ -237,7 +237,7 @@ def prepare(settings: Settings, watch: Watch = NOBODY, send: Callable[[bytes], b
 def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None) -> Prepared | None:
     from .. import log_config, print_log_hook
     from ..server.user_script import ScriptLoadError
-    from . import current_request, debug, loading, swagger
+    from . import current_request, debug, loading, swagger, worker_threads
 
     try:
         if settings.reload and log_config.find_user_config(settings) is not None:
@@ -271,6 +271,8 @@ def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None
             watch.loaded(script)
             watch.begins(INIT)
             script.initialize()
+            if settings.worker_threads > 1:
+                worker_threads.check(script)
             init_seconds = time.monotonic() - began
         script.logs_requests = logger_before.has_changed()
         if any(name in os.environ for name in ("AML_DBG_MODEL_INFO", "AML_DBG_RESOURCE_INFO")):
@@ -284,6 +286,8 @@ def _load(settings: Settings, watch: Watch, send: Callable[[bytes], bool] | None
         watch.failed(error)
         return None
     except ScriptLoadError as error:
+        if isinstance(error, worker_threads.CannotUseThreads):
+            _logger.error("%s", error)
         watch.failed(error)
         return None
     documents = {version: document.decode() for version, document in built.items()}

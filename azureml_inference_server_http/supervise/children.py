@@ -75,6 +75,7 @@ class Children:
         longest_request: float | None = None,
         is_debugged: Callable[[int], bool] = lambda pid: False,
         watches_files: bool = False,
+        init_concurrency: int = 0,
     ) -> None:
         self.worker_count = worker_count
         self.graceful_timeout = graceful_timeout
@@ -83,7 +84,9 @@ class Children:
         self._is_debugged = is_debugged
         self._kind = kind
         self.front: int | None = None
-        self._known = KnownWorkers(longest_request, graceful_timeout)
+        # Workers that a template forks load nothing.
+        at_once = 0 if kind.has_template else init_concurrency
+        self._known = KnownWorkers(longest_request, graceful_timeout, at_once)
         self.workers = self._known.workers
         self._templates = Templates(kind.has_template)
         # Worker threads that did not return in time. They cannot be killed, and may still return.
@@ -95,7 +98,7 @@ class Children:
         # Deaths in a row of workers within STEADY seconds of being ready.
         self._quick_deaths = Series(0.0, *CRASH_BACK_OFF)
         self._fronts = Fronts()
-        self._replacing = Replacing(self._known, self._templates, kind, watches_files)
+        self._replacing = Replacing(self._known, self._templates, kind, watches_files, lambda: self.worker_count)
         self._spawn_front_at: float | None = None
         self._spawn_workers_at: float | None = None
         self._kill_front_at: float | None = None
@@ -117,8 +120,7 @@ class Children:
         for something."""
         if self.starts_nothing:
             return 0
-        loading = sum(not (worker.ready or worker.retiring) for worker in self.workers.values())
-        return loading + self._known.asked + self._known.missing(self.worker_count)
+        return self._known.loading + self._known.missing(self.worker_count)
 
     def _stop(self, code: int, now: float, patience: float = KILL_AFTER) -> list[Action]:
         """End everything now."""
@@ -131,13 +133,13 @@ class Children:
     # ---- Starts and ends
 
     def _fill_up(self) -> list[Action]:
-        """Ask for the workers that are missing, or, if there is no template to fork them, for a
-        template."""
+        """Ask for the workers that are missing, as many as may load at once, or, if there is no
+        template to fork them, for a template."""
         missing = self._known.missing(self.worker_count)
         if missing and not self._templates.can_spawn:
             return self._templates.need()
         template = self._templates.current
-        return [action for _ in range(missing) for action in self._known.ask(template)]
+        return [action for _ in range(min(missing, self._known.room)) for action in self._known.ask(template)]
 
     def _spawned(self, event: Spawned, now: float) -> list[Action]:
         self._refusals.pop(event.role, None)

@@ -188,9 +188,10 @@ class ReleaseTemplate(NamedTuple):
 
 class SpawnWorker(NamedTuple):
     """Start a worker from this template. If it is None, the supervisor forks the worker, which
-    loads the script."""
+    loads the script. ``slot`` is the worker's number for ``--worker_env``."""
 
     template: int | None = None
+    slot: int = 0
 
 
 class Kill(NamedTuple):

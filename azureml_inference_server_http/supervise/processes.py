@@ -21,10 +21,11 @@ import socket
 import time
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Callable
 
 from .. import _core
-from ..launch import stdio
+from ..launch import stdio, worker_environment
 from ..launch.terminal import Terminal
 from ..scripting.watch import NOBODY, Watch
 from . import events, forks, process_exit, reports, shortage, signal_handlers, titles
@@ -242,7 +243,7 @@ class Processes:
         if isinstance(action, events.SpawnWorker):
             if action.template is not None:
                 return self._ask_template(action.template)
-            return self._spawn(Role.WORKER, self._spawn_worker)
+            return self._spawn(Role.WORKER, partial(self._spawn_worker, action.slot))
         if isinstance(action, events.Kill):
             if action.pid in self._roles:
                 # The pid still belongs to this child, because only ``_reap`` frees pids, and
@@ -327,13 +328,16 @@ class Processes:
             return events.SpawnFailed(Role.WORKER, ENDED, template)
         return None
 
-    def _spawn_worker(self) -> int:
+    def _spawn_worker(self, slot: int) -> int:
         number = next(self._worker_numbers)
 
         def begin() -> int:
             from ..scripting import worker
 
             titles.set_worker(number)
+            if self._settings.worker_env is not None:
+                given = worker_environment.parse(self._settings.worker_env)
+                os.environ.update(worker_environment.variables(given, slot))
             self._close_listeners()
             front, reports = self._worker_socket.worker_end, self._reports
             return worker.run(self._settings, front, self.pid, None, self._watch, reports)

@@ -7,6 +7,8 @@ successor is ready. Decisions only, as a part of ``state.py``.
 
 from __future__ import annotations
 
+from typing import Callable
+
 from . import control
 from .events import TERM, Action, Kill, LoadFailed, Log, RecycleWanted, TellFront
 from .preloading import Templates
@@ -23,8 +25,17 @@ RELOADED = "The new workers serve. An old worker exits when it has finished its 
 class Replacing:
     """The workers that wait for their replacement: no successor has been asked for yet."""
 
-    def __init__(self, known: KnownWorkers, templates: Templates, kind: Kind, watches_files: bool) -> None:
+    def __init__(
+        self,
+        known: KnownWorkers,
+        templates: Templates,
+        kind: Kind,
+        watches_files: bool,
+        wanted: Callable[[], int],
+    ) -> None:
         self._known = known
+        # How many workers there should be.
+        self._wanted = wanted
         self._templates = templates
         self._kind = kind
         self._waiting: list[int] = []
@@ -123,8 +134,11 @@ class Replacing:
 
     def next(self) -> list[Action]:
         """Ask for the successor of the next worker that waits, unless another successor is
-        starting."""
+        starting. If not all workers may load at once, those that are missing come first, because the
+        worker that waits serves."""
         if not self._waiting or self._has_ended or self._known.being_replaced():
+            return []
+        if self._known.room <= self._known.missing(self._wanted()):
             return []
         if not self._templates.can_spawn:
             return self._templates.need()

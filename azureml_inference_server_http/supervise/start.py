@@ -48,6 +48,7 @@ def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY)
         longest_request(settings.worker_timeout, settings.scoring_timeout_ms),
         reports.is_debugged,
         watches_files=settings.reload,
+        init_concurrency=settings.init_concurrency,
     )
     try:
         if settings.counts_metrics:

@@ -107,7 +107,16 @@ class Supervisor(Children):
             actions = self._failed(now)
         else:
             actions = self._tick(now)
+        actions += self._begin_next()
         return [*actions, *self._replacing.tell_when_done(), *self._finish_if_done()]
+
+    def _begin_next(self) -> list[Action]:
+        """Start what had to wait until another worker had loaded the script (--init_concurrency).
+        Workers that wait for the end of a pause go on waiting."""
+        if self.starts_nothing or not self._known.limits_loading:
+            return []
+        missing = [] if self._spawn_workers_at is not None else self._fill_up()
+        return [*missing, *self._replacing.next()]
 
     def time_to_clean_up(self, now: float) -> float | None:
         """Seconds that are left for the cleanup of scripts; None if the server stops at once."""

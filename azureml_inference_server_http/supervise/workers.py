@@ -8,8 +8,11 @@ in the supervisor process, and in the server with worker threads.
 
 from __future__ import annotations
 
+import itertools
 import signal
+import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from .._core import INTERRUPT_GRACE
 from .events import TERM, Action, Exited, SpawnWorker
@@ -35,9 +38,11 @@ def longest_request(worker_timeout: float, scoring_timeout_ms: float) -> float |
 class Worker:
     """The supervisor's record of one worker. Times are seconds of the monotonic clock."""
 
-    def __init__(self, template: int | None, replaces: int | None, follows_large: bool = False) -> None:
+    def __init__(self, template: int | None, replaces: int | None, slot: int, follows_large: bool = False) -> None:
         # The template that it was started from, if any.
         self.template = template
+        # Its number for --worker_env, from 0. A worker and its successor have the same one.
+        self.slot = slot
         # The time at which the front first reported it as ready.
         self.ready_at: float | None = None
         # It was told to answer the jobs that it has, and to exit.
@@ -78,24 +83,42 @@ class Worker:
         return "signal" if event.code < 0 and -event.code not in FAULTS else "crash"
 
 
+class _Asked(NamedTuple):
+    """A worker that has been asked for: its template, the worker that it replaces, if any, and its
+    slot."""
+
+    template: int | None
+    replaces: int | None
+    slot: int
+
+
 class KnownWorkers:
     """All workers by pid, and those that have been asked for."""
 
-    def __init__(self, longest_request: float | None, graceful_timeout: float) -> None:
+    def __init__(self, longest_request: float | None, graceful_timeout: float, init_concurrency: int) -> None:
         self.workers: dict[int, Worker] = {}
         self._longest_request = longest_request
+        # How many workers may load the script at once; 0 means all.
+        self._init_concurrency = init_concurrency
         # Seconds that a worker has for its script's cleanup. The worker itself keeps this limit
         # (``process_exit.py``).
         self._graceful_timeout = graceful_timeout
-        # The workers that have been asked for and do not run yet: the template of each, and the
-        # worker that it replaces, if any. A template starts its workers in the order in which they
-        # were asked for.
-        self._asked: list[tuple[int | None, int | None]] = []
+        # The workers that have been asked for and do not run yet. A template starts its workers in
+        # the order in which they were asked for.
+        self._asked: list[_Asked] = []
 
     def ask(self, template: int | None, replaces: int | None = None) -> list[Action]:
-        """Ask for a worker."""
-        self._asked.append((template, replaces))
-        return [SpawnWorker(template)]
+        """Ask for a worker. It gets the slot of the worker that it replaces, or the lowest one that
+        no other worker has. Workers that retire have given up theirs."""
+        replaced = None if replaces is None else self.workers.get(replaces)
+        slot = self._free_slot() if replaced is None else replaced.slot
+        self._asked.append(_Asked(template, replaces, slot))
+        return [SpawnWorker(template, slot)]
+
+    def _free_slot(self) -> int:
+        staying = (worker.slot for worker in self.workers.values() if not worker.retiring)
+        taken = {*staying, *(asked.slot for asked in self._asked)}
+        return next(slot for slot in itertools.count() if slot not in taken)
 
     @property
     def serving(self) -> int:
@@ -109,18 +132,19 @@ class KnownWorkers:
 
     def arrived(self, pid: int, template: int | None) -> None:
         """Add the worker that this template, or the supervisor, has started next."""
-        replaces = self._take(template)
-        follows_large = replaces in self.workers and self.workers[replaces].too_large
-        self.workers[pid] = Worker(template, replaces, follows_large)
+        asked = self._take(template)
+        replaced = None if asked.replaces is None else self.workers.get(asked.replaces)
+        follows_large = replaced is not None and replaced.too_large
+        self.workers[pid] = Worker(template, asked.replaces, asked.slot, follows_large)
 
     def refused(self, template: int | None) -> int | None:
         """Drop the worker that this template, or the supervisor, could not start. Returns the
         worker that it was to replace, if any."""
-        return self._take(template)
+        return self._take(template).replaces
 
-    def _take(self, template: int | None) -> int | None:
-        index = [asked_from for asked_from, _ in self._asked].index(template)
-        return self._asked.pop(index)[1]
+    def _take(self, template: int | None) -> _Asked:
+        index = [asked.template for asked in self._asked].index(template)
+        return self._asked.pop(index)
 
     def left(self, pid: int) -> Worker | None:
         """Remove the record of a child that has ended, and return it; None if the child was no
@@ -130,7 +154,7 @@ class KnownWorkers:
         for worker in self.workers.values():
             if worker.replaces == pid:
                 worker.replaces = None
-        self._asked = [(template, None if replaced == pid else replaced) for template, replaced in self._asked]
+        self._asked = [asked._replace(replaces=None) if asked.replaces == pid else asked for asked in self._asked]
         return self.workers.pop(pid, None)
 
     def lose_front(self, now: float) -> None:
@@ -165,12 +189,27 @@ class KnownWorkers:
             own_end = self._graceful_timeout if worker.retiring else 0.0
             worker.back_by = max(now, worker.lost_at + self._longest_request) + own_end + RECONNECT
 
+    @property
+    def loading(self) -> int:
+        """How many workers load the script, or have been asked for."""
+        return self.asked + sum(not (worker.ready or worker.retiring) for worker in self.workers.values())
+
+    @property
+    def limits_loading(self) -> bool:
+        """True if not all workers may load the script at once."""
+        return self._init_concurrency > 0
+
+    @property
+    def room(self) -> int:
+        """How many more workers may begin to load the script (--init_concurrency)."""
+        return max(0, self._init_concurrency - self.loading) if self._init_concurrency else sys.maxsize
+
     def missing(self, wanted: int) -> int:
         """How many workers must be asked for, so that ``wanted`` are left when all replacements are
         done."""
         staying = sum(not worker.retiring for worker in self.workers.values())
         surplus = sum(worker.replaces is not None and not worker.retiring for worker in self.workers.values())
-        return max(0, wanted - (staying - surplus) - sum(replaced is None for _, replaced in self._asked))
+        return max(0, wanted - (staying - surplus) - sum(asked.replaces is None for asked in self._asked))
 
     def too_many(self, wanted: int) -> list[int]:
         """The newest workers beyond ``wanted``. A successor and the worker that it replaces count
@@ -186,7 +225,7 @@ class KnownWorkers:
 
     def being_replaced(self) -> set[int]:
         """Workers whose successor has been asked for or is starting."""
-        replaced = [*(replaced for _, replaced in self._asked), *(worker.replaces for worker in self.workers.values())]
+        replaced = [*(asked.replaces for asked in self._asked), *(worker.replaces for worker in self.workers.values())]
         return {pid for pid in replaced if pid is not None}
 
 

@@ -281,7 +281,7 @@ impl Dispatcher {
             name: hello.worker,
             capacity: hello.capacity.into(),
             batch: hello.batch.into(),
-            cancels: hello.concurrent,
+            cancels: hello.cancels,
             shares_interpreter: sender.is_thread(),
             claims,
         };

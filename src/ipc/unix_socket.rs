@@ -109,6 +109,17 @@ pub fn wait_readable(stream: &UnixStream, timeout: PollTimeout) -> io::Result<()
     }
 }
 
+/// Waits like [`wait_readable`], or until bytes can be received from `wake`, and takes those bytes.
+/// Whoever calls this tries to receive afterwards, and so learns of errors.
+#[cfg(feature = "python")]
+pub fn wait_readable_or_woken(stream: &UnixStream, wake: &UnixStream, timeout: PollTimeout) {
+    let [stream, woken] = [stream, wake].map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN));
+    let mut both = [stream, woken];
+    if poll(&mut both, timeout).is_ok() && both[1].any() == Some(true) {
+        let _ = receive(wake, &mut BytesMut::with_capacity(64));
+    }
+}
+
 /// Registers the stream with the event loop for `interest` only. It must not be registered already.
 pub fn watch(stream: Rc<UnixStream>, interest: Interest) -> io::Result<AsyncFd<Rc<UnixStream>>> {
     // SAFETY: the stream, which owns the descriptor, is moved into the result, and keeps the same

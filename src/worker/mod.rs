@@ -13,6 +13,8 @@ mod convert;
 mod current_request;
 mod deadline;
 mod executor;
+#[cfg(unix)]
+mod pool;
 mod reply;
 mod retirement;
 mod script;
@@ -21,6 +23,8 @@ mod transport;
 pub(crate) mod user_metrics;
 
 use std::collections::BTreeMap;
+#[cfg(unix)]
+use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 
@@ -82,9 +86,15 @@ pub(crate) fn work(
         raw: script.is_raw(),
         wants_request: script.wants_request(py),
         follows_traces: script.follows_traces(py),
-        capacity: if script.is_async { settings.max_concurrency } else { 1 },
+        capacity: match &place {
+            _ if script.is_async => settings.max_concurrency,
+            #[cfg(unix)]
+            Place::Socket(..) => settings.worker_threads,
+            Place::ThisProcess(..) => 1,
+        },
         batch: batches.as_ref().map_or(1, |batches| batches.first_size()),
-        concurrent: script.is_async,
+        concurrent: script.is_async || settings.worker_threads > 1,
+        cancels: script.is_async,
         swagger,
     };
     let retirement = Retirement::new(retiring)?;
@@ -92,11 +102,15 @@ pub(crate) fn work(
         #[cfg(unix)]
         Place::Socket(entrance, spare) => {
             let entrance = (entrance, spare);
+            let hello = Arc::new(Mutex::new(hello));
+            let max_body = settings.max_request_size;
+            let front = transport::SocketFront::connect(py, entrance, hello.clone(), max_body, retirement.share(py))?;
+            let Some(mut front) = front else { return Ok(()) };
+            if settings.worker_threads > 1 {
+                return pool::work(py, settings, &script.object, &mut front, hello, &retirement);
+            }
             let limits = deadline::Limits::of(settings.scoring_timeout, settings.worker_timeout);
             let caller = Caller::new(py, &script, settings, Deadline::by_signal(py, limits)?)?;
-            let max_body = settings.max_request_size;
-            let front = transport::SocketFront::connect(py, entrance, hello, max_body, retirement.share(py))?;
-            let Some(mut front) = front else { return Ok(()) };
             if script.is_async {
                 let mut executor = Asynchronous::new(py, caller, retirement.share(py))?;
                 serve(py, &mut front, &mut executor, &retirement)

@@ -113,15 +113,14 @@ pub(super) fn send_failure<'py>(
 }
 
 /// Tells the front if the script needs more of each request than it has said so far.
-fn say_hello_again_if_changed<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, front: &mut dyn Front) -> PyResult<()> {
-    let (script, hello) = (caller.script(), front.hello());
-    let wants_request = hello.wants_request || script.wants_request(py);
-    let follows_traces = hello.follows_traces || script.follows_traces(py);
-    if (wants_request, follows_traces) == (hello.wants_request, hello.follows_traces) {
-        return Ok(());
-    }
-    (hello.wants_request, hello.follows_traces) = (wants_request, follows_traces);
-    front.say_hello_again(py)
+fn say_hello_again_if_changed<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, front: &dyn Front) -> PyResult<()> {
+    let needs = (caller.script().wants_request(py), caller.script().follows_traces(py));
+    front.say_hello_again_if(py, &mut |hello| {
+        let before = (hello.wants_request, hello.follows_traces);
+        hello.wants_request |= needs.0;
+        hello.follows_traces |= needs.1;
+        (hello.wants_request, hello.follows_traces) != before
+    })
 }
 
 /// What is sent in place of a reply that is too large for the front: an error reply, which names the limit. The log has the

@@ -29,9 +29,10 @@ pub struct Hello {
     pub capacity: u16,
     /// How many jobs it may claim together, for one call of `run()`; 1 if it makes no batches.
     pub batch: u16,
-    /// True if its jobs go on while it waits for the front: it cancels the call of a client that
-    /// leaves, and holds one stream while others go on.
+    /// True if its jobs go on while it waits for the front: it holds one stream while others go on.
     pub concurrent: bool,
+    /// True if it cancels the call of a client that leaves.
+    pub cancels: bool,
     /// The text of the Swagger documents by version: `"2"`, `"3"`, `"3.1"` (contract section 14).
     pub swagger: std::collections::BTreeMap<String, String>,
 }

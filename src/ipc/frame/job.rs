@@ -104,6 +104,11 @@ fn encode_job(body: BodyAt, write_head: impl FnOnce(&mut BytesMut)) -> Bytes {
 }
 
 impl Job {
+    /// Reads only the id from the frame of a job.
+    pub fn decode_id(frame: &Frame) -> Result<u64, FrameError> {
+        Reader::new(&frame.head, "job id").u64()
+    }
+
     /// Writes the prefix and the head. If the body is in the same frame, the caller sends it after
     /// them.
     pub fn encode_head(&self, body: BodyAt) -> Bytes {

@@ -59,6 +59,7 @@ pub(crate) fn hello() -> Hello {
         capacity: 1,
         batch: 1,
         concurrent: false,
+        cancels: false,
         swagger: [("3".to_owned(), "{}".to_owned())].into(),
     }
 }

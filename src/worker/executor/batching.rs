@@ -287,11 +287,7 @@ impl<'a, 'py> Batching<'a, 'py> {
             self.batches.size = BatchSize::fixed(1);
         }
         let size = self.batches.first_size();
-        if front.hello().batch != size {
-            front.hello().batch = size;
-            front.say_hello_again(py)?;
-        }
-        Ok(())
+        front.say_hello_again_if(py, &mut |hello| std::mem::replace(&mut hello.batch, size) != size)
     }
 }
 

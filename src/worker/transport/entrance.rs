@@ -11,6 +11,7 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::net::UnixStream,
     },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -39,9 +40,9 @@ const CLOSED: &str = "the script has closed a file descriptor that it did not op
 
 /// A connection to one front.
 pub(super) struct Connection {
-    pub(super) stream: UnixStream,
+    pub(super) stream: Arc<UnixStream>,
     /// The counter that decides who owns the jobs that the front has sent.
-    pub(super) claims: Option<Claims>,
+    pub(super) claims: Option<Arc<Claims>>,
     /// The file in which the front puts large bodies.
     #[cfg(target_os = "linux")]
     pub(super) shared: Option<SharedFile>,
@@ -65,20 +66,20 @@ impl Entrance {
     /// Connects to whichever front receives at the entrance, and says hello. `None` if the worker
     /// must not continue ([`Life`]). An error means that the script has closed the entrance, or
     /// that connecting has failed for too long.
-    pub(super) fn connect(&mut self, py: Python<'_>, hello: &mut Hello, life: &Life) -> PyResult<Option<Connection>> {
+    pub(super) fn connect(
+        &mut self,
+        py: Python<'_>,
+        hello: &Mutex<Hello>,
+        life: &Life,
+    ) -> PyResult<Option<Connection>> {
         let mut deadline = Instant::now() + PATIENCE;
         loop {
             match self.knock() {
                 Ok(None) => return Err(PyRuntimeError::new_err(CLOSED)),
                 Ok(Some(stream)) => {
                     if let Some(connection) = self.await_welcome(py, stream, life)? {
-                        hello.shares_claims = connection.claims.is_some();
-                        #[cfg(target_os = "linux")]
-                        {
-                            hello.shares_bodies = connection.shared.is_some();
-                        }
-                        let greeting = encoded(hello)?;
-                        if (&connection.stream).write_all(&greeting).is_ok() {
+                        let greeting = encoded(&said_on(&connection, hello))?;
+                        if (&*connection.stream).write_all(&greeting).is_ok() {
                             return Ok(Some(connection));
                         }
                     }
@@ -123,12 +124,23 @@ impl Entrance {
         #[cfg(not(target_os = "linux"))]
         drop(bodies);
         Ok(Some(Connection {
-            stream,
-            claims,
+            stream: Arc::new(stream),
+            claims: claims.map(Arc::new),
             #[cfg(target_os = "linux")]
             shared: bodies.and_then(|bodies| SharedFile::new(bodies).ok()),
         }))
     }
+}
+
+/// What the worker says on a new connection. The lock is free again when this returns.
+fn said_on(connection: &Connection, hello: &Mutex<Hello>) -> Hello {
+    let mut hello = hello.lock().unwrap_or_else(PoisonError::into_inner);
+    hello.shares_claims = connection.claims.is_some();
+    #[cfg(target_os = "linux")]
+    {
+        hello.shares_bodies = connection.shared.is_some();
+    }
+    hello.clone()
 }
 
 /// Waits for one descriptor. `None` if the front has gone, or the worker must not continue.

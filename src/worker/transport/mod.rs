@@ -11,13 +11,16 @@ mod large_body;
 mod socket;
 mod thread;
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use pyo3::{prelude::*, types::PyBytes};
 
 #[cfg(unix)]
-pub(super) use self::socket::SocketFront;
+pub(super) use self::socket::{send_parts, SocketFront};
 pub(super) use self::thread::ThreadFront;
 use crate::ipc::frame::{self, Frame, Hello, Kind};
 
@@ -78,19 +81,26 @@ pub(super) trait Front {
     /// clients.
     fn connections(&self) -> u64;
 
-    /// The hello, with which the worker describes itself and its script to the front.
-    fn hello(&mut self) -> &mut Hello;
+    /// The hello, with which the worker describes itself and its script to this front and to every
+    /// later one. A mutex, because the threads of `--worker_threads` change it too.
+    fn hello(&self) -> &Mutex<Hello>;
+
+    /// Changes the hello, and says it again. `change` returns false if nothing has changed. The lock
+    /// is free again before anything is sent, because sending gives up the GIL, and whoever gets it
+    /// may want the lock.
+    fn say_hello_again_if(&self, py: Python<'_>, change: &mut dyn FnMut(&mut Hello) -> bool) -> PyResult<()> {
+        let mut hello = self.hello().lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = if change(&mut hello) { Some(encoded(&hello)?) } else { None };
+        drop(hello);
+        if let Some(changed) = changed {
+            self.send(py, changed, Bytes::new());
+        }
+        Ok(())
+    }
 
     /// The worker must call this once for every job before it starts the job. False if the front
     /// has revoked it.
     fn claim_next(&mut self) -> bool;
-
-    /// Tells this front, and every later one, what the hello says now.
-    fn say_hello_again(&mut self, py: Python<'_>) -> PyResult<()> {
-        let hello = encoded(self.hello())?;
-        self.send(py, hello, Bytes::new());
-        Ok(())
-    }
 
     /// Tells the front that this worker starts no more jobs. The front requeues the jobs that have
     /// not been started.

@@ -13,6 +13,7 @@ use std::{
         fd::{AsRawFd as _, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -48,7 +49,7 @@ pub(in crate::worker) struct SocketFront {
     entrance: Entrance,
     /// How many times the worker has connected.
     connections: u64,
-    hello: Hello,
+    hello: Arc<Mutex<Hello>>,
     /// How many jobs of this connection the worker has claimed or skipped.
     received: u64,
     /// How many jobs of this connection have been decoded.
@@ -77,13 +78,13 @@ impl SocketFront {
     pub(in crate::worker) fn connect(
         py: Python<'_>,
         (socket, spare): (OwnedFd, OwnedFd),
-        mut hello: Hello,
+        hello: Arc<Mutex<Hello>>,
         max_body: usize,
         retirement: Retirement,
     ) -> PyResult<Option<Self>> {
         let life = Life::new(retirement);
         let mut entrance = Entrance::new(socket, spare);
-        let Some(connection) = entrance.connect(py, &mut hello, &life)? else { return Ok(None) };
+        let Some(connection) = entrance.connect(py, &hello, &life)? else { return Ok(None) };
         Ok(Some(Self {
             connection: Some(connection),
             entrance,
@@ -102,8 +103,8 @@ impl SocketFront {
 }
 
 impl Front for SocketFront {
-    fn hello(&mut self) -> &mut Hello {
-        &mut self.hello
+    fn hello(&self) -> &Mutex<Hello> {
+        &self.hello
     }
 
     fn claim_next(&mut self) -> bool {
@@ -188,8 +189,22 @@ impl Front for SocketFront {
 }
 
 impl SocketFront {
+    /// What the threads of a pool need to claim jobs and to send replies. The stream is closed when
+    /// the connection has ended. `None` without a connection.
+    pub(in crate::worker) fn handles(&self) -> Option<(Weak<UnixStream>, Option<Arc<Claims>>)> {
+        let Connection { stream, claims, .. } = self.connection.as_ref()?;
+        Some((Arc::downgrade(stream), claims.clone()))
+    }
+
+    /// Waits until bytes of the front or of `wake` have arrived, a second has passed, or a signal
+    /// has come. Takes the bytes of `wake`.
+    pub(in crate::worker) fn wait_unless_woken(&self, py: Python<'_>, wake: &UnixStream) {
+        let Some(Connection { stream, .. }) = &self.connection else { return };
+        py.detach(|| unix_socket::wait_readable_or_woken(stream, wake, READ_TIMEOUT.into()));
+    }
+
     fn claims(&self) -> Option<&Claims> {
-        self.connection.as_ref()?.claims.as_ref()
+        self.connection.as_ref()?.claims.as_deref()
     }
 
     /// The next frame. While this waits, other threads run.
@@ -299,7 +314,7 @@ impl SocketFront {
         let flags = if wait == Wait::ForBytes { 0 } else { nix::libc::MSG_DONTWAIT };
         if let Some(large_body) = &mut self.large_body {
             // Waits for all of the body, unless a second passes or a signal arrives.
-            let read = SockRef::from(stream).recv_with_flags(large_body.room(), flags | nix::libc::MSG_WAITALL)?;
+            let read = SockRef::from(&**stream).recv_with_flags(large_body.room(), flags | nix::libc::MSG_WAITALL)?;
             // SAFETY: the call above has just written `read` bytes of the room.
             unsafe { large_body.advance(read) };
             return Ok(read);
@@ -323,7 +338,7 @@ impl SocketFront {
         self.large_body = None;
         self.connection = None;
         (self.received, self.decoded) = (0, 0);
-        self.connection = self.entrance.connect(py, &mut self.hello, &self.life)?;
+        self.connection = self.entrance.connect(py, &self.hello, &self.life)?;
         self.connections += 1;
         Ok(self.connection.is_some())
     }
@@ -331,7 +346,7 @@ impl SocketFront {
 
 /// Sends all of the parts and removes what it has sent. If it must not `wait`, a socket without room
 /// is `EAGAIN`.
-fn send_parts(stream: &UnixStream, parts: &mut [Bytes; 2], wait: bool) -> nix::Result<()> {
+pub(in crate::worker) fn send_parts(stream: &UnixStream, parts: &mut [Bytes; 2], wait: bool) -> nix::Result<()> {
     while parts.iter().any(|part| !part.is_empty()) {
         let [head, body] = &mut *parts;
         match unix_socket::send(stream, &[IoSlice::new(head), IoSlice::new(body)], wait) {

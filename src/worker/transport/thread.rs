@@ -2,7 +2,10 @@
 //!
 //! Runs on the worker's thread. That is never the main thread, so nothing here handles signals.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use pyo3::prelude::*;
@@ -20,7 +23,7 @@ const GIL_OFFERED_EVERY: u32 = 32;
 /// Connection to the front.
 pub(in crate::worker) struct ThreadFront {
     end: WorkerEnd,
-    hello: Hello,
+    hello: Mutex<Hello>,
     /// How many jobs have been received.
     received: u64,
     without_wait: u32,
@@ -31,7 +34,7 @@ impl ThreadFront {
     pub(in crate::worker) fn connect(py: Python<'_>, channel: &ThreadChannel, hello: Hello) -> PyResult<Option<Self>> {
         let Some(end) = channel.connect() else { return Ok(None) };
         let greeting = encoded(&hello)?;
-        let front = Self { end, hello, received: 0, without_wait: 0 };
+        let front = Self { end, hello: Mutex::new(hello), received: 0, without_wait: 0 };
         front.send(py, greeting, Bytes::new());
         Ok(Some(front))
     }
@@ -108,8 +111,8 @@ impl Front for ThreadFront {
         }
     }
 
-    fn hello(&mut self) -> &mut Hello {
-        &mut self.hello
+    fn hello(&self) -> &Mutex<Hello> {
+        &self.hello
     }
 
     fn claim_next(&mut self) -> bool {

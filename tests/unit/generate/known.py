@@ -26,6 +26,7 @@ PLAIN = Facts(
     health_port=None,
     is_rest=False,
     workers=1,
+    calls_at_once=1,
     shares_model=False,
     graceful=30,
     scoring_timeout_ms=None,
@@ -51,6 +52,7 @@ FULL = PLAIN._replace(
     health_port=8081,
     is_rest=True,
     workers=4,
+    calls_at_once=4,
     graceful=90,
     scoring_timeout_ms=20000,
     model=Model("/models/iris 2", in_app=False),
@@ -69,6 +71,7 @@ FULL = PLAIN._replace(
 # What the two above do not show: a conda file, a model in the image, threads.
 CONDA = PLAIN._replace(
     workers=2,
+    calls_at_once=2,
     shares_model=True,
     model=Model("model/1", in_app=True),
     requirements=Requirements("conda.yml"),

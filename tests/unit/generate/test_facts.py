@@ -199,3 +199,5 @@ def test_limits_of_azure(folder: Path) -> None:
         assert len(limits.notes) == 1
         assert shown.replace("\\", "") in limits.notes[0]
     assert azure.limits(gather(folder, "--worker_count", "3")[0]).concurrency == 3
+    threads = gather(folder, "--worker_count", "3", "--worker_threads", "4")[0]
+    assert azure.limits(threads).concurrency == 12

@@ -36,6 +36,8 @@ def example(setting: Setting, number: int) -> tuple[Any, Any]:
     if setting.kind == settings_table.CHOICE:
         name = setting.choices[number % 2]
         return name.title(), name
+    if setting.kind == settings_table.VARIABLES:
+        return f"NAME={number}", f"NAME={number}"
     if setting.kind == settings_table.NETWORKS:
         return f"10.{number}.0.1/16, ::{number}", f"10.{number}.0.0/16,::{number}/128"
     return f"/value{number}", f"/value{number}"

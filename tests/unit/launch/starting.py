@@ -8,6 +8,7 @@ from azureml_inference_server_http.launch.settings import Settings
 
 # The values that are allowed for a count, in messages.
 COUNTS = "(it must be a whole number, 1 or more, at most 1000000000)"
+WORKERS = "(it must be auto, or a whole number, 1 or more, at most 1000000000)"
 
 
 class Outcome(NamedTuple):

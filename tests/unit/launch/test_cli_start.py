@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from starting import COUNTS, ListenError, LogConfigError, Start
+from starting import WORKERS, ListenError, LogConfigError, Start
 
 import azureml_inference_server_http as package
 from azureml_inference_server_http import launch
@@ -26,7 +26,7 @@ def test_wrong_settings_are_told_on_one_line_each(start: Start) -> None:
     assert (outcome.code, outcome.out, outcome.settings) == (1, "", None)
     seconds = "a whole number of seconds, 0 or more (0 means no limit), at most 1000000000000000"
     assert outcome.err.splitlines() == [
-        f"azmlinfsrv: error: WORKER_COUNT='x' is not allowed: {COUNTS[1:-1]} (environment variable WORKER_COUNT)",
+        f"azmlinfsrv: error: WORKER_COUNT='x' is not allowed: {WORKERS[1:-1]} (environment variable WORKER_COUNT)",
         f"azmlinfsrv: error: WORKER_TIMEOUT='-1' is not allowed: it must be {seconds} "
         "(environment variable WORKER_TIMEOUT)",
         'azmlinfsrv: error: SCORING_TIMEOUT_MS="soon" is not allowed: it must be a whole number of milliseconds, 0 or '

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from starting import COUNTS, Outcome, Start
+from starting import COUNTS, WORKERS, Outcome, Start
 
 import azureml_inference_server_http as package
 from azureml_inference_server_http.launch import display
@@ -91,8 +91,8 @@ PORTS = "(it must be a whole number from 0 to 65535 (0 takes a free port))"
         (["--port=x"], f"argument --port: invalid validate_port value: 'x' {PORTS}"),
         (["--po", "7.0"], f"argument --port: invalid validate_port value: '7.0' {PORTS}"),
         (["--health_port=-1"], f"argument --health_port: invalid validate_port value: '-1' {PORTS}"),
-        (["--worker_count", "abc"], f"argument --worker_count: invalid validate_worker_count value: 'abc' {COUNTS}"),
-        (["--worker_count", "0"], f"argument --worker_count: invalid validate_worker_count value: '0' {COUNTS}"),
+        (["--worker_count", "abc"], f"argument --worker_count: invalid validate_worker_count value: 'abc' {WORKERS}"),
+        (["--worker_count", "0"], f"argument --worker_count: invalid validate_worker_count value: '0' {WORKERS}"),
         (["--max_queue", "0"], f"argument --max_queue: invalid value: '0' {COUNTS}"),
         (
             ["--max_request_size", "x"],
@@ -168,7 +168,7 @@ def test_every_abbreviation(start: Start, prefix: str) -> None:
     flagless = expected in {"--help", "--version", *switches}
     words = {setting.flag: setting.choices[0] for setting in SETTINGS if setting.choices}
     words.update((setting.flag, str(setting.maximum)) for setting in SETTINGS if (setting.maximum or 7123) < 7123)
-    value = {**words, "--docs": "on", "--trusted_proxies": "10.0.0.1"}.get(expected, "7123")
+    value = {**words, "--docs": "on", "--trusted_proxies": "10.0.0.1", "--worker_env": "A=1"}.get(expected, "7123")
     outcome = start("--entry_script", "s.py", prefix, *([] if flagless or expected is None else [value]))
     if expected is None:
         assert_usage_error(outcome, outcome.err.split("error: ")[1].strip())

@@ -165,8 +165,8 @@ def test_values_that_the_published_server_took_are_taken(load: Load) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "allowed"),
     [
-        ("WORKER_COUNT", "0", "a whole number, 1 or more"),
-        ("WORKER_COUNT", "abc", "a whole number, 1 or more"),
+        ("WORKER_COUNT", "0", "auto, or a whole number, 1 or more"),
+        ("WORKER_COUNT", "abc", "auto, or a whole number, 1 or more"),
         ("WORKER_TIMEOUT", "-1", "a whole number of seconds, 0 or more (0 means no limit)"),
         ("WORKER_TIMEOUT", "abc", "a whole number of seconds, 0 or more (0 means no limit)"),
         ("AZUREML_DEBUG_PORT", "65536", "a whole number from 0 to 65535 (0 means no debugger)"),

@@ -312,6 +312,18 @@ def test_a_setting_that_means_nothing_on_windows_is_named(
     assert notice.startswith(f"{name} has no effect on Windows, where workers are threads: ")
 
 
+# ---- --worker_threads
+
+
+def test_threads_of_worker_processes_are_not_combined_with_worker_threads(load: Load) -> None:
+    with pytest.raises(SettingsError, match=r"--worker_threads=4 needs --worker_class process.*--worker_count"):
+        load(flags={"worker_threads": 4, "worker_class": "thread"})
+    with pytest.raises(SettingsError, match="--worker_threads and --max_batch_size cannot be combined"):
+        load(flags={"worker_threads": 4, "max_batch_size": 2})
+    assert load(flags={"worker_threads": 1, "worker_class": "thread"}).calls_at_once == 1
+    assert load(flags={"worker_threads": 4, "worker_count": 2, "worker_class": "process"}).calls_at_once == 8
+
+
 # ---- --debug_port
 
 

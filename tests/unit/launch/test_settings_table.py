@@ -79,6 +79,9 @@ DEFAULTS = {
     "max_concurrency": 100,
     "max_batch_size": 1,
     "batch_wait_ms": 0,
+    "worker_threads": 1,
+    "worker_env": None,
+    "init_concurrency": 0,
     "max_requests": 0,
     "max_worker_rss": 0,
     "error_details": False,
@@ -125,6 +128,9 @@ KEYS_OF_THE_FILE = {
     "AZMLINFSRV_MAX_CONCURRENCY",
     "AZMLINFSRV_MAX_BATCH_SIZE",
     "AZMLINFSRV_BATCH_WAIT_MS",
+    "AZMLINFSRV_WORKER_THREADS",
+    "AZMLINFSRV_WORKER_ENV",
+    "AZMLINFSRV_INIT_CONCURRENCY",
     "AZMLINFSRV_MAX_REQUESTS",
     "AZMLINFSRV_MAX_WORKER_RSS",
     "AZMLINFSRV_ERROR_DETAILS",
@@ -161,7 +167,7 @@ def test_no_name_is_used_twice(column: str) -> None:
 
 
 def test_every_row_has_an_attribute_and_every_attribute_is_a_row_or_known() -> None:
-    derived = {"app_insights_requested", "otlp", "origins", "notices", "config_file_read", "display"}
+    derived = {"app_insights_requested", "otlp", "cores", "origins", "notices", "config_file_read", "display"}
     assert set(settings.Settings._fields) == {setting.name for setting in SETTINGS} | derived
 
 

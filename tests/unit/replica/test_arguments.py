@@ -60,6 +60,7 @@ def test_processors_are_shared_by_the_workers(folder: Path) -> None:
 
 
 def test_autoscaling(folder: Path) -> None:
+    assert plan(folder, worker_count=2, worker_threads=8).deployment["max_ongoing_requests"] == 32
     scaling = plan(folder, num_replicas="auto", worker_count=2, max_replicas="4", upscale_delay_s="0.5").deployment
     assert "num_replicas" not in scaling
     assert scaling["autoscaling_config"] == {
@@ -77,7 +78,7 @@ def test_autoscaling(folder: Path) -> None:
         ({"xyz": 2}, "there is no argument xyz"),
         ({"port": 80}, "port cannot be set here: Ray Serve has the port that clients use"),
         ({"reload": "true"}, "reload cannot be set here: it is for development"),
-        ({"worker_count": "two"}, "worker_count='two' is not allowed: it must be a whole number, 1 or more"),
+        ({"worker_count": "two"}, "worker_count='two' is not allowed: it must be auto, or a whole number, 1 or more"),
         ({"worker_class": 3}, "worker_class=3 is not allowed: it must be process or thread"),
         (
             {"num_replicas": "many"},

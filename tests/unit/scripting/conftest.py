@@ -38,6 +38,7 @@ def settings(tmp_path, monkeypatch):
         worker_timeout=300,
         worker_preload=False,
         max_concurrency=100,
+        worker_threads=1,
         origins={"max_concurrency": SimpleNamespace(kind="default")},
         host="0.0.0.0",
         port=5001,

@@ -9,8 +9,8 @@ from azureml_inference_server_http.scripting.flask_context import FlaskContext
 from azureml_inference_server_http.scripting.wsgi_environ import Request
 
 SETTINGS = SimpleNamespace(
-    host="0.0.0.0", port=5001, worker_class="process", worker_count=1, server_version="azmlinfsrv/1.5.1",
-    scoring_timeout_ms=400, error_details=False, client_errors=False,
+    host="0.0.0.0", port=5001, worker_class="process", worker_count=1, worker_threads=1,
+    server_version="azmlinfsrv/1.5.1", scoring_timeout_ms=400, error_details=False, client_errors=False,
 )  # fmt: skip
 
 

@@ -303,6 +303,7 @@ def test_flask_is_imported_only_if_the_script_wants_it(tmp_path):
                                               model_dir=None, scoring_timeout_ms=1, host="", port=1,
                                               worker_class="process", worker_count=1, server_version="",
                                               max_concurrency=1,
+                                              worker_threads=1,
                                               origins={"max_concurrency": SimpleNamespace(kind="default")}))
         loaded.initialize()
         print(loaded.needs_request, bool({"flask", "inference_schema", "numpy"} & set(sys.modules)))

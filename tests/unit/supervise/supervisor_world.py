@@ -34,17 +34,23 @@ class World:
         self.now = 1000.0
         self.last_pid = 0
         self.restarts = []
+        # The slots of all workers that were asked for.
+        self.slots = []
         self.fronts, self.templates, self.workers = [], [], []
         self.started = self.tell(Started())
 
     def tell(self, event):
         """Handle an event, and report the starts that it causes, as ``supervise/supervising.py``
-        does. Returns all actions, but not the counts of restarts: those are in ``restarts``."""
+        does. Returns all actions, but not the counts of restarts, which are in ``restarts``, and not the slots of
+        workers, which are in ``slots``."""
         found = []
         for action in self.state.handle(event, self.now):
             if isinstance(action, CountRestart):
                 self.restarts.append(action.reason)
                 continue
+            if isinstance(action, SpawnWorker):
+                self.slots.append(action.slot)
+                action = action._replace(slot=0)
             found.append(action)
             if type(action) in _ROLES:
                 role = _ROLES[type(action)]

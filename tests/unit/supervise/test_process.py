@@ -284,6 +284,7 @@ def test_a_server_that_cannot_start_says_what_is_missing(records, monkeypatch):
         worker_preload=False,
         debug_port=None,
         reload=False,
+        init_concurrency=0,
         counts_metrics=False,
     )
     monkeypatch.setattr(start, "Processes", fail)

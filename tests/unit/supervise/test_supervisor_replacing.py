@@ -346,7 +346,7 @@ def test_a_worker_that_ttou_retires_gets_no_successor():
 def test_a_worker_that_is_no_longer_wanted_when_it_has_been_started_ends(two):
     first, second = two.workers
     # Its start takes a while.
-    assert two.state.handle(Signalled(signal.SIGTTIN), two.now) == [SpawnWorker()]
+    assert two.state.handle(Signalled(signal.SIGTTIN), two.now) == [SpawnWorker(slot=2)]
     assert two.signal(signal.SIGTTOU) == []
     two.workers.append(third := 99)
     assert two.tell(Spawned(third, Role.WORKER, None)) == [Kill(third, signal.SIGTERM)]

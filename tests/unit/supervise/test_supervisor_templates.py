@@ -128,7 +128,7 @@ def test_recycling_needs_another_template_too(serving):
 def test_workers_that_a_dying_template_was_asked_for_come_from_the_next_one(serving):
     (template,) = serving.templates
     state = serving.state
-    assert state.handle(Signalled(signal.SIGTTIN), serving.now) == [SpawnWorker(template)]
+    assert state.handle(Signalled(signal.SIGTTIN), serving.now) == [SpawnWorker(template, 2)]
     state.handle(SpawnFailed(Role.WORKER, ENDED, template), serving.now)
     actions = serving.exit(template, KILLED)
     assert without_logs(actions) == [SpawnTemplate()]
@@ -215,7 +215,7 @@ def test_workers_that_die_while_the_new_script_loads_come_from_the_old_template_
 def test_a_worker_that_the_old_template_starts_late_is_replaced_as_well(serving):
     (old,) = serving.templates
     state = serving.state
-    assert state.handle(Signalled(signal.SIGTTIN), serving.now) == [SpawnWorker(old)]
+    assert state.handle(Signalled(signal.SIGTTIN), serving.now) == [SpawnWorker(old, 2)]
     serving.signal(signal.SIGHUP)
     serving.load()
     late = 4711

@@ -186,6 +186,7 @@ async fn work(end: WorkerEnd, started: Rc<Cell<usize>>) {
         capacity: 1,
         batch: 1,
         concurrent: false,
+        cancels: false,
         swagger: [("2".to_owned(), "{}".to_owned())].into(),
     };
     send(&end, hello.encode().expect("JSON").freeze(), Bytes::new());

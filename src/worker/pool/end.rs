@@ -1,0 +1,127 @@
+//! A thread's end of the pool: for the thread, it is the connection to the front.
+//!
+//! Runs on the pool's threads.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use pyo3::prelude::*;
+
+use super::{
+    super::transport::{Front, Received},
+    state::Next,
+    Pool,
+};
+use crate::ipc::frame::{Hello, Job};
+
+/// After this many jobs without a wait the thread gives up the GIL once. Python code would do so by
+/// itself, but `run()` may be native code.
+const GIL_OFFERED_EVERY: u32 = 32;
+
+/// One thread's end.
+pub(super) struct PoolEnd {
+    pool: Arc<Pool>,
+    /// The connection and the id of the last job.
+    job: Option<(u64, u64)>,
+    /// Whether the last job was claimed.
+    is_claimed: bool,
+    without_wait: u32,
+}
+
+impl PoolEnd {
+    /// The end of a thread that has no job.
+    pub(super) fn new(pool: Arc<Pool>) -> Self {
+        Self { pool, job: None, is_claimed: false, without_wait: 0 }
+    }
+
+    fn end_job(&mut self) {
+        if let Some((connection, id)) = self.job.take() {
+            self.pool.shared.end(connection, id);
+        }
+    }
+}
+
+/// A thread that fails must not keep its job for ever.
+impl Drop for PoolEnd {
+    fn drop(&mut self) {
+        self.end_job();
+    }
+}
+
+impl Front for PoolEnd {
+    fn receive(&mut self, py: Python<'_>) -> PyResult<Received> {
+        self.end_job();
+        if self.without_wait >= GIL_OFFERED_EVERY {
+            self.without_wait = 0;
+            py.detach(|| ());
+        }
+        match self.pool.shared.take() {
+            Next::Job { arrived, connection, is_claimed } => {
+                self.without_wait += 1;
+                let id = Job::decode_id(&arrived.frame);
+                let id = id.map_err(|error| super::protocol_error(&error.to_string()))?;
+                (self.job, self.is_claimed) = (Some((connection, id)), is_claimed);
+                Ok(Received::Frame(arrived))
+            }
+            Next::Nothing => {
+                self.without_wait = 0;
+                py.detach(|| self.pool.shared.wait());
+                Ok(Received::Nothing)
+            }
+            Next::Closed => Ok(Received::FrontGone),
+        }
+    }
+
+    fn take(&mut self, py: Python<'_>) -> PyResult<Received> {
+        self.receive(py)
+    }
+
+    fn take_after_wait(&mut self, py: Python<'_>) -> PyResult<Received> {
+        self.receive(py)
+    }
+
+    /// The main thread has it.
+    fn descriptor(&self) -> Option<std::os::fd::RawFd> {
+        None
+    }
+
+    /// Only batches wait for more jobs than one, and threads make none.
+    fn wait_for_frames(&self, _py: Python<'_>, _at_most: Duration) -> PyResult<()> {
+        Ok(())
+    }
+
+    /// The pool has whole frames.
+    fn has_begun_frame(&self) -> bool {
+        false
+    }
+
+    fn connections(&self) -> u64 {
+        self.job.map_or(0, |(connection, _)| connection)
+    }
+
+    /// Waits while the client of the stream does not read.
+    fn was_cancelled(&mut self, py: Python<'_>, id: u64) -> PyResult<bool> {
+        let connection = self.connections();
+        if self.pool.shared.must_wait(connection, id) {
+            py.detach(|| self.pool.shared.wait_for_client(connection, id));
+        }
+        Ok(self.pool.shared.has_left(connection, id))
+    }
+
+    fn send(&self, py: Python<'_>, head: Bytes, body: Bytes) {
+        let connection = self.connections();
+        py.detach(|| self.pool.outlet.send(connection, head, body));
+    }
+
+    fn hello(&self) -> &Mutex<Hello> {
+        &self.pool.hello
+    }
+
+    /// The job was claimed when it was taken from the pool.
+    fn claim_next(&mut self) -> bool {
+        self.is_claimed
+    }
+}

@@ -1,0 +1,55 @@
+"""``WORKER_COUNT=auto``, ``--worker_env`` and ``--init_concurrency`` among the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable
+
+import pytest
+from resolving import Load
+
+from azureml_inference_server_http.launch import banner, settings
+from azureml_inference_server_http.launch.cores import Cores
+from azureml_inference_server_http.launch.settings import SettingsError
+
+
+def with_cores(number: int) -> Callable[[], Cores]:
+    return lambda: Cores(number, "a test")
+
+
+@pytest.mark.parametrize("given", ["auto", " AUTO "])
+def test_as_many_workers_as_cores(tmp_path: Path, given: str) -> None:
+    raw = settings.RawSettings({}, {"WORKER_COUNT": given}, str(tmp_path), with_cores(3))
+    resolved = settings.load(raw)
+    assert (resolved.worker_count, resolved.cores) == (3, Cores(3, "a test"))
+    assert settings.exported_environment(resolved)["WORKER_COUNT"] == "3"
+    assert "Worker Count: 3 (auto: a test)" in banner.lines(resolved, {"WORKER_COUNT": "3"})
+
+
+def test_cores_are_not_looked_for_without_need(tmp_path: Path) -> None:
+    def fail() -> Cores:
+        raise AssertionError
+
+    assert settings.load(settings.RawSettings({"worker_count": 2}, {}, str(tmp_path), fail)).cores is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "said"),
+    [
+        ({"worker_class": "thread"}, {}, "--worker_env needs --worker_class process"),
+        ({}, {"WORKER_PRELOAD": "true"}, "--worker_env cannot be combined with WORKER_PRELOAD"),
+        ({"worker_env": "A=1;A=2"}, {}, "--worker_env='A=1;A=2' is not allowed: A is given twice"),
+    ],
+)
+def test_variables_that_workers_cannot_have(
+    load: Load, flags: dict[str, str], environment: dict[str, str], said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load(flags={"worker_env": "A={worker}", **flags}, environment=environment)
+
+
+def test_init_concurrency_means_nothing_if_the_script_is_loaded_once(load: Load) -> None:
+    preloaded = load(flags={"init_concurrency": 2}, environment={"WORKER_PRELOAD": "true"})
+    assert preloaded.notices == ("--init_concurrency has no effect with WORKER_PRELOAD: the script is loaded once.",)
+    threads = load(flags={"init_concurrency": 2, "worker_class": "thread"})
+    assert "--init_concurrency has no effect with --worker_class thread" in threads.notices[0]
