@@ -10,6 +10,7 @@ too. It ends with the server's exit code, and if it is killed, the server ends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -56,7 +57,12 @@ def main(folder: Path, options: list[str]) -> int:
         ]
         for thread in copies:
             thread.start()
-        code = child.wait()
+        # In small steps, because a signal that another thread has got does not end a wait of this one, and its handler
+        # would run only afterwards.
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = child.wait(1)
+                break
         for thread in copies:
             # A child of the script may have the pipe still.
             thread.join(5)

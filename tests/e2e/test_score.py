@@ -121,6 +121,7 @@ def test_a_get_body_is_ignored(shared):
         assert connection.exchange("GET", "/score?a=2").json() == '{"a": 2}'
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="CPython 3.14 reads JSON of any depth that fits into a target")
 def test_a_query_that_nests_too_deep_is_an_internal_error(shared):
     response = shared("echo.py").get("/score?a=" + "[" * 60_000)
     assert (response.status, response.json()) == (500, INTERNAL)
