@@ -118,6 +118,8 @@ def _start(raw: RawSettings, settings: Settings) -> int:
     fault = fault_of_core()
     if fault:
         return _refuse([fault])
+    if settings.warmup_samples is not None and not os.path.isdir(settings.warmup_samples):
+        return _refuse([f"{settings.origins['warmup_samples'].name}: there is no folder {settings.warmup_samples}"])
     from . import banner, listeners
 
     try:
@@ -126,13 +128,20 @@ def _start(raw: RawSettings, settings: Settings) -> int:
         settings, clients = listeners.open_all(settings)
     except listeners.ListenError as error:
         return _refuse([str(error)])
-    exported = exported_environment(settings)
+    pools, oversubscribed = _thread_pools(settings)
+    exported = {**exported_environment(settings), **pools}
     banner.show(settings, {**os.environ, **exported})
     os.environ.update(exported)
     from_file = [origin.name for origin in settings.origins.values() if origin.kind == FILE]
     if settings.config_file_read:
         logger.info("Settings read from %s: %s", settings.config_file_read, ", ".join(from_file) or "none")
-    for notice in (*settings.notices, *_missing_folders(settings), *_settings_of_gunicorn(raw), *_unused(settings)):
+    for notice in (
+        *settings.notices,
+        *_missing_folders(settings),
+        *_settings_of_gunicorn(raw),
+        *_unused(settings),
+        *oversubscribed,
+    ):
         logger.warning("%s", notice)
 
     return serve(settings, clients)
@@ -169,6 +178,18 @@ def _display(settings: Settings) -> display.Display:
 
         progress = Progress(sys.stdout.fileno())
     return display.Display(display.has_colour(os.environ, interactive, settings.plain), interactive, progress)
+
+
+def _thread_pools(settings: Settings) -> tuple[dict[str, str], list[str]]:
+    """The variables that size the thread pools of worker processes, and warnings about the user's own."""
+    if settings.worker_count < 2 or settings.worker_class != table.PROCESS:
+        return {}, []
+    from . import cores, thread_pools
+
+    usable = settings.cores or cores.usable()
+    warnings = thread_pools.oversubscribed(os.environ, usable, settings.worker_count)
+    is_shared = settings.thread_pools == table.SHARED
+    return thread_pools.sizes(os.environ, usable.number, settings.worker_count) if is_shared else {}, warnings
 
 
 def _unused(settings: Settings) -> list[str]:

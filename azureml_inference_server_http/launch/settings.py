@@ -99,6 +99,8 @@ class Settings(NamedTuple):
     worker_threads: int
     worker_env: str | None
     init_concurrency: int
+    warmup_samples: str | None
+    thread_pools: str
     max_requests: int
     max_worker_rss: int
     error_details: bool

@@ -43,6 +43,8 @@ AUTO = "auto"
 # The classes of workers.
 PROCESS = "process"
 THREAD = "thread"
+# Thread pools are sized by the number of workers.
+SHARED = "shared"
 # Where /metrics is answered.
 METRICS_ON, METRICS_OFF, METRICS_HEALTH = "on", "off", "health"
 # What the log looks like, and which requests have a line in it.
@@ -663,6 +665,37 @@ SETTINGS: tuple[Setting, ...] = (
         original=False,
         environment="AZMLINFSRV_INIT_CONCURRENCY",
         config_key="AZMLINFSRV_INIT_CONCURRENCY",
+        note="[placement.md](placement.md) explains it.",
+    ),
+    Setting(
+        name="warmup_samples",
+        group="workers",
+        kind=RESOLVED_PATH,
+        help="Folder with samples, as azmlinfsrv validate takes them. Each worker calls run() with them before it is "
+        "ready.",
+        default_text="none",
+        allowed="the path of a folder",
+        flag="--warmup_samples",
+        metavar="DIR",
+        original=False,
+        environment="AZMLINFSRV_WARMUP_SAMPLES",
+        config_key="AZMLINFSRV_WARMUP_SAMPLES",
+        note="[placement.md](placement.md) explains it.",
+    ),
+    Setting(
+        name="thread_pools",
+        group="workers",
+        kind=CHOICE,
+        help="Threads of BLAS, OpenMP and numexpr in each worker process. shared: with several workers, their share of "
+        "the cores, unless a variable such as OMP_NUM_THREADS says otherwise. off: what the libraries choose.",
+        default=SHARED,
+        allowed="shared or off",
+        choices=(SHARED, "off"),
+        flag="--thread_pools",
+        metavar="WORD",
+        original=False,
+        environment="AZMLINFSRV_THREAD_POOLS",
+        config_key="AZMLINFSRV_THREAD_POOLS",
         note="[placement.md](placement.md) explains it.",
     ),
     Setting(

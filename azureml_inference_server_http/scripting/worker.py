@@ -167,6 +167,8 @@ def _serve(
     user_metrics = sys.modules.get("azureml_inference_server_http.api.metrics")
     if user_metrics is not None:
         user_metrics.follow_fork()
+    if settings.warmup_samples is not None:
+        warm_up(script, settings.warmup_samples)
     log_scoring_timeout(settings)
     _logger.info("Worker with pid %d ready for serving traffic", os.getpid())
     entrance = (front.detach(), spare.detach())
@@ -182,6 +184,13 @@ def log_boot() -> None:
     from .. import log_config
 
     logging.getLogger(log_config.PROCESS_LOGGER_NAME).info("Booting worker with pid: %d", os.getpid())
+
+
+def warm_up(script: Script, folder: str) -> None:
+    """Call run() with the samples of this folder. The result of none of them matters to the start."""
+    from . import warmup  # imported here, because most servers have no samples
+
+    warmup.run(script, folder)
 
 
 def log_scoring_timeout(settings: Settings) -> None:

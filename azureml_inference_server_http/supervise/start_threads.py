@@ -64,6 +64,8 @@ def run(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY)
     prepared = None
     try:
         prepared = _if_threads_are_threads(worker.prepare(settings, watch, server.reports))
+        if prepared is not None and settings.warmup_samples is not None:
+            worker.warm_up(prepared.script, settings.warmup_samples)
         server.wait_for_end(prepared)
     except BaseException as error:
         reason = shortage.explain(error) if isinstance(error, OSError) else "the traceback is below."

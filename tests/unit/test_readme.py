@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from azureml_inference_server_http.generate import options as generating
+from azureml_inference_server_http.launch import thread_pools
 from azureml_inference_server_http.launch.settings_table import OTEL_VARIABLES, OTEL_WITHOUT_EFFECT, SETTINGS
 from azureml_inference_server_http.validation import options
 
@@ -44,6 +45,7 @@ OTHER_VARIABLES = {
     "FORCE_COLOR",
     "GUNICORN_CMD_ARGS",
     "CUDA_VISIBLE_DEVICES",
+    *thread_pools.NAMES,
     "SCRIPT_NAME",
     "RAW_URI",
     "TCP_NODELAY",

@@ -12,6 +12,7 @@ from starting import WORKERS, ListenError, LogConfigError, Start
 
 import azureml_inference_server_http as package
 from azureml_inference_server_http import launch
+from azureml_inference_server_http.launch import cores, thread_pools
 from azureml_inference_server_http.launch.settings import Settings
 
 KEY = "0aaaaaaa-0000-0000-0000-000000000000"
@@ -180,6 +181,36 @@ def test_environment_is_set_for_the_script_and_the_file_stays_out_of_it(start: S
     assert os.environ["SERVER_SOFTWARE"] == "azmlinfsrv/9.8.7"
     assert "SERVICE_NAME" not in os.environ
     assert "AZUREML_MODEL_DIR" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("options", "threads"),
+    [
+        (("--worker_count", "2"), "4"),
+        (("--worker_count", "2", "--thread_pools", "off"), None),
+        (("--worker_count", "2", "--worker_class", "thread"), None),
+        ((), None),
+    ],
+)
+def test_thread_pools_get_their_share_of_the_cores(
+    start: Start, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], threads: str | None
+) -> None:
+    monkeypatch.setattr(cores, "usable", lambda: cores.Cores(8, "a test"))
+    start("--entry_script", "s.py", *options)
+    assert {os.environ.get(name) for name in thread_pools.NAMES} == {threads}
+
+
+def test_thread_pools_that_are_too_large_are_told(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "usable", lambda: cores.Cores(4, "a test"))
+    outcome = start("--entry_script", "s.py", "--worker_count", "2", OMP_NUM_THREADS="4")
+    assert "OMP_NUM_THREADS=4 lets 2 workers compute with 8 threads on 4 cores (a test)" in outcome.out
+    assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_samples_must_be_in_a_folder(start: Start) -> None:
+    outcome = start("--entry_script", "s.py", "--warmup_samples", "none")
+    assert outcome.code == 1
+    assert "--warmup_samples: there is no folder " in outcome.err
 
 
 def test_refused_start_leaves_the_environment_alone(start: Start) -> None:

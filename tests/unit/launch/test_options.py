@@ -168,7 +168,13 @@ def test_every_abbreviation(start: Start, prefix: str) -> None:
     flagless = expected in {"--help", "--version", *switches}
     words = {setting.flag: setting.choices[0] for setting in SETTINGS if setting.choices}
     words.update((setting.flag, str(setting.maximum)) for setting in SETTINGS if (setting.maximum or 7123) < 7123)
-    value = {**words, "--docs": "on", "--trusted_proxies": "10.0.0.1", "--worker_env": "A=1"}.get(expected, "7123")
+    value = {
+        **words,
+        "--docs": "on",
+        "--trusted_proxies": "10.0.0.1",
+        "--worker_env": "A=1",
+        "--warmup_samples": ".",
+    }.get(expected, "7123")
     outcome = start("--entry_script", "s.py", prefix, *([] if flagless or expected is None else [value]))
     if expected is None:
         assert_usage_error(outcome, outcome.err.split("error: ")[1].strip())
