@@ -18,6 +18,7 @@ SCRIPT_REQUIREMENTS = ("inference-schema", "numpy", "pandas", "scikit-learn", "j
 
 OURS = "ours"
 OURS_THREADS = "ours-threads"
+OURS_WORKER_THREADS = "ours-worker-threads"
 OURS_TELEMETRY = "ours-telemetry"
 REFERENCE = "published"
 CEILING = "actix"
@@ -71,6 +72,14 @@ _TABLE = (
         runs_numpy=True,
         needs_option="--worker_class",
         note="`--worker_class thread`; logs every request",
+    ),
+    Candidate(
+        OURS_WORKER_THREADS,
+        "this server, 16 threads in a worker",
+        (*_OURS, "--worker_threads", "16"),
+        environment_name="ours",
+        needs_option="--worker_threads",
+        note="`--worker_threads 16`; logs every request",
     ),
     Candidate(
         OURS_TELEMETRY,

@@ -119,6 +119,13 @@ def telemetry(bench: Bench) -> Values:
     return values
 
 
+def many(bench: Bench) -> Values:
+    """Requests per second and latency of 64 connections with one worker."""
+    with bench.serve() as server:
+        seen = bench.press(server, MANY)
+    return {"rps": seen.rps, "p50_ms": seen.p50_ms, "p99_ms": seen.p99_ms}
+
+
 def new_connections(bench: Bench) -> Values:
     """Requests per second when each comes on a connection of its own."""
     with bench.serve() as server:

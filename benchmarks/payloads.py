@@ -108,6 +108,9 @@ BUSY = Payload("busy-5ms", _DATA, lambda body: json.loads(body)["run_ms"] >= 5, 
 SLEEP_10 = Payload(
     "sleep-10", _json({"ms": 10}), lambda body: json.loads(body)["slept_ms"] >= 10, _json({"slept_ms": 10})
 )
+SLEEP_20 = Payload(
+    "sleep-20", _json({"ms": 20}), lambda body: json.loads(body)["slept_ms"] >= 20, _json({"slept_ms": 20})
+)
 NUMBERS_1MB = _numbers(1_000_000)
 NUMBERS_10MB = _numbers(10_000_000)
 BINARY_10MB = _binary(10_000_000)

@@ -12,7 +12,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from .candidates import CANDIDATES, CEILING, OURS, OURS_TELEMETRY, OURS_THREADS, REFERENCE
+from .candidates import CANDIDATES, CEILING, OURS, OURS_TELEMETRY, OURS_THREADS, OURS_WORKER_THREADS, REFERENCE
 from .measure import CONNECTIONS, WORKERS
 from .results import Results
 from .scenarios import SCENARIOS
@@ -30,6 +30,7 @@ STYLE = {
 COLOURS = {
     OURS: "#c2410c",
     OURS_THREADS: "#f59e0b",
+    OURS_WORKER_THREADS: "#fb923c",
     OURS_TELEMETRY: "#fdba74",
     REFERENCE: "#1d4ed8",
     "published-granian": "#60a5fa",

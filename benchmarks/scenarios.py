@@ -18,6 +18,7 @@ from .candidates import (
     OURS,
     OURS_TELEMETRY,
     OURS_THREADS,
+    OURS_WORKER_THREADS,
     PLAIN,
     QUEUEING,
     REFERENCE,
@@ -56,6 +57,11 @@ class Scenario:
 
 
 _NUMBERS = (OURS, OURS_THREADS, REFERENCE, "published-granian", "granian-rsgi", CEILING)
+_MANY = (
+    Column("rps", "requests/s"),
+    Column("p50_ms", "median ms", ".2f"),
+    Column("p99_ms", "99th pct. ms", ".2f"),
+)
 _LARGE = (Column("p50_ms", "median, ms", ",.1f"), Column("max_ms", "longest, ms", ",.1f"))
 
 _TABLE = (
@@ -237,6 +243,28 @@ _TABLE = (
             *(Column(f"w{count}.rps", f"requests/s, {count} w.") for count in measure.WORKERS),
             Column("of_linear", "of linear", ".3f"),
         ),
+    ),
+    Scenario(
+        "worker-threads",
+        "Sixteen calls at once in one worker",
+        f"`run()` sleeps for 20 ms, and {measure.MANY} connections ask. Sixteen threads that cost nothing would answer "
+        "800 requests per second.",
+        "sleeping.py",
+        payloads.SLEEP_20,
+        measure.many,
+        (OURS_WORKER_THREADS,),
+        _MANY,
+    ),
+    Scenario(
+        "async",
+        "An async `run()` that awaits 20 ms",
+        f"One worker, and {measure.MANY} connections. A loop that costs nothing would answer 3,200 requests a second. "
+        "FastAPI awaits the same coroutine.",
+        "awaiting.py",
+        payloads.SLEEP_20,
+        measure.many,
+        (OURS, "fastapi"),
+        _MANY,
     ),
     Scenario(
         "start",

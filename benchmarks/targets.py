@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 
-from .candidates import CEILING, CEILING_ONE_THREAD, OURS, OURS_TELEMETRY, OURS_THREADS, REFERENCE
+from .candidates import CEILING, CEILING_ONE_THREAD, OURS, OURS_TELEMETRY, OURS_THREADS, OURS_WORKER_THREADS, REFERENCE
 from .results import Results, Spread
 from .scenarios import INSTALL
 
@@ -185,6 +185,29 @@ TARGETS = (
                 label="throughput of 8 workers, times 8 times that of 1",
                 form=".3f",
             ),
+        ),
+    ),
+    Target(
+        "worker-threads",
+        "20 ms of sleep, `--worker_threads 16`, 64 connections: requests/s",
+        (
+            Check(
+                "worker-threads",
+                "rps",
+                AT_LEAST,
+                760,
+                candidate=OURS_WORKER_THREADS,
+                label="0.95 of what is possible",
+                form=",.0f",
+            ),
+        ),
+    ),
+    Target(
+        "async",
+        "async `run()` that awaits 20 ms, 64 connections: requests/s",
+        (
+            Check("async", "rps", AT_LEAST, 2800, label="of 3,200 that are possible", form=",.0f"),
+            _against("async", "rps", AT_LEAST, 1.1, "fastapi"),
         ),
     ),
 )

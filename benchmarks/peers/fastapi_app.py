@@ -1,5 +1,7 @@
 """The same for FastAPI on uvicorn. ``run()`` is called on the event loop: one request at a time in
-each process."""
+each process, unless it is async."""
+
+import inspect
 
 import scoring
 from fastapi import FastAPI, Request, Response
@@ -15,4 +17,9 @@ async def health():
 
 @app.post("/score")
 async def score(request: Request):
-    return Response(scoring.answer(script, await request.body()), media_type="application/json")
+    body = await request.body()
+    if inspect.iscoroutinefunction(script.run):
+        answer = await scoring.awaited(script, body)
+    else:
+        answer = scoring.answer(script, body)
+    return Response(answer, media_type="application/json")

@@ -25,3 +25,8 @@ def answer(module, body):
     if os.environ.get("BENCH_CALL") == "parameters":
         return json.dumps(module.run(**json.loads(body)))
     return json.dumps(module.run(body.decode()))
+
+
+async def awaited(module, body):
+    """The same for a ``run()`` that is async."""
+    return json.dumps(await module.run(body.decode()))
