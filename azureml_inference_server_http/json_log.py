@@ -12,10 +12,11 @@ import io
 import json
 import logging
 import math
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -191,7 +192,8 @@ class _LoggedStream(io.TextIOBase):
     """Stands for a standard stream: each line that is written to it becomes a record.
 
     Records go to the handler and not through a logger, so that no level drops them. A line is logged
-    when it ends, or when the stream is flushed. Each thread has its own unfinished line.
+    when it ends, or when its thread flushes the stream. Each thread has its own unfinished line. If a
+    thread has ended, its line is logged when another thread writes or flushes.
     """
 
     def __init__(self, original: Any, handler: logging.Handler, logger: str, level: int) -> None:
@@ -199,7 +201,9 @@ class _LoggedStream(io.TextIOBase):
         self._handler = handler
         self._logger = logging.getLogger(logger)
         self._level = level
-        self._unfinished: dict[int, str] = {}
+        # By the thread's ident, which a later thread can get again.
+        self._unfinished: dict[int, tuple[threading.Thread, str]] = {}
+        self._process = os.getpid()
         self._inside = threading.local()
 
     @property
@@ -229,22 +233,49 @@ class _LoggedStream(io.TextIOBase):
             self._original.write(text)
             self._original.flush()
             return len(text)
-        thread = threading.get_ident()
         # Progress bars end their text with a carriage return.
-        *lines, rest = (self._unfinished.pop(thread, "") + text).replace("\r", "\n").split("\n")
+        *lines, rest = (self._take_own() + text).replace("\r", "\n").split("\n")
         if rest:
-            self._unfinished[thread] = rest
+            self._unfinished[threading.get_ident()] = (threading.current_thread(), rest)
         for line in lines:
             if line:
                 self._log(line, None)
         return len(text)
 
     def flush(self) -> None:
-        # Of all threads, because this is called at the end of the process as well.
-        for thread in list(self._unfinished):
-            line = self._unfinished.pop(thread, "")
-            if line:
-                self._log(line, None)
+        """End the unfinished line of this thread, and those of threads that have ended. The lines of
+        other threads go on, unless the process ends: the interpreter flushes the stream then."""
+        if sys.is_finalizing():
+            return self.end_all_lines()
+        line = self._take_own()
+        if line:
+            self._log(line, None)
+        self._end_lines(lambda thread: not thread.is_alive())
+
+    def end_all_lines(self) -> None:
+        """End the unfinished lines of all threads. Called when the process ends."""
+        self._end_lines(lambda _: True)
+
+    def _end_lines(self, ends: Callable[[threading.Thread], bool]) -> None:
+        if self._process != os.getpid():
+            # The lines of the other threads belong to the process that this one was forked from.
+            self._process = os.getpid()
+            own = self._unfinished.get(threading.get_ident())
+            self._unfinished = {threading.get_ident(): own} if own else {}
+        for ident, (thread, _) in list(self._unfinished.items()):
+            if ends(thread):
+                _, line = self._unfinished.pop(ident, (thread, ""))
+                if line:
+                    self._log(line, None)
+
+    def _take_own(self) -> str:
+        """The unfinished line of this thread, which may continue now."""
+        thread, line = self._unfinished.pop(threading.get_ident(), (None, ""))
+        if thread is None or thread is threading.current_thread():
+            return line
+        # The line of an earlier thread with the same ident.
+        self._log(line, None)
+        return ""
 
     def log_uncaught(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None, where: str = ""

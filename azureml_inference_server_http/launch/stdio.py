@@ -42,6 +42,16 @@ def flush_standard_streams() -> None:
             stream.flush()
 
 
+def finish_standard_streams() -> None:
+    """Write what standard output and error have buffered, because this process ends now."""
+    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            # A stream of ``json_log.py`` has unfinished lines of other threads. Others have no such method.
+            stream.end_all_lines()
+    flush_standard_streams()
+
+
 def open_missing() -> None:
     """Open the null device for each standard stream that the caller has closed (``azmlinfsrv
     >&-``).

@@ -14,7 +14,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
-from ..launch.stdio import flush_standard_streams
+from ..launch.stdio import finish_standard_streams
 from ..server.user_script import ScriptLoadError, UserScriptException, UserScriptTimeout
 from . import (
     arrays,
@@ -341,7 +341,7 @@ class Script:
             code = 1
             with contextlib.suppress(OSError, ValueError):
                 traceback.print_exception(type(exc), exc, exc.__traceback__)
-        flush_standard_streams()
+        finish_standard_streams()
         os._exit(code & 0xFF)
 
     def _may_import_flask(self) -> bool:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Collection
 from typing import Any, Callable, NoReturn
 
-from ..launch.stdio import flush_standard_streams
+from ..launch.stdio import finish_standard_streams
 from . import signal_handlers
 
 # Seconds for the threads of a script that could not be started.
@@ -180,5 +180,5 @@ def _wait_for_threads() -> None:
 def at_once(code: int) -> NoReturn:
     """End this process without Python's exit, but write log records and buffers first."""
     logging.shutdown()
-    flush_standard_streams()
+    finish_standard_streams()
     os._exit(code)

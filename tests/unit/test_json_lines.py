@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import sys
 import threading
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from azureml_inference_server_http import json_log
 from azureml_inference_server_http.json_log import MAX_LINE, JsonFormatter, JsonHandler, _LoggedStream
+from azureml_inference_server_http.launch.stdio import finish_standard_streams
 
 Object = dict[str, Any]
 
@@ -132,14 +134,75 @@ def test_each_line_of_a_stream_is_a_record(stream: _LoggedStream, output: Output
     assert output.objects()[0]["level"] == "WARNING"
 
 
-def test_an_unfinished_line_is_logged_when_the_stream_is_flushed(stream: _LoggedStream, output: Output) -> None:
+class Writer(threading.Thread):
+    """Writes an unfinished line, and ends it when it is told to."""
+
+    def __init__(self, stream: _LoggedStream) -> None:
+        super().__init__(name="writer")
+        self._stream = stream
+        self._has_begun, self._may_end = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        self._stream.write("begun ")
+        self._has_begun.set()
+        assert self._may_end.wait(60)
+        self._stream.write("and ended\n")
+
+    def __enter__(self) -> None:
+        self.start()
+        assert self._has_begun.wait(60)
+
+    def __exit__(self, *_: object) -> None:
+        self._may_end.set()
+        self.join()
+
+
+def test_a_flush_ends_the_unfinished_line_of_the_calling_thread_alone(stream: _LoggedStream, output: Output) -> None:
     stream.write("no end")
+    with Writer(stream):
+        stream.flush()
+        assert messages(output) == ["no end"]
+    assert messages(output) == ["no end", "begun and ended"]
+
+
+def test_the_end_of_the_process_ends_the_lines_of_all_threads(
+    stream: _LoggedStream, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Writer(stream):
+        finish_standard_streams()
+        assert messages(output) == ["begun "]
+        stream.write("more")
+        monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+        stream.flush()
+        assert messages(output) == ["begun ", "more"]
+
+
+def test_the_line_of_a_thread_that_has_ended_is_logged_by_itself(stream: _LoggedStream, output: Output) -> None:
     thread = threading.Thread(target=stream.write, args=("of a thread",))
     thread.start()
     thread.join()
     assert messages(output) == []
+    stream.write("mine")
     stream.flush()
-    assert messages(output) == ["no end", "of a thread"]
+    assert messages(output) == ["mine", "of a thread"]
+    # A later thread may have the ident of one that has ended.
+    thread = threading.Thread(target=stream.write, args=("no end",))
+    stream._unfinished[threading.get_ident()] = (thread, "earlier")
+    stream.write("later\n")
+    assert messages(output)[2:] == ["earlier", "later"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_does_not_log_the_lines_of_other_threads_again(stream: _LoggedStream, output: Output) -> None:
+    with Writer(stream):
+        child = os.fork()
+        if child == 0:
+            stream.write("child")
+            stream.end_all_lines()
+            os._exit(messages(output) != ["child"])
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_stream_that_cannot_be_logged_to_goes_to_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
