@@ -57,8 +57,8 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help serve test test-rust test-python check check-rust check-foreign check-fuzz check-python format conform conform-requests \
-	conform-telemetry bytecode fuzz chaos simulate soak bench bench-rust \
-	test-all test-windows wheels test-install test-generate test-prometheus test-ray ci left-out clean
+	conform-telemetry fuzz chaos simulate soak bench bench-rust \
+	test-all test-windows wheels test-install test-generate test-otlp test-prometheus test-ray ci left-out clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -139,11 +139,7 @@ format: $(VENV)/.done-tools ## Format the code and write the generated pages
 
 conform: conform-requests conform-telemetry ## Compare with the published server
 
-NEEDED_TO_CONFORM = $(VENV)/.done-tested $(VENV)/.done-tools $(REFERENCE)/.done-$(PUBLISHED) bytecode
-
-# So that servers do not compile the package, even if the environment says PYTHONDONTWRITEBYTECODE.
-bytecode: $(VENV)/.done-venv
-	@$(BIN)/python -m compileall -q azureml_inference_server_http
+NEEDED_TO_CONFORM = $(VENV)/.done-tested $(VENV)/.done-tools $(REFERENCE)/.done-$(PUBLISHED)
 
 conform-requests: $(NEEDED_TO_CONFORM)
 	$(BIN)/python tests/conformance --reference $(REFERENCE)/bin/python --candidate $(BIN)/python
@@ -169,6 +165,11 @@ test-prometheus: $(VENV)/.done-tested $(VENV)/.done-tools ## Let a real Promethe
 	@for tool in prometheus promtool; do command -v $$tool >/dev/null || \
 		{ echo "$$tool was not found: install Prometheus with the package manager of the system." >&2; exit 1; }; done
 	$(BIN)/python -m pytest tests/e2e/test_prometheus.py -m soak
+
+# Optional packages with programs of their own, which only some systems and Pythons have.
+test-otlp: $(VENV)/.done-tested $(VENV)/.done-tools ## Send OTLP to receivers that others have written: oteltap and rotel
+	$(BIN)/python -m pip install --quiet oteltap rotel
+	$(BIN)/python -m pytest tests/e2e/test_independent_receiver.py -ra
 
 # First what compiles Rust, one cargo command after the other as they lock their folder, while pip fills the environments.
 # The server is built after that: PyO3 is compiled differently for it, which costs a minute at each change between the two.

@@ -84,7 +84,7 @@ _TABLE = (
     Candidate(
         OURS_TELEMETRY,
         "this server, all telemetry",
-        _OURS,
+        (*_OURS, "--log_format", "json"),
         environment_name="ours",
         environment={
             "AML_APP_INSIGHTS_ENABLED": "true",
@@ -93,8 +93,9 @@ _TABLE = (
             "OTEL_TRACES_SAMPLER_ARG": "0.1",
             "OTEL_METRIC_EXPORT_INTERVAL": "1000",
         },
+        needs_option="--log_format",
         note="Application Insights, and OTLP with a tenth of the traces, log records, and metrics each second, all to "
-        "a receiver on the same machine; logs every request",
+        "a receiver on the same machine; logs every request as JSON",
     ),
     Candidate(
         REFERENCE,

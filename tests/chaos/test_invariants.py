@@ -87,10 +87,20 @@ def test_who_left_is_not_served() -> None:
     ("sent", "lost", "accepted", "is_kept"),
     [(40, 0, 40, True), (30, 10, 35, True), (30, 4, 35, False), (41, 0, 40, False), (2, 3, 2, False)],
 )
-def test_spans_that_vanish_are_a_violation(sent: int, lost: int, accepted: int, is_kept: bool) -> None:
+@pytest.mark.parametrize("exporter", [telemetry.TRACES, telemetry.APP_INSIGHTS])
+def test_items_that_vanish_are_a_violation(exporter: str, sent: int, lost: int, accepted: int, is_kept: bool) -> None:
     name = "azmlinfsrv_telemetry_items"
+    count = "http_server_request_duration_seconds_count"
     page = Scrape(
-        f'{name}_sent_total{{exporter="otlp_traces"}} {sent}\n{name}_dropped_total{{reason="front"}} {lost}\n'
-        'http_server_request_duration_seconds_count{http_route="/score"} 10\n'
+        f'{name}_sent_total{{exporter="{exporter}"}} {sent}\n{name}_dropped_total{{exporter="{exporter}"}} {lost}\n'
+        f'{count}{{http_route="/score",http_response_status_code="200"}} 10\n'
     )
-    assert (telemetry.judge("text", page, accepted) == []) == is_kept
+    assert (telemetry.judge("text", page, {exporter: accepted}) == []) == is_kept
+
+
+def test_other_items_of_application_insights_may_be_accepted_twice() -> None:
+    name = "azmlinfsrv_telemetry_items"
+    page = Scrape(f'{name}_sent_total{{exporter="app_insights"}} 15\n')
+    for others, is_kept in [(4, False), (5, True), (9, True)]:
+        found = telemetry.judge("text", page, {telemetry.APP_INSIGHTS: 10}, others)
+        assert (found == []) == is_kept, others

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from receiver import Receiver
-from surroundings import Port
 
 KEY = "00000000-0000-4000-8000-00000000000b"
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -48,6 +47,8 @@ TEXT = (
     Sent("empty", body=""),
     Sent("query", target="/score?a=1&b=%20x&c=%C3%A9", body="x"),
     Sent("get", "GET", "/score?a=1", None),
+    Sent("get-secret", "GET", "/score?code=x&a=1", None),
+    Sent("https", headers=(("X-Forwarded-Proto", "https"),)),
     Sent("get-no-query", "GET", "/score", None),
     Sent("options", "OPTIONS", "/score", None),
     Sent("head", "HEAD", "/score", None),
@@ -130,15 +131,14 @@ SETUPS = (
 
 
 def items(setup: Setup, python: str) -> list[dict[str, Any]]:
-    """What one server sends. Servers may run at the same time."""
-    port = Port()
+    """What one server sends."""
     with Receiver() as receiver, tempfile.TemporaryDirectory(prefix="azt-") as folder:
-        process = _start(setup, python, receiver, folder, port.number)
+        process = _start(setup, python, receiver, folder)
         try:
             if setup.starts:
-                _wait_until_ready(process, port.number)
+                port = _port(process)
                 for sent in setup.requests:
-                    _send(port.number, sent)
+                    _send(port, sent)
                 process.send_signal(signal.SIGTERM)
             process.wait(SECONDS)
         finally:
@@ -147,11 +147,10 @@ def items(setup: Setup, python: str) -> list[dict[str, Any]]:
                 process.wait()
             assert process.stdout is not None
             process.stdout.close()
-            port.release()
         return receiver.items
 
 
-def _start(setup: Setup, python: str, receiver: Receiver, folder: str, port: int) -> subprocess.Popen[str]:
+def _start(setup: Setup, python: str, receiver: Receiver, folder: str) -> subprocess.Popen[str]:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": folder,
@@ -164,7 +163,7 @@ def _start(setup: Setup, python: str, receiver: Receiver, folder: str, port: int
         "AZUREML_MODEL_DIR": folder,
         **dict(setup.environment),
     }
-    command = [python, "-m", "azureml_inference_server_http", "--port", str(port)]
+    command = [python, "-m", "azureml_inference_server_http", "--port", str(_free_port())]
     command += ["--entry_script", str(SCRIPTS / setup.script), "--appinsights_instrumentation_key", KEY]
     return subprocess.Popen(
         command,
@@ -178,11 +177,20 @@ def _start(setup: Setup, python: str, receiver: Receiver, folder: str, port: int
     )
 
 
-def _wait_until_ready(process: subprocess.Popen[str], port: int) -> None:
-    """Waits until a worker is ready. Reads the output in a thread from then on, so that it never fills up."""
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _port(process: subprocess.Popen[str]) -> int:
+    """The port, once a worker is ready. Reads the output in a thread from then on, so that it never fills up."""
     import threading
 
     assert process.stdout is not None
+    port = int(process.args[process.args.index("--port") + 1])  # type: ignore[arg-type,index,union-attr]
     for line in process.stdout:
         if "ready for serving traffic" in line:
             break
@@ -192,7 +200,8 @@ def _wait_until_ready(process: subprocess.Popen[str], port: int) -> None:
     deadline = time.monotonic() + SECONDS
     while True:
         try:
-            return _send(port, Sent("ready", "GET", "/", None))
+            _send(port, Sent("ready", "GET", "/", None))
+            return port
         except urllib.error.URLError:
             if time.monotonic() > deadline:
                 raise
