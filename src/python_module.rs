@@ -13,7 +13,7 @@ use crate::{
     front::{self, heap_trim},
     ipc::{shared_words, thread_channel},
     logging, panics,
-    settings::{LogFormat, Settings},
+    settings::Settings,
     telemetry::{intake::Intake, item::Item, metrics},
     worker,
 };
@@ -106,15 +106,19 @@ mod _core {
             heap_trim::keep_large_blocks();
         }
         let LogOutput { level, format, access, colour, descriptor } = log;
-        let (format, destination) = match format.as_str() {
-            "python" => (LogFormat::Python, logging::Destination::Python(access)),
-            "json" => (LogFormat::Json, logging::Destination::Json(json_output(descriptor)?)),
-            _ => (LogFormat::Text, logging::Destination::Text { colour }),
+        let destination = match format.as_str() {
+            "python" => logging::Destination::Python(access),
+            "json" => logging::Destination::Json(json_output(descriptor)?),
+            _ => logging::Destination::Text { colour },
         };
-        settings.log_format = format;
         let drain = logging::install(py, level_filter(level), destination)?;
         let served = py.detach(|| {
-            let served = front::serve(settings, sockets, intake);
+            let lines = match format.as_str() {
+                "python" => front::RequestLine::Python,
+                "json" => front::RequestLine::Json(drain.json_lines()),
+                _ => front::RequestLine::Text,
+            };
+            let served = front::serve(settings, sockets, intake, lines);
             drain.finish();
             served
         });

@@ -29,17 +29,6 @@ impl AccessLog {
     }
 }
 
-/// Who makes the text of the front's log records, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// The front, as lines of contract section 13.
-    Text,
-    /// The front, as JSON objects (`--log_format json`).
-    Json,
-    /// Python's `logging`, as a user's logging.json says.
-    Python,
-}
-
 /// The ports that answer `/metrics` (`--metrics`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum MetricsPorts {
@@ -105,8 +94,8 @@ pub struct Settings {
     pub record: Option<samples::Plan>,
     /// Which requests have a line in the log.
     pub access_log: AccessLog,
-    /// Who makes the text of log records. The front's caller knows it.
-    pub log_format: LogFormat,
+    /// The log is JSON (`--log_format json`).
+    pub logs_json: bool,
     /// Proxies whose word about the client counts.
     pub trusted_proxies: Vec<Network>,
 }
@@ -141,7 +130,7 @@ impl Settings {
             error_details: false,
             record: None,
             access_log: AccessLog::All,
-            log_format: LogFormat::Text,
+            logs_json: false,
             trusted_proxies: Vec::new(),
         }
     }
@@ -191,7 +180,7 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
                 "errors" => AccessLog::Errors,
                 _ => AccessLog::All,
             },
-            log_format: LogFormat::Text,
+            logs_json: !object.getattr("display")?.getattr("json_log")?.is_none(),
             trusted_proxies: networks(
                 &object.getattr("trusted_proxies")?.extract::<Option<String>>()?.unwrap_or_default(),
             )?,

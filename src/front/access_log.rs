@@ -9,7 +9,7 @@
 //! out, has one, with the fields of gunicorn's record; `supervise/access_log.py` makes its text. Runs
 //! in the front's event loop.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use actix_web::http::{header::HeaderValue, Method};
 use log::{kv, Level, Record};
@@ -17,10 +17,11 @@ use log::{kv, Level, Record};
 use super::error::RequestError;
 use crate::{
     json::write,
-    settings::{AccessLog, LogFormat},
+    settings::AccessLog,
     telemetry::{
         access_fields,
         access_line::{Line, DEPRECATED_ID},
+        item::Request,
         record::{Delivery, Outcome, Refusal, RequestRecord, Route, Stage, Worker},
         recorder::Reader,
     },
@@ -40,30 +41,31 @@ pub fn write_about(level: Level, text: impl fmt::Display, worker: Option<Worker>
     }
 }
 
+/// Takes requests whose lines are JSON. The thread that writes the log makes the lines.
+pub type JsonLines = Box<dyn Fn(Arc<Request>) + Send>;
+
+/// Where the line of a request goes.
+pub enum RequestLine {
+    /// To the log, as text (contract section 13).
+    Text,
+    /// To the log, as JSON.
+    Json(JsonLines),
+    /// To Python's `logging`, with the request's ids as attributes.
+    Python,
+}
+
 /// Writes the line of each request: when it is answered, or if lines are JSON, when the last byte of the reply has been
 /// written, because a field says how many bytes there were.
 pub struct RequestLines {
     /// Which requests have a line.
     pub access: AccessLog,
-    /// What lines look like.
-    pub format: LogFormat,
+    /// Where lines go.
+    pub to: RequestLine,
 }
 
 impl RequestLines {
-    fn write(&self, record: &RequestRecord) {
-        if record.is_logged || !self.access.includes(record.status) {
-            return;
-        }
-        let target = record.target();
-        let Some(line) = line(record, &target) else { return };
-        if self.format == LogFormat::Text {
-            return write_about(Level::Info, line, record.worker);
-        }
-        let fields = access_fields::of(record, line.status);
-        let fields: &dyn kv::Source = &fields;
-        let mut made = Record::builder();
-        made.target(REQUEST_LOGGER).level(Level::Info).key_values(fields);
-        log::logger().log(&made.args(format_args!("{line}")).build());
+    fn has_line(&self, record: &RequestRecord) -> bool {
+        !record.is_logged && self.access.includes(record.status) && has_line(record)
     }
 }
 
@@ -72,14 +74,29 @@ impl Reader for RequestLines {
         if !record.is_logged && warns_of_deprecated_id(record) {
             write_about(Level::Warn, DEPRECATED_ID, None);
         }
-        if self.format != LogFormat::Json {
-            self.write(record);
+        if matches!(self.to, RequestLine::Json(_)) || !self.has_line(record) {
+            return;
         }
+        let target = record.target();
+        let Some(line) = line(record, &target) else { return };
+        if matches!(self.to, RequestLine::Text) {
+            return write_about(Level::Info, line, record.worker);
+        }
+        let mut fields = access_fields::ids(record);
+        fields
+            .0
+            .extend(record.worker.map(|worker| ("worker_pid".into(), access_fields::Value::Whole(worker.pid.into()))));
+        let fields: &dyn kv::Source = &fields;
+        let mut made = Record::builder();
+        made.target(REQUEST_LOGGER).level(Level::Info).key_values(fields);
+        log::logger().log(&made.args(format_args!("{line}")).build());
     }
 
     fn finished(&self, record: &RequestRecord) {
-        if self.format == LogFormat::Json {
-            self.write(record);
+        if let RequestLine::Json(lines) = &self.to {
+            if self.has_line(record) && log::log_enabled!(target: REQUEST_LOGGER, Level::Info) {
+                record.snapshot().into_iter().for_each(lines);
+            }
         }
     }
 }
@@ -89,25 +106,30 @@ fn warns_of_deprecated_id(record: &RequestRecord) -> bool {
     record.ids.uses_deprecated && record.route.is_some()
 }
 
-/// The line of a request; `None` if it has none. `target` is that of the record.
-fn line<'a>(record: &'a RequestRecord, target: &'a str) -> Option<Line<'a>> {
-    let head = record.head.as_ref()?;
-    let has_line = match record.route {
+/// True if the request has a line in the log at all.
+fn has_line(record: &RequestRecord) -> bool {
+    let Some(head) = &record.head else { return false };
+    let is_logged = match record.route {
         None | Some(Route::Score) => true,
         // The front answers OPTIONS for `/swagger.json`, as it does for health.
         Some(Route::Swagger) => head.method != Method::OPTIONS,
         Some(Route::Docs | Route::Health | Route::Live | Route::Ready | Route::Metrics) => false,
     };
-    if !has_line && record.outcome != Outcome::Refused(Refusal::IdTooLong) {
-        return None;
-    }
-    // The line of a request whose client has left shows the reply that the client would have got.
+    is_logged || record.outcome == Outcome::Refused(Refusal::IdTooLong)
+}
+
+/// Status and length in the line of a request whose client has left: those of the reply that the client would have got.
+pub fn shown_of_abandoned() -> (u16, Option<u64>) {
+    let error = RequestError::ClientLeft;
+    (error.status().as_u16(), Some(write::message_body(&error.to_string()).len() as u64))
+}
+
+/// The line of a request. `target` is that of the record.
+fn line<'a>(record: &'a RequestRecord, target: &'a str) -> Option<Line<'a>> {
+    let head = record.head.as_ref()?;
     let (status, length) = match record.status {
         Some(status) => (status, record.reply_length),
-        None => {
-            let error = RequestError::ClientLeft;
-            (error.status().as_u16(), Some(write::message_body(&error.to_string()).len() as u64))
-        }
+        None => shown_of_abandoned(),
     };
     Some(Line { method: head.method.as_str(), target, status, elapsed: record.elapsed(), length })
 }

@@ -53,25 +53,25 @@ pub fn write(front: &Front, metrics: Metrics, first_process: u32, text: &mut dyn
         text.sample(family::WORKERS.name, &[("state", state)], count);
     }
     counters.write_restarts(text);
-    write_workers(text, front, metrics);
+    let mut workers = front.dispatcher.workers();
+    workers.sort_by_key(|worker| worker.slot);
+    write_workers(text, &workers, metrics);
     text.family(&family::BUILD_INFO);
     text.sample(family::BUILD_INFO.name, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     metrics.telemetry.write(text);
     write_process(text, first_process);
-    let pids: Vec<u32> = front.dispatcher.workers().iter().map(|worker| worker.pid).collect();
+    let pids: Vec<u32> = workers.iter().map(|worker| worker.pid).collect();
     metrics.user.write(text, &pids);
 }
 
 /// Writes the memory of each worker process, and the time of its start.
-fn write_workers(text: &mut dyn Output, front: &Front, metrics: Metrics) {
+fn write_workers(text: &mut dyn Output, workers: &[Worker], metrics: Metrics) {
     let own = std::process::id();
-    let mut workers = front.dispatcher.workers();
-    workers.sort_by_key(|worker| worker.slot);
     // Worker threads have no memory of their own, and all of them use what the first one shows.
     let memory = |pid| process::resident_bytes(pid).filter(|_| pid != own).map(|bytes| bytes as f64);
     let init = |pid| metrics.counters.loaded(pid).map(|time| time.as_secs_f64());
-    write_by_worker(text, &family::WORKER_MEMORY, &workers, memory);
-    write_by_worker(text, &family::WORKER_INIT, &workers, init);
+    write_by_worker(text, &family::WORKER_MEMORY, workers, memory);
+    write_by_worker(text, &family::WORKER_INIT, workers, init);
 }
 
 /// Writes a family with one number for each worker that has one.

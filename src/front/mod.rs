@@ -29,6 +29,6 @@ mod worker_reports;
 
 use self::server::Front;
 pub use self::{
-    access_log::{ACCESS_LOGGER, REQUEST_LOGGER},
+    access_log::{shown_of_abandoned, JsonLines, RequestLine, ACCESS_LOGGER, REQUEST_LOGGER},
     server::{check, serve, Sockets, Workers},
 };

@@ -33,27 +33,38 @@ struct Hop {
 ///
 /// `Forwarded` (RFC 7239) and `X-Forwarded-For` mean the same. A proxy usually writes one of them
 /// and passes on the other as the client sent it. So if both are there and do not name the same
-/// client, neither counts.
+/// client, neither counts. `X-Forwarded-Proto` has one scheme for each address, or that of the last
+/// proxy alone.
 pub fn client(trusted: &[Network], peer: Option<SocketAddr>, headers: &HeaderMap) -> Option<Client> {
     let peer = peer.map(canonical)?;
     if !is_trusted(trusted, peer) {
         return None;
     }
     let nothing = Client { address: peer, is_https: None };
-    let addresses = values(headers, "x-forwarded-for").map(|hop| Hop { address: address(hop), is_https: None });
-    let listed = find(trusted, addresses.collect());
+    let schemes: Vec<_> = values(headers, "x-forwarded-proto").map(scheme).collect();
+    let mut hops: Vec<_> =
+        values(headers, "x-forwarded-for").map(|hop| Hop { address: address(hop), is_https: None }).collect();
+    // If each proxy has added to both lists, each hop has its scheme. Else the last proxy's word counts.
+    let last = if schemes.len() == hops.len() { None } else { schemes.last().copied().flatten() };
+    hops.iter_mut().zip(&schemes).filter(|_| last.is_none()).for_each(|(hop, scheme)| hop.is_https = *scheme);
+    let listed = find(trusted, hops);
     let elements = values(headers, "forwarded").map(element);
     let forwarded = find(trusted, elements.collect());
     let both_are_there = headers.contains_key("forwarded") && headers.contains_key("x-forwarded-for");
     let they_agree = listed.as_ref().map(Client::ip) == forwarded.as_ref().map(Client::ip);
     let found = match (listed, forwarded) {
-        _ if both_are_there && !they_agree => nothing,
-        (Some(found), Some(other)) => Client { is_https: other.is_https, ..found },
+        _ if both_are_there && !they_agree => Client { is_https: schemes.last().copied().flatten(), ..nothing },
+        (Some(found), Some(other)) => Client { is_https: found.is_https.or(other.is_https), ..found },
         (Some(found), None) | (None, Some(found)) => found,
         (None, None) => nothing,
     };
-    let is_https = values(headers, "x-forwarded-proto").next_back().and_then(scheme);
-    Some(Client { is_https: is_https.or(found.is_https), ..found })
+    Some(Client { is_https: last.or(found.is_https), ..found })
+}
+
+/// True if the peer is on this machine and says that the client used https. As with 1.5.1, such a proxy need not be trusted.
+pub fn says_https(peer: Option<SocketAddr>, headers: &HeaderMap) -> bool {
+    let is_local = peer.is_some_and(|peer| canonical(peer).ip().is_loopback());
+    is_local && headers.get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes() == b"https")
 }
 
 impl Client {
@@ -150,6 +161,18 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_on_this_machine_may_say_https_without_being_trusted() {
+        let headers =
+            HeaderMap::from_iter([(HeaderName::from_static("x-forwarded-proto"), HeaderValue::from_static("https"))]);
+        for (peer, says) in
+            [("127.0.0.1:9", true), ("[::1]:9", true), ("[::ffff:127.0.0.1]:9", true), ("10.0.0.1:9", false)]
+        {
+            assert_eq!(says_https(Some(peer.parse().expect("an address")), &headers), says, "{peer}");
+        }
+        assert!(!says_https(Some(([127, 0, 0, 1], 9).into()), &HeaderMap::new()));
+    }
+
+    #[test]
     fn a_peer_that_is_not_trusted_says_nothing() {
         let fields = [("x-forwarded-for", "1.2.3.4"), ("forwarded", "for=1.2.3.4"), ("x-forwarded-proto", "https")];
         assert_eq!(found("192.0.2.1:9", &fields), None);
@@ -204,6 +227,24 @@ mod tests {
         // The proxy hides the client, and the client says itself who it is.
         assert_eq!(both("for=_hidden"), Some(("10.0.0.1:9".to_owned(), None)));
         assert_eq!(both("for=1.2.3.4;proto=https"), Some(("1.2.3.4:0".to_owned(), Some(true))));
+    }
+
+    #[test]
+    fn the_scheme_is_that_of_the_client_if_each_proxy_names_one() {
+        for (addresses, schemes, is_https) in [
+            ("1.2.3.4", "https", Some(true)),
+            ("1.2.3.4, 10.0.0.8", "https, http", Some(true)),
+            ("1.2.3.4, 10.0.0.8", "http, https", Some(false)),
+            // The client has sent the first ones itself.
+            ("6.6.6.6, 1.2.3.4", "https, http", Some(false)),
+            ("1.2.3.4", "https, http", Some(false)),
+            ("1.2.3.4, 10.0.0.8", "https", Some(true)),
+            ("1.2.3.4, 10.0.0.8", "ftp, https", None),
+        ] {
+            let fields = [("x-forwarded-for", addresses), ("x-forwarded-proto", schemes)];
+            let found = found("10.0.0.1:9", &fields).and_then(|(_, is_https)| is_https);
+            assert_eq!(found, is_https, "{addresses} {schemes}");
+        }
     }
 
     #[test]

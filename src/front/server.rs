@@ -26,7 +26,7 @@ use self::{
 #[cfg(unix)]
 use super::worker_reports::WorkerReports;
 use super::{
-    access_log::{AccessRecords, RequestLines},
+    access_log::{AccessRecords, RequestLine, RequestLines},
     cors::{self, Cors},
     docs::Docs,
     heap_trim::{self, Keeper},
@@ -58,7 +58,7 @@ use crate::{
         intake::Intake,
         metrics::Metrics,
         recorder::{Reader, Recorder},
-        requests::{ExportedRequests, OwnTraces},
+        requests::{Exported, ExportedRequests, OwnTraces},
     },
 };
 
@@ -223,8 +223,8 @@ pub fn check(settings: &Settings) -> Result<(), String> {
 
 /// Serves until the supervisor says `drain` or `stop`, or is gone. Blocks the calling thread. An
 /// error says what has failed, a panic included. `intake` is where worker threads report what is
-/// exported.
-pub fn serve(settings: Settings, sockets: Sockets, intake: Intake) -> io::Result<()> {
+/// exported, `lines` where the lines of requests go.
+pub fn serve(settings: Settings, sockets: Sockets, intake: Intake, lines: RequestLine) -> io::Result<()> {
     let telemetry = &settings.telemetry;
     let counts = sockets.metrics.map_or_else(AllCounts::local, |metrics| metrics.telemetry);
     let exporter = if telemetry.is_on() { Exporter::start(telemetry.plan(), intake, counts)? } else { None };
@@ -232,7 +232,7 @@ pub fn serve(settings: Settings, sockets: Sockets, intake: Intake) -> io::Result
     let samples = settings.record.clone().and_then(samples::Recorder::start);
     let of_samples = samples.as_ref().map(samples::Recorder::reader);
     let served =
-        catch_in_thread(|| actix_web::rt::System::new().block_on(run(settings, sockets, exported, of_samples)));
+        catch_in_thread(|| actix_web::rt::System::new().block_on(run(settings, sockets, lines, exported, of_samples)));
     if let Some(samples) = samples {
         samples.finish();
     }
@@ -245,6 +245,7 @@ pub fn serve(settings: Settings, sockets: Sockets, intake: Intake) -> io::Result
 async fn run(
     settings: Settings,
     sockets: Sockets,
+    lines: RequestLine,
     exported: Option<Intake>,
     samples: Option<Box<dyn Reader>>,
 ) -> io::Result<()> {
@@ -255,7 +256,7 @@ async fn run(
     if settings.telemetry.begins_own_traces {
         readers.push(Box::new(OwnTraces));
     }
-    readers.push(Box::new(RequestLines { access: settings.access_log, format: settings.log_format }));
+    readers.push(Box::new(RequestLines { access: settings.access_log, to: lines }));
     readers.push(Box::new(AccessRecords(settings.access_log)));
     if let Some(metrics) = sockets.metrics {
         metrics.counters.take_over();
@@ -264,7 +265,8 @@ async fn run(
     let requests_intake = exported.clone().filter(|_| settings.telemetry.exports_requests());
     if let Some(intake) = requests_intake.clone() {
         let telemetry = &settings.telemetry;
-        readers.push(Box::new(ExportedRequests::new(intake, telemetry.sampler, telemetry.wants_response())));
+        let which = if telemetry.app_insights.is_some() { Exported::All } else { Exported::Sampled };
+        readers.push(Box::new(ExportedRequests::new(intake, telemetry.sampler, which, telemetry.wants_response())));
     }
     let docs = Docs::new(&settings);
     readers.extend(docs.as_ref().and_then(Docs::reader));

@@ -44,8 +44,10 @@ pub fn begin(front: &Front, request: &HttpRequest) -> Recording {
         authorization: headers.get(AUTHORIZATION).cloned(),
     };
     let mut record = RequestRecord::begin(Some(head), request.peer_addr());
-    if let Some(said) = proxies::client(&front.settings.trusted_proxies, record.peer, headers) {
-        (record.client, record.is_https) = (Some(said.address), said.is_https);
+    match proxies::client(&front.settings.trusted_proxies, record.peer, headers) {
+        Some(said) => (record.client, record.is_https) = (Some(said.address), said.is_https),
+        None if proxies::says_https(record.peer, headers) => record.is_https = Some(true),
+        None => {}
     }
     record.parent = trace_parent(headers);
     record.trace_state = record.parent.and_then(|_| request_ids::field(headers, &TRACE_STATE));

@@ -1,15 +1,18 @@
 //! Log records as JSON objects, one a line (`--log_format json`; docs/logs.md lists the fields).
 //!
-//! `json_log.py` writes the records of the other processes in the same form. Several processes write
+//! `request_line.rs` writes the lines of requests, `json_log.py` the records of the other processes, in the same form. Several processes write
 //! to one standard output, so no line may be longer than what a pipe takes in one piece: a longer
 //! message is cut into several objects. Pure functions.
 
-use std::{borrow::Cow, io::Write as _};
+use std::{borrow::Cow, io::Write as _, time::SystemTime};
 
 use log::{kv, Level};
 
 use super::{text::plain_line, OwnedRecord, WORKER_PID};
-use crate::telemetry::access_fields::{Fields, Value};
+use crate::telemetry::{
+    access_fields::{Fields, Value},
+    times::time_in_milliseconds,
+};
 
 /// Longest line in bytes. A pipe takes as much in one piece (`PIPE_BUF` of Linux), so lines of
 /// several processes cannot mix.
@@ -33,8 +36,6 @@ impl<'kvs> kv::VisitSource<'kvs> for Fields {
 
 /// Appends the record as one line, or as several if its message is long. Writing to a vector cannot fail.
 pub(super) fn write_json(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64) {
-    let mut before = Vec::with_capacity(256);
-    write_before(&mut before, record);
     let mut after = Vec::with_capacity(256);
     let _ = write!(after, ",\"pid\":{}", record.worker_pid.unwrap_or(own_pid));
     for (name, value) in record.fields.0.iter().filter(|(name, _)| name != WORKER_PID) {
@@ -48,12 +49,47 @@ pub(super) fn write_json(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64) 
             Value::Number(_) => after.extend_from_slice(b"null"),
         }
     }
-    let room = MAX_LINE.saturating_sub(before.len() + after.len() + PART_FIELDS);
-    let parts = parts(&record.message, room);
+    let level = match record.level {
+        Level::Error => "ERROR",
+        Level::Warn => "WARNING",
+        Level::Info => "INFO",
+        Level::Debug | Level::Trace => "DEBUG",
+    };
+    let before = Before { time: record.time, level, logger: &record.target };
+    write_lines(out, &before, &record.message, &after);
+}
+
+/// The fields before the message.
+pub(super) struct Before<'a> {
+    pub(super) time: SystemTime,
+    pub(super) level: &'a str,
+    pub(super) logger: &'a str,
+}
+
+/// Appends a message as one object, or as several if it is long. `after` has the fields behind the message.
+pub(super) fn write_lines(out: &mut Vec<u8>, before: &Before<'_>, message: &str, after: &[u8]) {
+    let from = out.len();
+    out.extend_from_slice(b"{\"time\":\"");
+    time_in_milliseconds(out, before.time);
+    out.extend_from_slice(b"\",\"level\":\"");
+    out.extend_from_slice(before.level.as_bytes());
+    out.extend_from_slice(b"\",\"logger\":");
+    write_text(out, before.logger);
+    out.extend_from_slice(b",\"message\":");
+    let room = MAX_LINE.saturating_sub(out.len() - from + after.len() + PART_FIELDS);
+    // No character needs more than six bytes.
+    if message.len() * 6 + 2 <= room {
+        write_text(out, message);
+        out.extend_from_slice(after);
+        out.extend_from_slice(b"}\n");
+        return;
+    }
+    let before = out.split_off(from);
+    let parts = parts(message, room);
     for (index, part) in parts.iter().enumerate() {
         out.extend_from_slice(&before);
         write_text(out, part);
-        out.extend_from_slice(&after);
+        out.extend_from_slice(after);
         if parts.len() > 1 {
             let _ = write!(out, ",\"part\":{},\"parts\":{}", index + 1, parts.len());
         }
@@ -61,36 +97,12 @@ pub(super) fn write_json(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64) 
     }
 }
 
-/// The fields before the message, and the message's name.
-fn write_before(out: &mut Vec<u8>, record: &OwnedRecord) {
-    let (time, milliseconds) = record.utc();
-    let level = match record.level {
-        Level::Error => "ERROR",
-        Level::Warn => "WARNING",
-        Level::Info => "INFO",
-        Level::Debug | Level::Trace => "DEBUG",
-    };
-    let _ = write!(
-        out,
-        "{{\"time\":\"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z\",\"level\":\"{level}\",\"logger\":",
-        time.year(),
-        u8::from(time.month()),
-        time.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-        milliseconds,
-    );
-    write_text(out, &record.target);
-    out.extend_from_slice(b",\"message\":");
-}
-
-fn write_text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
     // Text can always be written to a vector.
     let _ = serde_json::to_writer(out, text);
 }
 
-fn shortened(text: &str) -> Cow<'_, str> {
+pub(super) fn shortened(text: &str) -> Cow<'_, str> {
     if text.len() <= MAX_FIELD {
         return text.into();
     }

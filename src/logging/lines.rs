@@ -8,7 +8,9 @@ use log::Level;
 
 use super::{
     json_line::{write_json, MAX_LINE},
+    queue::Entry,
     record::OwnedRecord,
+    request_line::write_request,
 };
 use crate::shortage;
 
@@ -63,7 +65,7 @@ impl<W: Write, E: Write> Lines<W, E> {
     }
 
     /// Writes the records, as far as `output` takes them.
-    pub(crate) fn emit(&mut self, records: &[OwnedRecord]) {
+    pub(crate) fn emit(&mut self, records: &[Entry]) {
         match self.write(records) {
             Ok(()) => self.lost = 0,
             // The reader of the pipe has gone, so nobody wants the lines.
@@ -81,7 +83,7 @@ impl<W: Write, E: Write> Lines<W, E> {
         }
     }
 
-    fn write(&mut self, records: &[OwnedRecord]) -> io::Result<()> {
+    fn write(&mut self, records: &[Entry]) -> io::Result<()> {
         let mut lines = Vec::with_capacity(records.len() * 96);
         if self.lost > 0 {
             // A part of the last line may have been written.
@@ -90,8 +92,11 @@ impl<W: Write, E: Write> Lines<W, E> {
             let record = OwnedRecord::new(Level::Warn, "azmlinfsrv", text, None);
             self.write_record(&mut lines, &record);
         }
-        for record in records {
-            self.write_record(&mut lines, record);
+        for entry in records {
+            match entry {
+                Entry::Record(record) => self.write_record(&mut lines, record),
+                Entry::Request(request) => write_request(&mut lines, request, self.own_pid),
+            }
         }
         match self.format {
             Format::Text { .. } => self.output.write_all(&lines)?,
@@ -260,7 +265,7 @@ mod tests {
     fn a_pipe_gets_whole_json_lines_in_pieces_that_it_takes_at_once() {
         let mut lines = Lines::new(Pipe::default(), Vec::new(), Format::Json);
         let records: Vec<_> =
-            (0..200).map(|n| OwnedRecord { message: "é".repeat(n * 17), ..record(Some(7)) }).collect();
+            (0..200).map(|n| Entry::Record(OwnedRecord { message: "é".repeat(n * 17), ..record(Some(7)) })).collect();
         lines.emit(&records);
         assert!(lines.output.0.iter().all(|piece| piece.len() <= MAX_LINE && piece.ends_with(b"\n")));
         let written = String::from_utf8(lines.output.0.concat()).expect("text");
@@ -292,11 +297,12 @@ mod tests {
     #[test]
     fn what_a_full_disk_costs_is_told_once_and_counted() {
         let mut lines = Lines::new(Disk::default(), Vec::new(), Format::Text { colour: false });
-        lines.emit(&[record(None), record(None)]);
-        lines.emit(&[record(None)]);
+        let entry = || Entry::Record(record(None));
+        lines.emit(&[entry(), entry()]);
+        lines.emit(&[entry()]);
         lines.output.has_room = true;
-        lines.emit(&[record(None)]);
-        lines.emit(&[record(None)]);
+        lines.emit(&[entry()]);
+        lines.emit(&[entry()]);
         let errors = String::from_utf8_lossy(&lines.errors).into_owned();
         assert_eq!(errors.lines().count(), 1, "{errors}");
         assert!(errors.starts_with("azmlinfsrv: the log cannot be written to standard output: "), "{errors}");

@@ -11,14 +11,16 @@
 
 mod json_line;
 mod lines;
+mod queue;
 mod record;
+mod request_line;
 pub(crate) mod text;
 
 use std::{
     borrow::Cow,
     fmt::Write as _,
     io::{self, Stderr, Write},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -28,24 +30,17 @@ use pyo3::{prelude::*, types::PyDict};
 
 use self::{
     lines::{Format, Lines},
+    queue::{Entry, Queue, GATHER},
     record::OwnedRecord,
     text::plain_line,
 };
 use crate::{
     fault_injection::{point, Point},
-    front::{ACCESS_LOGGER, REQUEST_LOGGER},
+    front::{JsonLines, ACCESS_LOGGER, REQUEST_LOGGER},
     panics::catch,
     telemetry::access_fields::Fields,
 };
 
-/// How many records may wait. One takes about 200 bytes.
-const CAPACITY: usize = 16 * 1024;
-/// Records are gathered for this long before a batch is written: one wake-up and one write for all
-/// of them.
-const GATHER: Duration = Duration::from_millis(5);
-/// How many times the thread looks for records by itself before it sleeps until it is woken. Waking
-/// it costs the front a system call of about 20 µs, which delays the client's reply.
-const LOOKS: u32 = 10;
 /// Room for the text of a request line, so that the text grows once and not in steps.
 const USUAL_MESSAGE: usize = 64;
 /// How long the process waits at its end for records to be written. A full pipe that nobody reads
@@ -56,71 +51,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const WORKER_PID: &str = "worker_pid";
 /// Fields that records of Python have as attributes too (`scripting/current_request.py`).
 const IDS: [&str; 3] = ["request_id", "client_request_id", "trace_id"];
-
-#[derive(Default)]
-struct Waiting {
-    records: Vec<OwnedRecord>,
-    dropped: u64,
-    ended: bool,
-    /// The thread sleeps until it is woken.
-    asleep: bool,
-}
-
-/// The queue. A mutex, since both sides hold it only to push or to swap a vector.
-#[derive(Default)]
-struct Queue {
-    waiting: Mutex<Waiting>,
-    filled: Condvar,
-}
-
-impl Queue {
-    /// A panic cannot leave the vector half changed, so a poisoned lock is safe to use.
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, record: OwnedRecord) {
-        let mut waiting = self.lock();
-        if waiting.records.len() >= CAPACITY {
-            waiting.dropped += 1;
-            return;
-        }
-        let wake = std::mem::take(&mut waiting.asleep);
-        waiting.records.push(record);
-        drop(waiting);
-        if wake {
-            self.filled.notify_one();
-        }
-    }
-
-    fn end(&self) {
-        self.lock().ended = true;
-        self.filled.notify_one();
-    }
-
-    /// Takes all queued records; waits if there are none. `None` once the queue has ended and is
-    /// empty.
-    fn take(&self) -> Option<(Vec<OwnedRecord>, u64)> {
-        let mut waiting = self.lock();
-        let mut looks = 0;
-        while !waiting.ended && (looks == 0 || waiting.records.is_empty()) {
-            if looks == LOOKS {
-                waiting.asleep = true;
-                waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-                looks = 0;
-            } else {
-                drop(waiting);
-                std::thread::sleep(GATHER);
-                waiting = self.lock();
-                looks += 1;
-            }
-        }
-        if waiting.records.is_empty() {
-            return None;
-        }
-        Some((std::mem::take(&mut waiting.records), std::mem::take(&mut waiting.dropped)))
-    }
-}
 
 struct QueueLogger {
     queue: Arc<Queue>,
@@ -157,7 +87,7 @@ impl Log for QueueLogger {
                 // This cannot fail, because `Fields` accepts every pair.
                 let _ = record.key_values().visit(&mut owned.fields);
             }
-            self.queue.push(owned);
+            self.queue.push(Entry::Record(owned));
         }
     }
 
@@ -173,12 +103,14 @@ enum Sink {
 }
 
 impl Sink {
-    fn emit(&mut self, records: &[OwnedRecord]) {
+    fn emit(&mut self, records: &[Entry]) {
         point(Point::Log);
         match self {
             Self::Lines(lines) => lines.emit(records),
             Self::Python { logger, access } => Python::attach(|py| {
-                for record in records {
+                for entry in records {
+                    // Requests come only if lines are JSON.
+                    let Entry::Record(record) = entry else { continue };
                     match (record.is_access, &*access) {
                         (false, _) => hand_over(py, logger, record),
                         (true, Some(access)) => hand_over_access(py, access, &record.fields),
@@ -197,6 +129,12 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
+    /// Takes requests whose lines are JSON.
+    pub(crate) fn json_lines(&self) -> JsonLines {
+        let queue = self.queue.clone();
+        Box::new(move |request| queue.push(Entry::Request(request)))
+    }
+
     /// Emits the queued records and ends the thread. Gives up after [`PATIENCE`] if nobody reads
     /// the output. Must be called without the GIL.
     pub(crate) fn finish(self) {
@@ -246,10 +184,10 @@ pub(crate) fn install(py: Python<'_>, level: LevelFilter, destination: Destinati
         while let Some((mut batch, dropped)) = records.take() {
             if dropped > 0 {
                 let text = format!("{dropped} log records were dropped: they came faster than they could be written");
-                batch.push(OwnedRecord::new(Level::Warn, "azmlinfsrv", text, None));
+                batch.push(Entry::Record(OwnedRecord::new(Level::Warn, "azmlinfsrv", text, None)));
             }
             if let Some(text) = lost.take() {
-                batch.push(OwnedRecord::new(Level::Error, "azmlinfsrv", text, None));
+                batch.push(Entry::Record(OwnedRecord::new(Level::Error, "azmlinfsrv", text, None)));
             }
             // Later records must still be written. Standard error has the panic already.
             if let Err(panic) = catch(|| sink.emit(&batch)) {
@@ -296,8 +234,13 @@ mod tests {
     use super::*;
     use crate::telemetry::access_fields::Value;
 
-    fn record() -> OwnedRecord {
-        OwnedRecord::new(Level::Info, "azmlinfsrv", "GET /score 200".to_owned(), None)
+    fn taken(queue: &Queue) -> (Vec<OwnedRecord>, u64) {
+        let (entries, dropped) = queue.take().expect("entries");
+        let record = |entry| match entry {
+            Entry::Record(record) => record,
+            Entry::Request(_) => panic!("a request"),
+        };
+        (entries.into_iter().map(record).collect(), dropped)
     }
 
     #[test]
@@ -308,7 +251,7 @@ mod tests {
         let fields: &dyn kv::Source = &("agent", text);
         let access = Record::builder().target(ACCESS_LOGGER).level(Level::Info).key_values(fields).build();
         logger.log(&access);
-        let (records, _) = logger.queue.take().expect("records");
+        let (records, _) = taken(&logger.queue);
         assert_eq!(records[0].message, r"GET /\x1b[31m\x0aforged");
         let agent = Value::Text(r"GET /\x1b[31m\x0aforged".to_owned());
         assert_eq!(records[1].fields.0, [("agent".into(), agent)]);
@@ -325,7 +268,7 @@ mod tests {
                 [("status", 200u16.into()), ("ms", 2.0f64.into()), ("id", "7".into())];
             let source: &dyn kv::Source = &pairs.as_slice();
             logger.log(&Record::builder().target("azmlinfsrv").level(Level::Info).key_values(source).build());
-            let (records, _) = logger.queue.take().expect("a record");
+            let (records, _) = taken(&logger.queue);
             let found = records[0].fields.0.iter().map(|(name, value)| (&**name, value.clone()));
             assert_eq!(found.collect::<Vec<_>>(), expected);
         }
@@ -336,41 +279,5 @@ mod tests {
         let logger = QueueLogger { queue: Arc::default(), level: LevelFilter::Error, access: true, fields: false };
         let enabled = |target: &str| logger.enabled(&Metadata::builder().level(Level::Info).target(target).build());
         assert!(enabled(ACCESS_LOGGER) && !enabled("azmlinfsrv") && !enabled("hyper"));
-    }
-
-    #[test]
-    fn a_full_queue_counts_what_it_drops_and_keeps_the_order() {
-        let queue = Queue::default();
-        for _ in 0..CAPACITY + 3 {
-            queue.push(record());
-        }
-        queue.end();
-        let (records, dropped) = queue.take().expect("records");
-        assert_eq!((records.len(), dropped), (CAPACITY, 3));
-        assert!(queue.take().is_none());
-    }
-
-    #[test]
-    fn a_record_is_taken_while_the_thread_looks_for_it_and_when_it_has_gone_to_sleep() {
-        let queue = Arc::<Queue>::default();
-        let (sender, taken) = std::sync::mpsc::channel();
-        let other = queue.clone();
-        let thread = std::thread::spawn(move || {
-            while let Some((records, _)) = other.take() {
-                sender.send(records.len()).expect("the test goes on");
-            }
-        });
-        let patience = Duration::from_secs(60);
-        for _ in 0..2 {
-            queue.push(record());
-            assert_eq!(taken.recv_timeout(patience), Ok(1));
-            let deadline = Instant::now() + patience;
-            while !queue.lock().asleep {
-                assert!(Instant::now() < deadline, "it never sleeps");
-                std::thread::yield_now();
-            }
-        }
-        queue.end();
-        thread.join().expect("no panic");
     }
 }

@@ -8,7 +8,7 @@
 //! workers have no text of clients. What a script logs or prints does not pass here, because its
 //! records may have several lines. Pure functions.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 /// Longest text in bytes. A request line of 4,094 bytes, the longest that the published server
 /// accepted, fits in.
@@ -21,8 +21,16 @@ const KEPT_TAIL: usize = 1024;
 /// The text, with every character that a terminal or a log reader may act on written as an escape
 /// such as `\x1b` or `\u202e`. If the text is too long, its middle is left out.
 pub fn plain_line(text: String) -> String {
+    match plain(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(plain) => plain,
+    }
+}
+
+/// The same for a text that need not be kept.
+pub fn plain(text: &str) -> Cow<'_, str> {
     if text.len() <= MAX_LEN && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-        return text;
+        return text.into();
     }
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
@@ -34,7 +42,7 @@ pub fn plain_line(text: String) -> String {
         // Writing to a string cannot fail.
         let _ = if code < 0x100 { write!(plain, "\\x{code:02x}") } else { write!(plain, "\\u{code:04x}") };
     }
-    shorten(plain)
+    shorten(plain).into()
 }
 
 /// Control characters (C0, DEL, C1), those that change the direction of writing (Unicode's

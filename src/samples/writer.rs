@@ -18,7 +18,7 @@ use super::{
     redaction::{self, Headers},
     Plan, Sample, LOG,
 };
-use crate::shortage;
+use crate::{shortage, telemetry};
 
 const BODIES: &str = "bodies";
 const PREFIX: &str = "recorded-";
@@ -196,7 +196,7 @@ fn files(sample: &Sample, name: &str) -> Vec<File> {
     }
     let response = Response { status: sample.status, headers: response, body_file: reply.as_deref() };
     files.push(File { name: format!("{name}{RESPONSE_END}"), content: json(&response) });
-    let query = redaction::query(&sample.query);
+    let query = telemetry::redaction::query(&sample.query).into_owned();
     let request =
         Request { method: &sample.method, path: "/score", query, headers: request, body_file: body.as_deref() };
     files.push(File { name: format!("{name}{REQUEST_END}"), content: json(&request) });
@@ -300,7 +300,7 @@ mod tests {
         let read = |name: &str| fs::read_to_string(at.0.join(name)).expect("a file");
         assert_eq!(
             read("recorded-00001.request.json"),
-            "{\n  \"method\": \"POST\",\n  \"path\": \"/score\",\n  \"query\": \"a=1&sig=redacted\",\n  \"headers\": {\n    \
+            "{\n  \"method\": \"POST\",\n  \"path\": \"/score\",\n  \"query\": \"a=1&sig=REDACTED\",\n  \"headers\": {\n    \
              \"content-type\": \"application/json\"\n  },\n  \"body_file\": \"bodies/recorded-00001.request.json\"\n}\n"
         );
         assert_eq!(

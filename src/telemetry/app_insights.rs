@@ -3,18 +3,18 @@
 //! Pure functions. Names, order of properties and lengths are those of azureml-inference-server-http 1.5.1
 //! (docs/telemetry.md lists what differs, and why). Runs in the exporter's thread.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, SystemTime},
-};
+mod iri;
 
 use http::Method;
 use serde::{ser::SerializeMap as _, Serialize, Serializer};
 
+use self::iri::iri;
 use super::{
-    item::{Exception, LogRecord, Request, Sample},
-    record::{Refusal, Route},
-    trace_context::Hex,
+    item::{Exception, LogRecord, ReplyStart, Request, Text},
+    record::{Outcome, Refusal, Route},
+    redaction,
+    times::{native_span, span_text, time_text},
+    trace_context::write_hex,
 };
 
 /// Longest value of a property, in characters.
@@ -31,6 +31,22 @@ const NOT_TEXT: &str = "\"Scoring request response payload is a non serializable
 /// What all items of one server have in common.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
+    facts: Facts,
+    /// A request's item up to its time.
+    head: Vec<u8>,
+    /// Between the time of an item and its own tags.
+    tags: Vec<u8>,
+    /// Between the tags of a request and its id.
+    data: Vec<u8>,
+    /// Between the duration of a request and its properties.
+    properties: Vec<u8>,
+    /// The end of a request's properties.
+    end: Vec<u8>,
+}
+
+/// Where items come from.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
     /// Instrumentation key.
     pub key: String,
     /// `SERVICE_NAME`.
@@ -77,7 +93,7 @@ impl Kind {
 struct Envelope<'a, T> {
     ver: u8,
     name: &'static str,
-    time: String,
+    time: &'a str,
     sample_rate: f64,
     i_key: &'a str,
     tags: Pairs<'a>,
@@ -102,19 +118,6 @@ impl Serialize for Pairs<'_> {
         }
         map.end()
     }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RequestData<'a> {
-    ver: u8,
-    id: String,
-    name: &'a str,
-    duration: String,
-    success: bool,
-    response_code: String,
-    properties: Pairs<'a>,
-    measurements: Pairs<'a>,
 }
 
 #[derive(Serialize)]
@@ -151,69 +154,124 @@ struct ExceptionDetails<'a> {
     stack: &'a str,
 }
 
+impl Origin {
+    /// Writes the parts of items that never change.
+    pub fn new(facts: Facts) -> Self {
+        let mut tags = b"\",\"sampleRate\":100.0,\"iKey\":".to_vec();
+        write_text(&mut tags, &facts.key);
+        tags.extend_from_slice(b",\"tags\":{");
+        for (name, value) in &facts.tags {
+            write_text(&mut tags, name);
+            tags.push(b':');
+            write_text(&mut tags, value);
+            tags.push(b',');
+        }
+        tags.extend_from_slice(b"\"ai.operation.id\":\"");
+        let mut properties = b",\"properties\":{\"Container Id\":".to_vec();
+        write_text(&mut properties, cut(&facts.container, MAX_VALUE));
+        properties.extend_from_slice(b",\"Request Id\":");
+        let mut end = b",\"Workspace Name\":".to_vec();
+        write_text(&mut end, cut(&facts.workspace, MAX_VALUE));
+        end.extend_from_slice(b",\"Service Name\":");
+        write_text(&mut end, cut(&facts.service, MAX_VALUE));
+        end.extend_from_slice(b"},\"measurements\":{}}}}");
+        let [name, kind] = [Kind::Request.name(), Kind::Request.base_type()];
+        Self {
+            facts,
+            head: format!("{{\"ver\":1,\"name\":\"{name}\",\"time\":\"").into_bytes(),
+            tags,
+            data: format!("}},\"data\":{{\"baseType\":\"{kind}\",\"baseData\":{{\"ver\":2,\"id\":\"").into_bytes(),
+            properties,
+            end,
+        }
+    }
+
+    /// Instrumentation key.
+    pub fn key(&self) -> &str {
+        &self.facts.key
+    }
+
+    /// Tags of every item.
+    #[cfg(test)]
+    pub fn tags(&self) -> &[(&'static str, String)] {
+        &self.facts.tags
+    }
+}
+
 /// False for a request that 1.5.1 does not report either: routes other than `/score` and `/swagger.json`, and requests that
 /// no route takes.
 pub fn reports(request: &Request) -> bool {
-    let is_refused = request.error.as_deref() == Some(Refusal::Method.name()) && request.method != Method::HEAD;
+    let is_refused = request.outcome == Outcome::Refused(Refusal::Method) && request.method != Method::HEAD;
     matches!(request.route, Some(Route::Score | Route::Swagger)) && !is_refused && request.status.is_some()
 }
 
-/// The item of a request; `None` for a request that is not reported.
-pub fn request(origin: &Origin, request: &Request) -> Option<Vec<u8>> {
-    if !reports(request) {
-        return None;
-    }
-    let (path, status) = (request.route?.path(), request.status?);
-    let success = status < 400;
-    let response = request.sample.as_ref().map(|sample| match sample {
-        Sample::Text(text) => text.as_str(),
-        Sample::Binary => NOT_TEXT,
-    });
-    let status = status.to_string();
-    let scheme = if request.is_https { "https" } else { "http" };
-    let url = iri(&format!("{scheme}://{}{}", request.host, request.target));
-    let start = time_text(request.began_at, false);
-    let duration = span_text(request.duration);
-    let properties = properties(
-        [
-            ("Container Id", origin.container.as_str()),
-            ("Request Id", &request.request_id),
-            ("Client Request Id", &request.client_request_id),
-            ("Response Value", response.unwrap_or_default()),
-            ("name", path),
-            ("url", &url),
-            ("start_time", &start),
-            ("duration", &duration),
-            ("resultCode", &status),
-            ("success", if success { "True" } else { "False" }),
-            ("http_method", request.method.as_str()),
-            ("Workspace Name", &origin.workspace),
-            ("Service Name", &origin.service),
-        ]
-        .into_iter()
-        .filter(|(key, _)| *key != "Response Value" || response.is_some()),
-    );
-    let (trace, span) = (Hex(&request.span.trace_id).to_string(), Hex(&request.span.span_id).to_string());
-    let parent = request.parent.map(|parent| Hex(&parent.span_id).to_string());
-    let mut tags = vec![("ai.operation.id", trace.as_str())];
-    tags.extend(parent.as_deref().map(|parent| ("ai.operation.parentId", parent)));
-    tags.push(("ai.operation.name", path));
-    let data = RequestData {
-        ver: 2,
-        id: span,
-        name: path,
-        duration: native_span(request.duration),
-        response_code: status.clone(),
-        success,
-        properties,
-        measurements: Pairs(Vec::new()),
+/// Appends the item of a request; nothing if the request is not reported. `reply` is the beginning of the reply, if items
+/// have it.
+///
+/// Each request has such an item, so it is written piece by piece, without anything in between.
+pub fn request(out: &mut Vec<u8>, origin: &Origin, request: &Request, reply: Option<&ReplyStart>) {
+    let (Some(span), Some(route), Some(status), true) = (request.span, request.route, request.status, reports(request))
+    else {
+        return;
     };
-    Some(envelope(origin, Kind::Request, time_text(request.began_at, true), tags, data))
+    let path = route.path().as_bytes();
+    let success = status < 400;
+    out.extend_from_slice(&origin.head);
+    time_text(out, request.began_at, true);
+    out.extend_from_slice(&origin.tags);
+    write_hex(out, &span.trace_id);
+    if let Some(parent) = request.parent {
+        out.extend_from_slice(b"\",\"ai.operation.parentId\":\"");
+        write_hex(out, &parent.span_id);
+    }
+    put(out, [b"\",\"ai.operation.name\":\"", path, b"\"", &origin.data]);
+    write_hex(out, &span.span_id);
+    put(out, [b"\",\"name\":\"", path, b"\",\"duration\":\""]);
+    native_span(out, request.duration);
+    out.extend_from_slice(if success { b"\",\"success\":true" } else { b"\",\"success\":false" });
+    let mut digits = itoa::Buffer::new();
+    let status = digits.format(status).as_bytes();
+    put(out, [b",\"responseCode\":\"", status, b"\"", &origin.properties]);
+    write_text(out, cut(&request.text(Text::RequestId), MAX_VALUE));
+    out.extend_from_slice(b",\"Client Request Id\":");
+    write_text(out, cut(&request.text(Text::ClientRequestId), MAX_VALUE));
+    if let Some(reply) = reply {
+        out.extend_from_slice(b",\"Response Value\":");
+        write_text(out, reply.text().unwrap_or(NOT_TEXT));
+    }
+    put(out, [b",\"name\":\"", path, b"\",\"url\":"]);
+    write_url(out, request);
+    out.extend_from_slice(b",\"start_time\":\"");
+    time_text(out, request.began_at, false);
+    out.extend_from_slice(b"\",\"duration\":\"");
+    span_text(out, request.duration);
+    let success: &[u8] = if success { b"True" } else { b"False" };
+    put(out, [b"\",\"resultCode\":\"", status, b"\",\"success\":\"", success, b"\",\"http_method\":"]);
+    write_text(out, request.method.as_str());
+    out.extend_from_slice(&origin.end);
+}
+
+fn put<const N: usize>(out: &mut Vec<u8>, parts: [&[u8]; N]) {
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+fn write_text(out: &mut Vec<u8>, text: &str) {
+    // Text can always be written to a vector.
+    let _ = serde_json::to_writer(out, text);
+}
+
+fn write_url(out: &mut Vec<u8>, request: &Request) {
+    let scheme = if request.is_https { "https" } else { "http" };
+    let (host, target) = (request.text(Text::Host), request.text(Text::Target));
+    let url = format!("{scheme}://{host}{}", redaction::target(&target));
+    write_text(out, cut(&iri(&url), MAX_VALUE));
 }
 
 /// The item of a log record: an exception, an event or a message.
 pub fn log_record(origin: &Origin, record: &LogRecord) -> Vec<u8> {
-    let time = time_text(record.at(), true);
+    let mut time = Vec::new();
+    time_text(&mut time, record.at(), true);
+    let time = String::from_utf8_lossy(&time);
     let zeros = "0".repeat(32);
     let (trace, span) =
         if record.trace.is_empty() { (&zeros[..], &zeros[..16]) } else { (&*record.trace, &*record.span) };
@@ -228,25 +286,25 @@ pub fn log_record(origin: &Origin, record: &LogRecord) -> Vec<u8> {
             stack: cut(stack, MAX_MESSAGE),
         };
         let data = ExceptionData { ver: 2, severity_level: severity(record.level), properties, exceptions: [details] };
-        return envelope(origin, Kind::Exception, time, tags, data);
+        return envelope(origin, Kind::Exception, &time, tags, data);
     }
     if let Some(name) = &record.event {
         let data = EventData { ver: 2, name: cut(name, MAX_NAME), properties };
-        return envelope(origin, Kind::Event, time, tags, data);
+        return envelope(origin, Kind::Event, &time, tags, data);
     }
     let message = cut(&record.message, MAX_MESSAGE);
     let data = MessageData { ver: 2, message, severity_level: severity(record.level), properties };
-    envelope(origin, Kind::Message, time, tags, data)
+    envelope(origin, Kind::Message, &time, tags, data)
 }
 
-fn envelope<T: Serialize>(origin: &Origin, kind: Kind, time: String, own: Vec<(&str, &str)>, data: T) -> Vec<u8> {
-    let tags = origin.tags.iter().map(|(key, value)| (*key, value.as_str())).chain(own).collect();
+fn envelope<T: Serialize>(origin: &Origin, kind: Kind, time: &str, own: Vec<(&str, &str)>, data: T) -> Vec<u8> {
+    let tags = origin.facts.tags.iter().map(|(key, value)| (*key, value.as_str())).chain(own).collect();
     let envelope = Envelope {
         ver: 1,
         name: kind.name(),
         time,
         sample_rate: 100.0,
-        i_key: &origin.key,
+        i_key: &origin.facts.key,
         tags: Pairs(tags),
         data: Data { base_type: kind.base_type(), base_data: data },
     };
@@ -261,6 +319,9 @@ fn properties<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Pairs<
 
 /// The first `limit` characters.
 pub fn cut(text: &str, limit: usize) -> &str {
+    if text.len() <= limit {
+        return text;
+    }
     match text.char_indices().nth(limit) {
         Some((end, _)) => &text[..end],
         None => text,
@@ -275,84 +336,6 @@ fn severity(level: u32) -> &'static str {
         20..=29 => "1",
         _ => "0",
     }
-}
-
-/// UTC with up to six digits of a second: `2026-11-30T05:38:31.33861Z`. `trims` leaves out zeros at the end.
-pub fn time_text(time: SystemTime, trims: bool) -> String {
-    let time = time::OffsetDateTime::from(time);
-    let mut text = format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-        time.year(),
-        u8::from(time.month()),
-        time.day(),
-        time.hour(),
-        time.minute(),
-        time.second()
-    );
-    let micros = time.microsecond();
-    if micros > 0 {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ".{micros:06}");
-        if trims {
-            text.truncate(text.trim_end_matches('0').len());
-        }
-    }
-    text.push('Z');
-    text
-}
-
-/// `HH:MM:SS.mmm`, with `D.` in front from one day on.
-fn span_text(duration: Duration) -> String {
-    let (days, clock) = clock_text(duration);
-    if days > 0 {
-        format!("{days}.{clock}.{:03}", duration.subsec_millis())
-    } else {
-        format!("{clock}.{:03}", duration.subsec_millis())
-    }
-}
-
-/// The native form: `D.HH:MM:SS.ffffff`.
-fn native_span(duration: Duration) -> String {
-    let (days, clock) = clock_text(duration);
-    format!("{days}.{clock}.{:06}", duration.subsec_micros())
-}
-
-fn clock_text(duration: Duration) -> (u64, String) {
-    let seconds = duration.as_secs();
-    let clock = format!("{:02}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    (seconds / 86400, clock)
-}
-
-/// A URL for people: percent-encoded text beyond ASCII is decoded, everything else stays (`%C3%A9` is `é`, `%20` stays).
-fn iri(url: &str) -> String {
-    let bytes = url.as_bytes();
-    let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some((&first, after)) = rest.split_first() {
-        let run: Vec<u8> = percent_run(rest);
-        if run.is_empty() {
-            out.push(first);
-            rest = after;
-            continue;
-        }
-        match std::str::from_utf8(&run) {
-            Ok(_) => out.extend_from_slice(&run),
-            Err(_) => out.extend_from_slice(&rest[..run.len() * 3]),
-        }
-        rest = &rest[run.len() * 3..];
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-/// The bytes of the percent-encoded run beyond ASCII that `text` begins with.
-fn percent_run(text: &[u8]) -> Vec<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    text.chunks_exact(3)
-        .map_while(|chunk| match *chunk {
-            [b'%', high, low] => Some(digit(high)? * 16 + digit(low)?).filter(|byte| *byte >= 0x80),
-            _ => None,
-        })
-        .collect()
 }
 
 #[cfg(test)]

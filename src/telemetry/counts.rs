@@ -44,9 +44,9 @@ impl ExporterName {
     /// of them count.
     pub fn takes(self, item: &Item) -> bool {
         match (self, item) {
-            (Self::AppInsights, Item::Request(request)) => app_insights::reports(request),
-            (Self::OtlpTraces, Item::Request(request)) => request.span.is_sampled,
-            (Self::OtlpLogs | Self::OtlpMetrics, Item::Request(_)) => false,
+            (Self::AppInsights, Item::Request(request, _)) => app_insights::reports(request),
+            (Self::OtlpTraces, Item::Request(request, _)) => request.is_sampled(),
+            (Self::OtlpLogs | Self::OtlpMetrics, Item::Request(..)) => false,
             (_, Item::Log(_)) => self.takes_logs(),
             (_, Item::Metrics(_)) => self == Self::OtlpMetrics,
         }

@@ -21,6 +21,7 @@ use super::{
     intake::{Intake, Taken},
     item::{Item, LogRecord},
     lane::Next,
+    priority,
     receiver::{Encoded, Receiver, Target},
     storage::{Storage, Stored},
 };
@@ -94,7 +95,7 @@ impl Exporter {
     pub fn start(plan: Plan, intake: Intake, counts: AllCounts) -> std::io::Result<Option<Self>> {
         let lost = usize::try_from(counts.take_over()).unwrap_or(usize::MAX);
         if lost > 0 {
-            log::warn!(target: LOG, "{} waited in the front that has ended, and are lost.", counted(lost));
+            log::warn!(target: LOG, "{} waited in the front that has ended, and {} lost.", counted(lost), are(lost));
         }
         let storage = plan.storage.as_deref().and_then(|folder| match Storage::open(folder) {
             Ok(storage) => Some(storage),
@@ -159,13 +160,14 @@ fn abandon(receiver: &mut Receiver, storage: Option<&Storage>) {
     }
     let items = rest.len();
     if storage.is_some_and(|storage| store(receiver, storage, &rest)) {
-        log::info!(target: LOG, "{} for {} are in --telemetry_storage.", counted(items), receiver.name());
+        log::info!(target: LOG, "{} for {} {} in --telemetry_storage.", counted(items), receiver.name(), are(items));
     } else {
         receiver.counts().note_dropped(Reason::Stopped, items);
         log::warn!(
             target: LOG,
-            "{} were not sent to {} ({}), because the server ended first.",
+            "{} {} not sent to {} ({}), because the server ended first.",
             counted(items),
+            were(items),
             receiver.name(),
             receiver.host()
         );
@@ -198,7 +200,9 @@ fn encode_all(receivers: &mut [Receiver], taken: &mut Taken) {
 /// Encodes an item for every receiver.
 fn encode(receivers: &mut [Receiver], item: &Item) {
     match item {
-        Item::Request(request) => receivers.iter_mut().for_each(|receiver| receiver.push_request(request)),
+        Item::Request(request, reply) => {
+            receivers.iter_mut().for_each(|receiver| receiver.push_request(request, reply.as_ref()));
+        }
         Item::Metrics(metrics) => receivers.iter_mut().for_each(|receiver| receiver.push_metrics(metrics)),
         Item::Log(bytes) => match serde_json::from_slice::<LogRecord>(bytes) {
             Ok(record) => {
@@ -231,6 +235,7 @@ struct Worker {
 
 impl Worker {
     fn run(self) {
+        priority::lower();
         loop {
             let mut taken = Taken::default();
             match catch(|| self.turn(&mut taken)) {
@@ -347,7 +352,7 @@ impl Worker {
             Next::Failing(why) => log_failing(name, &host, &why),
             Next::Lost(items, why) => {
                 if let Some(items) = receiver.tell_refused(items, Instant::now()) {
-                    log::error!(target: LOG, "{name} ({host}) refused {}, which are lost: {why}.", counted(items));
+                    log::error!(target: LOG, "{name} ({host}) refused {}, which {} lost: {why}.", counted(items), are(items));
                 }
             }
             Next::GoTo(location) => {
@@ -385,10 +390,11 @@ impl Worker {
                         return true;
                     }
                 };
+                receiver.keep_intact(&mut stored.items);
                 let batch = Arc::new(std::mem::take(&mut stored.items));
                 (stored, receiver.sending(batch), limit)
             };
-            let verdict = sending.post(limit);
+            let verdict = if sending.batch.is_empty() { Verdict::Accepted } else { sending.post(limit) };
             if !self.settle_stored(index, stored, sending.batch, verdict) {
                 return true;
             }
@@ -412,7 +418,8 @@ impl Worker {
             Verdict::Dropped(reason, why) => {
                 receiver.counts().note_lost(reason, batch.len());
                 let (name, items) = (receiver.name(), counted(batch.len()));
-                log::error!(target: LOG, "{name} refused {items} of --telemetry_storage, which are lost: {why}.");
+                let are = are(batch.len());
+                log::error!(target: LOG, "{name} refused {items} of --telemetry_storage, which {are} lost: {why}.");
             }
             // The file stays.
             Verdict::Later { .. } | Verdict::Moved(_) => return false,
@@ -425,6 +432,22 @@ impl Worker {
 /// A number of items in words.
 fn counted(items: usize) -> String {
     format!("{items} telemetry item{}", if items == 1 { "" } else { "s" })
+}
+
+fn are(items: usize) -> &'static str {
+    if items == 1 {
+        "is"
+    } else {
+        "are"
+    }
+}
+
+fn were(items: usize) -> &'static str {
+    if items == 1 {
+        "was"
+    } else {
+        "were"
+    }
 }
 
 fn log_failing(name: &str, host: &str, why: &str) {

@@ -1,54 +1,48 @@
 //! What is exported: requests that have ended, and log records of workers, before any receiver's format.
 
 use std::{
+    borrow::Cow,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Version};
+use http::{Method, Version};
 use serde::Deserialize;
 
 use super::{
+    access_line,
+    app_insights::{cut, MAX_VALUE},
     lane::Weighed,
-    record::{JobTimes, Outcome, RequestRecord, Route},
+    record::{JobTimes, Outcome, RequestRecord, Route, Worker},
     trace_context::{Span, TraceParent},
 };
 
-/// The beginning of a reply's body.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sample {
-    /// Text of at most 8192 characters.
-    Text(String),
-    /// The body is no UTF-8 text.
-    Binary,
-}
-
-/// A request that has ended: what exporters need of its record, in a form that the exporter's thread may own.
+/// A request that has ended, for threads that write about it: the exporter's, and the one that writes the log.
+///
+/// The front's event loop makes it with one copy of all texts, because those of the record share a read buffer, which may be
+/// large. Whoever reads it makes everything else of it.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// When its head had been read.
     pub began_at: SystemTime,
+    /// The same by the clock of `job`.
+    pub began: Instant,
     /// From then until the last byte of the reply was written.
     pub duration: Duration,
+    /// From then until status and outcome were known.
+    pub elapsed: Duration,
     /// Request method.
     pub method: Method,
-    /// Path and query as the client sent them.
-    pub target: String,
     /// Minor version of HTTP/1.x.
     pub http_minor: u8,
-    /// Field `Host`.
-    pub host: String,
-    /// Field `User-Agent`.
-    pub user_agent: String,
     /// Where its path leads.
     pub route: Option<Route>,
-    /// The server's span.
-    pub span: Span,
+    /// The server's span, if it exports spans or writes to Application Insights.
+    pub span: Option<Span>,
     /// The caller's span.
     pub parent: Option<TraceParent>,
-    /// The value of `tracestate`.
-    pub trace_state: String,
     /// Address of the connection's other end.
     pub peer: Option<SocketAddr>,
     /// Who sent the request (`RequestRecord::client`).
@@ -57,16 +51,65 @@ pub struct Request {
     pub is_https: bool,
     /// Status of the reply; `None` if the client left before there was one.
     pub status: Option<u16>,
+    /// What the server did about it.
+    pub outcome: Outcome,
+    /// Parts of its life.
+    pub job: JobTimes,
+    /// The worker that had it.
+    pub worker: Option<Worker>,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the reply's body that were written.
+    pub bytes_out: u64,
+    /// Length of the reply's body; `None` for a stream, and if there is no reply.
+    pub reply_length: Option<u64>,
+    /// See [`Self::text`].
+    pub texts: Texts,
+}
+
+/// The texts of a request. They are bytes, because nobody has checked them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Text {
+    /// Path and query as the client sent them.
+    Target,
+    /// Field `Host`.
+    Host,
+    /// Field `User-Agent`.
+    UserAgent,
+    /// The value of `tracestate`.
+    TraceState,
     /// The effective `x-request-id`.
-    pub request_id: String,
+    RequestId,
     /// The effective `x-ms-client-request-id`.
-    pub client_request_id: String,
-    /// The beginning of the reply's body, if it is wanted.
-    pub sample: Option<Sample>,
-    /// Class of the exception that `run()` raised, or another word for what went wrong.
-    pub error: Option<String>,
-    /// Parts of its life, for child spans: name, and from when to when since its beginning.
-    pub phases: Vec<Phase>,
+    ClientRequestId,
+    /// `RequestRecord::error_location`.
+    ErrorLocation,
+}
+
+/// All texts in one piece of memory, and where each of them ends. Their order is that of [`Text`].
+#[derive(Debug, Clone)]
+pub struct Texts {
+    bytes: Box<[u8]>,
+    ends: [usize; Self::COUNT],
+}
+
+impl Texts {
+    const COUNT: usize = 7;
+
+    fn of(texts: [&[u8]; Self::COUNT]) -> Self {
+        let mut bytes = Vec::with_capacity(texts.iter().map(|text| text.len()).sum());
+        let ends = texts.map(|text| {
+            bytes.extend_from_slice(text);
+            bytes.len()
+        });
+        Self { bytes: bytes.into_boxed_slice(), ends }
+    }
+
+    fn get(&self, text: Text) -> &[u8] {
+        let at = text as usize;
+        let from = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[from..self.ends[at]]
+    }
 }
 
 /// A part of a request's life.
@@ -81,71 +124,130 @@ pub struct Phase {
 }
 
 impl Request {
-    /// What exporters need of a record that is finished; `None` if the client sent no request.
-    ///
-    /// All texts are copied, because those of the record share a read buffer, which may be large.
-    pub fn of(record: &RequestRecord, span: Span) -> Option<Self> {
+    /// What is known of a request that is finished; `None` if the client sent no request.
+    pub fn of(record: &RequestRecord) -> Option<Self> {
         let since = |instant: Instant| instant.saturating_duration_since(record.began);
-        let ended = record.finished.map_or(Duration::ZERO, since);
         let head = record.head.as_ref()?;
-        let field =
-            |value: &Option<HeaderValue>| value.as_ref().map(|value| lossy(value.as_bytes())).unwrap_or_default();
-        let id = |id: &Option<Bytes>| id.as_deref().map(lossy).unwrap_or_default();
+        let texts = Texts::of([
+            head.uri.path_and_query().map_or(&b""[..], |target| target.as_str().as_bytes()),
+            head.host.as_ref().map_or(&b""[..], |host| host.as_bytes()),
+            head.user_agent.as_ref().map_or(&b""[..], |agent| agent.as_bytes()),
+            record.trace_state.as_deref().unwrap_or_default(),
+            record.ids.request.as_deref().unwrap_or_default(),
+            record.ids.client_request.as_deref().unwrap_or_default(),
+            &record.error_location,
+        ]);
         Some(Self {
             began_at: record.began_at,
-            duration: ended,
+            began: record.began,
+            duration: record.finished.map_or(Duration::ZERO, since),
+            elapsed: record.answered.map_or(Duration::ZERO, since),
             method: head.method.clone(),
-            target: head.uri.path_and_query().map_or_else(String::new, |target| target.as_str().to_owned()),
             http_minor: u8::from(head.version == Version::HTTP_11),
-            host: field(&head.host),
-            user_agent: field(&head.user_agent),
             route: record.route,
-            span,
+            span: record.span,
             parent: record.parent,
-            trace_state: id(&record.trace_state),
             peer: record.peer,
             client: record.client,
             is_https: record.is_https == Some(true),
             status: record.status,
-            request_id: id(&record.ids.request),
-            client_request_id: id(&record.ids.client_request),
-            sample: None,
-            error: error(record),
-            phases: phases(&record.job, since),
+            outcome: record.outcome,
+            job: record.job,
+            worker: record.worker,
+            bytes_in: record.bytes_in,
+            bytes_out: record.bytes_out,
+            reply_length: record.reply_length,
+            texts,
         })
     }
-}
 
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+    /// One of its texts. Bytes that are no text are replaced.
+    pub fn text(&self, text: Text) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.texts.get(text))
+    }
 
-/// The class of the exception of a failed `run()`, as its location names it; else the name of the outcome.
-fn error(record: &RequestRecord) -> Option<String> {
-    let location = std::str::from_utf8(&record.error_location).unwrap_or_default();
-    match record.outcome {
-        Outcome::Answered => None,
-        Outcome::ScriptError => Some(location.rsplit(' ').next().unwrap_or_default().to_owned()),
-        Outcome::Timeout => Some("timeout".to_owned()),
-        Outcome::WorkerLost => Some("worker_lost".to_owned()),
-        Outcome::Refused(refusal) => Some(refusal.name().to_owned()),
-        Outcome::Abandoned => Some("client_left".to_owned()),
+    /// Path and query as its line in the log shows them (`RequestRecord::target`).
+    pub fn shown_target(&self) -> Cow<'_, str> {
+        let sent = self.text(Text::Target);
+        match self.route {
+            Some(route) => {
+                let query = sent.split_once('?').map_or("", |(_, query)| query);
+                access_line::target(route.path(), query).into_owned().into()
+            }
+            None => sent,
+        }
+    }
+
+    /// True if the server's span is to be sent.
+    pub fn is_sampled(&self) -> bool {
+        self.span.is_some_and(|span| span.is_sampled)
+    }
+
+    /// The class of the exception of a failed `run()`, as its location names it; else the name of the outcome.
+    pub fn error(&self) -> Option<Cow<'_, str>> {
+        match self.outcome {
+            Outcome::Answered => None,
+            Outcome::ScriptError => {
+                let location = std::str::from_utf8(self.texts.get(Text::ErrorLocation)).unwrap_or_default();
+                Some(location.rsplit(' ').next().unwrap_or_default().into())
+            }
+            Outcome::Timeout => Some("timeout".into()),
+            Outcome::WorkerLost => Some("worker_lost".into()),
+            Outcome::Refused(refusal) => Some(refusal.name().into()),
+            Outcome::Abandoned => Some("client_left".into()),
+        }
+    }
+
+    /// The job's time in the queue, in conversions and in `run()`. Only the length of `run()` is known, not its start, so
+    /// the conversion of the output counts as a part of the conversion before it.
+    pub fn phases(&self) -> Vec<Phase> {
+        let since = |instant: Instant| instant.saturating_duration_since(self.began);
+        let mut phases = Vec::new();
+        let (Some(queued), Some(started)) = (self.job.queued, self.job.started) else { return phases };
+        let (queued, started) = (since(queued), since(started));
+        phases.push(Phase { name: "queue", from: queued, to: started });
+        if let (Some(ended), Some(run)) = (self.job.ended.map(since), self.job.run) {
+            let run_from = ended.saturating_sub(run).max(started);
+            phases.push(Phase { name: "convert", from: started, to: run_from });
+            phases.push(Phase { name: "run", from: run_from, to: ended });
+        }
+        phases
     }
 }
 
-/// The job's time in the queue, in conversions and in `run()`. Only the length of `run()` is known, not its start, so the
-/// conversion of the output counts as a part of the conversion before it.
-fn phases(job: &JobTimes, since: impl Fn(Instant) -> Duration) -> Vec<Phase> {
-    let mut phases = Vec::new();
-    let (Some(queued), Some(started)) = (job.queued, job.started) else { return phases };
-    let (queued, started) = (since(queued), since(started));
-    phases.push(Phase { name: "queue", from: queued, to: started });
-    if let (Some(ended), Some(run)) = (job.ended.map(&since), job.run) {
-        let run_from = ended.saturating_sub(run).max(started);
-        phases.push(Phase { name: "convert", from: started, to: run_from });
-        phases.push(Phase { name: "run", from: run_from, to: ended });
+impl Weighed for Request {
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.texts.bytes.len()
     }
-    phases
+}
+
+/// The beginning of a reply's body, as bytes that nobody has looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplyStart {
+    bytes: Box<[u8]>,
+    /// Nothing follows, so that the last character must not be incomplete.
+    is_all: bool,
+}
+
+impl ReplyStart {
+    /// Copies what an item may need of a body, or of the beginning of one. `is_all`: nothing follows `bytes`.
+    pub fn of(bytes: &[u8], is_all: bool) -> Self {
+        // A character has four bytes at most.
+        let first = &bytes[..bytes.len().min(4 * MAX_VALUE)];
+        Self { bytes: first.into(), is_all: is_all && first.len() == bytes.len() }
+    }
+
+    /// Text of at most [`MAX_VALUE`] characters; `None` if the body is no UTF-8 text.
+    pub fn text(&self) -> Option<&str> {
+        let text = match std::str::from_utf8(&self.bytes) {
+            Ok(text) => text,
+            Err(error) if error.error_len().is_none() && !self.is_all => {
+                std::str::from_utf8(&self.bytes[..error.valid_up_to()]).unwrap_or_default()
+            }
+            Err(_) => return None,
+        };
+        Some(cut(text, MAX_VALUE))
+    }
 }
 
 /// A log record of a worker, as `scripting/telemetry.py` writes it in JSON.
@@ -217,8 +319,8 @@ pub struct Exception {
 /// What waits in the intake.
 #[derive(Debug)]
 pub enum Item {
-    /// A request.
-    Request(Box<Request>),
+    /// A request, and the beginning of the reply if it is wanted and there was one.
+    Request(Arc<Request>, Option<ReplyStart>),
     /// A [`LogRecord`] as the worker sent it. The exporter's thread reads it.
     Log(Bytes),
     /// The metrics at one time, encoded (`otlp_metrics.rs`).
@@ -227,74 +329,13 @@ pub enum Item {
 
 impl Weighed for Item {
     fn size(&self) -> usize {
-        match self {
-            Self::Request(request) => {
-                let sample = match &request.sample {
-                    Some(Sample::Text(text)) => text.len(),
-                    _ => 0,
-                };
-                let texts = [&request.target, &request.host, &request.user_agent, &request.trace_state];
-                let ids = request.request_id.len() + request.client_request_id.len();
-                let phases = request.phases.len() * size_of::<Phase>();
-                size_of::<Request>() + texts.iter().map(|text| text.len()).sum::<usize>() + ids + phases + sample
+        size_of::<Self>()
+            + match self {
+                Self::Request(request, reply) => request.size() + reply.as_ref().map_or(0, |reply| reply.bytes.len()),
+                Self::Log(bytes) | Self::Metrics(bytes) => bytes.len(),
             }
-            Self::Log(bytes) | Self::Metrics(bytes) => size_of::<Self>() + bytes.len(),
-        }
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    pub(in crate::telemetry) fn at(seconds: u64, micros: u32) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::new(seconds, micros * 1000)
-    }
-
-    /// A request to `/score` that succeeded.
-    pub(in crate::telemetry) fn scored() -> Request {
-        Request {
-            began_at: at(1_796_017_111, 338_610),
-            duration: Duration::from_micros(12_345),
-            method: Method::POST,
-            target: "/score?name=%C3%A9%20x".to_owned(),
-            http_minor: 1,
-            host: "127.0.0.1:5001".to_owned(),
-            user_agent: String::new(),
-            route: Some(Route::Score),
-            span: Span { trace_id: [0xab; 16], span_id: [0xcd; 8], is_sampled: true },
-            parent: Some(TraceParent { trace_id: [0xab; 16], span_id: [0xef; 8], flags: 1 }),
-            trace_state: String::new(),
-            peer: None,
-            client: None,
-            is_https: false,
-            status: Some(200),
-            request_id: "r".to_owned(),
-            client_request_id: String::new(),
-            sample: Some(Sample::Text("[1]".to_owned())),
-            error: None,
-            phases: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn the_parts_of_a_request_follow_each_other() {
-        let began = Instant::now();
-        let at = |millis| Some(began + Duration::from_millis(millis));
-        let since = |instant: Instant| instant.duration_since(began);
-        let mut job = JobTimes { queued: at(1), sent: at(2), started: at(4), ended: at(20), ..JobTimes::default() };
-        let names = |phases: &[Phase]| phases.iter().map(|phase| phase.name).collect::<Vec<_>>();
-        assert_eq!(names(&phases(&job, since)), ["queue"]);
-        job.run = Some(Duration::from_millis(10));
-        let found = phases(&job, since);
-        assert_eq!(names(&found), ["queue", "convert", "run"]);
-        assert!(found.windows(2).all(|pair| pair[0].to == pair[1].from && pair[0].from <= pair[0].to));
-        // The worker's clock may say that `run()` took longer than the front saw the job with the worker.
-        job.run = Some(Duration::from_secs(10));
-        assert!(phases(&job, since)
-            .iter()
-            .all(|phase| phase.from <= phase.to && phase.to <= Duration::from_millis(20)));
-        job.started = None;
-        assert!(phases(&job, since).is_empty());
-    }
-}
+pub(in crate::telemetry) mod tests;

@@ -2,7 +2,7 @@
 //!
 //! [`record`] has the facts about one request, [`recorder`] gives them to the readers: the request
 //! line, the record for `gunicorn.access`, and whatever exports or counts requests. [`access_line`]
-//! is the text of the request line, [`metrics`] counts for `GET /metrics`.
+//! is the text of the request line, [`redaction`] hides secrets of queries, [`metrics`] counts for `GET /metrics`.
 //!
 //! Exporting: [`requests`] reads records, [`intake`] is where items wait for the exporter's thread,
 //! [`exporter`] is that thread. [`receiver`] is one receiver, [`lane`] what waits for it, [`answer`] what
@@ -24,9 +24,12 @@ pub mod metrics;
 pub mod otlp;
 pub mod otlp_metrics;
 pub mod plan;
+mod priority;
 pub mod receiver;
 pub mod record;
 pub mod recorder;
+pub mod redaction;
 pub mod requests;
 pub mod storage;
+pub mod times;
 pub mod trace_context;

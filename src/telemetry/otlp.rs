@@ -9,18 +9,18 @@ use std::{
 };
 
 use opentelemetry_proto::tonic::{
-    collector::{logs::v1::ExportLogsServiceRequest, trace::v1::ExportTraceServiceRequest},
     common::v1::{any_value::Value, AnyValue, InstrumentationScope, KeyValue},
-    logs::v1::{LogRecord as OtlpRecord, ResourceLogs, ScopeLogs},
+    logs::v1::LogRecord as OtlpRecord,
     resource::v1::Resource,
-    trace::v1::{span::SpanKind, status::StatusCode, ResourceSpans, ScopeSpans, Span as OtlpSpan, Status},
+    trace::v1::{span::SpanKind, status::StatusCode, Span as OtlpSpan, Status},
 };
 use prost::Message as _;
 
 use super::{
     app_insights::cut,
     ids::random_bytes,
-    item::{LogRecord, Request},
+    item::{LogRecord, Request, Text},
+    redaction,
 };
 
 /// Methods that keep their name (semantic conventions, `http.request.method`).
@@ -63,17 +63,15 @@ impl AttributeLimits {
 
 /// The spans of a request: the server's span, and those of its parts. Empty if the trace is not sampled.
 pub fn spans(request: &Request, limits: AttributeLimits) -> Vec<Vec<u8>> {
-    if !request.span.is_sampled {
-        return Vec::new();
-    }
+    let Some(own) = request.span.filter(|span| span.is_sampled) else { return Vec::new() };
     let began = nanos(request.began_at);
     let at = |since: Duration| began.saturating_add(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
     let (attributes, dropped_attributes_count) = limits.apply(attributes(request));
     let server = OtlpSpan {
-        trace_id: request.span.trace_id.to_vec(),
-        span_id: request.span.span_id.to_vec(),
+        trace_id: own.trace_id.to_vec(),
+        span_id: own.span_id.to_vec(),
         parent_span_id: request.parent.map(|parent| parent.span_id.to_vec()).unwrap_or_default(),
-        trace_state: request.trace_state.clone(),
+        trace_state: request.text(Text::TraceState).into_owned(),
         flags: 1,
         name: span_name(request),
         kind: SpanKind::Server.into(),
@@ -84,10 +82,10 @@ pub fn spans(request: &Request, limits: AttributeLimits) -> Vec<Vec<u8>> {
         status: status(request),
         ..OtlpSpan::default()
     };
-    let parts = request.phases.iter().map(|phase| OtlpSpan {
-        trace_id: request.span.trace_id.to_vec(),
+    let parts = request.phases().into_iter().map(|phase| OtlpSpan {
+        trace_id: own.trace_id.to_vec(),
         span_id: random_bytes::<8>().to_vec(),
-        parent_span_id: request.span.span_id.to_vec(),
+        parent_span_id: own.span_id.to_vec(),
         flags: 1,
         name: phase.name.to_owned(),
         kind: SpanKind::Internal.into(),
@@ -126,21 +124,51 @@ pub fn log_record(record: &LogRecord, limits: AttributeLimits) -> Vec<u8> {
     record.encode_to_vec()
 }
 
-/// The body of a request with spans. Items that are damaged (on disk) are left out.
-pub fn traces_body(resource: &Resource, items: &[Vec<u8>]) -> Vec<u8> {
-    let spans = items.iter().filter_map(|item| OtlpSpan::decode(item.as_slice()).ok()).collect();
-    let scope_spans = vec![ScopeSpans { scope: Some(scope()), spans, ..ScopeSpans::default() }];
-    let resource_spans =
-        vec![ResourceSpans { resource: Some(resource.clone()), scope_spans, ..ResourceSpans::default() }];
-    ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+// How a field of a message begins that is a message itself (protobuf's wire format), for the numbers 1 and 2.
+const FIRST_FIELD: u8 = 1 << 3 | 2;
+const SECOND_FIELD: u8 = 2 << 3 | 2;
+
+/// The body of a request with these items, which are spans or log records.
+///
+/// The messages of both signals have the same numbers: a request has (1) the data of one resource, which are (1) the resource
+/// and (2) the data of one scope, which are (1) the scope and (2) the items. A field that is a message is written as its
+/// bytes with their length in front, so the items are put together as they are.
+pub fn body(resource: &Resource, items: &[Vec<u8>]) -> Vec<u8> {
+    let (resource, scope) = (resource.encode_to_vec(), scope().encode_to_vec());
+    let of_scope = length_of_field(scope.len()) + items.iter().map(|item| length_of_field(item.len())).sum::<usize>();
+    let of_resource = length_of_field(resource.len()) + length_of_field(of_scope);
+    let mut body = Vec::with_capacity(length_of_field(of_resource));
+    begin_field(&mut body, FIRST_FIELD, of_resource);
+    begin_field(&mut body, FIRST_FIELD, resource.len());
+    body.extend_from_slice(&resource);
+    begin_field(&mut body, SECOND_FIELD, of_scope);
+    begin_field(&mut body, FIRST_FIELD, scope.len());
+    body.extend_from_slice(&scope);
+    for item in items {
+        begin_field(&mut body, SECOND_FIELD, item.len());
+        body.extend_from_slice(item);
+    }
+    body
 }
 
-/// The body of a request with log records. Items that are damaged (on disk) are left out.
-pub fn logs_body(resource: &Resource, items: &[Vec<u8>]) -> Vec<u8> {
-    let log_records = items.iter().filter_map(|item| OtlpRecord::decode(item.as_slice()).ok()).collect();
-    let scope_logs = vec![ScopeLogs { scope: Some(scope()), log_records, ..ScopeLogs::default() }];
-    let resource_logs = vec![ResourceLogs { resource: Some(resource.clone()), scope_logs, ..ResourceLogs::default() }];
-    ExportLogsServiceRequest { resource_logs }.encode_to_vec()
+fn length_of_field(length: usize) -> usize {
+    1 + prost::length_delimiter_len(length) + length
+}
+
+fn begin_field(body: &mut Vec<u8>, field: u8, length: usize) {
+    body.push(field);
+    // A vector grows as needed.
+    let _ = prost::encode_length_delimiter(length, body);
+}
+
+/// True if these bytes are a span. A file on the disk may be damaged.
+pub fn is_span(bytes: &[u8]) -> bool {
+    OtlpSpan::decode(bytes).is_ok()
+}
+
+/// True if these bytes are a log record.
+pub fn is_log_record(bytes: &[u8]) -> bool {
+    OtlpRecord::decode(bytes).is_ok()
 }
 
 /// The body, compressed.
@@ -177,7 +205,8 @@ fn status(request: &Request) -> Option<Status> {
 fn attributes(request: &Request) -> Vec<KeyValue> {
     let method = request.method.as_str();
     let is_known = KNOWN_METHODS.contains(&method);
-    let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
+    let target = request.text(Text::Target);
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let mut attributes = vec![
         text("http.request.method", if is_known { method } else { "_OTHER" }),
         text("url.scheme", if request.is_https { "https" } else { "http" }),
@@ -188,11 +217,11 @@ fn attributes(request: &Request) -> Vec<KeyValue> {
         attributes.push(text("http.request.method_original", method));
     }
     if !query.is_empty() {
-        attributes.push(text("url.query", &redacted(query)));
+        attributes.push(text("url.query", &redaction::query(query)));
     }
     attributes.extend(request.route.map(|route| text("http.route", route.path())));
     attributes.extend(request.status.map(|status| number("http.response.status_code", i64::from(status))));
-    if let Some((address, port)) = server_address(&request.host) {
+    if let Some((address, port)) = server_address(&request.text(Text::Host)) {
         attributes.push(text("server.address", address));
         attributes.extend(port.map(|port| number("server.port", i64::from(port))));
     }
@@ -201,19 +230,21 @@ fn attributes(request: &Request) -> Vec<KeyValue> {
         attributes.push(text("network.peer.address", &peer.ip().to_string()));
         attributes.push(number("network.peer.port", i64::from(peer.port())));
     }
-    if !request.user_agent.is_empty() {
-        attributes.push(text("user_agent.original", &request.user_agent));
+    let agent = request.text(Text::UserAgent);
+    if !agent.is_empty() {
+        attributes.push(text("user_agent.original", &agent));
     }
     if request.status.is_none_or(|status| status >= 500) {
         let status = request.status.map(|status| status.to_string());
-        let error = request.error.clone().or(status).unwrap_or_else(|| "_OTHER".to_owned());
+        let error = request.error().or(status.map(Into::into)).unwrap_or("_OTHER".into());
         attributes.push(text("error.type", &error));
     }
     for (name, id) in
-        [("azmlinfsrv.request_id", &request.request_id), ("azmlinfsrv.client_request_id", &request.client_request_id)]
+        [("azmlinfsrv.request_id", Text::RequestId), ("azmlinfsrv.client_request_id", Text::ClientRequestId)]
     {
+        let id = request.text(id);
         if !id.is_empty() {
-            attributes.push(text(name, id));
+            attributes.push(text(name, &id));
         }
     }
     attributes
@@ -226,22 +257,6 @@ fn server_address(host: &str) -> Option<(&str, Option<u16>)> {
         _ => (host, None),
     };
     (!address.is_empty()).then_some((address.trim_matches(['[', ']']), port))
-}
-
-/// The query, without the values of parameters that clouds use for signatures (semantic conventions, `url.query`), and of
-/// those whose name says that they are secret.
-fn redacted(query: &str) -> String {
-    let parts = query.split('&').map(|part| match part.split_once('=') {
-        Some((name, _)) if is_secret(name) => format!("{name}=REDACTED"),
-        _ => part.to_owned(),
-    });
-    parts.collect::<Vec<_>>().join("&")
-}
-
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    matches!(name.as_str(), "awsaccesskeyid" | "signature" | "sig" | "x-goog-signature" | "code" | "key" | "apikey")
-        || ["token", "secret", "password", "api_key", "api-key"].iter().any(|word| name.contains(word))
 }
 
 /// Severity number and text (OpenTelemetry's logs data model) of a level of Python's logging.

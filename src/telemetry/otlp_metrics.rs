@@ -225,7 +225,12 @@ fn subtract(point: &mut HistogramDataPoint, before: &HistogramDataPoint) {
     }
 }
 
-/// The body of a request with items. Items that are damaged (on disk) are left out.
+/// True if these bytes are an item. A file on the disk may be damaged.
+pub fn is_item(bytes: &[u8]) -> bool {
+    ScopeMetrics::decode(bytes).is_ok()
+}
+
+/// The body of a request with items. Items that are damaged are left out.
 pub fn body(resource: &Resource, items: &[Vec<u8>]) -> Vec<u8> {
     let scope_metrics = items.iter().filter_map(|item| ScopeMetrics::decode(item.as_slice()).ok()).collect();
     let resource_metrics =

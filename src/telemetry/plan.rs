@@ -6,7 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    app_insights::Origin,
+    app_insights::{Facts, Origin},
     exporter::Plan,
     http_client::TlsFiles,
     ids::Sampler,
@@ -138,13 +138,13 @@ impl TelemetrySettings {
             tag("ai.cloud.roleInstance", &self.node),
             tag("ai.internal.nodeName", &self.node),
         ]);
-        Origin {
+        Origin::new(Facts {
             key: key.to_owned(),
             service: self.service_name.clone(),
             workspace: self.workspace_name.clone(),
             container: self.hostname.clone(),
             tags,
-        }
+        })
     }
 }
 
@@ -190,7 +190,7 @@ mod tests {
         assert!(settings.is_on() && settings.wants_response());
         let targets = settings.plan().targets;
         let Format::AppInsights(origin) = &targets[0].format else { panic!("{targets:?}") };
-        let tags: Vec<_> = origin.tags.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let tags: Vec<_> = origin.tags().iter().map(|(name, value)| (*name, value.as_str())).collect();
         let version = concat!("azmlinfsrv:", env!("CARGO_PKG_VERSION"));
         assert_eq!(
             tags,

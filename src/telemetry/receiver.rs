@@ -14,7 +14,7 @@ use super::{
     app_insights::{self, Origin},
     counts::{AllCounts, Counts, ExporterName},
     http_client::{Client, TlsFiles},
-    item::{Item, LogRecord, Request},
+    item::{Item, LogRecord, ReplyStart, Request},
     lane::{Lane, Limits, Weighed},
     otlp::{self, AttributeLimits},
     otlp_metrics,
@@ -70,13 +70,15 @@ impl Weighed for Encoded {
 
 /// A receiver and everything that waits for it.
 pub struct Receiver {
-    target: Target,
+    target: Arc<Target>,
     client: Arc<Client>,
     /// Items in memory.
     pub lane: Lane<Encoded>,
     /// The batch that is being sent.
     pub in_flight: Option<Arc<Vec<Encoded>>>,
     counts: Counts,
+    /// Where an item is written that may get any length.
+    scratch: Vec<u8>,
     /// Items that were refused and that the log has not told of.
     untold: usize,
     told_at: Option<Instant>,
@@ -84,7 +86,7 @@ pub struct Receiver {
 
 /// A batch on its way, apart from the receiver, whose lock must not be held while the receiver answers.
 pub struct Sending {
-    target: Target,
+    target: Arc<Target>,
     client: Arc<Client>,
     /// Its items.
     pub batch: Arc<Vec<Encoded>>,
@@ -98,7 +100,8 @@ impl Receiver {
         counts.note_on();
         let limits = Limits { bytes, items: target.queue_items, batch_items: target.batch_items };
         let lane = Lane::new(limits, counts);
-        Ok(Self { target, client, lane, in_flight: None, counts, untold: 0, told_at: None })
+        let target = Arc::new(target);
+        Ok(Self { target, client, lane, in_flight: None, counts, scratch: Vec::new(), untold: 0, told_at: None })
     }
 
     /// The exporter that sends to it.
@@ -116,12 +119,15 @@ impl Receiver {
         self.counts
     }
 
-    /// Encodes a request for it.
-    pub fn push_request(&mut self, request: &Request) {
+    /// Encodes a request for it. `reply` is the beginning of the reply, if items have it.
+    pub fn push_request(&mut self, request: &Request, reply: Option<&ReplyStart>) {
         match &self.target.format {
             Format::AppInsights(origin) => {
-                if let Some(item) = app_insights::request(origin, request) {
-                    self.lane.push(item);
+                self.scratch.clear();
+                app_insights::request(&mut self.scratch, origin, request, reply);
+                if !self.scratch.is_empty() {
+                    // The item takes as much memory as it has bytes.
+                    self.lane.push(self.scratch.as_slice().to_vec());
                 }
             }
             Format::OtlpTraces(_, limits) => {
@@ -187,6 +193,13 @@ impl Receiver {
         self.sending(batch)
     }
 
+    /// Drops items of a file that are damaged, since a receiver would refuse the whole batch. Counts them.
+    pub fn keep_intact(&self, items: &mut Vec<Encoded>) {
+        let before = items.len();
+        items.retain(|item| self.target.format.is_item(item));
+        self.counts.note_lost(Reason::Storage, before - items.len());
+    }
+
     /// A batch that comes from somewhere else.
     pub fn sending(&self, batch: Arc<Vec<Encoded>>) -> Sending {
         Sending { target: self.target.clone(), client: self.client.clone(), batch }
@@ -195,7 +208,7 @@ impl Receiver {
     /// Sends to another address from now on: `location` gives scheme, host and port. Refuses to leave https.
     pub fn go_to(&mut self, location: &str) -> bool {
         let Some(moved) = moved_to(&self.target.url, location) else { return false };
-        self.target.url = moved;
+        Arc::make_mut(&mut self.target).url = moved;
         true
     }
 
@@ -219,7 +232,7 @@ impl Format {
     /// What no log line may show.
     fn key(&self) -> &str {
         match self {
-            Self::AppInsights(origin) => &origin.key,
+            Self::AppInsights(origin) => origin.key(),
             Self::OtlpTraces(..) | Self::OtlpLogs(..) | Self::OtlpMetrics(_) => "",
         }
     }
@@ -228,7 +241,9 @@ impl Format {
     fn body(&self, batch: &[Encoded]) -> (Vec<u8>, &'static str) {
         match self {
             Self::AppInsights(_) => {
-                let mut body = vec![b'['];
+                let length = batch.iter().map(|item| item.len() + 1).sum::<usize>();
+                let mut body = Vec::with_capacity(length + 2);
+                body.push(b'[');
                 for (index, item) in batch.iter().enumerate() {
                     if index > 0 {
                         body.push(b',');
@@ -238,9 +253,20 @@ impl Format {
                 body.push(b']');
                 (body, "application/json")
             }
-            Self::OtlpTraces(resource, _) => (otlp::traces_body(resource, batch), "application/x-protobuf"),
-            Self::OtlpLogs(resource, _) => (otlp::logs_body(resource, batch), "application/x-protobuf"),
+            Self::OtlpTraces(resource, _) | Self::OtlpLogs(resource, _) => {
+                (otlp::body(resource, batch), "application/x-protobuf")
+            }
             Self::OtlpMetrics(resource) => (otlp_metrics::body(resource, batch), "application/x-protobuf"),
+        }
+    }
+
+    /// True if these bytes are an item. A file on the disk may be damaged.
+    pub fn is_item(&self, bytes: &[u8]) -> bool {
+        match self {
+            Self::AppInsights(_) => serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok(),
+            Self::OtlpTraces(..) => otlp::is_span(bytes),
+            Self::OtlpLogs(..) => otlp::is_log_record(bytes),
+            Self::OtlpMetrics(_) => otlp_metrics::is_item(bytes),
         }
     }
 
@@ -255,7 +281,7 @@ impl Format {
 impl Sending {
     /// Sends the batch and waits for the answer, for at most `limit`.
     pub fn post(&self, limit: Duration) -> Verdict {
-        let Target { format, url, headers, timeout, gzip, .. } = &self.target;
+        let Target { format, url, headers, timeout, gzip, .. } = &*self.target;
         let (mut body, content_type) = format.body(&self.batch);
         let mut headers = headers.clone();
         headers.push(("content-type".to_owned(), content_type.to_owned()));

@@ -15,7 +15,9 @@
 mod refusal;
 
 use std::{
+    cell::OnceCell,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -25,6 +27,7 @@ use http::{HeaderValue, Method, Uri, Version};
 pub use self::refusal::Refusal;
 use super::{
     access_line,
+    item::Request,
     trace_context::{Span, TraceParent},
 };
 
@@ -53,7 +56,8 @@ pub struct RequestRecord {
     /// Who sent the request: what a proxy of `--trusted_proxies` says, else `peer`. Port 0 if the proxy does not name it.
     /// Known from the beginning.
     pub client: Option<SocketAddr>,
-    /// Whether the client used https, if a proxy of `--trusted_proxies` says that. Known from the beginning.
+    /// Whether the client used https, if a proxy of `--trusted_proxies`, or one on this machine, says that. Known from the
+    /// beginning.
     pub is_https: Option<bool>,
     /// When the head had been read, by the clock on the wall. Known from the beginning.
     pub began_at: SystemTime,
@@ -105,6 +109,8 @@ pub struct RequestRecord {
     pub bytes_out: u64,
     /// When the request was finished.
     pub finished: Option<Instant>,
+    /// What [`Self::snapshot`] has made.
+    pub snapshot: OnceCell<Arc<Request>>,
 }
 
 /// The first bytes of a stream, as many as one of the readers wants.
@@ -342,7 +348,18 @@ impl RequestRecord {
             answered: None,
             bytes_out: 0,
             finished: None,
+            snapshot: OnceCell::new(),
         }
+    }
+
+    /// The request for other threads, made once for all readers that want it. Call it when the request is finished. `None` if
+    /// the client sent no request.
+    pub fn snapshot(&self) -> Option<Arc<Request>> {
+        if let Some(made) = self.snapshot.get() {
+            return Some(made.clone());
+        }
+        let made = Request::of(self)?;
+        Some(self.snapshot.get_or_init(|| Arc::new(made)).clone())
     }
 
     /// Path and query for people: the route's own path, however the client spelled it, and the query as sent. If the

@@ -72,6 +72,12 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
+/// Appends an id as lower-case digits.
+pub fn write_hex(out: &mut Vec<u8>, id: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.extend(id.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]));
+}
+
 /// Reads `N` bytes from lower-case hexadecimal digits, the only ones that `traceparent` may have.
 fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut bytes = [0; N];
@@ -99,6 +105,9 @@ mod tests {
     fn a_valid_value_is_read_and_written_again() {
         let parent = TraceParent::parse(VALID.as_bytes()).expect("valid");
         assert_eq!(Hex(&parent.trace_id).to_string(), "0af7651916cd43dd8448eb211c80319c");
+        let mut digits = Vec::new();
+        write_hex(&mut digits, &parent.trace_id);
+        assert_eq!(digits, b"0af7651916cd43dd8448eb211c80319c");
         assert!(parent.is_sampled());
         let TraceParent { trace_id, span_id, .. } = parent;
         assert_eq!(Span { trace_id, span_id, is_sampled: true }.to_string(), VALID);

@@ -35,7 +35,7 @@ use crate::{
     ipc::frame::{Field, Job, Origin},
     logging::text::plain_line,
     settings::{AccessLog, Settings},
-    telemetry::access_line,
+    telemetry::{access_line, redaction},
 };
 
 const SCRIPT_ERROR: &str = "An unexpected error occurred in scoring script. Check the logs for more info.";
@@ -81,6 +81,8 @@ pub(super) struct Caller<'a, 'py> {
     results_to_note: Cell<u32>,
     current: Current<'py>,
     access_log: AccessLog,
+    /// Lines hide secrets of queries.
+    logs_json: bool,
 }
 
 impl<'a, 'py> Caller<'a, 'py> {
@@ -99,6 +101,7 @@ impl<'a, 'py> Caller<'a, 'py> {
             results_to_note: Cell::new(NOTED_RESULTS),
             current: Current::new(py, [settings.scoring_timeout, settings.worker_timeout])?,
             access_log: settings.access_log,
+            logs_json: settings.logs_json,
         })
     }
 
@@ -216,7 +219,8 @@ impl<'a, 'py> Caller<'a, 'py> {
         length: Option<usize>,
         elapsed: Duration,
     ) {
-        let query = String::from_utf8_lossy(&job.query);
+        let sent = String::from_utf8_lossy(&job.query);
+        let query = if self.logs_json { redaction::query(&sent) } else { (&*sent).into() };
         let target = access_line::target("/score", &query);
         let length = length.map(|length| length as u64);
         let line = access_line::Line { method: &job.method, target: &target, status, elapsed, length };

@@ -106,7 +106,7 @@ def test_a_script_that_gets_text(start, scripts, tmp_path):
         **{"accept-encoding": "identity", "content-type": "application/json", "x-user": "somebody"},
         **{"authorization": "redacted", "cookie": "redacted", "x-api-key": "redacted"},
     }
-    assert requests[3]["query"] == "a=1&b=x%20y&token=redacted"
+    assert requests[3]["query"] == "a=1&b=x%20y&token=REDACTED"
     bodies = [folder / str(each["body_file"]) for each in requests[:3]]
     assert [body.read_bytes() for body in bodies] == [
         *(b'{"data": [1, 2.5]}', '{"key":  "\u00e9"}'.encode(), b"fail"),

@@ -3,16 +3,23 @@
 use serde_json::{json, Value};
 
 use super::*;
-use crate::telemetry::item::tests::{at, scored};
+use crate::telemetry::item::tests::scored;
 
 fn origin() -> Origin {
-    Origin {
+    Origin::new(Facts {
         key: "00000000-0000-0000-0000-000000000001".to_owned(),
         service: "ML service".to_owned(),
         workspace: String::new(),
         container: "Unknown".to_owned(),
         tags: vec![("ai.cloud.role", "ML service".to_owned())],
-    }
+    })
+}
+
+/// The item of a request; `None` if it has none.
+fn item(of: &Request, reply: Option<&[u8]>) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    request(&mut out, &origin(), of, reply.map(|bytes| ReplyStart::of(bytes, true)).as_ref());
+    (!out.is_empty()).then_some(out)
 }
 
 fn json_of(bytes: &[u8]) -> Value {
@@ -21,7 +28,7 @@ fn json_of(bytes: &[u8]) -> Value {
 
 #[test]
 fn a_request_has_the_properties_of_1_5_1_and_true_native_fields() {
-    let bytes = request(&origin(), &scored()).expect("an item");
+    let bytes = item(&scored(), Some(b"[1]")).expect("an item");
     assert_eq!(
         json_of(&bytes),
         json!({
@@ -53,24 +60,46 @@ fn a_request_has_the_properties_of_1_5_1_and_true_native_fields() {
 
 #[test]
 fn failures_streams_and_bodies_that_are_no_text() {
-    let failed = Request { status: Some(500), sample: Some(Sample::Binary), ..scored() };
-    let item = json_of(&request(&origin(), &failed).expect("an item"));
-    let data = &item["data"]["baseData"];
+    let failed = Request { status: Some(500), ..scored() };
+    let bytes = item(&failed, Some(b"\xff")).expect("an item");
+    let found = json_of(&bytes);
+    let data = &found["data"]["baseData"];
     assert_eq!((&data["success"], &data["responseCode"]), (&json!(false), &json!("500")));
     assert_eq!(data["properties"]["success"], "False");
     assert_eq!(data["properties"]["Response Value"], NOT_TEXT);
-    let off = Request { sample: None, ..scored() };
-    let item = json_of(&request(&origin(), &off).expect("an item"));
-    assert_eq!(item["data"]["baseData"]["properties"].get("Response Value"), None);
+    let found = json_of(&item(&scored(), None).expect("an item"));
+    assert_eq!(found["data"]["baseData"]["properties"].get("Response Value"), None);
+}
+
+#[test]
+fn the_url_is_what_the_client_used_without_secrets() {
+    let secret = Request { is_https: true, ..scored() }.with(Text::Target, b"/score?a=%C3%A9&code=x");
+    let found = json_of(&item(&secret, None).expect("an item"));
+    assert_eq!(found["data"]["baseData"]["properties"]["url"], "https://127.0.0.1:5001/score?a=é&code=REDACTED");
+}
+
+#[test]
+fn texts_of_clients_are_escaped() {
+    let hostile = scored().with(Text::RequestId, b"\"\\\n\xff");
+    let found = json_of(&item(&hostile, Some(b"\"\x01")).expect("an item"));
+    let properties = &found["data"]["baseData"]["properties"];
+    assert_eq!(
+        (&properties["Request Id"], &properties["Response Value"]),
+        (&json!("\"\\\n\u{fffd}"), &json!("\"\u{1}"))
+    );
 }
 
 #[test]
 fn routes_that_1_5_1_does_not_report_are_not_reported() {
     for route in [Some(Route::Health), Some(Route::Live), Some(Route::Ready), None] {
-        assert_eq!(request(&origin(), &Request { route, ..scored() }), None);
+        assert_eq!(item(&Request { route, ..scored() }, None), None);
     }
-    assert!(request(&origin(), &Request { route: Some(Route::Swagger), ..scored() }).is_some());
-    assert_eq!(request(&origin(), &Request { status: None, ..scored() }), None, "a client that left got no reply");
+    assert!(item(&Request { route: Some(Route::Swagger), ..scored() }, None).is_some());
+    assert_eq!(item(&Request { status: None, ..scored() }, None), None, "a client that left got no reply");
+    for (method, is_reported) in [(Method::PUT, false), (Method::HEAD, true)] {
+        let refused = Request { outcome: Outcome::Refused(Refusal::Method), method, ..scored() };
+        assert_eq!(item(&refused, None).is_some(), is_reported, "{:?}", refused.method);
+    }
 }
 
 #[test]
@@ -141,26 +170,4 @@ fn texts_are_cut_in_characters_and_long_keys_dropped() {
     let properties = data["properties"].as_object().expect("an object");
     let lengths: Vec<_> = properties.values().map(|value| value.as_str().map(|text| text.chars().count())).collect();
     assert_eq!(lengths, [Some(MAX_VALUE)]);
-}
-
-#[test]
-fn durations_and_times() {
-    let day = Duration::from_secs(86_400 + 3600 + 60 + 1) + Duration::from_millis(7);
-    assert_eq!((native_span(day), span_text(day)), ("1.01:01:01.007000".into(), "1.01:01:01.007".into()));
-    assert_eq!(time_text(at(0, 0), true), "1970-01-01T00:00:00Z");
-    assert_eq!(time_text(at(0, 100), true), "1970-01-01T00:00:00.0001Z");
-    assert_eq!(time_text(at(0, 100), false), "1970-01-01T00:00:00.000100Z");
-}
-
-#[test]
-fn iris_decode_only_text_beyond_ascii() {
-    for (url, expected) in [
-        ("/score?a=%C3%A9%20", "/score?a=é%20"),
-        ("/score?a=%FF%41", "/score?a=%FF%41"),
-        ("%", "%"),
-        ("%C3", "%C3"),
-        ("%c3%a9%C3", "%c3%a9%C3"),
-    ] {
-        assert_eq!(iri(url), expected);
-    }
 }

@@ -17,31 +17,15 @@ use super::{
         recorder::Reader,
     },
     family,
-    output::{Label, Output},
+    output::Output,
 };
 
 /// Upper bounds of the buckets of durations, in seconds: those of OpenTelemetry's `http.server.request.duration`.
 pub const BOUNDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-const BOUNDS_NS: [u64; 14] = [
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    50_000_000,
-    75_000_000,
-    100_000_000,
-    250_000_000,
-    500_000_000,
-    750_000_000,
-    1_000_000_000,
-    2_500_000_000,
-    5_000_000_000,
-    7_500_000_000,
-    10_000_000_000,
-];
 /// Words of a histogram: the buckets, one more for what is above all bounds, and the sum in nanoseconds.
 const HISTOGRAM: usize = BOUNDS.len() + 2;
 
-/// Combinations of method, route and status that have a series of their own. A script can answer with any status, so there
+/// Combinations of scheme, method, route and status that have a series of their own. A script can answer with any status, so there
 /// must be a limit: further ones count with method `_OTHER`, no route and no status.
 const MAX_SERIES: usize = 127;
 /// Words of such a series: its key, and its histogram.
@@ -50,6 +34,8 @@ const SERIES: usize = 1 + HISTOGRAM;
 /// The methods that have a label of their own, and the one for all others.
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "_OTHER"];
 const OTHER_METHOD: u8 = 9;
+/// What clients use: https if a proxy of `--trusted_proxies` says so.
+const SCHEMES: [&str; 2] = ["http", "https"];
 /// The routes by the number that the key has. The first one is for requests without a route.
 const ROUTES: [Option<Route>; 8] = [
     None,
@@ -71,7 +57,7 @@ pub const RESTART_REASONS: [&str; 6] = ["crash", "signal", "oom", "timeout", "re
 const REQUESTS: usize = 0;
 const OTHER_REQUESTS: usize = REQUESTS + MAX_SERIES * SERIES;
 const ACTIVE: usize = OTHER_REQUESTS + SERIES;
-const QUEUE: usize = ACTIVE + METHODS.len();
+const QUEUE: usize = ACTIVE + SCHEMES.len() * METHODS.len();
 const RUNS: usize = QUEUE + HISTOGRAM;
 const REJECTED: usize = RUNS + OUTCOMES.len() * HISTOGRAM;
 const ABANDONED: usize = REJECTED + REASONS.len();
@@ -85,8 +71,6 @@ const LOADED: usize = STARTING + 1;
 const MAX_LOADED: usize = 512;
 /// How many numbers [`Counters::at`] needs.
 pub const LENGTH: usize = LOADED + 2 * MAX_LOADED;
-
-const SCHEME: Label<'static> = ("url_scheme", "http");
 
 /// The counters of one server; copies share them. It is a reader of request records.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +95,8 @@ impl Counters {
 
     fn observe(&self, at: usize, duration: Duration) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS_NS.iter().position(|bound| nanoseconds <= *bound).unwrap_or(BOUNDS.len());
+        let seconds = duration.as_secs_f64();
+        let bucket = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
         self.add(at + bucket, 1);
         self.add(at + HISTOGRAM - 1, nanoseconds);
     }
@@ -120,7 +105,7 @@ impl Counters {
 
     /// Counts what the last front had not finished as lost. A new front calls this before it serves.
     pub fn take_over(&self) {
-        for at in ACTIVE..ACTIVE + METHODS.len() {
+        for at in ACTIVE..QUEUE {
             self.add(LOST, self.get(at));
             self.words[at].store(0, Relaxed);
         }
@@ -227,7 +212,7 @@ impl Counters {
             if counts.iter().all(|count| *count == 0) {
                 continue;
             }
-            let [_, _, _, method, _, route, high, low] = key.to_be_bytes();
+            let [_, _, scheme, method, _, route, high, low] = key.to_be_bytes();
             let status = u16::from_be_bytes([high, low]);
             let status = if status == 0 { String::new() } else { status.to_string() };
             let route = ROUTES.get(usize::from(route)).copied().flatten().map_or("", Route::path);
@@ -236,15 +221,28 @@ impl Counters {
                 ("http_request_method", method),
                 ("http_route", route),
                 ("http_response_status_code", &status),
-                SCHEME,
+                ("url_scheme", if scheme & IS_HTTPS == 0 { SCHEMES[0] } else { SCHEMES[1] }),
             ];
             text.histogram(family.name, &labels, &BOUNDS, &counts, self.sum(at + 1));
         }
     }
 
-    /// Writes the gauge of active requests.
+    /// Writes the gauge of active requests. https has series if a client has used it.
     pub fn write_active(&self, text: &mut dyn Output) {
-        self.write_words(text, &family::ACTIVE_REQUESTS, ACTIVE, &METHODS, &[SCHEME]);
+        let family = &family::ACTIVE_REQUESTS;
+        text.family(family);
+        let mut keys = (REQUESTS..OTHER_REQUESTS).step_by(SERIES).map(|at| self.get(at).to_be_bytes()[2]);
+        let has_https = keys.any(|scheme| scheme & IS_HTTPS != 0);
+        for (scheme, at) in SCHEMES.iter().zip((ACTIVE..QUEUE).step_by(METHODS.len())) {
+            let numbers: Vec<_> = (at..at + METHODS.len()).map(|at| self.get(at)).collect();
+            if *scheme == SCHEMES[1] && !has_https && numbers.iter().all(|number| *number == 0) {
+                continue;
+            }
+            for (method, number) in METHODS.iter().zip(numbers) {
+                let labels = [(family.labels[0], *method), (family.labels[1], *scheme)];
+                text.sample(family.name, &labels, number as f64);
+            }
+        }
     }
 
     /// Writes the time that requests have waited.
@@ -266,31 +264,22 @@ impl Counters {
 
     /// Writes requests that were refused, abandoned or lost, and calls of `run()` that exceeded a limit.
     pub fn write_failures(&self, text: &mut dyn Output) {
-        self.write_words(text, &family::REJECTED, REJECTED, &REASONS, &[]);
-        self.write_words(text, &family::ABANDONED, ABANDONED, &STATES, &[]);
+        self.write_words(text, &family::REJECTED, REJECTED, &REASONS);
+        self.write_words(text, &family::ABANDONED, ABANDONED, &STATES);
         text.single(&family::LOST, self.get(LOST) as f64);
         text.single(&family::RUN_TIMEOUTS, self.get(RUN_TIMEOUTS) as f64);
     }
 
     /// Writes restarts of workers.
     pub fn write_restarts(&self, text: &mut dyn Output) {
-        self.write_words(text, &family::RESTARTS, RESTARTS, &RESTART_REASONS, &[]);
+        self.write_words(text, &family::RESTARTS, RESTARTS, &RESTART_REASONS);
     }
 
-    /// Writes a family with one number for each value of its first label.
-    fn write_words(
-        &self,
-        text: &mut dyn Output,
-        family: &family::Family,
-        at: usize,
-        values: &[&str],
-        rest: &[Label<'_>],
-    ) {
+    /// Writes a family with one number for each value of its label.
+    fn write_words(&self, text: &mut dyn Output, family: &family::Family, at: usize, values: &[&str]) {
         text.family(family);
         for (index, value) in values.iter().enumerate() {
-            let mut labels = vec![(family.labels[0], *value)];
-            labels.extend_from_slice(rest);
-            text.sample(family.name, &labels, self.get(at + index) as f64);
+            text.sample(family.name, &[(family.labels[0], *value)], self.get(at + index) as f64);
         }
     }
 
@@ -305,20 +294,31 @@ impl Counters {
 
 impl Reader for Counters {
     fn begun(&self, record: &mut RequestRecord) {
-        self.add(ACTIVE + usize::from(method_index(record)), 1);
+        self.add(active(record), 1);
     }
 
     fn finished(&self, record: &RequestRecord) {
-        self.add(ACTIVE + usize::from(method_index(record)), 1_u64.wrapping_neg());
+        self.add(active(record), 1_u64.wrapping_neg());
         self.count_request(record, record.finished.unwrap_or_else(Instant::now));
     }
 }
 
-/// Method, route and status as one number, which is never 0.
+// The byte of a key that makes it differ from an empty place, and says which scheme the client used.
+const IS_KEY: u8 = 1;
+const IS_HTTPS: u8 = 2;
+
+/// Scheme, method, route and status as one number, which is never 0.
 fn key(record: &RequestRecord) -> u64 {
+    let scheme = if record.is_https == Some(true) { IS_KEY | IS_HTTPS } else { IS_KEY };
     let route = ROUTES.iter().position(|route| *route == record.route).unwrap_or_default();
     let status = u64::from(record.status.unwrap_or_default());
-    1 << 40 | u64::from(method_index(record)) << 32 | (route as u64) << 16 | status
+    u64::from(scheme) << 40 | u64::from(method_index(record)) << 32 | (route as u64) << 16 | status
+}
+
+/// The place of the number of active requests that are like this one.
+fn active(record: &RequestRecord) -> usize {
+    let scheme = usize::from(record.is_https == Some(true));
+    ACTIVE + scheme * METHODS.len() + usize::from(method_index(record))
 }
 
 fn method_index(record: &RequestRecord) -> u8 {

@@ -1,11 +1,12 @@
 //! Tests of `otlp.rs`.
 
 use http::Method;
+use opentelemetry_proto::tonic::collector::{logs::v1::ExportLogsServiceRequest, trace::v1::ExportTraceServiceRequest};
 
 use super::*;
 use crate::telemetry::{
-    item::{tests::scored, Phase},
-    record::Route,
+    item::tests::scored,
+    record::{JobTimes, Outcome, Refusal, Route},
 };
 
 fn decoded(request: &Request) -> Vec<OtlpSpan> {
@@ -25,10 +26,12 @@ fn string(text: &str) -> Option<Value> {
 
 #[test]
 fn a_request_is_a_server_span_with_its_parts_as_children() {
-    let phase = |name, from, to| Phase { name, from: Duration::from_millis(from), to: Duration::from_millis(to) };
-    let phases = vec![phase("queue", 1, 2), phase("run", 3, 10)];
-    let found = decoded(&Request { phases, ..scored() });
-    let [server, queue, run] = found.as_slice() else { panic!("{} spans", found.len()) };
+    let mut request = scored();
+    let at = |millis| Some(request.began + Duration::from_millis(millis));
+    let run = Some(Duration::from_millis(7));
+    request.job = JobTimes { queued: at(1), started: at(2), ended: at(10), run, ..JobTimes::default() };
+    let found = decoded(&request);
+    let [server, queue, _, run] = found.as_slice() else { panic!("{} spans", found.len()) };
     assert_eq!((server.name.as_str(), server.kind), ("POST /score", SpanKind::Server as i32));
     assert_eq!(
         (&server.trace_id[..], &server.span_id[..], &server.parent_span_id[..]),
@@ -49,16 +52,16 @@ fn a_request_is_a_server_span_with_its_parts_as_children() {
 
 #[test]
 fn only_faults_of_the_server_are_errors() {
-    let failed = |status, error: Option<&str>| {
-        let request = Request { status, error: error.map(str::to_owned), ..scored() };
+    let failed = |status, outcome| {
+        let request = Request { status, outcome, ..scored() }.with(Text::ErrorLocation, b"score.py:1 ValueError");
         let server = decoded(&request).remove(0);
         (server.status.clone().map(|status| status.code), value(&server, "error.type").cloned())
     };
     let error = Some(StatusCode::Error as i32);
-    assert_eq!(failed(Some(404), Some("not_found")), (None, None));
-    assert_eq!(failed(Some(500), Some("ValueError")), (error, string("ValueError")));
-    assert_eq!(failed(Some(503), None), (error, string("503")));
-    assert_eq!(failed(None, Some("client_left")), (error, string("client_left")));
+    assert_eq!(failed(Some(404), Outcome::Refused(Refusal::NotFound)), (None, None));
+    assert_eq!(failed(Some(500), Outcome::ScriptError), (error, string("ValueError")));
+    assert_eq!(failed(Some(503), Outcome::Answered), (error, string("503")));
+    assert_eq!(failed(None, Outcome::Abandoned), (error, string("client_left")));
 }
 
 #[test]
@@ -74,18 +77,22 @@ fn names_have_few_values_whatever_clients_send() {
 #[test]
 fn a_trace_that_is_not_sampled_has_no_spans() {
     let mut request = scored();
-    request.span.is_sampled = false;
+    request.span.iter_mut().for_each(|span| span.is_sampled = false);
     assert!(spans(&request, AttributeLimits::default()).is_empty());
 }
 
 #[test]
 fn secrets_of_a_query_are_not_sent() {
-    for (query, expected) in [
-        ("a=1&sig=x&b=2", "a=1&sig=REDACTED&b=2"),
-        ("access_token=x&Api-Key=y", "access_token=REDACTED&Api-Key=REDACTED"),
-        ("sig&plain", "sig&plain"),
-    ] {
-        assert_eq!(redacted(query), expected);
+    let server = decoded(&scored().with(Text::Target, b"/score?a=1&sig=x&code=y")).remove(0);
+    assert_eq!(value(&server, "url.query").cloned(), string("a=1&sig=REDACTED&code=REDACTED"));
+    assert_eq!(value(&server, "url.path").cloned(), string("/score"));
+}
+
+#[test]
+fn the_scheme_is_that_of_the_client() {
+    for (is_https, scheme) in [(false, "http"), (true, "https")] {
+        let server = decoded(&Request { is_https, ..scored() }).remove(0);
+        assert_eq!(value(&server, "url.scheme").cloned(), string(scheme));
     }
 }
 
@@ -105,11 +112,14 @@ fn hosts_are_addresses_and_ports() {
 #[test]
 fn bodies_hold_all_items_and_the_resource() {
     let resource = resource(&[("service.name".to_owned(), "ML service".to_owned())]);
-    let mut items = spans(&scored(), AttributeLimits::default());
-    items.push(b"damaged".to_vec());
-    let body = ExportTraceServiceRequest::decode(traces_body(&resource, &items).as_slice()).expect("a request");
-    assert_eq!(body.resource_spans[0].resource.as_ref(), Some(&resource));
-    assert_eq!(body.resource_spans[0].scope_spans[0].spans.len(), 1);
+    let items = [spans(&scored(), AttributeLimits::default()), spans(&scored(), AttributeLimits::default())].concat();
+    let bytes = body(&resource, &items);
+    assert!(items.iter().all(|item| is_span(item)) && !is_span(b"damaged") && !is_log_record(b"damaged"));
+    let sent = ExportTraceServiceRequest::decode(bytes.as_slice()).expect("a request");
+    assert_eq!(sent.encode_to_vec(), bytes);
+    assert_eq!(sent.resource_spans[0].resource.as_ref(), Some(&resource));
+    let of_scope = &sent.resource_spans[0].scope_spans[0];
+    assert_eq!((of_scope.scope.as_ref(), of_scope.spans.len()), (Some(&scope()), 2));
     let record = LogRecord {
         time: 1.5,
         level: 30,
@@ -119,11 +129,10 @@ fn bodies_hold_all_items_and_the_resource() {
         span: "cd".repeat(8),
         ..LogRecord::default()
     };
-    let body = ExportLogsServiceRequest::decode(
-        logs_body(&resource, &[log_record(&record, AttributeLimits::default())]).as_slice(),
-    );
-    let body = body.expect("a request");
-    let found = &body.resource_logs[0].scope_logs[0].log_records[0];
+    let item = log_record(&record, AttributeLimits::default());
+    assert!(is_log_record(&item));
+    let sent = ExportLogsServiceRequest::decode(body(&resource, &[item]).as_slice()).expect("a request");
+    let found = &sent.resource_logs[0].scope_logs[0].log_records[0];
     assert_eq!((found.time_unix_nano, found.severity_number), (1_500_000_000, 13));
     assert_eq!(found.body.clone().and_then(|body| body.value), string("hello"));
     assert_eq!((&found.trace_id[..], &found.span_id[..]), (&[0xab; 16][..], &[0xcd; 8][..]));

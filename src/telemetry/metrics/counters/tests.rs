@@ -148,9 +148,27 @@ fn a_process_has_one_load_time_until_it_is_forgotten() {
 }
 
 #[test]
-fn the_bounds_are_the_same_in_seconds_and_nanoseconds() {
-    for (seconds, nanoseconds) in BOUNDS.into_iter().zip(BOUNDS_NS) {
-        assert_eq!(Duration::from_secs_f64(seconds).as_nanos(), u128::from(nanoseconds));
+fn the_scheme_is_that_of_the_client() {
+    let counters = counters();
+    let recorder = Recorder::new(vec![Box::new(counters)]);
+    count(&recorder, 0, |_| ());
+    assert!(!shown(|text| counters.write_active(text)).contains("https"));
+    let by_https = || RequestRecord { is_https: Some(true), ..begun(Method::POST) };
+    let active = recorder.begin(by_https());
+    let shown_active = || shown(|text| counters.write_active(text));
+    assert!(shown_active().contains("{http_request_method=\"POST\",url_scheme=\"https\"} 1\n"));
+    assert!(shown_active().contains("{http_request_method=\"POST\",url_scheme=\"http\"} 0\n"));
+    drop(active);
+    // The series stays, because its number has not become unknown.
+    assert!(shown_active().contains("{http_request_method=\"POST\",url_scheme=\"https\"} 0\n"));
+    let text = shown(|text| counters.write_requests(text));
+    for (scheme, status) in [("http", "200"), ("https", "")] {
+        let labels = format!("http_response_status_code=\"{status}\",url_scheme=\"{scheme}\"}} 1\n");
+        assert!(text.contains(&labels), "{labels}\n{text}");
     }
+}
+
+#[test]
+fn every_route_has_a_number() {
     assert!(ROUTES.iter().flatten().all(|route| Route::ALL.contains(route)) && ROUTES.len() == Route::ALL.len() + 1);
 }
