@@ -56,7 +56,7 @@ def batches_of(script: Script, settings: Settings) -> Batches | None:
     """How the calls of this script are joined; None if each call answers one request."""
     asked = getattr(script.plain_run, MARK, None)
     if asked is not None:
-        return _asked_for(script, asked)
+        return _asked_for(script, asked, settings)
     if settings.max_batch_size == 1:
         if settings.origins["batch_wait_ms"].kind != DEFAULT:
             _logger.warning("--batch_wait_ms has no effect without --max_batch_size.")
@@ -74,11 +74,13 @@ def batches_of(script: Script, settings: Settings) -> Batches | None:
     return found
 
 
-def _asked_for(script: Script, batch: Batch) -> Batches | None:
+def _asked_for(script: Script, batch: Batch, settings: Settings) -> Batches | None:
     """The joint calls of a script with @batched."""
     if script.is_async:  # the decorator joins the calls, in the event loop
         return None
     try:
+        if settings.worker_threads > 1:
+            raise Unfit("with --worker_threads each call has a thread of its own")
         found = BatchesAskedFor(script, batch)
     except Unfit as reason:
         _logger.warning("@batched has no effect, and run() gets lists of one input: %s (docs/batching.md).", reason)

@@ -275,3 +275,9 @@ def test_another_decorator_around_batched_is_told(batches_of):
     other = "import functools\ndef other(f): return functools.wraps(f)(lambda **k: f(**k))\n@other\n@batched("
     _, said = batches_of(ASKED.replace("@batched(", other))
     assert said.startswith("@batched has no effect, and run() gets lists of one input: another decorator is around it")
+
+
+def test_batched_has_no_effect_with_worker_threads_and_is_told(batches_of, batching_settings):
+    batching_settings.worker_threads = 4
+    _, said = batches_of(ASKED)
+    assert "run() gets lists of one input: with --worker_threads each call has a thread of its own" in said
