@@ -57,7 +57,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help serve test test-rust test-python check check-rust check-foreign check-fuzz check-python format conform conform-requests \
-	conform-telemetry fuzz chaos simulate soak bench bench-rust \
+	conform-telemetry bytecode fuzz chaos simulate soak bench bench-rust \
 	test-all test-windows wheels test-install test-generate test-otlp test-prometheus test-ray ci left-out clean
 
 help: ## Show this list
@@ -139,7 +139,11 @@ format: $(VENV)/.done-tools ## Format the code and write the generated pages
 
 conform: conform-requests conform-telemetry ## Compare with the published server
 
-NEEDED_TO_CONFORM = $(VENV)/.done-tested $(VENV)/.done-tools $(REFERENCE)/.done-$(PUBLISHED)
+NEEDED_TO_CONFORM = $(VENV)/.done-tested $(VENV)/.done-tools $(REFERENCE)/.done-$(PUBLISHED) bytecode
+
+# So that servers do not compile the package, even if the environment says PYTHONDONTWRITEBYTECODE.
+bytecode: $(VENV)/.done-venv
+	@$(BIN)/python -m compileall -q azureml_inference_server_http
 
 conform-requests: $(NEEDED_TO_CONFORM)
 	$(BIN)/python tests/conformance --reference $(REFERENCE)/bin/python --candidate $(BIN)/python

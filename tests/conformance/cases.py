@@ -24,6 +24,7 @@ CASE_KEYS = {
     "id": str, "title": str, "section": str, "script": str, "script_file": str, "files": dict, "env": dict,
     "args": list, "entry": str, "module": bool, "checks": list, "log": bool, "startup": bool, "stderr": bool,
     "exit": bool, "compare": list, "stop": str, "health_port": bool, "ready": str, "port": bool,
+    "workers": int,
 }  # fmt: skip
 CHECK_KEYS = {
     "id": str, "get": str, "post": str, "send": str, "raw": str, "target": str, "body": str, "hex": str, "type": str,
@@ -107,6 +108,9 @@ class Case:
     health_port: bool = False
     ready: str = "line"
     port: bool = True
+    # How many workers have said that they are ready when the first request is sent. The log of a later one would appear
+    # in the log of some request.
+    workers: int = 1
 
     @property
     def comparison_names(self) -> list[str]:

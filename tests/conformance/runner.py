@@ -25,7 +25,7 @@ from pathlib import Path
 from conformance import cases, client, compare, normalise, report
 from conformance.cases import Case, Check
 from conformance.report import Result
-from conformance.server import Server, ServerProblem, environment
+from conformance.server import Server, ServerProblem, WarmStart, environment, imported_modules
 
 KNOWN = cases.FOLDER / "known_differences.toml"
 PAGE = cases.FOLDER.parents[1] / "docs" / "compatibility.md"
@@ -41,6 +41,8 @@ class Suite:
     reference: str
     candidate: str
     entries: list[compare.Entry]
+    # Starts the reference; None if each server is started by a new interpreter.
+    warm: WarmStart | None = None
     recorded: dict[str, Observations] = field(default_factory=dict)
 
     def run(self, chosen: Sequence[Case]) -> list[Result]:
@@ -49,12 +51,15 @@ class Suite:
             return [result for results in pool.map(self._case, chosen) for result in results]
 
     def _case(self, case: Case) -> list[Result]:
-        """Run one case. If it has an unexpected difference, run it again, because on a busy machine
-        the first result may be chance."""
-        results = self._attempt(case)
-        return self._attempt(case, reuse=False) if any(result.failed for result in results) else results
+        """Run one case. If it has an unexpected difference, run it again, because on a busy machine the first result
+        may be chance. A new interpreter starts the reference then, so no failure comes from ``warm``. If the reference
+        is compared with itself, ``warm`` is what is checked, and starts it again."""
+        results = self._attempt(case, self.warm)
+        if not any(result.failed for result in results):
+            return results
+        return self._attempt(case, self.warm if self.reference == self.candidate else None, reuse=False)
 
-    def _attempt(self, case: Case, reuse: bool = True) -> list[Result]:
+    def _attempt(self, case: Case, warm: WarmStart | None, reuse: bool = True) -> list[Result]:
         key = f"{case.id} {hashlib.sha256((repr(case) + _rules()).encode()).hexdigest()}"
         with (
             tempfile.TemporaryDirectory(prefix="conform-", ignore_cleanup_errors=True) as folder,
@@ -66,7 +71,7 @@ class Suite:
                 {"2": self.candidate} if reuse and key in self.recorded else {"1": self.reference, "2": self.candidate}
             )
             servers = {
-                name: started.enter_context(Server(case, python, Path(folder, name)))
+                name: started.enter_context(Server(case, python, Path(folder, name), warm if name == "1" else None))
                 for name, python in interpreters.items()
             }
             if "1" in servers:
@@ -82,7 +87,8 @@ def _rules() -> str:
     """A digest of everything but the case that observations depend on. If it changes, stored
     observations are not used."""
     return "".join(
-        (cases.FOLDER / name).read_text("utf-8") for name in ("normalise.py", "client.py", "server.py", "runner.py")
+        (cases.FOLDER / name).read_text("utf-8")
+        for name in ("normalise.py", "client.py", "server.py", "runner.py", "warm_start.py")
     )
 
 
@@ -211,8 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entries = [] if options.self_check else compare.load(KNOWN)
     chosen = select(cases.load(), options.section, options.case)
     started = time.monotonic()
-    suite = Suite(reference, candidate, entries, _recorded(options.recorded))
-    results = suite.run(chosen)
+    with WarmStart(reference, imported_modules(reference)) as warm:
+        suite = Suite(reference, candidate, entries, warm, _recorded(options.recorded))
+        results = suite.run(chosen)
     if options.recorded:
         Path(options.recorded).write_text(json.dumps(suite.recorded), "utf-8")
     for result in results:

@@ -11,14 +11,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Protocol
 
 from conformance import client
 from conformance.cases import Case, expand
@@ -29,14 +32,115 @@ START_SECONDS = 40.0
 PACKAGES = ("flask", "werkzeug", "inference-schema", "numpy", "pandas", "scikit-learn", "pillow")
 
 
+# Variables with such a name are read by the published server alone, and by no package that it imports.
+_READ_BY_SERVER = ("AML_", "AZUREML_", "HTTP_X_MS_", "SCORING_", "SEPERATE_", "SERVER_", "SERVICE_", "WORKER_")
+# A script that writes the names of modules into the folder in which the server was started. Those of gunicorn are left
+# out, because it reads the current folder and variables when it is imported.
+_SAY_MODULES = """
+import sys
+def init():
+    left_out = ("azureml_inference_server_http", "gunicorn", __name__, "__main__")
+    names = [name for name in sys.modules if not name.startswith(left_out)]
+    with open("modules", "w", encoding="utf-8") as file:
+        file.write(" ".join(names))
+def run(data):
+    return data
+"""
+
+
 class ServerProblem(Exception):
     """The server did not start or end in time. The text contains its output."""
+
+
+class Process(Protocol):
+    """A started process, as ``subprocess.Popen`` has it."""
+
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended. Returns its exit code. Raises subprocess.TimeoutExpired."""
+
+
+class WarmStart:
+    """Starts servers of one environment by forking a process that has made their imports (warm_start.py)."""
+
+    def __init__(self, python: str, modules: Sequence[str]) -> None:
+        """``modules`` are those that the process imports, in this order (``imported_modules``)."""
+        self._python = python
+        self._modules = modules
+
+    def __enter__(self) -> WarmStart:
+        self._folder = tempfile.TemporaryDirectory(prefix="conform-")
+        folder = Path(self._folder.name)
+        (folder / "modules").write_text("\n".join(self._modules), "utf-8")
+        self._address = str(folder / "socket")
+        self._process = subprocess.Popen(
+            [self._python, str(Path(__file__).with_name("warm_start.py")), self._address, str(folder / "modules")],
+            stdin=subprocess.PIPE, env=clean_environment(self._python, folder), start_new_session=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + START_SECONDS
+        while not os.path.exists(self._address):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise ServerProblem("warm_start.py does not start servers")
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._folder.cleanup()
+
+    @staticmethod
+    def can_start(case: Case) -> bool:
+        """Whether the server of this case may be forked. A module is run in another way, and other packages, or Python
+        itself, may read a variable when they are imported."""
+        return not case.module and all(name.startswith(_READ_BY_SERVER) for name in case.env)
+
+    def start(self, command: list[str], folder: str, environment: dict[str, str], *outputs: int) -> Process:
+        """Start a server. ``outputs`` are the descriptors of its standard output and error."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(self._address)
+        request = {"command": command, "folder": folder, "environment": environment}
+        socket.send_fds(connection, [json.dumps(request).encode() + b"\n"], outputs)
+        return _Forked(connection)
+
+
+def imported_modules(python: str) -> list[str]:
+    """The modules that a server of this environment has imported when it is ready, and that read no settings."""
+    with tempfile.TemporaryDirectory(prefix="conform-") as folder:
+        case = Case("warm-start", "", script=_SAY_MODULES)
+        with Server(case, python, Path(folder)) as server:
+            server.wait_ready()
+            return Path(server.directory, "modules").read_text("utf-8").split()
+
+
+class _Forked:
+    """A server that warm_start.py has forked."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._answers = connection.makefile("rb")
+        self.pid = int(self._answers.readline())
+        self._code: int | None = None
+        self._lock = threading.Lock()
+
+    def wait(self, timeout: float | None = None) -> int:
+        with self._lock:
+            if self._code is None:
+                if not select.select([self._connection], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired("azmlinfsrv", timeout or 0.0)
+                self._code = int(self._answers.readline())
+                self._connection.close()
+        return self._code
 
 
 class Server:
     """A server running one case. `with Server(...) as server:` ends it whatever happens."""
 
-    def __init__(self, case: Case, python: str, folder: Path) -> None:
+    def __init__(self, case: Case, python: str, folder: Path, warm: WarmStart | None = None) -> None:
+        """``warm`` starts the server in place of a new interpreter, if it can start the server of this case."""
+        self._warm = warm if warm is not None and warm.can_start(case) else None
         self.case = case
         self.python = python
         self.directory = str(folder / "app")
@@ -52,13 +156,22 @@ class Server:
 
     def __enter__(self) -> Server:
         self._write_files()
-        self._process = subprocess.Popen(
-            self._command(), cwd=self.directory, env=self._environment(), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+        outputs = {name: os.pipe() for name in self._output}
+        self._process = self._start(*(writer for _, writer in outputs.values()))
+        self._streams = {name: reader for name, (reader, _) in outputs.items()}
+        for _, writer in outputs.values():
+            os.close(writer)
         self._reader = threading.Thread(target=self._read_output, daemon=True)
         self._reader.start()
         return self
+
+    def _start(self, stdout: int, stderr: int) -> Process:
+        if self._warm is not None:
+            return self._warm.start(self._command(), self.directory, self._environment(), stdout, stderr)
+        return subprocess.Popen(
+            self._command(), cwd=self.directory, env=self._environment(), stdin=subprocess.DEVNULL,
+            stdout=stdout, stderr=stderr, start_new_session=True,
+        )  # fmt: skip
 
     def __exit__(self, *_: object) -> None:
         self._kill()
@@ -69,7 +182,7 @@ class Server:
         """Returns when a worker answers `GET /`. ServerProblem when it ended or took too long."""
         deadline = time.monotonic() + START_SECONDS
         if self.case.ready == "line":
-            self._wait(lambda: READY.encode() in self._output["stdout"], deadline, "start")
+            self._wait(lambda: self._output["stdout"].count(READY.encode()) >= self.case.workers, deadline, "start")
         request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         while True:
             with contextlib.suppress(OSError):
@@ -116,22 +229,20 @@ class Server:
 
     def _read_output(self) -> None:
         selector = selectors.DefaultSelector()
-        streams = {"stdout": self._process.stdout, "stderr": self._process.stderr}
-        for name, stream in streams.items():
-            assert stream is not None
-            os.set_blocking(stream.fileno(), False)
-            selector.register(stream, selectors.EVENT_READ, name)
+        for name, descriptor in self._streams.items():
+            os.set_blocking(descriptor, False)
+            selector.register(descriptor, selectors.EVENT_READ, name)
         while selector.get_map():
             selector.select()
             # stdout is read first. So if a line was seen on stdout, everything written to stderr
             # before it is read as well.
             for name in ("stdout", "stderr"):
-                stream = streams[name]
-                if stream is None or self._drain(name, stream.fileno()):
+                descriptor = self._streams.get(name)
+                if descriptor is None or self._drain(name, descriptor):
                     continue
-                selector.unregister(stream)
-                stream.close()
-                streams[name] = None
+                selector.unregister(descriptor)
+                os.close(descriptor)
+                del self._streams[name]
             with self._changed:
                 self._changed.notify_all()
         self._process.wait()
@@ -205,17 +316,21 @@ class Server:
         return command + [expand(argument, self._values()) for argument in self.case.args]
 
     def _environment(self) -> dict[str, str]:
-        environment = {
-            "PATH": f"{Path(self.python).parent}:/usr/local/bin:/usr/bin:/bin",
-            "HOME": str(self._folder / "home"),
-            "TMPDIR": str(self._folder / "tmp"),
-            "LANG": "C.UTF-8",
-            # Without this the published server's banner appears once per process, at a time that
-            # depends on buffering.
-            "PYTHONUNBUFFERED": "1",
-        }
-        environment.update({name: expand(value, self._values()) for name, value in self.case.env.items()})
-        return environment
+        added = {name: expand(value, self._values()) for name, value in self.case.env.items()}
+        return {**clean_environment(self.python, self._folder), **added}
+
+
+def clean_environment(python: str, folder: Path) -> dict[str, str]:
+    """The environment variables of a server before those of its case."""
+    return {
+        "PATH": f"{Path(python).parent}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(folder / "home"),
+        "TMPDIR": str(folder / "tmp"),
+        "LANG": "C.UTF-8",
+        # Without this the published server's banner appears once per process, at a time that
+        # depends on buffering.
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def sys_prefix(python: str) -> str:

@@ -7,6 +7,8 @@ They need no server. `make conform` runs the cases. Requires Python 3.11 (tomlli
 from __future__ import annotations
 
 import fnmatch
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +19,7 @@ if sys.version_info < (3, 11):
 
 from conformance import cases, compare, normalise, report, runner
 from conformance.client import Reply
-from conformance.server import ServerProblem, environment
+from conformance.server import ServerProblem, WarmStart, clean_environment, environment
 
 CASES = cases.load()
 ENTRIES = compare.load(runner.KNOWN)
@@ -129,3 +131,40 @@ def test_entry_without_a_difference_is_stale() -> None:
 def test_environment_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ServerProblem, match="no azmlinfsrv beside"):
         environment(str(tmp_path / "python"))
+
+
+def test_a_forked_server_is_like_one_that_was_started(tmp_path: Path) -> None:
+    command = tmp_path / "command.py"
+    command.write_text(
+        "import os, sys, __main__\n"
+        "print(sys.argv, sys.path[0], os.getcwd(), os.environ.get('ADDED'), os.environ.get('TMPDIR'))\n"
+        "print(__name__, __file__, __main__.__file__, os.getsid(0) == os.getpid(), sys.stdin.read(), file=sys.stderr)\n"
+        "sys.exit(7)\n"
+    )
+    words = [sys.executable, str(command), "--port", "1"]
+    environment = {**clean_environment(sys.executable, tmp_path), "ADDED": "ä"}
+    started = subprocess.run(
+        words, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True
+    )
+    with WarmStart(sys.executable, ["json", "json.no_such_module"]) as warm:
+        outputs = [os.pipe(), os.pipe()]
+        process = warm.start(words[1:], str(tmp_path), environment, *(writer for _, writer in outputs))
+        for _, writer in outputs:
+            os.close(writer)
+        texts = []
+        for reader, _ in outputs:
+            with open(reader, "rb") as file:
+                texts.append(file.read())
+        code = process.wait(30)
+    assert (code, *texts) == (started.returncode, started.stdout, started.stderr) == (7, texts[0], texts[1])
+    assert b"True" in texts[1], texts
+
+
+def test_a_log_is_compared_only_when_all_workers_are_ready() -> None:
+    """A worker that starts later would write into the log of a request."""
+    for case in CASES:
+        count = case.env.get("WORKER_COUNT", "1")
+        if "--worker_count" in case.args:
+            count = case.args[case.args.index("--worker_count") + 1]
+        if not case.exit and any(check.option("log", case.log) for check in case.checks):
+            assert case.workers == int(count), case.id

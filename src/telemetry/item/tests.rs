@@ -53,7 +53,7 @@ pub(in crate::telemetry) fn scored() -> Request {
 fn the_parts_of_a_request_follow_each_other() {
     let mut request = scored();
     let at = |millis| Some(request.began + Duration::from_millis(millis));
-    request.job = JobTimes { queued: at(1), sent: at(2), started: at(4), ended: at(20), run: None };
+    request.job = JobTimes { queued: at(1), sent: at(2), started: at(4), ended: at(20), ..JobTimes::default() };
     let names = |phases: &[Phase]| phases.iter().map(|phase| phase.name).collect::<Vec<_>>();
     assert_eq!(names(&request.phases()), ["queue"]);
     request.job.run = Some(Duration::from_millis(10));

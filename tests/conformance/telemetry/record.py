@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from receiver import Receiver
+from surroundings import Port
 
 KEY = "00000000-0000-4000-8000-00000000000b"
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -131,14 +132,15 @@ SETUPS = (
 
 
 def items(setup: Setup, python: str) -> list[dict[str, Any]]:
-    """What one server sends."""
+    """What one server sends. Servers may run at the same time."""
+    port = Port()
     with Receiver() as receiver, tempfile.TemporaryDirectory(prefix="azt-") as folder:
-        process = _start(setup, python, receiver, folder)
+        process = _start(setup, python, receiver, folder, port.number)
         try:
             if setup.starts:
-                port = _port(process)
+                _wait_until_ready(process, port.number)
                 for sent in setup.requests:
-                    _send(port, sent)
+                    _send(port.number, sent)
                 process.send_signal(signal.SIGTERM)
             process.wait(SECONDS)
         finally:
@@ -147,10 +149,11 @@ def items(setup: Setup, python: str) -> list[dict[str, Any]]:
                 process.wait()
             assert process.stdout is not None
             process.stdout.close()
+            port.release()
         return receiver.items
 
 
-def _start(setup: Setup, python: str, receiver: Receiver, folder: str) -> subprocess.Popen[str]:
+def _start(setup: Setup, python: str, receiver: Receiver, folder: str, port: int) -> subprocess.Popen[str]:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": folder,
@@ -163,7 +166,7 @@ def _start(setup: Setup, python: str, receiver: Receiver, folder: str) -> subpro
         "AZUREML_MODEL_DIR": folder,
         **dict(setup.environment),
     }
-    command = [python, "-m", "azureml_inference_server_http", "--port", str(_free_port())]
+    command = [python, "-m", "azureml_inference_server_http", "--port", str(port)]
     command += ["--entry_script", str(SCRIPTS / setup.script), "--appinsights_instrumentation_key", KEY]
     return subprocess.Popen(
         command,
@@ -177,20 +180,11 @@ def _start(setup: Setup, python: str, receiver: Receiver, folder: str) -> subpro
     )
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def _port(process: subprocess.Popen[str]) -> int:
-    """The port, once a worker is ready. Reads the output in a thread from then on, so that it never fills up."""
+def _wait_until_ready(process: subprocess.Popen[str], port: int) -> None:
+    """Waits until a worker is ready. Reads the output in a thread from then on, so that it never fills up."""
     import threading
 
     assert process.stdout is not None
-    port = int(process.args[process.args.index("--port") + 1])  # type: ignore[arg-type,index,union-attr]
     for line in process.stdout:
         if "ready for serving traffic" in line:
             break
@@ -200,8 +194,7 @@ def _port(process: subprocess.Popen[str]) -> int:
     deadline = time.monotonic() + SECONDS
     while True:
         try:
-            _send(port, Sent("ready", "GET", "/", None))
-            return port
+            return _send(port, Sent("ready", "GET", "/", None))
         except urllib.error.URLError:
             if time.monotonic() > deadline:
                 raise

@@ -67,15 +67,20 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         return settings._replace(port=settings.port or 54321), []
 
     def process_run(settings: Settings, clients: list[Any], watch: Watch) -> int:
+        assert frozen, "the collector still looks at the objects of the start"
         started.append(settings)
         print("processes start", os.environ.get("SERVER_PORT"))
         return 42
 
     def threads_run(settings: Settings, clients: list[Any], watch: Watch) -> int:
+        assert frozen, "the collector still looks at the objects of the start"
         started.append(settings)
         print("threads start")
         return 43
 
+    # Not the true one, because the objects of pytest would never be collected again.
+    frozen: list[bool] = []
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append(True))
     log_config, start, threads = ModuleType("log_config"), ModuleType("start"), ModuleType("start_threads")
     listeners = ModuleType("listeners")
     listeners.open_all, listeners.ListenError = open_all, ListenError  # type: ignore[attr-defined]
