@@ -48,6 +48,7 @@ enum Message {
         capacity: u16,
         batch: u16,
         concurrent: bool,
+        cancels: bool,
         swagger: BTreeMap<String, String>,
     },
     Job {
@@ -190,6 +191,7 @@ impl Message {
                 capacity,
                 batch,
                 concurrent,
+                cancels,
                 swagger,
             } => {
                 let hello = Hello {
@@ -204,6 +206,7 @@ impl Message {
                     capacity,
                     batch,
                     concurrent,
+                    cancels,
                     swagger,
                 };
                 wire.extend_from_slice(&hello.encode().expect("only text inside"));
