@@ -58,7 +58,7 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 .DELETE_ON_ERROR:
 .PHONY: help serve test test-rust test-python check check-rust check-foreign check-fuzz check-python format conform conform-requests \
 	conform-telemetry bytecode fuzz chaos simulate soak bench bench-rust \
-	test-all test-windows wheels test-install test-generate test-otlp test-prometheus test-ray ci left-out clean
+	test-all test-windows wheels test-install test-generate test-otlp test-prometheus test-ray test-v2 ci left-out clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -199,6 +199,10 @@ test-generate: $(VENV)-generate/.done-tools $(VENV)/.done-tested $(VENV)/.done-t
 		GENERATE_IMAGES=$(abspath $(VENV)-generate/images) $(BIN)/python -m pytest tests/generated tests/unit/generate
 	@$(MAKE) --no-print-directory left-out
 
+test-v2: $(VENV)-clients/.done-tools $(VENV)/.done-tested $(VENV)/.done-tools ## Let tritonclient and kserve call the server by the Open Inference Protocol
+	INFERENCE_CLIENTS=$(abspath $(VENV)-clients/bin) $(BIN)/python -m pytest tests/inference_clients
+	@$(MAKE) --no-print-directory left-out
+
 # With Serve's own proxy, then with HAProxy. The package is that of this folder, as it is built for $(VENV).
 test-ray: $(VENV)-ray/.done-tools $(VENV)/.done-tested ## Serve scripts on a Ray cluster of three nodes on this machine
 	PYTHONPATH=$(CURDIR) nice -n 10 $(VENV)-ray/bin/python -m pytest -W default tests/ray_cluster
@@ -300,6 +304,11 @@ $(VENV)/.done-tools: tests/requirements.txt $(VENV)/.done-venv
 $(VENV)-generate/.done-tools: tests/requirements-generate.txt
 	$(PYTHON) -m venv $(VENV)-generate
 	$(VENV)-generate/bin/pip install --quiet -r $<
+	@touch $@
+
+$(VENV)-clients/.done-tools: tests/requirements-clients.txt
+	$(PYTHON) -m venv $(VENV)-clients
+	$(VENV)-clients/bin/pip install --quiet -r $<
 	@touch $@
 
 $(VENV)-ray/.done-tools: tests/requirements-ray.txt

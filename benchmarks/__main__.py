@@ -120,9 +120,10 @@ def _bench(scenario: Scenario, candidate: Candidate, installed: Installed, secon
         folder / scenario.script,
         call=scenario.call,
         reply=scenario.payload.reply_file(),
-        environment={"AZUREML_MODEL_DIR": str(MODEL)},
+        environment={"AZUREML_MODEL_DIR": str(MODEL), **dict(scenario.environment)},
     )
-    request = Request(scenario.payload.file(), scenario.content_type)
+    payload = scenario.payload
+    request = Request(payload.file(), scenario.content_type, payload.path, payload.headers)
     return Bench(candidate, installed, work, request, scenario.payload.is_right, seconds, number)
 
 

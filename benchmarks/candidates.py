@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 PUBLISHED = "azureml-inference-server-http==1.5.1"
 GRANIAN = "granian==2.8.7"
+MOSEC = "mosec==0.9.8"
 # Packages that the scripts of some scenarios import. They are installed after the size of a
 # candidate has been measured.
 SCRIPT_REQUIREMENTS = ("inference-schema", "numpy", "pandas", "scikit-learn", "joblib")
@@ -21,6 +22,7 @@ OURS_THREADS = "ours-threads"
 OURS_WORKER_THREADS = "ours-worker-threads"
 OURS_TELEMETRY = "ours-telemetry"
 REFERENCE = "published"
+MOSEC_TENSORS = "mosec-tensors"
 CEILING = "actix"
 CEILING_ONE_THREAD = "actix-1"
 # Not a server: the simulated queue that the mixed scenario is compared with.
@@ -138,8 +140,18 @@ _TABLE = (
         "mosec",
         ("{bin}/python", "{peers}/mosec_server.py", "--port", "{port}", "--address", "127.0.0.1"),
         environment_name="mosec",
-        requirements=("mosec==0.9.8",),
+        requirements=(MOSEC,),
+        runs_numpy=True,
         note="one stage, no batching",
+    ),
+    Candidate(
+        MOSEC_TENSORS,
+        "mosec",
+        ("{bin}/python", "{peers}/mosec_tensors.py", "--port", "{port}", "--address", "127.0.0.1"),
+        environment_name="mosec",
+        requirements=(MOSEC,),
+        runs_numpy=True,
+        note="the same, with tensors",
     ),
     Candidate(
         "fastapi",

@@ -34,10 +34,13 @@ class LoadFailed(Exception):
 
 
 class Request(NamedTuple):
-    """The request that a load generator sends to ``/score`` again and again."""
+    """The request that a load generator sends again and again. wrk sends those to ``/score`` only."""
 
     file: Path
     content_type: str = "application/json"
+    path: str = "/score"
+    # More header fields.
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Load(NamedTuple):
@@ -112,7 +115,8 @@ def first_answer(port: int, request: Request) -> bytes:
     """The body of one answer, however it is framed."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     with contextlib.closing(connection):
-        connection.request("POST", "/score", request.file.read_bytes(), {"Content-Type": request.content_type})
+        headers = {"Content-Type": request.content_type, **dict(request.headers)}
+        connection.request("POST", request.path, request.file.read_bytes(), headers)
         response = connection.getresponse()
         body = response.read()
     if response.status != 200:
@@ -127,7 +131,8 @@ class Caller:
     def __init__(self, port: int, request: Request) -> None:
         self._port = port
         body = request.file.read_bytes()
-        head = f"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: {request.content_type}\r\n"
+        head = f"POST {request.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {request.content_type}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in request.headers)
         self._message = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
         self._socket: socket.socket | None = None
         self._buffer = bytearray(1 << 20)

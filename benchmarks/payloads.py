@@ -6,6 +6,7 @@ as wrk and the clients read them from there. The bare HTTP server answers with `
 
 from __future__ import annotations
 
+import array
 import json
 import math
 import random
@@ -30,6 +31,8 @@ class Payload:
     body: Callable[[], bytes]
     is_right: Callable[[bytes], bool]
     reply: Callable[[], bytes]
+    path: str = "/score"
+    headers: tuple[tuple[str, str], ...] = ()
 
     def file(self) -> Path:
         """Write the body to a file. Returns its path."""
@@ -93,6 +96,48 @@ def _binary(size: int) -> Payload:
     )
 
 
+# ---- Tensors of the Open Inference Protocol
+
+INFER = "/v2/models/tensors/infer"
+ELEMENTS = 250_000
+
+
+@lru_cache(maxsize=1)
+def _elements() -> array.array[float]:
+    """A tensor of 1 MB, as FP32."""
+    chance = random.Random(ELEMENTS)
+    return array.array("f", [chance.uniform(-1, 1) for _ in range(ELEMENTS)])
+
+
+def _input(**more: object) -> dict[str, object]:
+    return {"name": "x", "datatype": "FP32", "shape": [1, ELEMENTS], **more}
+
+
+def _tensors_in_json() -> Payload:
+    def is_right(body: bytes) -> bool:
+        [output] = json.loads(body)["outputs"]
+        return output["data"] == [2 * element for element in _elements()]
+
+    def made() -> bytes:
+        return json.dumps({"inputs": [_input(data=list(_elements()))]}).encode()
+
+    return Payload("tensors-json", made, is_right, lambda: b"{}", INFER)
+
+
+def _tensors_in_bytes() -> Payload:
+    described = _input(parameters={"binary_data_size": 4 * ELEMENTS})
+    # "inputs" come last, so that their end is that of the JSON (peers/mosec_tensors.py).
+    document = {"parameters": {"binary_data_output": True}, "inputs": [described]}
+    head = json.dumps(document).encode()
+
+    def is_right(body: bytes) -> bool:
+        found = array.array("f", body[-4 * ELEMENTS :])
+        return found == array.array("f", [2 * element for element in _elements()])
+
+    headers = (("Inference-Header-Content-Length", str(len(head))),)
+    return Payload("tensors-bytes", lambda: head + _elements().tobytes(), is_right, lambda: b"", INFER, headers)
+
+
 def _flowers() -> bytes:
     return (EXAMPLE / "sample-request.json").read_bytes()
 
@@ -114,6 +159,8 @@ SLEEP_20 = Payload(
 NUMBERS_1MB = _numbers(1_000_000)
 NUMBERS_10MB = _numbers(10_000_000)
 BINARY_10MB = _binary(10_000_000)
+TENSORS_IN_JSON = _tensors_in_json()
+TENSORS_IN_BYTES = _tensors_in_bytes()
 FLOATS = Payload(
     "floats", _DATA, lambda body: json.loads(body)["values"] == floats_out.made(),
     lambda: json.dumps({"values": floats_out.made()}).encode(),

@@ -15,6 +15,7 @@ from . import measure, payloads
 from .candidates import (
     CEILING,
     CEILING_ONE_THREAD,
+    MOSEC_TENSORS,
     OURS,
     OURS_TELEMETRY,
     OURS_THREADS,
@@ -54,6 +55,8 @@ class Scenario:
     columns: tuple[Column, ...]
     content_type: str = "application/json"
     call: str = "text"
+    # Variables of this server.
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 _NUMBERS = (OURS, OURS_THREADS, REFERENCE, "published-granian", "granian-rsgi", CEILING)
@@ -62,6 +65,7 @@ _MANY = (
     Column("p50_ms", "median ms", ".2f"),
     Column("p99_ms", "99th pct. ms", ".2f"),
 )
+_V2 = (("AZMLINFSRV_PROTOCOLS", "score,v2"),)
 _LARGE = (Column("p50_ms", "median, ms", ",.1f"), Column("max_ms", "longest, ms", ",.1f"))
 
 _TABLE = (
@@ -191,6 +195,30 @@ _TABLE = (
         (*WHOLE, CEILING),
         _LARGE,
         content_type=BINARY,
+    ),
+    Scenario(
+        "tensors-1mb",
+        "A tensor of 1 MB by the Open Inference Protocol, as bytes",
+        "250,000 floats in the request, their doubles in the answer (`@raw_v2`). One client. mosec does not speak the "
+        "protocol; its worker reads and writes what this request needs.",
+        "tensors.py",
+        payloads.TENSORS_IN_BYTES,
+        measure.large,
+        (OURS, OURS_THREADS, MOSEC_TENSORS),
+        _LARGE,
+        content_type=BINARY,
+        environment=_V2,
+    ),
+    Scenario(
+        "tensors-1mb-json",
+        "The same tensor in JSON",
+        "5 MB of JSON in each direction.",
+        "tensors.py",
+        payloads.TENSORS_IN_JSON,
+        measure.large,
+        (OURS, OURS_THREADS),
+        _LARGE,
+        environment=_V2,
     ),
     Scenario(
         "floats-out",

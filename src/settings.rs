@@ -41,6 +41,15 @@ pub enum MetricsPorts {
     All,
 }
 
+/// What the server serves by the Open Inference Protocol (`--protocols score,v2`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenInference {
+    /// The name of its model (`--model_name`).
+    pub model: String,
+    /// The version of the model. There is only this one.
+    pub version: String,
+}
+
 /// The settings. `launch/settings_table.py` has the full meaning of each, under the same name.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -96,6 +105,8 @@ pub struct Settings {
     pub access_log: AccessLog,
     /// The log is JSON (`--log_format json`).
     pub logs_json: bool,
+    /// What is served by the Open Inference Protocol; `None` without `v2` in `--protocols`.
+    pub open_inference: Option<OpenInference>,
     /// Proxies whose word about the client counts.
     pub trusted_proxies: Vec<Network>,
 }
@@ -131,6 +142,7 @@ impl Settings {
             record: None,
             access_log: AccessLog::All,
             logs_json: false,
+            open_inference: None,
             trusted_proxies: Vec::new(),
         }
     }
@@ -181,11 +193,24 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
                 _ => AccessLog::All,
             },
             logs_json: !object.getattr("display")?.getattr("json_log")?.is_none(),
+            open_inference: open_inference(object)?,
             trusted_proxies: networks(
                 &object.getattr("trusted_proxies")?.extract::<Option<String>>()?.unwrap_or_default(),
             )?,
         })
     }
+}
+
+#[cfg(feature = "python")]
+fn open_inference(object: pyo3::Borrowed<'_, '_, pyo3::PyAny>) -> pyo3::PyResult<Option<OpenInference>> {
+    use pyo3::types::PyAnyMethods;
+
+    let is_on: bool = object.getattr("serves_v2")?.extract()?;
+    let text = |name: &str| object.getattr(name)?.extract::<String>();
+    Ok(match is_on {
+        true => Some(OpenInference { model: text("model_name")?, version: text("model_version")? }),
+        false => None,
+    })
 }
 
 /// The networks of a list that `launch/setting_values.py` has made.

@@ -17,6 +17,7 @@ import azureml_inference_server_http as package
 
 from ..launch import settings_table as table
 from ..launch.settings import DEFAULT, RawSettings, Settings
+from ..launch.settings_table import V2
 from . import options
 from .options import UsageError
 from .sizing import Measured, Sizes, sizes
@@ -125,6 +126,31 @@ class Facts(NamedTuple):
     def stop_seconds(self) -> int:
         """How long the command may take to end after SIGTERM."""
         return self.graceful + STOP_MARGIN
+
+    @property
+    def serves_v2(self) -> bool:
+        """Whether the server also speaks the Open Inference Protocol."""
+        return any(name == "AZMLINFSRV_PROTOCOLS" and V2 in value.split(",") for name, value, _ in self.given)
+
+    @property
+    def names_model(self) -> bool:
+        """Whether the name of its model is given."""
+        return any(name == "AZMLINFSRV_MODEL_NAME" for name, _, _ in self.given)
+
+    @property
+    def model_name(self) -> str:
+        """The name of its model on KServe, where it is that of the service unless it is given."""
+        return next((value for name, value, _ in self.given if name == "AZMLINFSRV_MODEL_NAME"), self.name)
+
+    @property
+    def ready_path(self) -> str:
+        """Where KServe asks if the server is ready."""
+        return "/v2/health/ready" if self.serves_v2 else "/readyz"
+
+    @property
+    def live_path(self) -> str:
+        """Where KServe asks if the server lives."""
+        return "/v2/health/live" if self.serves_v2 else "/livez"
 
     @property
     def deployed(self) -> tuple[Variable, ...]:

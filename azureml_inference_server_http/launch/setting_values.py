@@ -135,6 +135,22 @@ def _variables(setting: Setting, value: object) -> str:
     return text
 
 
+def _protocols(setting: Setting, value: object) -> str:
+    """The protocols in a fixed order. /score must be among them, because the contract has it."""
+    words = _text(setting, value).lower().replace(",", " ").split()
+    known = (table.SCORE, table.V2)
+    if table.SCORE not in words or not set(words) <= set(known):
+        raise ValueError("other protocols")
+    return ",".join(protocol for protocol in known if protocol in words)
+
+
+def _model_name(setting: Setting, value: object) -> str:
+    name = _non_empty(setting, value)
+    if "/" in name:
+        raise ValueError("not one segment of a path")
+    return name
+
+
 PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
     table.TEXT: _text,
     table.NON_EMPTY: _non_empty,
@@ -151,4 +167,6 @@ PARSERS: Mapping[str, Callable[[Setting, Any], Any]] = {
     table.CHOICE: _choice,
     table.NETWORKS: _networks,
     table.VARIABLES: _variables,
+    table.PROTOCOLS: _protocols,
+    table.MODEL_NAME: _model_name,
 }

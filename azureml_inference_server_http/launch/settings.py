@@ -12,6 +12,7 @@ One file of more than 400 lines, because ``Settings`` names every row of the tab
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -110,6 +111,8 @@ class Settings(NamedTuple):
     log_format: str
     access_log: str
     trusted_proxies: str | None
+    protocols: str
+    model_name: str
     debug_port: int | None
     debug_wait: bool
     reload: bool
@@ -149,6 +152,16 @@ class Settings(NamedTuple):
     config_file_read: str | None
     # What the terminal gets; the launcher decides on that.
     display: Display = Display()
+
+    @property
+    def model_version(self) -> str:
+        """The only version of the model."""
+        return "1"
+
+    @property
+    def serves_v2(self) -> bool:
+        """Whether the script is served by the Open Inference Protocol too."""
+        return table.V2 in self.protocols.split(",")
 
     @property
     def counts_metrics(self) -> bool:
@@ -225,6 +238,8 @@ def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
         notices.append(
             f"{origins['init_concurrency'].name} has no effect with WORKER_PRELOAD: the script is loaded once."
         )
+    if origins["model_name"].kind != DEFAULT and table.V2 not in values["protocols"]:
+        notices.append(f"{origins['model_name'].name} has no effect without --protocols score,v2.")
     if values["reload_dir"] is not None and not values["reload"]:
         notices.append(f"{origins['reload_dir'].name} has no effect without --reload.")
     if values["worker_class"] == table.THREAD:
@@ -271,6 +286,8 @@ def _combine(values: dict[str, Any], origins: dict[str, Origin], raw: RawSetting
     """Set the values that depend on other settings. Returns a sentence for each conflict."""
     if values["app_root"] is None:
         values["app_root"] = raw.folder
+    if values["model_name"] is None:
+        values["model_name"] = _stem(values["entry_script"])
     if values["server_version_log_response_enabled"]:
         values["server_version"] = f"azmlinfsrv/{package.__version__}"
     if values["worker_class"] == table.PROCESS and sys.platform == "win32":
@@ -318,6 +335,12 @@ def _worker_env(values: Mapping[str, Any], origins: Mapping[str, Origin]) -> str
     except ValueError as error:  # each option alone was accepted
         return f"{name}={values['worker_env']!r} is not allowed: {error}"
     return None
+
+
+def _stem(entry_script: str | None) -> str:
+    """The name of the script, which is the same wherever its folder is. Without one the module main is served."""
+    name = os.path.basename(entry_script or "")
+    return os.path.splitext(name)[0] or "main"
 
 
 def _settle_app_insights(values: dict[str, Any], origins: dict[str, Origin]) -> list[str]:

@@ -29,6 +29,8 @@ LOG_LEVEL = "log level"
 CHOICE = "one of a few words"
 NETWORKS = "list of networks"
 VARIABLES = "variables for workers"
+PROTOCOLS = "list of protocols"
+MODEL_NAME = "name that is one segment of a path"
 
 # Conditions under which a resolved value is exported to the environment of the script.
 NEVER = "never"
@@ -47,6 +49,8 @@ THREAD = "thread"
 SHARED = "shared"
 # Where /metrics is answered.
 METRICS_ON, METRICS_OFF, METRICS_HEALTH = "on", "off", "health"
+# The protocols of requests to the script.
+SCORE, V2 = "score", "v2"
 # What the log looks like, and which requests have a line in it.
 TEXT_LINES, JSON = "text", "json"
 ACCESS_OFF, ACCESS_ERRORS, ACCESS_ALL = "off", "errors", "all"
@@ -64,7 +68,10 @@ LEVEL_WORDS = {
 # For these kinds a blank value counts as not given, because compose files and templates write
 # "WORKER_COUNT=" for a value that they do not have.
 BLANK_MEANS_UNSET = frozenset(
-    {NON_EMPTY, INTEGER, LENIENT_INTEGER, NUMBER, BOOLEAN, ON_OFF, LOG_LEVEL, CHOICE, NETWORKS, VARIABLES}
+    {
+        *(NON_EMPTY, INTEGER, LENIENT_INTEGER, NUMBER, BOOLEAN, ON_OFF, LOG_LEVEL),
+        *(CHOICE, NETWORKS, VARIABLES, PROTOCOLS, MODEL_NAME),
+    }
 )
 # For these kinds a wrong value causes a warning, and the default is used, because 1.5.1 serves with
 # any text, and OpenTelemetry demands it for its variables.
@@ -829,6 +836,35 @@ SETTINGS: tuple[Setting, ...] = (
         environment="AZMLINFSRV_TRUSTED_PROXIES",
         config_key="AZMLINFSRV_TRUSTED_PROXIES",
         note="docs/logs.md says which address counts.",
+    ),
+    Setting(
+        name="protocols",
+        group="network",
+        kind=PROTOCOLS,
+        help="What the script is called by: score is /score, v2 the Open Inference Protocol as well, below /v2.",
+        default=SCORE,
+        allowed="score, or score,v2",
+        flag="--protocols",
+        metavar="LIST",
+        original=False,
+        environment="AZMLINFSRV_PROTOCOLS",
+        config_key="AZMLINFSRV_PROTOCOLS",
+        note="`/score` is always there. docs/open-inference.md describes v2. It needs numpy, and a run() with "
+        "@input_schema or @raw_v2.",
+    ),
+    Setting(
+        name="model_name",
+        group="names",
+        kind=MODEL_NAME,
+        help="Name of the script as a model, in the paths below /v2/models.",
+        default_text="the name of the entry script without .py; main without one",
+        allowed="text without a slash",
+        flag="--model_name",
+        metavar="NAME",
+        original=False,
+        environment="AZMLINFSRV_MODEL_NAME",
+        config_key="AZMLINFSRV_MODEL_NAME",
+        note="Used with `--protocols score,v2` only. Its version is always 1.",
     ),
     Setting(
         name="debug_port",

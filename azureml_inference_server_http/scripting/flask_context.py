@@ -59,10 +59,13 @@ class Call:
     """One call of the application: the arguments of run(), and its result. The environ carries it
     to the view."""
 
-    def __init__(self, request_id: str, kwargs: dict[str, Any] | None, problem: Problem | None) -> None:
+    def __init__(
+        self, request_id: str, kwargs: dict[str, Any] | None, problem: Problem | None, asked: Any = None
+    ) -> None:
         self.request_id = request_id
         self.kwargs = kwargs
         self.problem = problem
+        self.asked = asked
         # The view changes this. It begins with RESPONSE, because a ``before_request`` function may
         # answer with a response of its own, and then the view is not called.
         self.origin = outputs.RESPONSE
@@ -96,12 +99,14 @@ class FlaskContext:
 
     def call(self, request: Request, kwargs: dict[str, Any] | None, problem: Problem | None) -> outputs.Answer:
         """Call run() for a request that the front has sent; see ``call_in``."""
-        return self.call_in(self.app, build_environ(request, self._server), request.request_id, kwargs, problem)
+        return self.call_in(
+            self.app, build_environ(request, self._server), request.request_id, kwargs, problem, request.asked
+        )
 
     def environ(self, request: Request, kwargs: dict[str, Any] | None) -> tuple[dict[str, Any], Call]:
         """The WSGI environ of a request, and the call that it carries; for ``flask_async``."""
         environ = build_environ(request, self._server)
-        environ[_CALL] = call = Call(request.request_id, kwargs, None)
+        environ[_CALL] = call = Call(request.request_id, kwargs, None, request.asked)
         return environ, call
 
     def call_in(
@@ -111,6 +116,7 @@ class FlaskContext:
         request_id: str,
         kwargs: dict[str, Any] | None,
         problem: Problem | None = None,
+        asked: Any = None,
     ) -> outputs.Answer:
         """Call run() with ``kwargs``, or with the Flask request of ``environ`` if they are None.
 
@@ -120,7 +126,7 @@ class FlaskContext:
         may raise two kinds of exceptions that are not answered here but raised: TimeoutError, if
         the time limit of run() ends in that code, and those that are no ``Exception``.
         """
-        environ[_CALL] = call = Call(request_id, kwargs, problem)
+        environ[_CALL] = call = Call(request_id, kwargs, problem, asked)
         try:
             answer = _receive(application, environ, call)
             if call.failure is not None:
@@ -159,11 +165,15 @@ class FlaskContext:
         main.add_url_rule("/swagger.json", "get_swagger_specification", _not_served)
         methods = ["GET", "POST", "OPTIONS", "HEAD"]
         main.add_url_rule("/score", "handle_score", self._score, methods=methods, provide_automatic_options=False)
+        if self._settings.serves_v2:
+            for number, version in enumerate(("", "/versions/<version>")):
+                path = f"/v2/models/<model>{version}/infer"
+                main.add_url_rule(path, f"handle_infer_{number}", self._score, methods=["POST"])
         app.register_blueprint(main)
         return app
 
-    def _score(self) -> flask.Response:
-        """The view of /score: calls run()."""
+    def _score(self, **_: str) -> flask.Response:
+        """The view of /score, and of requests with tensors: calls run()."""
         call = _current_call()
         fill_g(flask.request.environ, call.request_id)
         if isinstance(call.problem, Exception):
@@ -178,6 +188,10 @@ class FlaskContext:
         if isinstance(result, flask.Response):
             outputs.note_response()
             return result
+        if call.asked is not None:
+            answer = self._script.tensors_in_response(result, call.asked)
+            call.origin = answer.origin
+            return flask.Response(answer.body, answer.status, answer.headers)
         response = _json_response({} if result is None else result)
         self._script.note_result(result)
         call.origin = outputs.RESULT

@@ -147,12 +147,30 @@ def _inspect(module: ModuleType, settings: Settings, reporter: Reporter | None) 
         run = module.run
     call = signature.read(run)
     _check_async(call, module.init, settings)
+    _check_protocols(call, settings)
     signature.log(call, settings.max_concurrency)
     if settings.origins["max_concurrency"].kind != DEFAULT and not call.is_async:
         hints.warn_of_unused_concurrency(settings.worker_threads)
     hints.warn_of_later_results(run)
     hints.warn_of_later_init(module.init)
     return Script(file, module.init, run, call, settings, reporter)
+
+
+def _check_protocols(call: signature.Call, settings: Settings) -> None:
+    """Raise UserScriptError if no request could reach run(). Warn if none of the Open Inference Protocol can."""
+    if call.mode == "raw_v2" and not settings.serves_v2:
+        raise UserScriptError(
+            "run() is decorated with @raw_v2, so it takes requests of the Open Inference Protocol only: start the "
+            "server with --protocols score,v2."
+        )
+    if settings.serves_v2 and call.mode not in ("schema", "raw_v2"):
+        _logger.warning(
+            "Requests to /v2/models/%s/infer are refused, because run() has neither @input_schema nor @raw_v2 "
+            "(--protocols).",
+            settings.model_name,
+        )
+    if settings.serves_v2 and importlib.util.find_spec("numpy") is None:
+        raise UserScriptError("--protocols score,v2 needs numpy, which is not installed: pip install numpy.")
 
 
 def _check_async(call: signature.Call, init: Any, settings: Settings) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from ..launch.settings import Settings
-    from . import async_calls, wsgi_environ
+    from . import async_calls, inference_model, wsgi_environ
     from .flask_context import FlaskContext
     from .telemetry import Reporter
 
@@ -48,8 +48,8 @@ class Script:
     """A loaded script. The Rust worker loop reads these attributes and calls these methods.
 
     ``run``: the function. It is looked up once, so a later assignment to the name in the script has
-    no effect. ``mode``: "text" (body or query as text), "schema" (keyword arguments) or "raw" (the
-    Flask request). ``input_name``: name of the argument that gets the input in the text and raw
+    no effect. ``mode``: "text" (body or query as text), "schema" (keyword arguments), "raw" (the
+    Flask request) or "raw_v2" (tensors). ``input_name``: name of the argument that gets the input in the text and raw
     modes. ``pass_headers``: True if run() has a ``request_headers`` parameter. ``is_async``: True if
     run() has to be awaited. ``file``: path of the script whose init() is called.
     ``logs_requests``: True if the script changed the logger, so that the worker logs requests with
@@ -76,6 +76,8 @@ class Script:
         self.logs_requests = False
         self.init = init
         self._plain_run = run
+        # The script as a model of the Open Inference Protocol, if it is served by that.
+        self._model: inference_model.Model | None = None
         # What ``watch_calls`` puts around a function.
         self.watched: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function
         self._settings = settings
@@ -121,6 +123,10 @@ class Script:
             raise ScriptLoadError("init() of the user script failed") from exc
         _script_logger.info("Users's init has completed successfully")
         self._note_logging()
+        if self._settings.serves_v2:
+            from . import inference_model  # imported here, because it imports numpy
+
+            self._model = inference_model.of(self, self._settings)
         if self.needs_request or self._may_import_flask():
             self._flask()  # imported now, so that the first request need not wait for it
 
@@ -190,7 +196,37 @@ class Script:
     def array_inputs(self) -> list[arrays.ArrayInput]:
         """Parameters whose JSON lists can be read into numpy arrays without Python lists; see
         ``arrays``."""
-        return arrays.array_inputs(self._plain_run)
+        return arrays.array_inputs(self.plain_run)
+
+    @property
+    def model_description(self) -> str:
+        """The JSON of the script as a model of the Open Inference Protocol; empty if it is not served by that."""
+        return self._model.description() if self._model is not None else ""
+
+    def infer_path(self) -> str:
+        """Where requests of the Open Inference Protocol go."""
+        return f"/v2/models/{self._settings.model_name}/infer"
+
+    def decode_inference(self, document: Any, memory: Any) -> tuple[dict[str, Any], Any]:
+        """Keyword arguments of run() and what the reply must have; see ``inference_model.Model.decode``."""
+        return self._of_v2().decode(document, memory)
+
+    def render_tensors(self, result: Any, asked: Any) -> Any:
+        """The reply with a result of run(); see ``inference_model.Model.encode``."""
+        return self._of_v2().encode(result, asked)
+
+    def tensors_in_response(self, result: Any, asked: Any) -> outputs.Answer:
+        """As ``render_tensors``, with the whole body; see ``inference_model.Model.answer``."""
+        return self._of_v2().answer(result, asked)
+
+    def _of_v2(self) -> inference_model.Model:
+        if self._model is None:
+            raise RuntimeError("The script is not served by the Open Inference Protocol")
+        return self._model
+
+    def to_json(self, value: Any) -> bytes:
+        """A value as JSON; see ``outputs.to_json``."""
+        return outputs.to_json(value)
 
     def call_with_request(
         self,
@@ -201,6 +237,7 @@ class Script:
         body: bytes,
         sender: tuple[str, str, bool | None],
         request_id: str,
+        asked: Any,
         kwargs: dict[str, Any] | None,
         problem: tuple[int, str] | Exception | None = None,
     ) -> outputs.Answer:
@@ -214,7 +251,7 @@ class Script:
         """
         from .wsgi_environ import Request  # imported here, because it imports parts of Flask
 
-        request = Request(method, target, http_minor, headers, body, sender, request_id)
+        request = Request(method, target, http_minor, headers, body, sender, request_id, asked)
         return self._flask().call(request, kwargs, problem)
 
     async def call_async_with_request(
@@ -312,6 +349,8 @@ class Script:
     def collect(self, arguments: dict[str, Any], result: Any) -> None:
         """Report input and output of a run() that has succeeded."""
         if self.reporter is not None:
+            if self._model is not None:
+                arguments = self._model.plain(arguments)
             given = arguments if self.mode == "schema" else next(iter(arguments.values()), None)
             self.reporter.model_data(given, result)
 

@@ -15,6 +15,7 @@ import sys
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
+from ..api.inference import MARK
 from ..server.user_script import UserScriptError
 
 HEADERS_PARAMETER = "request_headers"
@@ -25,7 +26,7 @@ _script_logger = logging.getLogger("azmlinfsrv.user_script")
 class Call(NamedTuple):
     """The mode and the arguments with which run() is called."""
 
-    mode: str  # "text", "schema" or "raw"
+    mode: str  # "text", "schema", "raw" or "raw_v2"
     parameters: tuple[inspect.Parameter, ...]  # without request_headers, in signature order
     pass_headers: bool
     is_async: bool = False
@@ -48,15 +49,20 @@ def read(run: Any) -> Call:
     arguments = tuple(parameter for parameter in parameters if parameter.name != HEADERS_PARAMETER)
     if not arguments:
         raise UserScriptError(f'run() needs to accept an argument other than "{HEADERS_PARAMETER}".')
-    raw, schema = _is_raw(), _is_schema_decorated(run)
-    if raw and schema:
-        raise UserScriptError("run() cannot be decorated with both @rawhttp and @input_schema")
-    call = Call(
-        "raw" if raw else "schema" if schema else "text", arguments, len(arguments) < len(parameters), is_async(run)
-    )
+    call = Call(_mode(run), arguments, len(arguments) < len(parameters), is_async(run))
     if call.mode != "schema":  # in that mode each request decides which arguments are passed
         _check_arguments(run, call)
     return call
+
+
+def _mode(run: Any) -> str:
+    raw, schema, tensors = _is_raw(), _is_schema_decorated(run), getattr(run, MARK, False) is True
+    if raw and schema:
+        raise UserScriptError("run() cannot be decorated with both @rawhttp and @input_schema")
+    if tensors and (raw or schema):
+        other = "@rawhttp" if raw else "@input_schema"
+        raise UserScriptError(f"run() cannot be decorated with both @raw_v2 and {other}")
+    return "raw_v2" if tensors else "raw" if raw else "schema" if schema else "text"
 
 
 def is_async(function: Any) -> bool:
@@ -133,6 +139,8 @@ def log(call: Call, most: int) -> None:
     """Log how run() will be called, with the text of 1.5.1. ``most``: calls at once, if run() is async."""
     if call.mode == "raw":
         _script_logger.info("run() is decorated with @rawhttp. Server will invoke it with the flask request object.")
+    elif call.mode == "raw_v2":
+        _script_logger.info("run() is decorated with @raw_v2. Server will invoke it with the tensors of the request.")
     elif call.mode == "schema":
         names = ", ".join(parameter.name for parameter in call.parameters)
         _script_logger.info(

@@ -28,6 +28,7 @@ class Request(NamedTuple):
     coding. ``sender``: the connection's other end, such as "127.0.0.1:4711" or "[::1]:4711"; the
     client's address, if a trusted proxy names it (--trusted_proxies), else empty; whether the client
     used https, None if no trusted proxy says that. ``request_id``: the ``x-request-id`` of the reply.
+    ``asked``: what the reply to a request of the Open Inference Protocol must have, None for others.
     Each character of a text is one byte (latin-1).
     """
 
@@ -38,6 +39,7 @@ class Request(NamedTuple):
     body: bytes
     sender: tuple[str, str, bool | None]
     request_id: str
+    asked: Any = None
 
 
 def client_ids(environ: dict[str, Any], request_id: str) -> tuple[str, str]:

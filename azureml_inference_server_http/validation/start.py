@@ -19,6 +19,7 @@ _MODES = {
     "text": "gets the body as text",
     "schema": "gets arguments by @input_schema",
     "raw": "gets the request (@rawhttp)",
+    "raw_v2": "gets tensors (@raw_v2)",
 }
 
 

@@ -49,6 +49,7 @@ enum Message {
         batch: u16,
         concurrent: bool,
         cancels: bool,
+        model: String,
         swagger: BTreeMap<String, String>,
     },
     Job {
@@ -59,6 +60,7 @@ enum Message {
         span: Option<([u8; 16], [u8; 8], bool)>,
         id: u64,
         http_minor: u8,
+        inference: Option<[Vec<u8>; 2]>,
         fields: Fields,
         short: bool,
         body: Vec<u8>,
@@ -207,16 +209,21 @@ impl Message {
                     batch,
                     concurrent,
                     cancels,
+                    model,
                     swagger,
                 };
                 wire.extend_from_slice(&hello.encode().expect("only text inside"));
                 Meaning::Hello(hello)
             }
-            Self::Job { texts, is_https, parts, ids, span, id, http_minor, fields, short, body, shared } => {
+            Self::Job { texts, is_https, parts, ids, span, id, http_minor, inference, fields, short, body, shared } => {
                 let [method, peer, client] = texts;
                 let [request_id, client_request_id, tracestate] = ids.map(Bytes::from);
                 let span = span.map(|(trace_id, span_id, is_sampled)| Span { trace_id, span_id, is_sampled });
                 let [target, query, content_type] = parts.map(Bytes::from);
+                let inference = inference.map(|parts| {
+                    let [path, json_length] = parts.map(Bytes::from);
+                    Inference { path, json_length }
+                });
                 let fields = owned(fields);
                 let whole_request = !short;
                 let mut job = Job {
@@ -235,6 +242,7 @@ impl Message {
                     client_request_id,
                     span,
                     tracestate,
+                    inference,
                     fields,
                 };
                 let place = shared.map(|(offset, length)| Place { offset, length });

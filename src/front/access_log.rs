@@ -22,7 +22,7 @@ use crate::{
         access_fields,
         access_line::{Line, DEPRECATED_ID},
         item::Request,
-        record::{Delivery, Outcome, Refusal, RequestRecord, Route, Stage, Worker},
+        record::{Delivery, Outcome, Refusal, RequestRecord, Stage, Worker},
         recorder::Reader,
     },
 };
@@ -110,10 +110,11 @@ fn warns_of_deprecated_id(record: &RequestRecord) -> bool {
 fn has_line(record: &RequestRecord) -> bool {
     let Some(head) = &record.head else { return false };
     let is_logged = match record.route {
-        None | Some(Route::Score) => true,
+        None => true,
+        Some(route) if route.is_for_script() => true,
+        Some(route) if route.is_probe() => false,
         // The front answers OPTIONS for `/swagger.json`, as it does for health.
-        Some(Route::Swagger) => head.method != Method::OPTIONS,
-        Some(Route::Docs | Route::Health | Route::Live | Route::Ready | Route::Metrics) => false,
+        Some(_) => head.method != Method::OPTIONS,
     };
     is_logged || record.outcome == Outcome::Refused(Refusal::IdTooLong)
 }

@@ -22,7 +22,6 @@ use serde::Serialize;
 
 use super::reply::{ReplyContext, JSON, TEXT};
 use crate::{
-    json::write,
     settings::Settings,
     telemetry::{
         record::{Outcome, RequestRecord, Route},
@@ -171,13 +170,13 @@ impl RecentErrors {
 impl Reader for RecentErrors {
     fn answered(&self, record: &RequestRecord) {
         let (Some(head), Some(status @ 400..)) = (&record.head, record.status) else { return };
-        if record.route != Some(Route::Score) {
+        if !record.route.is_some_and(Route::is_for_script) {
             return;
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let reply = match (&record.reply_body, &record.error) {
             (Some(body), _) => text(&body[..body.len().min(MOST_OF_A_REPLY)]),
-            (None, Some(message)) => text(&write::message_body(message)),
+            (None, Some(message)) => text(&record.error_body(message)),
             (None, None) => String::new(),
         };
         let time = record.began_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();

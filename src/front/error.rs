@@ -115,6 +115,12 @@ pub enum RequestError {
     /// A swagger version that does not exist or that the script cannot have (contract section 14).
     #[error("{0}")]
     SwaggerVersion(String),
+    /// A model, or a version of it, that the server does not have (Open Inference Protocol).
+    #[error("{0}")]
+    UnknownModel(String),
+    /// A body with a content coding (Open Inference Protocol).
+    #[error("The request body has the content coding {0:?}, which this server does not decode. Send it without.")]
+    ContentCoding(String),
     /// A fault of the front itself.
     #[error("An unexpected internal error occurred. Check the logs for more info.")]
     Internal,
@@ -135,7 +141,8 @@ impl RequestError {
     /// HTTP status of the reply.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NotFound | Self::SwaggerVersion(_) => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::SwaggerVersion(_) | Self::UnknownModel(_) => StatusCode::NOT_FOUND,
+            Self::ContentCoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RouteMethod | Self::ScoreMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestIdTooLong | Self::ClientRequestIdTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
@@ -158,7 +165,7 @@ impl RequestError {
     /// What the record of the request says.
     pub fn outcome(&self) -> Outcome {
         Outcome::Refused(match self {
-            Self::NotFound => Refusal::NotFound,
+            Self::NotFound | Self::UnknownModel(_) => Refusal::NotFound,
             Self::Target => Refusal::Target,
             Self::WebSocket => Refusal::WebSocket,
             Self::RouteMethod | Self::ScoreMethod => Refusal::Method,
@@ -166,7 +173,7 @@ impl RequestError {
             Self::Expectation => Refusal::Expectation,
             Self::BodyTooLarge { .. } => Refusal::BodyTooLarge,
             Self::BodyTimeout { .. } | Self::BodyTooSlow { .. } => Refusal::BodyTooSlow,
-            Self::BodyIncomplete | Self::BodyInvalid(_) => Refusal::BodyInvalid,
+            Self::BodyIncomplete | Self::BodyInvalid(_) | Self::ContentCoding(_) => Refusal::BodyInvalid,
             Self::BodyGaveWay | Self::Overloaded => Refusal::Memory,
             Self::QueueFull { .. } => Refusal::QueueFull,
             Self::QueueTimeout { .. } => Refusal::QueueTimeout,
@@ -215,6 +222,7 @@ impl RequestError {
                 | Self::BodyGaveWay
                 | Self::Overloaded
                 | Self::BodyInvalid(_)
+                | Self::ContentCoding(_)
                 | Self::Expectation
                 | Self::Stopping
                 | Self::Stopped

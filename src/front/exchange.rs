@@ -1,4 +1,4 @@
-//! One request to `/score` or `/swagger.json`, from its head to its reply.
+//! One request to `/score`, `/swagger.json` or a model of `/v2`, from its head to its reply.
 //!
 //! Owns the order: read the body, queue the job, wait for its answer, make the reply. Runs in the front's event loop.
 
@@ -7,7 +7,7 @@ use std::{future::Future, rc::Rc};
 use actix_web::{
     dev::Payload,
     http::{
-        header::{HeaderName, CONTENT_TYPE, EXPECT},
+        header::{HeaderName, CONTENT_ENCODING, CONTENT_TYPE, EXPECT},
         Method, Version,
     },
     HttpRequest, HttpResponse,
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     dispatch::{Answered, Pending},
     fault_injection::{point, Point},
-    ipc::frame::{Hello, Job, ReplyHead},
+    ipc::frame::{Hello, Inference, Job, ReplyHead},
     telemetry::{
         record::{Outcome, RequestRecord, Stage},
         recorder::Recording,
@@ -38,17 +38,21 @@ use crate::{
     },
 };
 
+/// How many bytes of a body are JSON, if tensors follow as bytes.
+const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
 /// A request that is being answered.
 pub struct Exchange {
     front: Rc<Front>,
     request: HttpRequest,
     context: ReplyContext,
+    inference: Option<Inference>,
 }
 
 impl Exchange {
     /// Begins the exchange of a request whose head has been read.
     pub fn new(front: Rc<Front>, request: HttpRequest, context: ReplyContext) -> Self {
-        Self { front, request, context }
+        Self { front, request, context, inference: None }
     }
 
     /// Answers a request to `/score`.
@@ -67,6 +71,26 @@ impl Exchange {
             access_log::write_about(Level::Error, &text, recording.worker);
             self.context.refuse(&RequestError::Internal, recording)
         })
+    }
+
+    /// Answers a request with tensors (Open Inference Protocol).
+    pub async fn infer(mut self, payload: Payload, open: OpenRequest, recording: &mut Recording) -> HttpResponse {
+        let coding = self.header(CONTENT_ENCODING);
+        if !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity") {
+            let error = RequestError::ContentCoding(String::from_utf8_lossy(&coding).into_owned());
+            return self.context.refuse(&error, recording);
+        }
+        let path = Bytes::copy_from_slice(self.request.uri().path().as_bytes());
+        self.inference = Some(Inference { path, json_length: self.header(JSON_LENGTH) });
+        self.score(payload, open, recording).await
+    }
+
+    /// Answers a request for the model's description, as soon as a worker has sent it.
+    pub async fn model(self, recording: &mut Recording) -> HttpResponse {
+        match self.script(recording).await {
+            Ok(script) => self.context.json(script.model.clone().into(), recording),
+            Err(error) => self.context.refuse(&error, recording),
+        }
     }
 
     /// Answers a request to `/swagger.json`, as soon as a worker has sent the documents.
@@ -207,6 +231,7 @@ impl Exchange {
             request_id: self.context.ids.request.clone().unwrap_or_default(),
             client_request_id: self.context.ids.client.clone().unwrap_or_default(),
             span: record.span.or(record.parent.map(Span::from)),
+            inference: self.inference.clone(),
             ..Job::default()
         };
         // Keep the whole request until the first worker has said what its script needs.

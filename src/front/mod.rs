@@ -17,6 +17,7 @@ mod listener;
 mod memory_budget;
 mod metrics;
 mod metrics_reports;
+mod open_inference;
 mod proxies;
 mod reply;
 mod request_ids;

@@ -73,6 +73,8 @@ pub struct ReplyContext {
     pub server_version: Bytes,
     /// Cross-origin headers for this request.
     pub cors: Vec<Addition>,
+    /// Errors have the form of the Open Inference Protocol.
+    pub is_v2: bool,
     /// For `/score`: why the files of the script could not be loaded after their last change
     /// (`--reload`).
     pub failed_reload: Option<HeaderValue>,
@@ -114,6 +116,11 @@ impl ReplyContext {
         self.of_front(JSON, record).insert_header((FAILED, FALSE)).body(document)
     }
 
+    /// A reply of the front about its health, as JSON.
+    pub fn health(&self, body: Bytes, record: &mut RequestRecord) -> HttpResponse {
+        self.of_front(JSON, record).body(body)
+    }
+
     /// Begins a reply of the front that is no error.
     fn of_front(&self, content_type: HeaderValue, record: &mut RequestRecord) -> HttpResponseBuilder {
         record.outcome = Outcome::Answered;
@@ -148,7 +155,7 @@ impl ReplyContext {
         if error.headers() != ErrorHeaders::FlagOnly {
             self.identify(&mut response, &self.server_version, false);
         }
-        response.body(write::message_body(message))
+        response.body(if self.is_v2 { write::error_body(message) } else { write::message_body(message) })
     }
 
     /// A complete reply of a worker. `share` is the memory that it takes, which is released when

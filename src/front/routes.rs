@@ -1,5 +1,5 @@
-//! The routes: which method does what on `/`, `/score`, `/swagger.json`, `/docs`, `/livez`, `/readyz` and `/metrics`; JSON
-//! 404 and 405.
+//! The routes: which method does what on `/`, `/score`, `/swagger.json`, `/docs`, `/livez`, `/readyz`, `/metrics` and below
+//! `/v2` (`open_inference.rs`); JSON 404 and 405.
 //!
 //! Runs in the front's event loop. The front answers health from what it knows, so health never
 //! waits for a worker (contract section 5). `/score` and `/swagger.json` need a script;
@@ -21,12 +21,15 @@ use super::{
     exchange::Exchange,
     http1::Connection,
     metrics::{self, Exposure},
+    open_inference::{self, Asked},
     reply::ReplyContext,
     request_ids::{self, RequestIds},
     tracking, Front,
 };
 use crate::telemetry::{record::Route, recorder::Recording};
 
+/// Methods of the route that takes tensors.
+const INFER_METHODS: &str = "POST, OPTIONS";
 /// Methods of the routes that only report something.
 const READ_METHODS: &str = "GET, HEAD, OPTIONS";
 
@@ -54,6 +57,9 @@ impl Route {
     }
 
     fn accepts(self, method: &Method) -> bool {
+        if self == Self::V2Infer {
+            return matches!(*method, Method::POST | Method::OPTIONS);
+        }
         let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         reads || (self == Self::Score && *method == Method::POST)
     }
@@ -90,11 +96,16 @@ async fn answer(
     if front.is_draining() {
         connection.end();
     }
-    let route = Route::of(request.uri().path()).filter(|route| match route {
-        Route::Metrics => exposure.metrics.is_some(),
-        Route::Docs => front.docs.is_some(),
-        _ => true,
-    });
+    let path = request.uri().path();
+    let asked = front.settings.open_inference.as_ref().and_then(|_| Asked::of(path));
+    let route = match &asked {
+        Some(asked) => asked.route,
+        None => Route::of(path).filter(|route| match route {
+            Route::Metrics => exposure.metrics.is_some(),
+            Route::Docs => front.docs.is_some(),
+            _ => true,
+        }),
+    };
     if !keeps_connection(route, request.headers()) {
         connection.close_after_reply();
     }
@@ -106,7 +117,8 @@ async fn answer(
         connection,
         server_version: front.server_version.clone(),
         cors,
-        failed_reload: (route == Some(Route::Score)).then(|| front.failed_reload()).flatten(),
+        is_v2: asked.is_some(),
+        failed_reload: route.filter(|route| route.is_for_script()).and_then(|_| front.failed_reload()),
         head_only: *request.method() == Method::HEAD,
         http_1_0: request.version() == Version::HTTP_10,
     };
@@ -118,10 +130,27 @@ async fn answer(
     if let Some(error) = id_error {
         return context.refuse(&error, recording);
     }
+    if let (Some(asked), Some(served)) = (asked, &front.settings.open_inference) {
+        if let Err(error) = asked.check(served) {
+            return context.refuse(&error, recording);
+        }
+    }
     let response = match route {
+        Route::V2Infer if request.method() == Method::OPTIONS => Some(context.text("", Some(INFER_METHODS), recording)),
+        Route::V2Infer => return Exchange::new(front, request, context).infer(payload, open, recording).await,
         Route::Score => return Exchange::new(front, request, context).score(payload, open, recording).await,
         _ if request.method() == Method::OPTIONS => Some(context.text("", Some(READ_METHODS), recording)),
         Route::Swagger => return Exchange::new(front, request, context).swagger(recording).await,
+        Route::V2Model => return Exchange::new(front, request, context).model(recording).await,
+        Route::V2 => Some(context.json(open_inference::server_metadata(), recording)),
+        Route::V2Live => Some(context.health(open_inference::live(), recording)),
+        Route::V2Ready | Route::V2ModelReady => {
+            let named = front.settings.open_inference.as_ref().filter(|_| route == Route::V2ModelReady);
+            Some(match open_inference::ready(&front, named.map(|served| served.model.as_str())) {
+                Ok(body) => context.health(body, recording),
+                Err(error) => context.refuse(&error, recording),
+            })
+        }
         Route::Live => Some(context.text("Alive", None, recording)),
         Route::Health => Some(health(&front, &context, &request, recording)),
         Route::Ready => Some(ready(&front, &context, recording)),
@@ -156,12 +185,14 @@ fn route_of(route: Option<Route>, request: &HttpRequest) -> Result<Route, Reques
 /// True if the connection stays open after the reply, as far as the route decides.
 ///
 /// The published server closes every connection after its reply, so a probe may read to the end of the stream without asking
-/// for that end (contract section 5). Only `/score` keeps connections open unasked, because scoring clients gain from it.
+/// for that end (contract section 5). `/score` keeps connections open unasked, because scoring clients gain from it, and so do
+/// the routes of the Open Inference Protocol, which the published server does not have.
 ///
 /// The front declines an offered upgrade by answering over HTTP/1.1, and closes the connection,
 /// because the client must not read what follows as the other protocol.
 fn keeps_connection(route: Option<Route>, headers: &HeaderMap) -> bool {
-    !headers.contains_key(UPGRADE) && (route == Some(Route::Score) || asks_to_keep_alive(headers))
+    let keeps = route.is_some_and(|route| route == Route::Score || route.is_v2());
+    !headers.contains_key(UPGRADE) && (keeps || asks_to_keep_alive(headers))
 }
 
 /// True if the client sent the connection option `keep-alive` (RFC 9112 section 9.3).
@@ -227,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn only_score_keeps_connections_unless_the_client_asks() {
+    fn only_routes_to_the_script_keep_connections_unless_the_client_asks() {
         let all = [None, Some(Route::Health), Some(Route::Live), Some(Route::Ready), Some(Route::Swagger)];
         let keeps = |route, options: &[&'static str]| {
             let mut headers = HeaderMap::new();
@@ -240,7 +271,7 @@ mod tests {
             assert!(!keeps(route, &[]) && !keeps(route, &["close"]) && !keeps(route, &["x-keep-alive"]), "{route:?}");
             assert!(keeps(route, &["Keep-Alive"]) && keeps(route, &["te", "a, keep-alive"]), "{route:?}");
         }
-        assert!(keeps(Some(Route::Score), &[]));
+        assert!(keeps(Some(Route::Score), &[]) && keeps(Some(Route::V2Infer), &[]));
         let mut headers = HeaderMap::new();
         headers.insert(UPGRADE, HeaderValue::from_static("h2c"));
         headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
@@ -248,11 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn only_score_takes_posts() {
+    fn only_routes_to_the_script_take_posts() {
         assert!(Route::Score.accepts(&Method::POST));
         for route in [Route::Health, Route::Live, Route::Ready, Route::Swagger] {
             assert!(route.accepts(&Method::HEAD) && !route.accepts(&Method::POST));
         }
         assert!(!Route::Score.accepts(&Method::PUT));
+        assert!(Route::V2Infer.accepts(&Method::POST) && !Route::V2Infer.accepts(&Method::GET));
+        assert!(Route::V2Model.accepts(&Method::GET) && !Route::V2Model.accepts(&Method::POST));
     }
 }

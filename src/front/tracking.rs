@@ -18,7 +18,6 @@ use crate::{
         body::Body,
         frame::{Field, Origin, ReplyHead},
     },
-    json::write,
     panics,
     telemetry::{
         record::{Head, Outcome, Refusal, RequestRecord, Run, Stage},
@@ -197,7 +196,7 @@ fn note_unsent(record: &mut RequestRecord, answered: Answered) {
             let message = error.to_string();
             record.outcome = error.outcome();
             record.status = Some(error.status().as_u16());
-            record.reply_length = Some(write::message_body(&message).len() as u64);
+            record.reply_length = Some(record.error_body(&message).len() as u64);
             record.error = Some(message);
         }
     }

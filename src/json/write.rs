@@ -159,8 +159,17 @@ fn write_exponent(out: &mut Vec<u8>, exponent: i32) {
 
 /// Makes the body of an error reply: `{"message": …}`.
 pub fn message_body(message: &str) -> Vec<u8> {
+    one_member(b"{\"message\": ", message)
+}
+
+/// Makes the body of an error reply of the Open Inference Protocol: `{"error": …}`.
+pub fn error_body(message: &str) -> Vec<u8> {
+    one_member(b"{\"error\": ", message)
+}
+
+fn one_member(begin: &[u8], message: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(message.len() + 16);
-    out.extend_from_slice(b"{\"message\": ");
+    out.extend_from_slice(begin);
     write_str(&mut out, message);
     out.push(b'}');
     out

@@ -1,4 +1,5 @@
-//! `--record`: requests to `/score` and their answers as samples for `azmlinfsrv validate` and `azmlinfsrv replay`.
+//! `--record`: requests to the script, by `/score` or by the Open Inference Protocol, and their answers as samples for
+//! `azmlinfsrv validate` and `azmlinfsrv replay`.
 //!
 //! Owns which requests are recorded and what of them. The front's event loop collects a request and its answer in the
 //! request's record ([`Sampled`]), and puts the sample into a bounded queue (`queue.rs`). A thread of its own writes the files
@@ -15,12 +16,9 @@ use std::{
 use bytes::Bytes;
 use http::Method;
 
-use crate::{
-    json::write,
-    telemetry::{
-        record::{Delivery, Field, Outcome, Refusal, RequestRecord, Route, Sampled, StreamStart},
-        recorder::Reader,
-    },
+use crate::telemetry::{
+    record::{Delivery, Field, Outcome, Refusal, RequestRecord, Route, Sampled, StreamStart},
+    recorder::Reader,
 };
 
 mod queue;
@@ -47,10 +45,11 @@ pub struct Plan {
     pub body_size: usize,
 }
 
-/// A request to `/score`, and the answer to it.
+/// A request to the script, and the answer to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     method: String,
+    path: String,
     query: String,
     fields: Vec<Field>,
     body: Bytes,
@@ -65,7 +64,12 @@ impl Sample {
     fn size(&self) -> usize {
         let fields = self.fields.iter().chain(&self.reply_fields);
         let fields: usize = fields.map(|(name, value)| name.len() + value.len()).sum();
-        size_of::<Self>() + self.query.len() + fields + self.body.len() + self.reply.as_ref().map_or(0, Bytes::len)
+        size_of::<Self>()
+            + self.path.len()
+            + self.query.len()
+            + fields
+            + self.body.len()
+            + self.reply.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -143,13 +147,14 @@ fn sample_of(record: &RequestRecord, body_size: usize) -> Option<Result<Sample, 
         Outcome::Refused(refusal) => refusal == Refusal::Unusable,
         Outcome::Abandoned => false,
     };
-    if record.route != Some(Route::Score) || !is_of_script {
+    let route = record.route.filter(|route| route.is_for_script())?;
+    if !is_of_script {
         return None;
     }
     let Some(body) = &sampled.body else { return Some(Err(Missed::Large)) };
     let reply = match (&record.reply_body, &record.error, &record.stream_start) {
         (Some(body), _, _) => body.clone(),
-        (None, Some(message), _) => write::message_body(message).into(),
+        (None, Some(message), _) => record.error_body(message).into(),
         (None, None, _) if record.delivery != Delivery::Complete => return Some(Err(Missed::Incomplete)),
         (None, None, Some(start)) => Bytes::copy_from_slice(start.bytes()),
         (None, None, None) => return None,
@@ -158,6 +163,7 @@ fn sample_of(record: &RequestRecord, body_size: usize) -> Option<Result<Sample, 
     let json = || vec![(Bytes::from_static(b"content-type"), Bytes::from_static(b"application/json"))];
     Some(Ok(Sample {
         method: head.method.as_str().to_owned(),
+        path: if route == Route::Score { route.path().to_owned() } else { head.uri.path().to_owned() },
         query: head.uri.query().unwrap_or_default().to_owned(),
         fields: sampled.fields.clone(),
         body: body.clone(),
@@ -206,6 +212,14 @@ mod tests {
     fn a_sample_has_what_the_client_sent() {
         let sample = sample_of(&answered(), LIMIT).expect("recorded").expect("complete");
         assert_eq!((&*sample.method, &*sample.query, &sample.body[..]), ("POST", "a=1", &b"body"[..]));
+        assert_eq!(sample.path, "/score");
+        let mut tensors = answered();
+        tensors.route = Some(Route::V2Infer);
+        if let Some(head) = &mut tensors.head {
+            head.uri = Uri::from_static("/v2/models/m/infer");
+        }
+        let sample = sample_of(&tensors, LIMIT).expect("recorded").expect("complete");
+        assert_eq!(sample.path, "/v2/models/m/infer");
     }
 
     #[test]

@@ -153,6 +153,7 @@ mod tests {
     fn sample(bytes: usize) -> Sample {
         Sample {
             method: String::new(),
+            path: "/score".to_owned(),
             query: String::new(),
             fields: Vec::new(),
             body: vec![b' '; bytes].into(),

@@ -164,7 +164,7 @@ struct File {
 #[derive(Serialize)]
 struct Request<'a> {
     method: &'a str,
-    path: &'static str,
+    path: &'a str,
     #[serde(skip_serializing_if = "String::is_empty")]
     query: String,
     headers: Headers,
@@ -198,7 +198,7 @@ fn files(sample: &Sample, name: &str) -> Vec<File> {
     files.push(File { name: format!("{name}{RESPONSE_END}"), content: json(&response) });
     let query = telemetry::redaction::query(&sample.query).into_owned();
     let request =
-        Request { method: &sample.method, path: "/score", query, headers: request, body_file: body.as_deref() };
+        Request { method: &sample.method, path: &sample.path, query, headers: request, body_file: body.as_deref() };
     files.push(File { name: format!("{name}{REQUEST_END}"), content: json(&request) });
     files
 }
@@ -275,6 +275,7 @@ mod tests {
     fn sample() -> Sample {
         Sample {
             method: "POST".to_owned(),
+            path: "/score".to_owned(),
             query: "a=1&sig=x".to_owned(),
             fields: typed("application/json"),
             body: Bytes::from_static(b"{\"a\":1}"),

@@ -199,10 +199,12 @@ impl Origin {
 }
 
 /// False for a request that 1.5.1 does not report either: routes other than `/score` and `/swagger.json`, and requests that
-/// no route takes.
+/// no route takes. Requests of the Open Inference Protocol to the script count as those to `/score`.
 pub fn reports(request: &Request) -> bool {
     let is_refused = request.outcome == Outcome::Refused(Refusal::Method) && request.method != Method::HEAD;
-    matches!(request.route, Some(Route::Score | Route::Swagger)) && !is_refused && request.status.is_some()
+    request.route.is_some_and(|route| route.is_for_script() || route == Route::Swagger)
+        && !is_refused
+        && request.status.is_some()
 }
 
 /// Appends the item of a request; nothing if the request is not reported. `reply` is the beginning of the reply, if items

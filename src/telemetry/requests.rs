@@ -10,7 +10,6 @@ use super::{
     record::{RequestRecord, Route, StreamStart},
     recorder::Reader,
 };
-use crate::json::write;
 
 /// Bytes of a stream that an item may have.
 const MAX_STREAM_START: usize = 32 * 1024;
@@ -41,7 +40,7 @@ impl ExportedRequests {
 
     fn takes(&self, record: &RequestRecord) -> bool {
         // Probes come all the time, and nobody wants to pay for storing them. The page is not about the script's requests.
-        if matches!(record.route, Some(Route::Docs | Route::Health | Route::Live | Route::Ready | Route::Metrics)) {
+        if record.route.is_some_and(Route::is_probe) {
             return false;
         }
         self.which == Exported::All || record.span.is_some_and(|span| span.is_sampled)
@@ -82,7 +81,7 @@ fn reply_start(record: &RequestRecord) -> Option<ReplyStart> {
     record.status?;
     Some(match (&record.reply_body, &record.error, &record.stream_start) {
         (Some(body), _, _) => ReplyStart::of(body, true),
-        (None, Some(message), _) => ReplyStart::of(&write::message_body(message), true),
+        (None, Some(message), _) => ReplyStart::of(&record.error_body(message), true),
         (None, None, Some(start)) => {
             let bytes = start.bytes();
             ReplyStart::of(&bytes[..bytes.len().min(MAX_STREAM_START)], bytes.len() < MAX_STREAM_START)

@@ -23,12 +23,13 @@ use super::{
     about::About,
     claimed_job::ClaimedJob,
     convert::{
+        inference,
         input::{self, InputError},
         output,
     },
     current_request::Current,
     deadline::{Deadline, Limits},
-    reply::{error_reply, origin_named, to_latin1, Outcome, Reply, JSON},
+    reply::{error_reply, origin_named, to_latin1, Outcome, Reply, JSON, OCTETS},
     script::Script,
 };
 use crate::{
@@ -50,7 +51,8 @@ const NOTED_BYTES: usize = 16 * 1024;
 /// `outputs.Answer`: status, own reason text, headers, body, origin, seconds inside `run()`, error location.
 type Answer<'py> = (u16, Option<String>, Vec<(String, String)>, Bound<'py, PyAny>, String, Option<f64>, String);
 
-/// The fields of `wsgi_environ.Request`: method, target, minor version of HTTP, header fields, body, sender, request id.
+/// The fields of `wsgi_environ.Request`: method, target, minor version of HTTP, header fields, body, sender, request id,
+/// what a reply of the Open Inference Protocol must have.
 type WholeRequest<'a, 'py> = (
     &'a str,
     Bound<'py, PyString>,
@@ -59,6 +61,7 @@ type WholeRequest<'a, 'py> = (
     Bound<'py, PyBytes>,
     (&'a str, &'a str, Option<bool>),
     Cow<'a, str>,
+    Option<Bound<'py, PyAny>>,
 );
 
 /// What the script made of a request.
@@ -145,8 +148,21 @@ impl<'a, 'py> Caller<'a, 'py> {
         py: Python<'py>,
         claimed: &ClaimedJob,
     ) -> Result<Option<Bound<'py, PyDict>>, Box<Reply>> {
-        input::arguments(py, self.script, &claimed.job, &claimed.body)
-            .map_err(|problem| Box::new(self.not_run(py, claimed, problem)))
+        let arguments = match &claimed.job.inference {
+            None => input::arguments(py, self.script, &claimed.job, &claimed.body),
+            Some(_) => self.decoded(py, claimed).map(Some),
+        };
+        arguments.map_err(|problem| Box::new(self.not_run(py, claimed, problem)))
+    }
+
+    /// As [`Caller::arguments`], for a request of the Open Inference Protocol.
+    fn decoded(&self, py: Python<'py>, claimed: &ClaimedJob) -> Result<Bound<'py, PyDict>, InputError> {
+        let Some(inference) = &claimed.job.inference else { return Ok(PyDict::new(py)) };
+        let shares_body = self.by_way_of_flask(py, &claimed.job);
+        let decoded = inference::decode(py, self.script, claimed, inference, shares_body)?;
+        input::pass_headers(py, self.script, &claimed.job, &decoded.arguments)?;
+        claimed.asked.get_or_init(|| decoded.asked.unbind());
+        Ok(decoded.arguments)
     }
 
     /// The arguments that are exported with the result, if results are exported.
@@ -169,7 +185,10 @@ impl<'a, 'py> Caller<'a, 'py> {
                 if let Some(arguments) = collected {
                     self.collect(arguments, &result);
                 }
-                self.render(py, &claimed.job, &result, run_ms)
+                match claimed.asked.get() {
+                    None => self.render(py, &claimed.job, &result, run_ms),
+                    Some(asked) => self.render_tensors(py, claimed, &result, asked.bind(py), run_ms),
+                }
             }
             Ok(Returned::Answer(answer)) => {
                 self.reply(py, &answer).unwrap_or_else(|error| self.internal_error(py, &claimed.job, error))
@@ -221,7 +240,8 @@ impl<'a, 'py> Caller<'a, 'py> {
     ) {
         let sent = String::from_utf8_lossy(&job.query);
         let query = if self.logs_json { redaction::query(&sent) } else { (&*sent).into() };
-        let target = access_line::target("/score", &query);
+        let path = job.inference.as_ref().map(|inference| String::from_utf8_lossy(&inference.path));
+        let target = access_line::target(path.as_deref().unwrap_or("/score"), &query);
         let length = length.map(|length| length as u64);
         let line = access_line::Line { method: &job.method, target: &target, status, elapsed, length };
         let deprecation = job.deprecated_id.then(|| (PYTHON_WARNING, access_line::DEPRECATED_ID.to_owned()));
@@ -327,17 +347,18 @@ impl<'a, 'py> Caller<'a, 'py> {
         arguments: Option<Bound<'py, PyDict>>,
         problem: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (method, target, http_minor, fields, body, peer, request_id) = self.whole_request(py, claimed);
-        let request = (method, target, http_minor, fields, body, peer, request_id, arguments, problem);
+        let (method, target, http_minor, fields, body, peer, request_id, asked) = self.whole_request(py, claimed);
+        let request = (method, target, http_minor, fields, body, peer, request_id, asked, arguments, problem);
         self.script.object.call_method1(intern!(py, "call_with_request"), request)
     }
 
     /// The fields of `wsgi_environ.Request`.
     pub(super) fn whole_request<'job>(&self, py: Python<'py>, claimed: &'job ClaimedJob) -> WholeRequest<'job, 'py> {
-        let ClaimedJob { job, body, object, .. } = claimed;
+        let ClaimedJob { job, body, object, asked, .. } = claimed;
         let fields: Vec<_> =
             job.fields.iter().map(|(name, value)| (input::latin1(py, name), input::latin1(py, value))).collect();
-        let body = object.as_ref().map_or_else(|| PyBytes::new(py, body), |object| object.bind(py).clone());
+        let object = object.as_ref().filter(|_| job.inference.is_none());
+        let body = object.map_or_else(|| PyBytes::new(py, body), |object| object.bind(py).clone());
         (
             &job.method,
             input::latin1(py, &job.target),
@@ -346,6 +367,7 @@ impl<'a, 'py> Caller<'a, 'py> {
             body,
             (&job.peer, &job.client, job.is_https),
             String::from_utf8_lossy(&job.request_id),
+            asked.get().map(|asked| asked.bind(py).clone()),
         )
     }
 
@@ -380,7 +402,9 @@ impl<'a, 'py> Caller<'a, 'py> {
     fn script_error(&self, py: Python<'py>, claimed: &ClaimedJob, error: PyErr) -> Reply {
         let exception = exception(py, &error);
         if self.script.explains_errors {
-            let failed = (exception, accept(py, &claimed.job), PyBytes::new(py, &claimed.body));
+            // run() may have changed the bytes of tensors.
+            let body = if claimed.job.inference.is_none() { &claimed.body[..] } else { &[] };
+            let failed = (exception, accept(py, &claimed.job), PyBytes::new(py, body));
             if let Some(reply) = self.explained(py, intern!(py, "run_failed"), failed) {
                 return reply;
             }
@@ -455,6 +479,32 @@ impl<'a, 'py> Caller<'a, 'py> {
                 }
                 Err(error) => self.internal_error(py, job, error),
             },
+        }
+    }
+
+    /// The reply with tensors (Open Inference Protocol).
+    fn render_tensors(
+        &self,
+        py: Python<'py>,
+        claimed: &ClaimedJob,
+        result: &Bound<'py, PyAny>,
+        asked: &Bound<'py, PyAny>,
+        run_ms: f64,
+    ) -> Reply {
+        let made = self.script.object.call_method1(intern!(py, "render_tensors"), (result, asked));
+        let reply = made.and_then(|made| match made.extract::<(Bound<'py, PyAny>, Vec<Bound<'py, PyAny>>)>() {
+            Ok((document, tensors)) => {
+                let encoded = inference::encode(self.script, &document, &tensors)?;
+                let kind = if encoded.json_length.is_some() { OCTETS } else { JSON };
+                let fields = std::iter::once(kind).chain(encoded.json_length).collect();
+                let (origin, outcome) = (Origin::Result, Outcome::Whole(encoded.body));
+                Ok(Reply { status: 200, origin, run_ms: None, error_location: Bytes::new(), fields, outcome })
+            }
+            Err(_) => self.reply(py, &made),
+        });
+        match reply {
+            Ok(reply) => Reply { run_ms: Some(run_ms), ..reply },
+            Err(error) => self.internal_error(py, &claimed.job, error),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A job that this worker has claimed: its request, decoded from the front's frame.
 
-use std::time::Instant;
+use std::{cell::OnceCell, time::Instant};
 
 use bytes::Bytes;
 use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyBytes};
@@ -16,8 +16,11 @@ pub(super) struct ClaimedJob {
     /// The request without its body.
     pub(super) job: Job,
     pub(super) body: Bytes,
-    /// The body as a Python object, if it was received into one.
+    /// The Python object that the body was received into, if it was. For a request of the Open Inference Protocol a few bytes
+    /// precede the body in it.
     pub(super) object: Option<Py<PyBytes>>,
+    /// What the reply must have (`open_inference.Asked`), once a request of the Open Inference Protocol has been decoded.
+    pub(super) asked: OnceCell<Py<PyAny>>,
     /// When the worker had received the job.
     pub(super) received: Instant,
 }
@@ -40,6 +43,6 @@ impl ClaimedJob {
         let received = Instant::now();
         let Arrived { frame, object } = arrived;
         let job = Job::decode(&frame).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-        Ok(Self { job, body: frame.body, object, received })
+        Ok(Self { job, body: frame.body, object, asked: OnceCell::new(), received })
     }
 }

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 #[cfg(unix)]
 use std::sync::{Arc, Mutex};
 
-use pyo3::prelude::*;
+use pyo3::{intern, prelude::*};
 
 #[cfg(unix)]
 use self::executor::Asynchronous;
@@ -95,6 +95,7 @@ pub(crate) fn work(
         batch: batches.as_ref().map_or(1, |batches| batches.first_size()),
         concurrent: script.is_async || settings.worker_threads > 1,
         cancels: script.is_async,
+        model: script.object.getattr(intern!(py, "model_description"))?.extract()?,
         swagger,
     };
     let retirement = Retirement::new(retiring)?;

@@ -11,6 +11,9 @@ use crate::{
 /// Content type of replies that the worker writes itself.
 pub(super) const JSON: Field = (Bytes::from_static(b"content-type"), Bytes::from_static(b"application/json"));
 
+/// Content type of replies with tensors as bytes.
+pub(super) const OCTETS: Field = (Bytes::from_static(b"content-type"), Bytes::from_static(b"application/octet-stream"));
+
 /// A reply before it is framed.
 pub(super) struct Reply {
     pub(super) status: u16,
@@ -19,6 +22,37 @@ pub(super) struct Reply {
     pub(super) error_location: Bytes,
     pub(super) fields: Vec<Field>,
     pub(super) outcome: Outcome,
+}
+
+impl Reply {
+    /// The reply in the form of the Open Inference Protocol, which has `error` where `/score` has `message`.
+    pub(super) fn in_form_of_v2(self) -> Self {
+        let body = match (&self.origin, &self.outcome) {
+            (Origin::Result | Origin::Response, _) => None,
+            (_, Outcome::Whole(body)) => error_of_v2(body),
+            _ => None,
+        };
+        match body {
+            Some(body) => Self { outcome: Outcome::Whole(body.into()), ..self },
+            None => self,
+        }
+    }
+}
+
+/// `{"message": …}` as `{"error": …}`, with what `--error_details` adds. `None` for a body of another form, such as a page.
+fn error_of_v2(body: &[u8]) -> Option<Vec<u8>> {
+    let mut members: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
+    let message = members.remove("message")?;
+    let message = message.as_str()?;
+    let error = match members.get("error").and_then(|detail| detail.as_str()) {
+        Some(detail) => format!("{message} {detail}"),
+        None => message.to_owned(),
+    };
+    if members.is_empty() {
+        return Some(write::error_body(&error));
+    }
+    members.insert("error".to_owned(), error.into());
+    serde_json::to_vec(&members).ok()
 }
 
 /// The body of a reply.

@@ -17,6 +17,8 @@ pub(super) enum Mode {
     Schema,
     /// The Flask request.
     Raw,
+    /// The tensors of a request of the Open Inference Protocol, and no other request (`@raw_v2`).
+    Tensors,
 }
 
 /// The parts of `script.Script` that every request needs.
@@ -58,6 +60,7 @@ impl<'py> Script<'py> {
                 "text" => Mode::Text,
                 "schema" => Mode::Schema,
                 "raw" => Mode::Raw,
+                "raw_v2" => Mode::Tensors,
                 other => return Err(pyo3::exceptions::PyValueError::new_err(format!("unknown script mode {other:?}"))),
             },
             input_name: object.getattr(intern!(py, "input_name"))?.cast_into()?,

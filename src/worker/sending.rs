@@ -14,7 +14,7 @@ use super::{
     transport::Front,
 };
 use crate::{
-    ipc::frame::{self, FrameError, Kind, Origin, ReplyHead},
+    ipc::frame::{self, FrameError, Job, Kind, Origin, ReplyHead},
     json::write,
 };
 
@@ -39,6 +39,7 @@ pub(super) fn send_reply<'py>(
     // Send this before the reply: a client that has read the reply may expect that its next request
     // is called in the new way.
     say_hello_again_if_changed(py, caller, front)?;
+    let reply = if claimed.job.inference.is_some() { reply.in_form_of_v2() } else { reply };
     let head = ReplyHead {
         id: claimed.job.id,
         status: reply.status,
@@ -79,7 +80,7 @@ pub(super) fn send_reply<'py>(
             if let Outcome::Stream { rest, .. } = outcome {
                 caller.close_stream(py, rest.bind(py));
             }
-            let (status, encoded, body) = too_large(py, caller, &head, &problem)?;
+            let (status, encoded, body) = too_large(py, caller, &claimed.job, &head, &problem)?;
             log(status, Some(body.len()));
             front.send(py, encoded, body);
             Ok(Sent::Whole)
@@ -128,6 +129,7 @@ fn say_hello_again_if_changed<'py>(py: Python<'py>, caller: &Caller<'_, 'py>, fr
 fn too_large<'py>(
     py: Python<'py>,
     caller: &Caller<'_, 'py>,
+    job: &Job,
     head: &ReplyHead,
     problem: &FrameError,
 ) -> PyResult<(u16, Bytes, Bytes)> {
@@ -142,7 +144,8 @@ fn too_large<'py>(
         other => other.to_string(),
     };
     caller.log_internal(py, error(message.clone()));
-    let body = Bytes::from(write::message_body(&message));
+    let is_v2 = job.inference.is_some();
+    let body = Bytes::from(if is_v2 { write::error_body(&message) } else { write::message_body(&message) });
     let head = ReplyHead {
         status: 500,
         origin: Origin::ServerError,

@@ -33,6 +33,8 @@ pub struct Hello {
     pub concurrent: bool,
     /// True if it cancels the call of a client that leaves.
     pub cancels: bool,
+    /// The description of the model in JSON (Open Inference Protocol); empty if the front does not serve it.
+    pub model: String,
     /// The text of the Swagger documents by version: `"2"`, `"3"`, `"3.1"` (contract section 14).
     pub swagger: std::collections::BTreeMap<String, String>,
 }

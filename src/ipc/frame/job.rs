@@ -21,6 +21,16 @@ const UNSAMPLED: u8 = 1;
 /// valid text.
 pub type Field = (Bytes, Bytes);
 
+/// What a request of the Open Inference Protocol has beyond one to `/score`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inference {
+    /// The path that the client sent, for log lines.
+    pub path: Bytes,
+    /// The value of `Inference-Header-Content-Length`: how many bytes of the body are JSON, before those of tensors. Empty
+    /// if all of them are.
+    pub json_length: Bytes,
+}
+
 /// One request, for a worker. If the worker did not set `wants_request`, `target`, `peer`,
 /// `client`, `is_https` and `fields` are empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -57,6 +67,8 @@ pub struct Job {
     pub span: Option<Span>,
     /// The caller's `tracestate`, if the worker set `follows_traces`.
     pub tracestate: Bytes,
+    /// Set if the body is a request of the Open Inference Protocol.
+    pub inference: Option<Inference>,
     /// Header fields in the order sent, names in lower case.
     pub fields: Vec<Field>,
 }
@@ -144,6 +156,14 @@ impl Job {
                 _ => 0,
             });
             self.put_ids(out);
+            match &self.inference {
+                None => out.put_u8(0),
+                Some(Inference { path, json_length }) => {
+                    out.put_u8(1);
+                    put_bytes(out, path);
+                    put_bytes(out, json_length);
+                }
+            }
             put_fields(out, fields);
         })
     }
@@ -187,6 +207,10 @@ impl Job {
             client_request_id: head.bytes()?,
             tracestate: head.bytes()?,
             span: read_span(&mut head)?,
+            inference: match head.flag()? {
+                false => None,
+                true => Some(Inference { path: head.bytes()?, json_length: head.bytes()? }),
+            },
             fields: head.fields()?,
         };
         head.end()?;

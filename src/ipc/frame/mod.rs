@@ -20,7 +20,7 @@ use bytes::{Buf as _, Bytes};
 pub use self::{
     codec::{decode_id, encode_bare, encode_with_id, Decoder},
     hello::Hello,
-    job::{BodyAt, Field, Job, Place},
+    job::{BodyAt, Field, Inference, Job, Place},
     reply::{Origin, ReplyHead},
 };
 

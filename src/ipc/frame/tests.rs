@@ -27,6 +27,10 @@ fn job() -> Job {
         client_request_id: Bytes::from_static(b"c"),
         span: Some(Span { trace_id: [1; 16], span_id: [2; 8], is_sampled: true }),
         tracestate: Bytes::from_static(b"a=b"),
+        inference: Some(Inference {
+            path: Bytes::from_static(b"/v2/models/m/infer"),
+            json_length: Bytes::from_static(b"42"),
+        }),
         fields: vec![(Bytes::from_static(b"x-latin"), Bytes::from_static(b"\xe9"))],
     }
 }
@@ -60,6 +64,7 @@ pub(crate) fn hello() -> Hello {
         batch: 1,
         concurrent: false,
         cancels: false,
+        model: "{}".to_owned(),
         swagger: [("3".to_owned(), "{}".to_owned())].into(),
     }
 }

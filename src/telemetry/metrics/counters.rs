@@ -37,7 +37,7 @@ const OTHER_METHOD: u8 = 9;
 /// What clients use: https if a proxy of `--trusted_proxies` says so.
 const SCHEMES: [&str; 2] = ["http", "https"];
 /// The routes by the number that the key has. The first one is for requests without a route.
-const ROUTES: [Option<Route>; 8] = [
+const ROUTES: [Option<Route>; 14] = [
     None,
     Some(Route::Health),
     Some(Route::Live),
@@ -46,6 +46,12 @@ const ROUTES: [Option<Route>; 8] = [
     Some(Route::Swagger),
     Some(Route::Metrics),
     Some(Route::Docs),
+    Some(Route::V2),
+    Some(Route::V2Live),
+    Some(Route::V2Ready),
+    Some(Route::V2Model),
+    Some(Route::V2ModelReady),
+    Some(Route::V2Infer),
 ];
 const OUTCOMES: [&str; 4] = ["ok", "error", "timeout", "lost"];
 const REASONS: [&str; 7] = ["queue_full", "queue_timeout", "draining", "no_worker", "too_large", "memory", "stopped"];

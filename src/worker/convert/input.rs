@@ -42,6 +42,13 @@ pub(in crate::worker) fn arguments<'py>(
 ) -> Result<Option<Bound<'py, PyDict>>, InputError> {
     let arguments = match script.mode {
         Mode::Raw => return Ok(None),
+        Mode::Tensors => {
+            let path = script.object.call_method0(intern!(py, "infer_path"))?;
+            let message = format!(
+                "run() is decorated with @raw_v2, so it takes requests of the Open Inference Protocol only. Send them to {path}."
+            );
+            return Err(InputError::Refused(400, message));
+        }
         Mode::Text => {
             let arguments = PyDict::new(py);
             arguments.set_item(&script.input_name, text(py, script, job, body)?)?;
@@ -49,10 +56,21 @@ pub(in crate::worker) fn arguments<'py>(
         }
         Mode::Schema => schema_arguments(py, script, job, body)?,
     };
+    pass_headers(py, script, job, &arguments)?;
+    Ok(Some(arguments))
+}
+
+/// Adds `request_headers`, if `run()` has this parameter.
+pub(in crate::worker) fn pass_headers<'py>(
+    py: Python<'py>,
+    script: &Script<'py>,
+    job: &Job,
+    arguments: &Bound<'py, PyDict>,
+) -> PyResult<()> {
     if script.pass_headers {
         arguments.set_item(intern!(py, "request_headers"), request_headers(py, &job.fields)?)?;
     }
-    Ok(Some(arguments))
+    Ok(())
 }
 
 /// The result of [`for_tests`]: the arguments, or the reason why `run()` cannot be called
@@ -168,7 +186,7 @@ fn parsed_object<'py>(py: Python<'py>, script: &Script<'py>, job: &Job, body: &B
 
 /// `inputs.InputError` has the status and the message of the reply. Any other exception is an error
 /// of the server.
-fn refusal(py: Python<'_>, error: PyErr) -> InputError {
+pub(super) fn refusal(py: Python<'_>, error: PyErr) -> InputError {
     let value = error.value(py);
     let status = value.getattr(intern!(py, "status")).and_then(|status| status.extract::<u16>());
     let message = value.getattr(intern!(py, "message")).and_then(|message| message.extract::<String>());

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use pyo3::{ffi, prelude::*, pybacked::PyBackedBytes, types::PyBytes};
 
 use super::Arrived;
-use crate::ipc::frame::{Frame, Kind};
+use crate::{
+    ipc::frame::{Frame, Job, Kind},
+    worker::convert::inference,
+};
 
 /// A job whose body has not arrived completely.
 pub(super) struct LargeBody {
@@ -20,6 +23,9 @@ pub(super) struct LargeBody {
     /// The Python object of the body. No other code has a reference to it before the body is
     /// complete.
     object: Py<PyBytes>,
+    /// Unused bytes before the body.
+    padding: usize,
+    /// Length of the object.
     length: usize,
     filled: usize,
 }
@@ -27,6 +33,8 @@ pub(super) struct LargeBody {
 impl LargeBody {
     /// `first` is the part of the body that has arrived; `length` is the size of the whole body.
     pub(super) fn new(py: Python<'_>, head: Bytes, length: usize, first: &[u8]) -> PyResult<Self> {
+        let padding = padding(&head);
+        let length = padding + length;
         let size = ffi::Py_ssize_t::try_from(length)?;
         // SAFETY: without a source the object's bytes are left as they are; it is a new reference,
         // or null with an error.
@@ -34,11 +42,13 @@ impl LargeBody {
             let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
             Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked()
         };
-        let mut large_body = Self { head, object: object.unbind(), length, filled: 0 };
+        let mut large_body = Self { head, object: object.unbind(), padding, length, filled: 0 };
+        large_body.room()[..padding].fill(MaybeUninit::new(0));
+        large_body.filled = padding;
         for (room, byte) in large_body.room().iter_mut().zip(first) {
             room.write(*byte);
         }
-        large_body.filled = first.len();
+        large_body.filled += first.len();
         Ok(large_body)
     }
 
@@ -62,9 +72,18 @@ impl LargeBody {
         self.filled == self.length
     }
 
-    /// The job, once all of it is there.
+    /// The job, once all of it is there. Its object has the body, and for a request of the Open Inference Protocol a few bytes
+    /// before it.
     pub(super) fn finish(self, py: Python<'_>) -> Arrived {
-        let body = Bytes::from_owner(PyBackedBytes::from(self.object.bind(py).clone()));
+        let body = Bytes::from_owner(PyBackedBytes::from(self.object.bind(py).clone())).slice(self.padding..);
         Arrived { frame: Frame { kind: Kind::Job, head: self.head, body }, object: Some(self.object) }
     }
+}
+
+/// How many bytes must precede the body, so that tensors in it are aligned. Zero for a head that cannot be decoded: then the
+/// job is not run.
+fn padding(head: &Bytes) -> usize {
+    let frame = Frame { kind: Kind::Job, head: head.clone(), body: Bytes::new() };
+    let job = Job::decode(&frame).ok();
+    job.and_then(|job| job.inference).map_or(0, |inference| inference::padding(&inference))
 }

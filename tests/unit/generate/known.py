@@ -62,6 +62,7 @@ FULL = PLAIN._replace(
         Variable("AML_CORS_ORIGINS", NASTY),
         Variable("SCORING_TIMEOUT_MS", "20000"),
         Variable("AZMLINFSRV_GRACEFUL_TIMEOUT", "90"),
+        Variable("AZMLINFSRV_PROTOCOLS", "score,v2"),
     ),
     secrets=("APPLICATIONINSIGHTS_CONNECTION_STRING", "OTEL_EXPORTER_OTLP_HEADERS"),
     measured=MEASURED,

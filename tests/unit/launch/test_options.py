@@ -174,6 +174,7 @@ def test_every_abbreviation(start: Start, prefix: str) -> None:
         "--trusted_proxies": "10.0.0.1",
         "--worker_env": "A=1",
         "--warmup_samples": ".",
+        "--protocols": "score",
     }.get(expected, "7123")
     outcome = start("--entry_script", "s.py", prefix, *([] if flagless or expected is None else [value]))
     if expected is None:

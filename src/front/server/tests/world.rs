@@ -187,6 +187,7 @@ async fn work(end: WorkerEnd, started: Rc<Cell<usize>>) {
         batch: 1,
         concurrent: false,
         cancels: false,
+        model: String::new(),
         swagger: [("2".to_owned(), "{}".to_owned())].into(),
     };
     send(&end, hello.encode().expect("JSON").freeze(), Bytes::new());

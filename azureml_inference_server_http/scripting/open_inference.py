@@ -1,0 +1,422 @@
+"""Between requests and replies of the Open Inference Protocol and numpy arrays.
+
+Owns the data types, the two forms of a tensor (JSON, and bytes behind the JSON), and the faults of a request, with
+their remedies. Pure functions. ``inference_model`` knows which tensors the script takes, and
+``src/worker/convert/inference.rs`` reads and writes the JSON. Imported only with ``--protocols score,v2``. Runs in
+workers.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy
+
+from .inputs import InputError
+from .outputs import ResultError
+
+BYTES = "BYTES"
+# The types of elements; all have the byte order of the protocol. BYTES are arrays of Python objects.
+DTYPES = {
+    "BOOL": numpy.dtype("?"),
+    "UINT8": numpy.dtype("u1"),
+    "UINT16": numpy.dtype("<u2"),
+    "UINT32": numpy.dtype("<u4"),
+    "UINT64": numpy.dtype("<u8"),
+    "INT8": numpy.dtype("i1"),
+    "INT16": numpy.dtype("<i2"),
+    "INT32": numpy.dtype("<i4"),
+    "INT64": numpy.dtype("<i8"),
+    "FP16": numpy.dtype("<f2"),
+    "FP32": numpy.dtype("<f4"),
+    "FP64": numpy.dtype("<f8"),
+    BYTES: numpy.dtype(object),
+}
+_NAMES = {(dtype.kind, dtype.itemsize): name for name, dtype in DTYPES.items() if name != BYTES}
+# The kinds of arrays whose elements a tensor of this kind can have.
+_FITTING = {"b": "b", "u": "iu", "i": "iu", "f": "iuf", "O": ""}
+_LENGTH = struct.Struct("<I")
+# What a request may ask of an extension that this server does not have.
+_FOREIGN = {
+    "shared_memory_region": "shared memory",
+    "classification": "the classification extension",
+}
+
+
+class Asked(NamedTuple):
+    """What the reply to a request must have. ``outputs``: the tensors that the client wants, empty for all, and whether
+    as bytes; None if the client does not say. ``binary``: whether those of which it does not say are bytes."""
+
+    id: str | None
+    outputs: dict[str, bool | None]
+    binary: bool
+
+
+class Request(NamedTuple):
+    """A decoded request."""
+
+    inputs: dict[str, Any]
+    parameters: dict[str, Any]
+    asked: Asked
+
+
+class Encoded(NamedTuple):
+    """A reply: its JSON, and the tensors that follow it as bytes."""
+
+    document: dict[str, Any]
+    tensors: list[Any]
+
+
+def datatype_of(dtype: Any) -> str | None:
+    """The data type for elements of this numpy type; None if there is none."""
+    if dtype.kind in "USO":
+        return BYTES
+    return _NAMES.get((dtype.kind, dtype.itemsize))
+
+
+# ---- Requests
+
+
+def decode(document: Any, memory: Any) -> Request:
+    """Read a request. ``document`` is its parsed JSON, ``memory`` the bytes behind it, None if the client has not sent
+    Inference-Header-Content-Length. Raises InputError."""
+    request = _object(document, "The inference request")
+    identifier = request.get("id")
+    if identifier is not None and not isinstance(identifier, str):
+        raise InputError(400, f'"id" is {identifier!r}. It must be text.')
+    parameters = _parameters(request, "The inference request")
+    inputs = request.get("inputs")
+    if not isinstance(inputs, list):
+        raise InputError(400, 'The inference request has no "inputs". They must be a list of tensors.')
+    reader = _Reader(memory)
+    tensors: dict[str, Any] = {}
+    for entry in inputs:
+        name, array = reader.tensor(entry)
+        if name in tensors:
+            raise InputError(400, f"The tensor {name!r} is there twice. Send each input once.")
+        tensors[name] = array
+    reader.end()
+    binary = _flag(parameters.pop("binary_data_output", False), "binary_data_output")
+    return Request(tensors, parameters, Asked(identifier, _outputs(request), binary))
+
+
+def _outputs(request: Mapping[str, Any]) -> dict[str, bool | None]:
+    asked: dict[str, bool | None] = {}
+    outputs = request.get("outputs", [])
+    if not isinstance(outputs, list):
+        raise InputError(400, '"outputs" must be a list of objects with a "name".')
+    for entry in outputs:
+        name = _name(_object(entry, 'Each of the "outputs"'), "outputs")
+        parameters = _parameters(entry, f"The output {name!r}")
+        binary = parameters.get("binary_data")
+        asked[name] = None if binary is None else _flag(binary, f"binary_data of the output {name!r}")
+    return asked
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(400, f"{what} must be a JSON object.")
+    return value
+
+
+def _name(entry: Mapping[str, Any], where: str) -> str:
+    name = entry.get("name")
+    if not isinstance(name, str):
+        raise InputError(400, f'One of the "{where}" has no "name". Each must have one.')
+    return name
+
+
+def _parameters(entry: Mapping[str, Any], what: str) -> dict[str, Any]:
+    parameters = entry.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise InputError(400, f'{what} has "parameters" that are no JSON object.')
+    for key, extension in _FOREIGN.items():
+        if key in parameters:
+            raise InputError(400, f'{what} has the parameter "{key}", but this server does not have {extension}.')
+    return dict(parameters)
+
+
+def _flag(value: Any, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(400, f"{what} is {value!r}. It must be true or false.")
+    return value
+
+
+class _Reader:
+    """Reads tensors, one after the other; those that are bytes follow each other in ``memory``."""
+
+    def __init__(self, memory: Any) -> None:
+        self._memory = memory
+        self._length = 0 if memory is None else memoryview(memory).nbytes
+        self._at = 0
+
+    def tensor(self, entry: Any) -> tuple[str, Any]:
+        """Name and array of a tensor."""
+        name = _name(_object(entry, 'Each of the "inputs"'), "inputs")
+        datatype, shape = _datatype(name, entry), _shape(name, entry)
+        size = _parameters(entry, f"The tensor {name!r}").get("binary_data_size")
+        if size is None:
+            if "data" not in entry:
+                raise InputError(400, f'The tensor {name!r} has neither "data" nor the parameter "binary_data_size".')
+            array = from_json(name, datatype, math.prod(shape), shape, entry["data"])
+        elif "data" in entry:
+            raise InputError(400, f'The tensor {name!r} has both "data" and "binary_data_size". Send one of the two.')
+        else:
+            array = self._from_bytes(name, datatype, math.prod(shape), size)
+        try:
+            return name, array.reshape(shape)
+        except ValueError as exc:  # numpy's limit for the number of dimensions, or for their product
+            raise InputError(400, f"The tensor {name!r} cannot have the shape {shape}: {exc}.") from exc
+
+    def _from_bytes(self, name: str, datatype: str, count: int, size: Any) -> Any:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise InputError(
+                400, f"The tensor {name!r} has the binary_data_size {size!r}. It must be a number of bytes."
+            )
+        if self._memory is None:
+            raise InputError(
+                400,
+                f"The tensor {name!r} has a binary_data_size, but the request has no Inference-Header-Content-Length. "
+                "Send this header with the length of the JSON in bytes.",
+            )
+        left = self._length - self._at
+        if size > left:
+            raise InputError(
+                400, f"The tensor {name!r} has the binary_data_size {size}, but only {left} bytes are left of the body."
+            )
+        at, self._at = self._at, self._at + size
+        if datatype == BYTES:
+            return _read_bytes(name, memoryview(self._memory)[at : at + size], count)
+        dtype = DTYPES[datatype]
+        if size != count * dtype.itemsize:
+            raise InputError(
+                400,
+                f"The tensor {name!r} has the binary_data_size {size}, but its shape needs {count * dtype.itemsize} "
+                f"bytes: {count} elements of {datatype}.",
+            )
+        if not count:
+            return numpy.empty(0, dtype)
+        array = numpy.frombuffer(self._memory, dtype, count, at)
+        if datatype == "BOOL" and array.view(numpy.uint8).max() > 1:
+            raise InputError(400, f"The tensor {name!r} is BOOL, but has a byte that is neither 0 nor 1.")
+        # Compiled code of some packages takes aligned arrays only.
+        return array if array.flags.aligned else array.copy()
+
+    def end(self) -> None:
+        """Refuse bytes that no tensor has taken."""
+        left = self._length - self._at
+        if left:
+            raise InputError(
+                400, f"{left} bytes follow those of the last tensor. Each tensor must give its binary_data_size."
+            )
+
+
+def _datatype(name: str, entry: Mapping[str, Any]) -> str:
+    datatype = entry.get("datatype")
+    if datatype == "BF16":
+        raise InputError(400, f"The tensor {name!r} is BF16, which numpy does not have. Send it as FP32.")
+    if not isinstance(datatype, str) or datatype not in DTYPES:
+        raise InputError(
+            400, f"The tensor {name!r} has the datatype {datatype!r}. It must be one of {', '.join(DTYPES)}."
+        )
+    return datatype
+
+
+def _shape(name: str, entry: Mapping[str, Any]) -> list[int]:
+    shape = entry.get("shape")
+    is_valid = isinstance(shape, list) and all(type(length) is int and length >= 0 for length in shape)
+    if not is_valid:
+        raise InputError(
+            400, f"The tensor {name!r} has the shape {shape!r}. It must be a list of whole numbers, 0 or more."
+        )
+    return list(shape or [])
+
+
+def _read_bytes(name: str, data: memoryview, count: int) -> Any:
+    elements: list[bytes] = []
+    at = 0
+    while at < len(data):
+        start = at + _LENGTH.size
+        if start > len(data):
+            break
+        at = start + _LENGTH.unpack(data[at:start])[0]
+        elements.append(bytes(data[start:at]))
+    if at != len(data) or len(elements) != count:
+        raise InputError(
+            400,
+            f"The tensor {name!r} must have {count} elements of BYTES, each behind its length in 4 bytes. Its "
+            f"{len(data)} bytes have {len(elements)} of them.",
+        )
+    return _objects(elements)
+
+
+def _objects(elements: list[Any]) -> Any:
+    array = numpy.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array
+
+
+def from_json(name: str, datatype: str, count: int, shape: list[int], data: Any) -> Any:
+    """The elements of a tensor whose ``data`` is a JSON list, flat or nested."""
+    if not isinstance(data, list):
+        raise InputError(400, f'The tensor {name!r} has "data" that are no list.')
+    found = _found(data, DTYPES[datatype].kind)
+    if found is None:
+        raise InputError(
+            400, f'The tensor {name!r} has "data" that are nested unevenly. Send a flat list, or as {shape}.'
+        )
+    if found.size != count:
+        raise InputError(
+            400,
+            f"The tensor {name!r} has {found.size} elements, but its shape {shape} needs {count}. Correct one of them.",
+        )
+    if not count:
+        return numpy.empty(0, DTYPES[datatype])
+    return _converted(name, datatype, found.reshape(-1))
+
+
+def _found(data: list[Any], kind: str) -> Any:
+    """The list as an array of the type that its elements have; of objects, if a tensor of this kind cannot have that
+    type. None if the list is nested unevenly."""
+    try:
+        found = numpy.asarray(data)
+        # numpy makes texts of numbers beside texts, and floats of integers beside those above 2**63.
+        return found if found.dtype.kind in _FITTING[kind] else numpy.array(data, dtype=object)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _converted(name: str, datatype: str, found: Any) -> Any:
+    dtype: Any = DTYPES[datatype]
+    wrong = _Wrong(name, datatype)
+    if datatype == BYTES:
+        return _objects([_encoded(wrong, element) for element in found.tolist()])
+    if found.dtype.kind == "O":
+        return _from_objects(wrong, dtype, found.tolist())
+    if dtype.kind in "iu":
+        limits = numpy.iinfo(dtype)
+        for element in (int(found.min()), int(found.max())):
+            if not limits.min <= element <= limits.max:
+                raise wrong.about(element)
+    with numpy.errstate(over="ignore"):
+        converted = found.astype(dtype)
+    if dtype.kind == "f" and dtype.itemsize < 8:
+        lost = numpy.isinf(converted) & ~numpy.isinf(found)
+        if lost.any():
+            raise wrong.about(found[lost][0].item())
+    return converted
+
+
+_REMEDIES = {
+    "b": "Send true or false.",
+    "u": "Send whole numbers that this type can hold.",
+    "i": "Send whole numbers that this type can hold.",
+    "f": "Send numbers that this type can hold.",
+    "O": "Send texts, or the bytes behind the JSON.",
+}
+
+
+class _Wrong(NamedTuple):
+    """Makes the error about an element that a tensor cannot have."""
+
+    name: str
+    datatype: str
+
+    def about(self, element: Any) -> InputError:
+        shown = repr(element)
+        shown = shown if len(shown) <= 40 else shown[:37] + "..."
+        remedy = _REMEDIES[DTYPES[self.datatype].kind]
+        return InputError(400, f"The tensor {self.name!r} is {self.datatype}, but has the element {shown}. {remedy}")
+
+
+def _from_objects(wrong: _Wrong, dtype: Any, elements: list[Any]) -> Any:
+    """Elements of several types, or integers beyond 64 bits."""
+    allowed = {"b": (bool,), "u": (int,), "i": (int,), "f": (int, float)}[dtype.kind]
+    for element in elements:
+        if not isinstance(element, allowed) or (isinstance(element, bool) and dtype.kind != "b"):
+            raise wrong.about(element)
+    try:
+        return numpy.array(elements, dtype=dtype)
+    except OverflowError:
+        raise wrong.about(max(elements, key=abs)) from None
+
+
+def _encoded(wrong: _Wrong, element: Any) -> bytes:
+    if not isinstance(element, str):
+        raise wrong.about(element)
+    return element.encode("utf-8", "surrogatepass")
+
+
+# ---- Replies
+
+
+def encode(tensors: Mapping[str, Any], asked: Asked, model: str, version: str) -> Encoded:
+    """Make the reply with these tensors, which are arrays. Raises InputError if the client asks for one that is not
+    there, and ResultError if one cannot be sent."""
+    for name in asked.outputs:
+        if name not in tensors:
+            raise unknown_output(name, tensors)
+    document: dict[str, Any] = {"model_name": model, "model_version": version}
+    if asked.id is not None:
+        document["id"] = asked.id
+    outputs: list[dict[str, Any]] = []
+    follow: list[Any] = []
+    for name in asked.outputs or tensors:
+        binary = asked.outputs.get(name)
+        outputs.append(_output(name, tensors[name], asked.binary if binary is None else binary, follow))
+    document["outputs"] = outputs
+    return Encoded(document, follow)
+
+
+def unknown_output(name: str, known: Mapping[str, Any] | list[str]) -> InputError:
+    """The error about an output that the client asks for."""
+    return InputError(400, f"There is no output {name!r}. The outputs are {', '.join(map(repr, known)) or 'none'}.")
+
+
+def _output(name: str, array: Any, binary: bool, follow: list[Any]) -> dict[str, Any]:
+    datatype = datatype_of(array.dtype)
+    if datatype is None:
+        raise ResultError(
+            f"run() returned the tensor {name!r} of the numpy type {array.dtype}, which the Open Inference Protocol "
+            "does not have. Convert it, for example with .astype(numpy.float32)."
+        )
+    output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
+    if datatype == BYTES:
+        elements = [to_bytes(element) for element in array.reshape(-1).tolist()]
+        if binary:
+            data: Any = b"".join(part for element in elements for part in (_LENGTH.pack(len(element)), element))
+        else:
+            output["data"] = [_text(name, element) for element in elements]
+    elif binary:
+        data = numpy.ascontiguousarray(array, DTYPES[datatype])
+    else:
+        output["data"] = array.reshape(-1).tolist()
+    if binary:
+        size = len(data) if datatype == BYTES else data.nbytes
+        output["parameters"] = {"binary_data_size": size}
+        if size:
+            follow.append(data)
+    return output
+
+
+def to_bytes(element: Any) -> bytes:
+    """An element of a BYTES tensor."""
+    if isinstance(element, (bytes, bytearray)):
+        return bytes(element)
+    return str(element).encode("utf-8", "surrogatepass")
+
+
+def _text(name: str, element: bytes) -> str:
+    try:
+        return element.decode()
+    except UnicodeDecodeError:
+        raise InputError(
+            400,
+            f"The output {name!r} has bytes that are not UTF-8 text, so JSON cannot have them. Ask for it with the "
+            'parameter "binary_data": true.',
+        ) from None
