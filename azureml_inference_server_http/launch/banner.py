@@ -70,6 +70,7 @@ def lines(settings: Settings, environment: Mapping[str, str]) -> list[str]:
         _RULE,
         f"Liveness Probe: GET   {host}:{settings.health_port}/",
         f"Score:          POST  {host}:{settings.port}/score",
+        *([f"Inference:      POST  {host}:{settings.port}{settings.infer_path}"] if settings.serves_v2 else []),
         "",
     ]
 

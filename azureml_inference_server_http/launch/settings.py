@@ -164,6 +164,13 @@ class Settings(NamedTuple):
         return table.V2 in self.protocols.split(",")
 
     @property
+    def infer_path(self) -> str:
+        """Where requests of that protocol go."""
+        from urllib.parse import quote
+
+        return f"/v2/models/{quote(self.model_name)}/infer"
+
+    @property
     def counts_metrics(self) -> bool:
         """Whether the server counts, for GET /metrics or for OTLP."""
         return self.metrics != table.METRICS_OFF or (self.otlp.metrics is not None and not self.otel_sdk_disabled)

@@ -1,8 +1,9 @@
 """The script as a model of the Open Inference Protocol: its tensors, its arguments, and its results.
 
 Owns what a worker does with a request and with a result (docs/open-inference.md). ``inference_schema_types`` makes the
-arguments of run(), ``inference_results`` the tensors of a result, and ``open_inference`` knows the form of requests and
-replies. Imported only with ``--protocols score,v2``, because it needs numpy. Made once after init().
+arguments of run(), ``inference_results`` the tensors of a result; ``open_inference`` reads requests, and
+``inference_replies`` makes replies. Imported only with ``--protocols score,v2``, because it needs numpy. Made once
+after init().
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy
 
 from ..api.inference import InferenceRequest
-from . import inference_results, inference_schema_types, open_inference, outputs
+from . import inference_replies, inference_results, inference_schema_types, open_inference, outputs
+from .inference_replies import Encoded
 from .inference_schema_types import Parameter
 from .inference_tensors import Tensor
 from .inputs import InputError
-from .open_inference import Asked, Encoded
+from .open_inference import Asked
 
 if TYPE_CHECKING:
     from ..launch.settings import Settings
@@ -96,7 +98,7 @@ class Model:
             return outputs.render(result, "POST")
         try:
             tensors = inference_results.tensors(result, self.outputs)
-            return open_inference.encode(tensors, asked, *self._served)
+            return inference_replies.encode(tensors, asked, *self._served)
         except InputError as exc:
             body = outputs.to_json({"message": exc.message})
             headers = [("Content-Type", "application/json")]

@@ -165,9 +165,8 @@ def _check_protocols(call: signature.Call, settings: Settings) -> None:
         )
     if settings.serves_v2 and call.mode not in ("schema", "raw_v2"):
         _logger.warning(
-            "Requests to /v2/models/%s/infer are refused, because run() has neither @input_schema nor @raw_v2 "
-            "(--protocols).",
-            settings.model_name,
+            "Requests to %s are refused, because run() has neither @input_schema nor @raw_v2 (--protocols).",
+            settings.infer_path,
         )
     if settings.serves_v2 and importlib.util.find_spec("numpy") is None:
         raise UserScriptError("--protocols score,v2 needs numpy, which is not installed: pip install numpy.")

@@ -1,9 +1,9 @@
-"""Between requests and replies of the Open Inference Protocol and numpy arrays.
+"""The requests of the Open Inference Protocol as numpy arrays.
 
 Owns the data types, the two forms of a tensor (JSON, and bytes behind the JSON), and the faults of a request, with
-their remedies. Pure functions. ``inference_model`` knows which tensors the script takes, and
-``src/worker/convert/inference.rs`` reads and writes the JSON. Imported only with ``--protocols score,v2``. Runs in
-workers.
+their remedies. Pure functions. ``inference_replies`` is the way back, ``inference_model`` knows which tensors the
+script takes, and ``src/worker/convert/inference.rs`` parses the JSON. Imported only with ``--protocols score,v2``.
+Runs in workers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy
 
 from .inputs import InputError
-from .outputs import ResultError
 
 BYTES = "BYTES"
 # The types of elements; all have the byte order of the protocol. BYTES are arrays of Python objects.
@@ -38,7 +37,7 @@ DTYPES = {
 _NAMES = {(dtype.kind, dtype.itemsize): name for name, dtype in DTYPES.items() if name != BYTES}
 # The kinds of arrays whose elements a tensor of this kind can have.
 _FITTING = {"b": "b", "u": "iu", "i": "iu", "f": "iuf", "O": ""}
-_LENGTH = struct.Struct("<I")
+LENGTH = struct.Struct("<I")
 # What a request may ask of an extension that this server does not have.
 _FOREIGN = {
     "shared_memory_region": "shared memory",
@@ -61,13 +60,6 @@ class Request(NamedTuple):
     inputs: dict[str, Any]
     parameters: dict[str, Any]
     asked: Asked
-
-
-class Encoded(NamedTuple):
-    """A reply: its JSON, and the tensors that follow it as bytes."""
-
-    document: dict[str, Any]
-    tensors: list[Any]
 
 
 def datatype_of(dtype: Any) -> str | None:
@@ -241,10 +233,10 @@ def _read_bytes(name: str, data: memoryview, count: int) -> Any:
     elements: list[bytes] = []
     at = 0
     while at < len(data):
-        start = at + _LENGTH.size
+        start = at + LENGTH.size
         if start > len(data):
             break
-        at = start + _LENGTH.unpack(data[at:start])[0]
+        at = start + LENGTH.unpack(data[at:start])[0]
         elements.append(bytes(data[start:at]))
     if at != len(data) or len(elements) != count:
         raise InputError(
@@ -352,71 +344,6 @@ def _encoded(wrong: _Wrong, element: Any) -> bytes:
     return element.encode("utf-8", "surrogatepass")
 
 
-# ---- Replies
-
-
-def encode(tensors: Mapping[str, Any], asked: Asked, model: str, version: str) -> Encoded:
-    """Make the reply with these tensors, which are arrays. Raises InputError if the client asks for one that is not
-    there, and ResultError if one cannot be sent."""
-    for name in asked.outputs:
-        if name not in tensors:
-            raise unknown_output(name, tensors)
-    document: dict[str, Any] = {"model_name": model, "model_version": version}
-    if asked.id is not None:
-        document["id"] = asked.id
-    outputs: list[dict[str, Any]] = []
-    follow: list[Any] = []
-    for name in asked.outputs or tensors:
-        binary = asked.outputs.get(name)
-        outputs.append(_output(name, tensors[name], asked.binary if binary is None else binary, follow))
-    document["outputs"] = outputs
-    return Encoded(document, follow)
-
-
 def unknown_output(name: str, known: Mapping[str, Any] | list[str]) -> InputError:
     """The error about an output that the client asks for."""
     return InputError(400, f"There is no output {name!r}. The outputs are {', '.join(map(repr, known)) or 'none'}.")
-
-
-def _output(name: str, array: Any, binary: bool, follow: list[Any]) -> dict[str, Any]:
-    datatype = datatype_of(array.dtype)
-    if datatype is None:
-        raise ResultError(
-            f"run() returned the tensor {name!r} of the numpy type {array.dtype}, which the Open Inference Protocol "
-            "does not have. Convert it, for example with .astype(numpy.float32)."
-        )
-    output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
-    if datatype == BYTES:
-        elements = [to_bytes(element) for element in array.reshape(-1).tolist()]
-        if binary:
-            data: Any = b"".join(part for element in elements for part in (_LENGTH.pack(len(element)), element))
-        else:
-            output["data"] = [_text(name, element) for element in elements]
-    elif binary:
-        data = numpy.ascontiguousarray(array, DTYPES[datatype])
-    else:
-        output["data"] = array.reshape(-1).tolist()
-    if binary:
-        size = len(data) if datatype == BYTES else data.nbytes
-        output["parameters"] = {"binary_data_size": size}
-        if size:
-            follow.append(data)
-    return output
-
-
-def to_bytes(element: Any) -> bytes:
-    """An element of a BYTES tensor."""
-    if isinstance(element, (bytes, bytearray)):
-        return bytes(element)
-    return str(element).encode("utf-8", "surrogatepass")
-
-
-def _text(name: str, element: bytes) -> str:
-    try:
-        return element.decode()
-    except UnicodeDecodeError:
-        raise InputError(
-            400,
-            f"The output {name!r} has bytes that are not UTF-8 text, so JSON cannot have them. Ask for it with the "
-            'parameter "binary_data": true.',
-        ) from None

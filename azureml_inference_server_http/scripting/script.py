@@ -205,7 +205,7 @@ class Script:
 
     def infer_path(self) -> str:
         """Where requests of the Open Inference Protocol go."""
-        return f"/v2/models/{self._settings.model_name}/infer"
+        return self._settings.infer_path
 
     def decode_inference(self, document: Any, memory: Any) -> tuple[dict[str, Any], Any]:
         """Keyword arguments of run() and what the reply must have; see ``inference_model.Model.decode``."""

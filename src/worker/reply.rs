@@ -117,3 +117,24 @@ pub(super) fn to_latin1(text: &str) -> PyResult<Bytes> {
         pyo3::exceptions::PyValueError::new_err(format!("the header text {text:?} has characters beyond latin-1"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::error_of_v2;
+
+    #[test]
+    fn errors_of_the_open_inference_protocol_have_the_message_as_error() {
+        for (body, expected) in [
+            (r#"{"message": "no \"x\""}"#, Some(r#"{"error": "no \"x\""}"#)),
+            (
+                r#"{"message": "It failed.", "error": "KeyError: 1", "location": "score.py:1"}"#,
+                Some(r#"{"error":"It failed. KeyError: 1","location":"score.py:1"}"#),
+            ),
+            ("<html>", None),
+            ("[1]", None),
+        ] {
+            let made = error_of_v2(body.as_bytes()).map(|made| String::from_utf8_lossy(&made).into_owned());
+            assert_eq!(made.as_deref(), expected, "{body}");
+        }
+    }
+}

@@ -40,4 +40,8 @@ def example(setting: Setting, number: int) -> tuple[Any, Any]:
         return f"NAME={number}", f"NAME={number}"
     if setting.kind == settings_table.NETWORKS:
         return f"10.{number}.0.1/16, ::{number}", f"10.{number}.0.0/16,::{number}/128"
+    if setting.kind == settings_table.PROTOCOLS:
+        return ("V2, score", "score,v2") if number % 2 else ("score", "score")
+    if setting.kind == settings_table.MODEL_NAME:
+        return f" flowers {number} ", f"flowers {number}"
     return f"/value{number}", f"/value{number}"

@@ -204,3 +204,20 @@ def test_all_refusals_are_told_at_once_on_one_line_each(load: Load) -> None:
     assert lines[3].startswith("--port and --health_port are both 5001")
     assert len(lines) == 4
     assert not any("\n" in line for line in lines)
+
+
+@pytest.mark.parametrize("text", ["v2", "grpc,score", "score;v2"])
+def test_protocols_are_known_and_score_is_one_of_them(load: Load, text: str) -> None:
+    (line,) = refusals(load, environment={"AZMLINFSRV_PROTOCOLS": text})
+    assert "it must be score, or score,v2" in line
+
+
+def test_the_model_has_the_name_of_the_script_unless_it_has_its_own(load: Load) -> None:
+    protocols = {"AZMLINFSRV_PROTOCOLS": "score,v2"}
+    assert load(environment=protocols).model_name == "main"
+    named = load(environment={**protocols, "AZUREML_ENTRY_SCRIPT": "folder/my.score.py"})
+    assert (named.model_name, named.serves_v2, named.infer_path) == ("my.score", True, "/v2/models/my.score/infer")
+    (line,) = refusals(load, environment={**protocols, "AZMLINFSRV_MODEL_NAME": "a/b"})
+    assert "it must be text without a slash" in line
+    alone = load(environment={"AZMLINFSRV_MODEL_NAME": "a"})
+    assert "AZMLINFSRV_MODEL_NAME has no effect without --protocols score,v2." in alone.notices

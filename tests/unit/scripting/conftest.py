@@ -39,6 +39,7 @@ def settings(tmp_path, monkeypatch):
         worker_preload=False,
         max_concurrency=100,
         worker_threads=1,
+        serves_v2=False,
         origins={"max_concurrency": SimpleNamespace(kind="default")},
         host="0.0.0.0",
         port=5001,

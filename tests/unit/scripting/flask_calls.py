@@ -9,6 +9,7 @@ from azureml_inference_server_http.scripting.flask_context import FlaskContext
 from azureml_inference_server_http.scripting.wsgi_environ import Request
 
 SETTINGS = SimpleNamespace(
+    serves_v2=False,
     host="0.0.0.0", port=5001, worker_class="process", worker_count=1, worker_threads=1,
     server_version="azmlinfsrv/1.5.1", scoring_timeout_ms=400, error_details=False, client_errors=False,
 )  # fmt: skip

@@ -7,7 +7,7 @@ import struct
 import numpy
 import pytest
 
-from azureml_inference_server_http.scripting import open_inference
+from azureml_inference_server_http.scripting import inference_replies, open_inference
 from azureml_inference_server_http.scripting.inputs import InputError
 from azureml_inference_server_http.scripting.open_inference import Asked
 from azureml_inference_server_http.scripting.outputs import ResultError
@@ -58,9 +58,9 @@ def test_every_type_of_numbers_goes_both_ways_in_both_forms(datatype):
     for found in (in_json, in_bytes):
         assert found.dtype == array.dtype
         assert found.tolist() == elements
-    reply = open_inference.encode({"y": array}, ALL, "m", "1")
+    reply = inference_replies.encode({"y": array}, ALL, "m", "1")
     assert reply.document["outputs"] == [{"name": "y", "datatype": datatype, "shape": [2], "data": elements}]
-    reply = open_inference.encode({"y": array}, Asked(None, {}, True), "m", "1")
+    reply = inference_replies.encode({"y": array}, Asked(None, {}, True), "m", "1")
     described = {"name": "y", "datatype": datatype, "shape": [2], "parameters": {"binary_data_size": array.nbytes}}
     assert reply.document["outputs"] == [described]
     assert b"".join(reply.tensors) == array.tobytes()
@@ -74,9 +74,9 @@ def test_texts_go_both_ways_in_both_forms():
     in_bytes = decoded(as_bytes(len(memory), datatype="BYTES", shape=(3,)), memory=memory).inputs["x"]
     assert in_json.tolist() == in_bytes.tolist() == coded
     for array in (in_json, numpy.array(texts), numpy.array(texts, dtype=object)):
-        plain = open_inference.encode({"y": array}, ALL, "m", "1").document["outputs"]
+        plain = inference_replies.encode({"y": array}, ALL, "m", "1").document["outputs"]
         assert plain == [{"name": "y", "datatype": "BYTES", "shape": [3], "data": texts}]
-        reply = open_inference.encode({"y": array}, Asked(None, {}, True), "m", "1")
+        reply = inference_replies.encode({"y": array}, Asked(None, {}, True), "m", "1")
         assert b"".join(reply.tensors) == memory
 
 
@@ -97,7 +97,7 @@ def test_the_example_of_the_specification_is_read():
     assert request.inputs["input1"].tolist() == [True]
     assert request.parameters == {"weight": 2}
     assert request.asked == Asked("42", {"output0": None}, False)
-    reply = open_inference.encode(
+    reply = inference_replies.encode(
         {"output0": numpy.ones((3, 2), "f4"), "other": numpy.ones(1)}, request.asked, "m", "1"
     )
     assert reply.document == {
@@ -241,7 +241,7 @@ def test_outputs_are_chosen_and_each_has_the_form_that_the_client_wants():
         outputs=[{"name": "b"}, {"name": "a", "parameters": {"binary_data": False}}, {"name": "c"}],
     )
     assert request.parameters == {}
-    reply = open_inference.encode(tensors, request.asked, "m", "1")
+    reply = inference_replies.encode(tensors, request.asked, "m", "1")
     assert reply.document["outputs"] == [
         {"name": "b", "datatype": "UINT8", "shape": [1], "parameters": {"binary_data_size": 1}},
         {"name": "a", "datatype": "FP64", "shape": [1], "data": [0.0]},
@@ -249,19 +249,19 @@ def test_outputs_are_chosen_and_each_has_the_form_that_the_client_wants():
     ]
     assert b"".join(reply.tensors) == b"\x01"
     with pytest.raises(InputError, match="There is no output 'd'"):
-        open_inference.encode(tensors, Asked(None, {"d": None}, False), "m", "1")
+        inference_replies.encode(tensors, Asked(None, {"d": None}, False), "m", "1")
 
 
 def test_any_order_of_bytes_and_elements_is_sent_in_that_of_the_protocol():
     array = numpy.arange(6, dtype=">i4").reshape(2, 3).T
-    reply = open_inference.encode({"y": array}, Asked(None, {}, True), "m", "1")
+    reply = inference_replies.encode({"y": array}, Asked(None, {}, True), "m", "1")
     assert reply.document["outputs"][0]["shape"] == [3, 2]
     assert numpy.frombuffer(b"".join(reply.tensors), "<i4").tolist() == [0, 3, 1, 4, 2, 5]
-    assert open_inference.encode({"y": array}, ALL, "m", "1").document["outputs"][0]["data"] == [0, 3, 1, 4, 2, 5]
+    assert inference_replies.encode({"y": array}, ALL, "m", "1").document["outputs"][0]["data"] == [0, 3, 1, 4, 2, 5]
 
 
 def test_what_cannot_be_sent_is_named():
     with pytest.raises(ResultError, match="the tensor 'y' of the numpy type complex128"):
-        open_inference.encode({"y": numpy.zeros(1, complex)}, ALL, "m", "1")
+        inference_replies.encode({"y": numpy.zeros(1, complex)}, ALL, "m", "1")
     with pytest.raises(InputError, match="The output 'y' has bytes that are not UTF-8 text"):
-        open_inference.encode({"y": numpy.array([b"\xff"], object)}, ALL, "m", "1")
+        inference_replies.encode({"y": numpy.array([b"\xff"], object)}, ALL, "m", "1")

@@ -302,7 +302,7 @@ def test_flask_is_imported_only_if_the_script_wants_it(tmp_path):
         loaded = loading.load(SimpleNamespace(app_root=sys.argv[1], entry_script="score.py", source_directory=None,
                                               model_dir=None, scoring_timeout_ms=1, host="", port=1,
                                               worker_class="process", worker_count=1, server_version="",
-                                              max_concurrency=1,
+                                              max_concurrency=1, serves_v2=False,
                                               worker_threads=1,
                                               origins={"max_concurrency": SimpleNamespace(kind="default")}))
         loaded.initialize()
