@@ -129,8 +129,8 @@ def configure(settings: Settings) -> str:
 
     The user's file is ``logging.json`` in the app root, or else in the entry script's folder. It
     alone decides about levels. Without it, ``settings.log_level`` (AZUREML_LOG_LEVEL) becomes the
-    level of the ``azmlinfsrv`` loggers. Logs and returns the path of the last file applied (see
-    ``is_default``). Raises ``LogConfigError``.
+    level of the ``azmlinfsrv`` loggers. Logs and returns the path of the last file applied. Raises
+    ``LogConfigError``.
     """
     current_request.add_ids_to_log_records()
     _apply(DEFAULT_CONFIG, _read(DEFAULT_CONFIG))
@@ -155,12 +155,6 @@ def _format_for_terminal(logger: logging.Logger, display: Display) -> None:
     for handler in logger.handlers:
         if handler.formatter is not None:
             handler.setFormatter(TerminalFormatter(handler.formatter._fmt, display))
-
-
-def is_default(path: str) -> bool:
-    """True if this path, which ``configure`` returned, is the package's own file. Then the line
-    format is known."""
-    return path == DEFAULT_CONFIG
 
 
 def find_user_config(settings: Settings) -> str | None:

@@ -122,10 +122,21 @@ def _choice(setting: Setting, value: object) -> str:
 
 def _networks(setting: Setting, value: object) -> str:
     """The networks in the form that the front reads: ``10.0.0.0/8,192.168.1.7/32``."""
+    words = _text(setting, value).replace(",", " ").split()
+    return ",".join(map(_network, words))
+
+
+def _network(text: str) -> str:
+    """One network. The front compares addresses of IPv4 as such, however a socket shows them, so a network of IPv6
+    that maps some of IPv4 (RFC 4291 section 2.5.5.2) becomes one of IPv4."""
     import ipaddress
 
-    words = _text(setting, value).replace(",", " ").split()
-    return ",".join(str(ipaddress.ip_network(word, strict=False)) for word in words)
+    network = ipaddress.ip_network(text, strict=False)
+    mapped = ipaddress.IPv6Network("::ffff:0:0/96")
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(mapped):
+        address = ipaddress.IPv4Address(int(network.network_address) & 0xFFFFFFFF)
+        return str(ipaddress.ip_network((address, network.prefixlen - 96)))
+    return str(network)
 
 
 def _variables(setting: Setting, value: object) -> str:

@@ -45,8 +45,7 @@ def write(folder, config):
 
 def test_default_config_writes_contract_lines_to_stdout(settings, capsys):
     path = log_config.configure(settings)
-    assert log_config.is_default(path)
-    assert path.endswith("logging.json")
+    assert path == log_config.DEFAULT_CONFIG
     out, err = capsys.readouterr()
     assert re.fullmatch(LINE + re.escape(f"Loaded logging config from {path}\n"), out)
     assert err == ""
@@ -151,8 +150,7 @@ def test_user_file_in_app_root_wins_over_the_scripts_folder(settings, tmp_path):
     assert log_config.configure(settings) == beside
     in_root = write(tmp_path, {"version": 1})
     path = log_config.configure(settings)
-    assert path == in_root
-    assert not log_config.is_default(path)
+    assert path == in_root != log_config.DEFAULT_CONFIG
 
 
 def test_user_file_decides_the_level_alone(settings, capsys, tmp_path):

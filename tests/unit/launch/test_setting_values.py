@@ -221,3 +221,18 @@ def test_the_model_has_the_name_of_the_script_unless_it_has_its_own(load: Load) 
     assert "it must be text without a slash" in line
     alone = load(environment={"AZMLINFSRV_MODEL_NAME": "a"})
     assert "AZMLINFSRV_MODEL_NAME has no effect without --protocols score,v2." in alone.notices
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:10.1.2.3", "10.1.2.3/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+        ("::ffff:0:0/95", "::fffe:0:0/95"),
+        ("10.1.2.3/8", "10.0.0.0/8"),
+    ],
+)
+def test_a_network_of_mapped_addresses_is_one_of_ipv4(load: Load, text: str, network: str) -> None:
+    assert load(environment={"AZMLINFSRV_TRUSTED_PROXIES": text}).trusted_proxies == network
