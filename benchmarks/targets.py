@@ -9,7 +9,16 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 
-from .candidates import CEILING, CEILING_ONE_THREAD, OURS, OURS_TELEMETRY, OURS_THREADS, OURS_WORKER_THREADS, REFERENCE
+from .candidates import (
+    CEILING,
+    CEILING_ONE_THREAD,
+    MOSEC_TENSORS,
+    OURS,
+    OURS_TELEMETRY,
+    OURS_THREADS,
+    OURS_WORKER_THREADS,
+    REFERENCE,
+)
 from .results import Results, Spread
 from .scenarios import INSTALL
 
@@ -144,6 +153,11 @@ TARGETS = (
         "binary",
         "10 MB of binary data: speed",
         (_as_fast("binary-10mb", 2),),
+    ),
+    Target(
+        "tensors",
+        "a tensor of 1 MB by the Open Inference Protocol, as bytes: speed",
+        (Check("tensors-1mb", "p50_ms", AT_LEAST, 1.2, MOSEC_TENSORS, as_speed=True),),
     ),
     Target(
         "floats",
