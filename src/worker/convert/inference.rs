@@ -23,6 +23,7 @@ use super::{
 use crate::{ipc::frame::Inference, worker::claimed_job::ClaimedJob, worker::script::Script};
 
 /// Memory of tensors begins at a multiple of this many bytes, if nothing is in the way.
+#[cfg(unix)]
 const ALIGNMENT: usize = 16;
 
 /// Header of a reply whose tensors follow the JSON as bytes.
@@ -36,6 +37,7 @@ pub(in crate::worker) struct Decoded<'py> {
 }
 
 /// How many bytes must precede a body in memory, so that tensors behind its JSON are aligned.
+#[cfg(unix)]
 pub(in crate::worker) fn padding(inference: &Inference) -> usize {
     json_length(inference).unwrap_or(None).map_or(0, |length| length.wrapping_neg() % ALIGNMENT)
 }
