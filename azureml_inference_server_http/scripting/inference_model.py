@@ -104,17 +104,6 @@ class Model:
             headers = [("Content-Type", "application/json")]
             return outputs.Answer(exc.status, None, headers, body, outputs.SERVER_ERROR)
 
-    def answer(self, result: Any, asked: Asked) -> outputs.Answer:
-        """As ``encode``, with the whole body, for a run() that is called by way of Flask."""
-        encoded = self.encode(result, asked)
-        if isinstance(encoded, outputs.Answer):
-            return encoded
-        text = outputs.to_json(encoded.document)
-        headers = [("Content-Type", "application/json")]
-        if encoded.tensors:
-            headers = [("Content-Type", OCTETS), ("Inference-Header-Content-Length", str(len(text)))]
-        return outputs.Answer(200, None, headers, b"".join([text, *encoded.tensors]), outputs.RESULT)
-
     @staticmethod
     def plain(arguments: dict[str, Any]) -> dict[str, Any]:
         """Arguments as JSON has them, for the export of model data."""
@@ -123,6 +112,17 @@ class Model:
         }
         decoded: dict[str, Any] = json.loads(outputs.to_json(_without_bytes(inputs)))
         return decoded
+
+
+def whole(encoded: Encoded | outputs.Answer) -> outputs.Answer:
+    """A reply of ``Model.encode`` with its whole body, for a run() that was called by way of Flask."""
+    if isinstance(encoded, outputs.Answer):
+        return encoded
+    text = outputs.to_json(encoded.document)
+    headers = [("Content-Type", "application/json")]
+    if encoded.tensors:
+        headers = [("Content-Type", OCTETS), ("Inference-Header-Content-Length", str(len(text)))]
+    return outputs.Answer(200, None, headers, b"".join([text, *encoded.tensors]), outputs.RESULT)
 
 
 def of(script: Script, settings: Settings) -> Model:

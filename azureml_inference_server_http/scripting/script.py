@@ -215,10 +215,6 @@ class Script:
         """The reply with a result of run(); see ``inference_model.Model.encode``."""
         return self._of_v2().encode(result, asked)
 
-    def tensors_in_response(self, result: Any, asked: Any) -> outputs.Answer:
-        """As ``render_tensors``, with the whole body; see ``inference_model.Model.answer``."""
-        return self._of_v2().answer(result, asked)
-
     def _of_v2(self) -> inference_model.Model:
         if self._model is None:
             raise RuntimeError("The script is not served by the Open Inference Protocol")
