@@ -11,8 +11,8 @@
 use std::collections::BTreeMap;
 
 use _core::ipc::frame::{
-    decode_id, encode_bare, encode_with_id, BodyAt, Decoder, Field, Frame, Hello, Job, Kind, Origin, Place, ReplyHead,
-    MAX_HEAD_LEN,
+    decode_id, encode_bare, encode_with_id, BodyAt, Decoder, Field, Frame, Hello, Inference, Job, Kind, Origin, Place,
+    ReplyHead, MAX_HEAD_LEN,
 };
 use _core::telemetry::trace_context::Span;
 use arbitrary::Arbitrary;
@@ -194,6 +194,7 @@ impl Message {
                 batch,
                 concurrent,
                 cancels,
+                model,
                 swagger,
             } => {
                 let hello = Hello {
