@@ -215,9 +215,7 @@ mod tests {
         assert_eq!(sample.path, "/score");
         let mut tensors = answered();
         tensors.route = Some(Route::V2Infer);
-        if let Some(head) = &mut tensors.head {
-            head.uri = Uri::from_static("/v2/models/m/infer");
-        }
+        tensors.head = Some(Head::without_fields(Method::POST, "/v2/models/m/infer"));
         let sample = sample_of(&tensors, LIMIT).expect("recorded").expect("complete");
         assert_eq!(sample.path, "/v2/models/m/infer");
     }
