@@ -34,7 +34,6 @@ use crate::{
     json::write,
     telemetry::{
         access_line::Milliseconds,
-        metrics::text::CONTENT_TYPE as METRICS,
         record::{Outcome, RequestRecord},
     },
 };
@@ -105,20 +104,15 @@ impl ReplyContext {
         response.body(Bytes::from_static(text.as_bytes()))
     }
 
-    /// The reply to `/metrics`.
-    pub fn metrics(&self, text: String, record: &mut RequestRecord) -> HttpResponse {
-        self.of_front(HeaderValue::from_static(METRICS), record).body(text)
-    }
-
     /// A JSON document of the front (swagger).
     pub fn json(&self, document: Bytes, record: &mut RequestRecord) -> HttpResponse {
         record.reply_body = Some(document.clone());
         self.of_front(JSON, record).insert_header((FAILED, FALSE)).body(document)
     }
 
-    /// A reply of the front about its health, as JSON.
-    pub fn health(&self, body: Bytes, record: &mut RequestRecord) -> HttpResponse {
-        self.of_front(JSON, record).body(body)
+    /// A reply of the front about itself: to `/metrics`, and about its health as JSON.
+    pub fn report(&self, content_type: HeaderValue, body: Bytes, record: &mut RequestRecord) -> HttpResponse {
+        self.of_front(content_type, record).body(body)
     }
 
     /// Begins a reply of the front that is no error.

@@ -9,7 +9,7 @@ use std::{borrow::Cow, rc::Rc};
 
 use actix_web::{
     http::{
-        header::{HeaderMap, CONNECTION, UPGRADE},
+        header::{HeaderMap, HeaderValue, CONNECTION, UPGRADE},
         Method, Version,
     },
     HttpRequest, HttpResponse,
@@ -22,11 +22,11 @@ use super::{
     http1::Connection,
     metrics::{self, Exposure},
     open_inference::{self, Asked},
-    reply::ReplyContext,
+    reply::{ReplyContext, JSON},
     request_ids::{self, RequestIds},
     tracking, Front,
 };
-use crate::telemetry::{record::Route, recorder::Recording};
+use crate::telemetry::{metrics::text::CONTENT_TYPE as METRICS, record::Route, recorder::Recording};
 
 /// Methods of the route that takes tensors.
 const INFER_METHODS: &str = "POST, OPTIONS";
@@ -143,11 +143,11 @@ async fn answer(
         Route::Swagger => return Exchange::new(front, request, context).swagger(recording).await,
         Route::V2Model => return Exchange::new(front, request, context).model(recording).await,
         Route::V2 => Some(context.json(open_inference::server_metadata(), recording)),
-        Route::V2Live => Some(context.health(open_inference::live(), recording)),
+        Route::V2Live => Some(context.report(JSON, open_inference::live(), recording)),
         Route::V2Ready | Route::V2ModelReady => {
             let named = front.settings.open_inference.as_ref().filter(|_| route == Route::V2ModelReady);
             Some(match open_inference::ready(&front, named.map(|served| served.model.as_str())) {
-                Ok(body) => context.health(body, recording),
+                Ok(body) => context.report(JSON, body, recording),
                 Err(error) => context.refuse(&error, recording),
             })
         }
@@ -160,7 +160,7 @@ async fn answer(
         }),
         Route::Metrics => exposure.metrics.map(|metrics| {
             let text = metrics::text(&front, metrics, exposure.first_process);
-            context.metrics(text, recording)
+            context.report(HeaderValue::from_static(METRICS), text.into(), recording)
         }),
     };
     response.unwrap_or_else(|| context.refuse(&RequestError::NotFound, recording))
