@@ -233,9 +233,9 @@ class Script:
         body: bytes,
         sender: tuple[str, str, bool | None],
         request_id: str,
-        asked: Any,
         kwargs: dict[str, Any] | None,
         problem: tuple[int, str] | Exception | None = None,
+        asked: Any = None,
     ) -> outputs.Answer:
         """Call run() through Flask with ``kwargs``, or with the Flask request if they are None (raw
         mode).

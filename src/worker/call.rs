@@ -348,7 +348,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         problem: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (method, target, http_minor, fields, body, peer, request_id, asked) = self.whole_request(py, claimed);
-        let request = (method, target, http_minor, fields, body, peer, request_id, asked, arguments, problem);
+        let request = (method, target, http_minor, fields, body, peer, request_id, arguments, problem, asked);
         self.script.object.call_method1(intern!(py, "call_with_request"), request)
     }
 

@@ -200,7 +200,7 @@ def run(a, b=2): return [flask.request.path, a, b]
     kwargs = loaded.schema_arguments("POST", "application/json", b"", b'{"a": 5}')
     assert loaded.bind_parameters({"a": 5}) == kwargs == {"a": 5, "b": 2}
     answer = loaded.call_with_request(
-        "POST", "/score", 1, [("host", "h")], b"", ("127.0.0.1:1", "", None), "id", None, kwargs
+        "POST", "/score", 1, [("host", "h")], b"", ("127.0.0.1:1", "", None), "id", kwargs
     )
     assert answer.body == b'["/score", 5, 2]'
 
@@ -216,7 +216,7 @@ def test_errors_inside_a_request_context_show_no_server_frames(settings, log):
             return 1 / 0
     """,
     )
-    answer = loaded.call_with_request("POST", "/score", 1, [], b"", ("127.0.0.1:1", "", None), "id", None, None)
+    answer = loaded.call_with_request("POST", "/score", 1, [], b"", ("127.0.0.1:1", "", None), "id", None)
     assert (answer.status, answer.location) == (500, "score.py:6 ZeroDivisionError")
     message = log()[-1][2]
     assert message.count("File ") == message.count(f'File "{loaded.file}"') == 1
