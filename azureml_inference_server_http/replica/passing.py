@@ -1,8 +1,8 @@
 """Passes requests of Serve to the server of a replica, and its replies back, as they are.
 
 Owns what is not passed: the fields of one connection, and those that Serve writes itself. Bodies pass part by part in
-both directions. A client that leaves is passed on, by closing the connection to the server. Runs in the event loop of
-the replica.
+both directions. If the client leaves, the connection to the server is closed, so the server learns of it.
+``connection.py`` has the bytes. Runs in the event loop of the replica.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Callable
+from urllib.parse import quote
 
-import aiohttp
-import yarl
-
+from .connection import Connection, Connections, Fields, ServerLost
 from .server import Server
 
 # The fields of one connection (RFC 9110, section 7.6.1), and Expect, which the proxy has answered.
@@ -23,11 +22,7 @@ _OF_CONNECTION = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect")
 )
 # What Serve writes into each reply. Its x-request-id is that of the request, which the server has got as well.
-_OF_SERVE = frozenset((b"date", b"server", b"x-request-id"))
-# What aiohttp would add to requests.
-_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
-# Bytes that a line of a reply's head may have; the server has no limit for the fields of a script.
-_LONGEST_LINE = 1 << 20
+_NOT_RETURNED = _OF_CONNECTION | {b"date", b"server", b"x-request-id"}
 # Seconds that an idle connection to the server is kept, if the server keeps it longer than that.
 _IDLE = 15.0
 
@@ -56,14 +51,11 @@ def application(server: Server, keep_alive: float) -> Callable[..., Any]:
 
 
 class _Passing:
-    """Connections to one server."""
+    """Exchanges with one server."""
 
     def __init__(self, server: Server, idle: float) -> None:
         self._server = server
-        self._idle = idle
-        self._connections: aiohttp.ClientSession | None = None
-
-    # ---- The life of the replica
+        self._connections = Connections(server.port, idle)
 
     async def live(self, receive: Receive, send: Send) -> None:
         """Start and end with the replica."""
@@ -72,97 +64,108 @@ class _Passing:
             if message["type"] == "lifespan.shutdown":
                 # Serve has finished all requests by now.
                 await asyncio.get_running_loop().run_in_executor(None, self._server.stop)
-                if self._connections is not None:
-                    await self._connections.close()
+                self._connections.close()
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
                 return
 
-    def _session(self) -> aiohttp.ClientSession:
-        # Made by the first request, because it belongs to the event loop of the requests.
-        if self._connections is None:
-            self._connections = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self._idle),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                max_line_size=_LONGEST_LINE,
-                max_field_size=_LONGEST_LINE,
-            )
-        return self._connections
-
-    # ---- One request
-
     async def serve(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Pass one request, until it is answered or its client has left."""
         body = _Body(receive, scope["headers"])
-        exchange = asyncio.ensure_future(self._exchange(scope, body, send))
-        leaving = asyncio.ensure_future(body.client_leaves())
         try:
-            await asyncio.wait((exchange, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            # Also when Serve cancels this task, which is its other way to say that the client has left.
-            leaving.cancel()
-            exchange.cancel()
-            with contextlib.suppress(asyncio.CancelledError, _ClientLeft):
-                await exchange
-
-    async def _exchange(self, scope: dict[str, Any], body: _Body, send: Send) -> None:
+            connection = await self._connections.take()
+        except ServerLost:
+            await _send_lost(send)
+            return
+        leaving = asyncio.ensure_future(_close_when_client_leaves(body, connection))
         has_begun = False
         try:
-            async with self._session().request(
-                scope["method"],
-                self._url(scope),
-                headers=_fields(scope["headers"]),
-                data=await body.data(),
-                allow_redirects=False,
-                skip_auto_headers=_ADDED,
-            ) as reply:
+            async with _sending(scope, body, connection):
+                method = scope["method"].encode("latin-1")
+                head = await connection.head(method)
                 has_begun = True
-                await _send(reply, scope["method"], send)
-        except aiohttp.ClientError as error:
-            if body.has_left:
-                raise _ClientLeft from error
-            if has_begun:
-                raise  # the client must see that the reply is not complete
-            await _send_lost(send)
+                await _send_reply(head.status, head.fields, connection, send)
+        except ServerLost:
+            # After the client has left, nobody waits for an answer. In the midst of a reply, the client must see that
+            # the reply is not complete.
+            if has_begun and not body.has_left:
+                raise
+            if not has_begun and not body.has_left:
+                await _send_lost(send)
+        except _ClientLeft:
+            pass
+        finally:
+            leaving.cancel()
+            self._connections.give_back(connection)
 
-    def _url(self, scope: dict[str, Any]) -> yarl.URL:
-        path = scope.get("raw_path") or scope["path"].encode()
-        prefix = scope.get("root_path", "").encode()
-        if prefix and path.startswith(prefix):
-            path = path[len(prefix) :] or b"/"
-        query = b"?" + scope["query_string"] if scope["query_string"] else b""
-        return yarl.URL(f"http://127.0.0.1:{self._server.port}{(path + query).decode('latin-1')}", encoded=True)
+
+async def _close_when_client_leaves(body: _Body, connection: Connection) -> None:
+    await body.client_leaves()
+    connection.abort()
+
+
+@contextlib.asynccontextmanager
+async def _sending(scope: dict[str, Any], body: _Body, connection: Connection) -> AsyncIterator[None]:
+    """Send the request. A body that has not come yet is sent while the reply may come already, because the server
+    refuses some requests before it has read them."""
+    method, target = scope["method"].encode("latin-1"), _target(scope)
+    fields = _fields(scope["headers"])
+    if not body.exists:
+        body.has_come()
+        connection.send(method, target, fields)
+        yield
+        return
+    first, is_last = await body.part()
+    if is_last:
+        others = [field for field in fields if field[0].lower() != b"content-length"]
+        connection.send(method, target, [*others, (b"content-length", b"%d" % len(first))], first)
+        yield
+        return
+    is_chunked = not any(name.lower() == b"content-length" for name, _ in fields)
+    connection.send(method, target, [*fields, (b"transfer-encoding", b"chunked")] if is_chunked else fields)
+    sending = asyncio.ensure_future(_send_body(body, first, connection, is_chunked))
+    try:
+        yield
+    finally:
+        if not sending.done():
+            # The rest of the body would be taken for another request.
+            connection.abort()
+            sending.cancel()
+        with contextlib.suppress(asyncio.CancelledError, _ClientLeft):
+            await sending
+
+
+async def _send_body(body: _Body, first: bytes, connection: Connection, is_chunked: bool) -> None:
+    try:
+        await connection.send_parts(body.parts(first), is_chunked)
+    except _ClientLeft:
+        connection.abort()
+        raise
+
+
+def _target(scope: dict[str, Any]) -> bytes:
+    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    prefix = scope.get("root_path", "").encode()
+    if prefix and path.startswith(prefix):
+        path = path[len(prefix) :] or b"/"
+    return b"%s?%s" % (path, scope["query_string"]) if scope["query_string"] else path
 
 
 class _Body:
     """The body of a request, and the news that its client has left, which come the same way."""
 
-    def __init__(self, receive: Receive, fields: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, receive: Receive, fields: Fields) -> None:
         self._receive = receive
         self._is_complete = asyncio.Event()
-        self._exists = any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in fields)
+        self.exists = any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in fields)
         self.has_left = False
 
-    async def data(self) -> bytes | AsyncIterator[bytes] | None:
-        """The body as aiohttp takes it: none, all of it if it is there already, or its parts."""
-        if not self._exists:
-            self._is_complete.set()
-            return None
-        first, is_last = await self._part()
-        return first if is_last else self._parts(first)
+    def has_come(self) -> None:
+        """Nothing more of the body will come."""
+        self._is_complete.set()
 
-    async def _parts(self, first: bytes) -> AsyncIterator[bytes]:
-        part, is_last = first, False
-        while True:
-            if part:
-                yield part
-            if is_last:
-                return
-            part, is_last = await self._part()
-
-    async def _part(self) -> tuple[bytes, bool]:
+    async def part(self) -> tuple[bytes, bool]:
+        """The next part, and whether it is the last one. Raises _ClientLeft."""
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self.has_left = True
@@ -172,6 +175,16 @@ class _Body:
             self._is_complete.set()
         return message.get("body", b""), is_last
 
+    async def parts(self, first: bytes) -> AsyncIterator[bytes]:
+        """All parts, of which the first has come already. An empty one would end a chunked body."""
+        part, is_last = first, False
+        while True:
+            if part:
+                yield part
+            if is_last:
+                return
+            part, is_last = await self.part()
+
     async def client_leaves(self) -> None:
         """Return when the client has left after its body was complete."""
         await self._is_complete.wait()
@@ -180,31 +193,25 @@ class _Body:
         self.has_left = True
 
 
-def _fields(given: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    dropped = _OF_CONNECTION | {
-        name.strip().lower() for key, value in given if key.lower() == b"connection" for name in value.split(b",")
-    }
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in given if name.lower() not in dropped]
+def _fields(given: Fields) -> Fields:
+    """The fields of a request that are passed on."""
+    dropped = _OF_CONNECTION
+    for key, value in given:
+        if key.lower() == b"connection":
+            dropped |= {name.strip().lower() for name in value.split(b",")}
+    return [field for field in given if field[0].lower() not in dropped]
 
 
-async def _send(reply: aiohttp.ClientResponse, method: str, send: Send) -> None:
-    dropped = _OF_CONNECTION | _OF_SERVE
-    fields = [(name, value) for name, value in reply.raw_headers if name.lower() not in dropped]
-    await send({"type": "http.response.start", "status": reply.status, "headers": fields})
-    length = reply.headers.get("Content-Length")
-    left = -1 if length is None else int(length)
-    if method == "HEAD" or reply.status in (204, 304):
-        left = 0
-    while left != 0:
-        part = await reply.content.readany()
-        if not part:
-            break
-        left -= len(part) if left > 0 else 0
+async def _send_reply(status: int, given: Fields, connection: Connection, send: Send) -> None:
+    fields = [field for field in given if field[0].lower() not in _NOT_RETURNED]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    while True:
+        part = b"" if connection.is_complete else await connection.part()
         # The last part of a known length is sent as such, because each message of Serve costs.
-        await send({"type": "http.response.body", "body": part, "more_body": left != 0})
-        if left == 0:
+        is_last = connection.is_complete
+        await send({"type": "http.response.body", "body": part, "more_body": not is_last})
+        if is_last:
             return
-    await send({"type": "http.response.body", "body": b""})
 
 
 async def _send_lost(send: Send) -> None:

@@ -39,7 +39,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from azureml_inference_server_http.ray import build  # noqa: E402
 
-SCRIPTS = Path(__file__).parent / "scripts"
+SCRIPTS = Path(__file__).parents[1] / "scripts" / "replica"
 # Seconds that the cluster may take for anything.
 LONG = 240.0
 MEMORY = 80_000_000

@@ -1,4 +1,7 @@
-"""Exchanges with a server alone, and with the same script behind Ray Serve, as bytes."""
+"""Exchanges with a server alone, and with the same script behind a replica of Ray Serve, as bytes.
+
+``tests/scripts/replica`` has the scripts.
+"""
 
 from __future__ import annotations
 
