@@ -8,6 +8,7 @@ clusters of this machine too. Runs in the test process.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -109,7 +110,8 @@ class Service:
         """What Ray's exporters show, one on each node."""
         texts = []
         for node in ray.nodes():
-            with contextlib.suppress(OSError):
+            # An exporter that is busy is asked again by those who wait for a number.
+            with contextlib.suppress(OSError, http.client.HTTPException):
                 url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
                 with urllib.request.urlopen(url, timeout=60) as reply:
                     texts.append(reply.read().decode())

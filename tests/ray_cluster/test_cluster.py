@@ -123,7 +123,7 @@ def test_ray_exports_the_metrics_of_each_server(same: Service) -> None:
     for _ in range(3):
         same.post({"a": 1})
     eventually(lambda: counted(same, "plain") >= before + 3, "the exporter shows the requests", LONG)
-    assert any(line.startswith("ray_azmlinfsrv_queue_depth{") for line in same.metrics().splitlines())
+    eventually(lambda: "\nray_azmlinfsrv_queue_depth{" in same.metrics(), "the exporter shows the queue", LONG)
 
 
 def counted(service: Service, application: str) -> float:
