@@ -165,7 +165,7 @@ def test_a_stream_comes_part_by_part(servers: dict[bool, ScoringServer]) -> None
 def test_a_client_that_leaves_while_it_waits_is_passed_on(servers: dict[bool, ScoringServer]) -> None:
     server = servers[False]
     app = application(Replica(server.port), 30)
-    body = json.dumps({"sleep": 0.5}).encode()
+    body = json.dumps({"sleep": 5}).encode()
     exchange = Exchange("", request("POST", "/score", JSON, body))
 
     async def leave() -> Client:
