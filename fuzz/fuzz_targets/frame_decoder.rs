@@ -34,6 +34,8 @@ enum Input {
     Written { messages: Vec<Message>, cuts: Vec<u16> },
 }
 
+// The sizes may differ, because an input has a few messages and lives for one call.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Arbitrary)]
 enum Message {
     Hello {
