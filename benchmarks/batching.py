@@ -1,0 +1,167 @@
+"""``python -m benchmarks.batching``: what batches bring, beside the same server without them and beside
+mosec's batches.
+
+Owns the order of measurements and the table of docs/performance/batching.md. One worker serves each
+model; BLAS has one thread everywhere. In each round the servers take turns, and another one is first
+in each round. Needs an interpreter with this server, numpy, scikit-learn, inference-schema and
+mosec: ``--python``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from . import load, machine
+from .environments import FOLDER, ROOT
+from .load import Request
+from .results import Results, Sample, Spread
+
+FIGURES = ROOT / "benchmarks" / "results" / "batching.json"
+PAGE = ROOT / "docs" / "performance" / "batching.md"
+OFF, ON, MOSEC = "off", "on", "mosec"
+NAMES = {OFF: "one call for each request", ON: "`--max_batch_size 32`", MOSEC: "mosec, batches of 32"}
+# Scripts, with the numbers of a row.
+MODELS = {"network": 2048, "forest": 20}
+CONNECTIONS = 64
+THREADS = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+def command(python: Path, server: str, model: str, port: int) -> list[str]:
+    """The command of a server for this model."""
+    script = str(ROOT / "benchmarks" / "scripts" / f"{model}.py")
+    if server == MOSEC:
+        peer = str(ROOT / "benchmarks" / "peers" / "mosec_batching.py")
+        return [str(python), peer, "--port", str(port), "--timeout", "60000"]
+    options = ["--entry_script", script, "--port", str(port), "--host", "127.0.0.1", "--worker_count", "1"]
+    return [str(python), "-m", "azureml_inference_server_http", *options] + ["--max_batch_size", "32"] * (server == ON)
+
+
+@contextlib.contextmanager
+def served(python: Path, server: str, model: str) -> Iterator[int]:
+    """The port of a running server."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    script = ROOT / "benchmarks" / "scripts" / f"{model}.py"
+    environment = {**os.environ, **THREADS, "BENCH_SCRIPT": str(script), "BENCH_BATCH": "32"}
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / f"batching-{server}.log").open("wb") as log:
+        process = subprocess.Popen(
+            command(python, server, model, port), env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            _wait_until_ready(process, port, log.name)
+            yield port
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: str) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        # ServerError: mosec answers 200 on / as soon as it listens; ours 503 until its worker is ready.
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5):
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"the server does not start; {log} says why")
+
+
+def measure(python: Path, rounds: int, seconds: float, servers: Sequence[str]) -> Results:
+    """All figures. The files of the requests are made on the way."""
+    load.find_wrk()
+    results = Results(machine.description(), 0, seconds)
+    for model, width in MODELS.items():
+        chance = random.Random(width)
+        file = FOLDER / f"{model}.json"
+        FOLDER.mkdir(exist_ok=True)
+        file.write_text(json.dumps({"data": [[round(chance.gauss(0, 1), 4) for _ in range(width)]]}))
+        with contextlib.ExitStack() as stack:
+            ports = {server: stack.enter_context(served(python, server, model)) for server in servers}
+            for port in ports.values():
+                load.wrk(port, Request(file), CONNECTIONS, 5)  # warm up: batches grow
+            for number in range(rounds):
+                for connections in (CONNECTIONS, 1):
+                    for turn in range(len(servers)):
+                        server = servers[(turn + number) % len(servers)]
+                        found = load.wrk(ports[server], Request(file), connections, seconds)
+                        values = {"rps": found.rps, "p50_ms": found.p50_ms, "p99_ms": found.p99_ms}
+                        results.samples.append(Sample(f"{model}.{connections}", server, number, values))
+                        print(f"{model}, {connections} connections, {server}: {values}", flush=True)
+                results.rounds = number + 1
+    return results
+
+
+def table(results: Results) -> str:
+    """The table of the page."""
+    lines = ["| model | connections | | requests/s | p50, ms | p99, ms | times off |"]
+    lines.append("| --- | ---: | --- | ---: | ---: | ---: | ---: |")
+    for model in MODELS:
+        for connections in (CONNECTIONS, 1):
+            for server, name in NAMES.items():
+                figure = f"{model}.{connections}"
+                spreads = [results.spread(figure, value, server) for value in ("rps", "p50_ms", "p99_ms")]
+                if spreads[0] is None:
+                    continue
+                shown = " | ".join(_shown(spread, digits) for spread, digits in zip(spreads, (0, 2, 2)))
+                ratio = results.ratio(figure, "rps", server, OFF)
+                lines.append(f"| {model} | {connections} | {name} | {shown} | {_shown(ratio, 2)} |")
+    return "\n".join(lines)
+
+
+def _shown(spread: Spread | None, digits: int) -> str:
+    return "-" if spread is None else f"{spread.median:,.{digits}f}"
+
+
+def write(results: Results) -> None:
+    """Write the page."""
+    PAGE.write_text(
+        f"""# Batches
+
+<!-- Written by `python -m benchmarks.batching` from benchmarks/results/batching.json. -->
+
+[--max_batch_size](../batching.md) beside one call for each request and beside mosec, whose script was written for
+batches. One worker; BLAS and OpenMP have one thread everywhere; wrk shares the cores. The network has three layers of
+2,048 in numpy (float32), the forest 200 trees of scikit-learn; a request has one row. "Times off" is the ratio of
+requests per second to one call for each request, the median of the rounds' ratios.
+
+Machine: {results.machine}. {results.rounds} rounds of {results.seconds:g} s.
+
+{table(results)}
+""",
+        "utf-8",
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.batching")
+    parser.add_argument("--python", type=Path, help="an interpreter that has all of them")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--only", default=",".join(NAMES), help="servers: off, on, mosec")
+    options = parser.parse_args(arguments)
+    if options.python is not None:
+        measure(options.python, options.rounds, options.seconds, options.only.split(",")).save(FIGURES)
+    write(Results.load(FIGURES))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
