@@ -80,6 +80,7 @@ pub(super) enum Rule {
     TakeBackFromUnresponsive,
     TakeBackBehindSlow,
     CancelStreams,
+    CancelCalls,
     GiveUpAfterLosses,
     SpareTheDebugged,
     RestartTheLimit,
@@ -87,7 +88,7 @@ pub(super) enum Rule {
 
 #[cfg(test)]
 impl Rule {
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::RevokeBeforeRequeue,
         Self::RevokeBeforeStop,
         Self::RemoveAbandoned,
@@ -103,6 +104,7 @@ impl Rule {
         Self::TakeBackFromUnresponsive,
         Self::TakeBackBehindSlow,
         Self::CancelStreams,
+        Self::CancelCalls,
         Self::GiveUpAfterLosses,
         Self::SpareTheDebugged,
         Self::RestartTheLimit,
@@ -135,6 +137,8 @@ pub struct Figures {
     pub queue_limit: usize,
     /// Jobs that workers may have started. Prefetched jobs do not count.
     pub running: usize,
+    /// How many may run at once in the workers that take jobs.
+    pub running_limit: usize,
     /// Workers that take jobs and have none.
     pub ready: usize,
     /// Workers that serve and have a job, or do not respond.
@@ -166,6 +170,9 @@ impl<C: ClaimCounter> Core<C> {
         for worker in self.workers.values() {
             let started = if worker.batch > 1 { worker.in_flight.len() - worker.unclaimed() } else { worker.capacity };
             figures.running += worker.in_flight.len().min(started);
+            if worker.is_ready() {
+                figures.running_limit += worker.capacity;
+            }
             let count = if worker.is_retiring() {
                 &mut figures.draining
             } else if worker.is_ready() && worker.in_flight.is_empty() {
@@ -301,7 +308,7 @@ impl<C: ClaimCounter> Core<C> {
         let stage = self.jobs.get(&id).map(|job| &job.stage);
         if let Some(Stage::Sent { worker, .. } | Stage::Started { worker, .. }) = stage {
             let cancels = self.workers.get(worker).is_some_and(|worker| worker.cancels);
-            if cancels {
+            if cancels && self.keeps(Rule::CancelCalls) {
                 effects.push(Effect::Cancel { worker: *worker, job: id });
             }
         }

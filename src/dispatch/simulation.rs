@@ -32,6 +32,8 @@ use super::{
 const SHORT: u64 = 1_200;
 /// How often the front ticks.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a call takes to end when it is cancelled.
+const CANCELLING: Duration = Duration::from_micros(50);
 /// The longest `run()` may take in this world, grace included.
 const LIMIT: Duration = Duration::from_millis(3000);
 /// How long after the deadline the answer may come: the tick that notices, and one more.
@@ -132,6 +134,8 @@ struct Request {
     left_at: Option<Instant>,
     /// The front has given the job up, and waits for its answer only if the job runs.
     has_given_up: bool,
+    /// When its client left, if the worker must then cancel the call.
+    cancelled_since: Option<Instant>,
     streams: bool,
     over: bool,
     overdue: bool,
@@ -183,6 +187,8 @@ struct Plan {
     workers: u64,
     capacity: usize,
     batch: usize,
+    /// Workers cancel the calls of clients that leave.
+    cancels: bool,
     clients: u64,
     pause: u64,
     fast: u64,
@@ -229,6 +235,8 @@ impl World {
             workers,
             capacity: if batch > 1 { 1 } else { capacity },
             batch,
+            // Chosen without a random number, so that all other histories are what they were.
+            cancels: capacity > 1 && batch == 1 && seed > 700 && seed % 5 == 4,
             clients: 60 + random.below(200),
             pause: [20, 200, 2_000, 20_000][random.below(4) as usize],
             fast: [15, 100, 900, 5_000][random.below(4) as usize],
@@ -454,6 +462,7 @@ impl World {
             victims: 0,
             left_at: None,
             has_given_up: false,
+            cancelled_since: None,
             streams: false,
             over: false,
             overdue: false,
@@ -489,8 +498,12 @@ impl World {
         if is_patient {
             if let Some(request) = self.requests.get_mut(&job) {
                 request.has_given_up = true;
+                if self.plan.cancels && !request.streams {
+                    request.cancelled_since = Some(self.now);
+                }
             }
-            return self.tell(Event::GivenUp(job));
+            let cancels = self.plan.cancels;
+            return self.tell(if cancels { Event::ClientLeft(job) } else { Event::GivenUp(job) });
         }
         let request = self.requests.get_mut(&job).ok_or("an unknown client left")?;
         request.left_at = Some(self.now);
@@ -564,7 +577,7 @@ impl World {
             name,
             capacity: self.plan.capacity,
             batch: self.plan.batch,
-            cancels: false,
+            cancels: self.plan.cancels,
             shares_interpreter: self.plan.fast == 15,
             claims,
         };
@@ -582,11 +595,21 @@ impl World {
             return Ok(());
         }
         let is_frozen = peer.health == Health::Frozen;
+        if let Happening::JobEnds(_, job) | Happening::PartComes(_, job) = happening {
+            if self.plan.cancels && !peer.running.contains(&job) {
+                return Ok(()); // the call was cancelled before this
+            }
+        }
         match happening {
             // The socket takes frames even while the worker does nothing.
             Happening::JobsArrive(_, jobs) => peer.inbox.extend(jobs.iter().copied().map(Some)),
             Happening::RetireArrives(_) => peer.inbox.push_back(None),
-            Happening::CancelArrives(_, job) => peer.cancelled.push(job),
+            Happening::CancelArrives(_, job) => {
+                peer.cancelled.push(job);
+                if self.plan.cancels && peer.running.contains(&job) {
+                    self.after(CANCELLING, Happening::JobEnds(id, job));
+                }
+            }
             other if is_frozen => peer.held_back.push(other),
             Happening::JobEnds(_, job) => return self.job_ends(id, job),
             Happening::CallsAgain(_) => return self.calls_again(id),
@@ -691,6 +714,10 @@ impl World {
         } else {
             self.after(delay, Happening::JobEnds(id, job));
         }
+        // Its client has left before the worker claimed it.
+        if self.plan.cancels && self.peers.get(&id).is_some_and(|peer| peer.cancelled.contains(&job)) {
+            self.after(CANCELLING, Happening::JobEnds(id, job));
+        }
         Ok(())
     }
 
@@ -721,6 +748,10 @@ impl World {
     fn job_ends(&mut self, id: WorkerId, job: JobId) -> Verdict {
         let request = self.requests.get_mut(&job).ok_or("an unknown job has ended")?;
         let started = request.started_at.ok_or("a job has ended that did not start")?;
+        let goes_on = request.cancelled_since.is_some_and(|since| self.now.duration_since(since) > TICK);
+        if goes_on && self.peers.get(&id).is_some_and(|peer| !peer.cancelled.contains(&job)) {
+            return Err(format!("{job:?} was not cancelled: {request:?}"));
+        }
         request.owed_since = None;
         let is_stream = request.parts_left > 0;
         let busy_ms = self.now.duration_since(started).as_secs_f64() * 1e3;
@@ -979,6 +1010,7 @@ const MUTATIONS: &[(Rule, u64, &str)] = &[
     (Rule::TakeBackFromUnresponsive, 1, "waits for"),
     (Rule::TakeBackBehindSlow, 2, "behind slow jobs"),
     (Rule::CancelStreams, 2, "is streamed for nobody"),
+    (Rule::CancelCalls, 839, "was not cancelled"),
     (Rule::GiveUpAfterLosses, 0, "has killed 9 workers"),
     (Rule::SpareTheDebugged, 82, "while a debugger holds it"),
     (Rule::RestartTheLimit, 1508, "though its call has taken only"),

@@ -25,7 +25,7 @@ def test_as_many_calls_as_threads_run_at_once_and_others_queue(start):
     server = start("threads_obey.py", *FOUR)
     asked = [server.score_later("waiting.append(1)\nreturn wait_for_file('go')") for _ in range(6)]
     eventually(lambda: figure(server, "queue_depth") == 2, "two requests are queued")
-    assert figure(server, "runs_in_progress") == 4
+    assert figure(server, "runs_in_progress") == figure(server, "runs_limit") == 4
     (server.folder / "go").touch()
     assert [each.result().json() for each in asked] == ["go"] * 6
     [worker] = server.workers()

@@ -76,6 +76,9 @@ families! {
     RUNS_IN_PROGRESS = UpDown "azmlinfsrv_runs_in_progress", [],
         "azmlinfsrv.run.active" "{run}",
         "Calls of run() at this moment.";
+    RUNS_LIMIT = UpDown "azmlinfsrv_runs_limit", [],
+        "azmlinfsrv.run.limit" "{run}",
+        "Calls of run() that the workers which serve may run at once.";
     REJECTED = Counter "azmlinfsrv_requests_rejected_total", ["reason"],
         "azmlinfsrv.request.rejected" "{request}",
         "Requests that were refused before run(), because of a limit or because the server was not ready for them.";
