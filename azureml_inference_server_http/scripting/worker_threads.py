@@ -33,11 +33,6 @@ def check(script: Script) -> None:
             "run() is async, so all its calls share one thread, and --worker_threads does not apply: leave it out. "
             "--max_concurrency says how many calls run at once."
         )
-    if script.batches() is not None:
-        raise CannotUseThreads(
-            "run() is decorated with @batched, so one call answers several requests, and calls do not run at once: "
-            "leave out --worker_threads."
-        )
     call = system_threads.replaced_by()
     if call is not None:
         raise CannotUseThreads(
