@@ -6,10 +6,11 @@ joined by the worker (``scripting/batching.py``). Runs in workers.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import inspect
-from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Any, Callable, TypeVar, overload
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar, overload
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,15 +33,42 @@ class Batch:
         self.wait = max_wait_ms / 1000
         self.signature = inspect.signature(run)
         self.decorated: Callable[..., Any] | None = None
-        # Requests of an async run() that wait for its next call.
-        self.waiting: list[tuple[dict[str, Any], asyncio.Future[Any]]] = []
-        self.timer: asyncio.TimerHandle | None = None
+        # Of an async run(): what waits for its next call, by event loop.
+        self._gatherings: dict[asyncio.AbstractEventLoop, Gathering] = {}
 
     def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a call by their names, with defaults."""
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments
+
+    def gathering(self, loop: asyncio.AbstractEventLoop) -> Gathering:
+        """The requests that wait for the next call in this event loop. Forgets loops that were closed
+        while requests waited."""
+        found = self._gatherings.get(loop)
+        if found is None:
+            for other in list(self._gatherings):
+                if other.is_closed():
+                    self._gatherings.pop(other, None)
+            found = self._gatherings[loop] = Gathering()
+        return found
+
+
+class Member(NamedTuple):
+    """A request of an async run(): its arguments, the future of its result, and the context of its
+    task, which has its log ids and its span."""
+
+    arguments: dict[str, Any]
+    future: asyncio.Future[Any]
+    context: contextvars.Context
+
+
+class Gathering:
+    """The requests that wait for the next call of an async run(), and the timer that begins it."""
+
+    def __init__(self) -> None:
+        self.members: list[Member] = []
+        self.timer: asyncio.TimerHandle | None = None
 
 
 @overload
@@ -63,10 +91,10 @@ def batched(function: Any = None, /, *, max_size: int = 32, max_wait_ms: float =
     The decorated function takes one input and returns its result, so that it can be tested as a
     plain run().
     """
-    if not 1 <= max_size <= 1024:
-        raise ValueError(f"@batched(max_size={max_size}): it has to be a whole number from 1 to 1024")
-    if not 0 <= max_wait_ms <= LONGEST_WAIT_MS:
-        raise ValueError(f"@batched(max_wait_ms={max_wait_ms}): it has to be a number from 0 to {LONGEST_WAIT_MS}")
+    if type(max_size) is not int or not 1 <= max_size <= 1024:
+        raise ValueError(f"@batched(max_size={max_size!r}): it has to be a whole number from 1 to 1024")
+    if type(max_wait_ms) not in (int, float) or not 0 <= max_wait_ms <= LONGEST_WAIT_MS:
+        raise ValueError(f"@batched(max_wait_ms={max_wait_ms!r}): it has to be a number from 0 to {LONGEST_WAIT_MS}")
 
     def decorate(run: Callable[..., Any]) -> Any:
         if inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run):
@@ -83,12 +111,26 @@ def batched(function: Any = None, /, *, max_size: int = 32, max_wait_ms: float =
 def results_of(returned: Any, count: int) -> list[Any]:
     """The results that run() has returned for this many inputs. Raises an exception that says what
     is wrong with them."""
-    results = None if isinstance(returned, (str, bytes, dict)) or not hasattr(returned, "__len__") else list(returned)
-    if results is None:
-        raise TypeError(f"run() has @batched, so it has to return a list of results, not {type(returned).__name__}")
+    if not _is_list(returned):
+        hint = ", for example frame.to_dict(orient='records')" if hasattr(type(returned), "columns") else ""
+        raise TypeError(
+            "run() has @batched, so it has to return a list with the result of each input, in the order of the inputs"
+            f"{hint}. It returned {type(returned).__name__}"
+        )
+    results = list(returned)
     if len(results) != count:
         raise ValueError(f"run() has @batched, and returned {len(results)} results for {count} inputs")
     return results
+
+
+def _is_list(returned: Any) -> bool:
+    """True for lists, tuples, arrays, tensors and series: their entries have an order, and belong to
+    inputs. Sets have no order. The entries of a dict are its keys, and those of a frame its columns."""
+    if isinstance(returned, (str, bytes, bytearray, memoryview, Mapping)) or hasattr(type(returned), "columns"):
+        return False
+    # An array without dimensions is a single number.
+    is_array = hasattr(type(returned), "__array__") and getattr(returned, "ndim", 1) > 0
+    return isinstance(returned, Sequence) or is_array
 
 
 def _only(returned: Any) -> Any:
@@ -117,29 +159,59 @@ def _asynchronous(batch: Batch, run: Callable[..., Awaitable[Any]]) -> Callable[
         import asyncio  # not imported with this module, because a worker waits in another way if a script uses it
 
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        batch.waiting.append((batch.named(args, kwargs), future))
-        if len(batch.waiting) >= batch.max_size:
-            _begin(batch, run)
-        elif batch.timer is None:
-            batch.timer = loop.call_later(batch.wait, _begin, batch, run)
-        return await future
+        gathering = batch.gathering(loop)
+        member = Member(batch.named(args, kwargs), loop.create_future(), contextvars.copy_context())
+        gathering.members.append(member)
+        if len(gathering.members) >= batch.max_size:
+            _begin(gathering, run)
+        elif gathering.timer is None:
+            gathering.timer = loop.call_later(batch.wait, _begin, gathering, run)
+        return await member.future
 
     return call_for_one
 
 
-def _begin(batch: Batch, run: Callable[..., Awaitable[Any]]) -> None:
+def _begin(gathering: Gathering, run: Callable[..., Awaitable[Any]]) -> None:
     """Call run() for the requests that wait, in a task."""
-    if batch.timer is not None:
-        batch.timer.cancel()
-        batch.timer = None
-    members = [(arguments, future) for arguments, future in batch.waiting if not future.done()]
-    batch.waiting = []
-    if not members:
-        return
-    task = members[0][1].get_loop().create_task(_answer(run, members))
-    for _, future in members:
-        future.add_done_callback(lambda _: _cancel_if_all_left(task, [future for _, future in members]))
+    if gathering.timer is not None:
+        gathering.timer.cancel()
+        gathering.timer = None
+    members = [member for member in gathering.members if not member.future.done()]
+    gathering.members = []
+    if members:
+        _task(run, members)
+
+
+def _task(run: Callable[..., Awaitable[Any]], members: Sequence[Member]) -> asyncio.Task[None]:
+    """A task that calls run() for these requests. It has the context of the first one, because log
+    records and spans of the call are made once."""
+    futures = [member.future for member in members]
+    task = members[0].context.run(futures[0].get_loop().create_task, _answer(run, members))
+    # However the task ends: each request gets an answer.
+    task.add_done_callback(lambda _: _fail_open(task, futures))
+    for future in futures:
+        future.add_done_callback(lambda _: _cancel_if_all_left(task, futures))
+    return task
+
+
+def _fail_open(task: asyncio.Task[None], futures: Sequence[asyncio.Future[Any]]) -> None:
+    """Fail the requests that a task has left without an answer, because it was cancelled, or has
+    raised an exception that ends the event loop."""
+    error = None if task.cancelled() else task.exception()
+    if error is None:
+        error = RuntimeError("the task that called run() for several requests was cancelled")
+    for future in futures:
+        if not future.done():
+            _fail(future, error)
+
+
+def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    if isinstance(error, StopIteration):
+        # asyncio does not take it, because in a coroutine it means the end.
+        failure = RuntimeError(f"run() has @batched, and failed with {error!r}")
+        failure.__cause__ = error
+        error = failure
+    future.set_exception(error)
 
 
 def _cancel_if_all_left(task: asyncio.Task[None], futures: Sequence[asyncio.Future[Any]]) -> None:
@@ -147,25 +219,26 @@ def _cancel_if_all_left(task: asyncio.Task[None], futures: Sequence[asyncio.Futu
         task.cancel()
 
 
-async def _answer(
-    run: Callable[..., Awaitable[Any]], members: Sequence[tuple[dict[str, Any], asyncio.Future[Any]]]
-) -> None:
+async def _answer(run: Callable[..., Awaitable[Any]], members: Sequence[Member]) -> None:
+    import asyncio
+
     try:
-        arguments = {name: [given[name] for given, _ in members] for name in members[0][0]}
+        arguments = {name: [member.arguments[name] for member in members] for name in members[0].arguments}
         results = results_of(await run(**arguments), len(members))
-    except Exception as error:
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
+        # SystemExit would end the event loop, and with it the calls of other requests.
         if len(members) == 1:
             results = [error]
         else:
             # Only those requests fail that fail alone.
             for member in members:
-                if not member[1].done():
-                    await _answer(run, [member])
+                if not member.future.done():
+                    await asyncio.wait([_task(run, [member])])
             return
-    for (_, future), result in zip(members, results):
-        if future.done():
+    for member, result in zip(members, results):
+        if member.future.done():
             continue
         if isinstance(result, BaseException):
-            future.set_exception(result)
+            _fail(member.future, result)
         else:
-            future.set_result(result)
+            member.future.set_result(result)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import contextvars
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from azureml_inference_server_http.api import batched
@@ -37,7 +41,18 @@ def test_defaults_and_several_parameters_become_lists():
     assert (run(1), run(1, right=1)) == (4, 2)
 
 
-@pytest.mark.parametrize("options", [{"max_size": 0}, {"max_size": 1025}, {"max_wait_ms": -1}, {"max_wait_ms": 251}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_size": 0},
+        {"max_size": 1025},
+        {"max_size": 2.5},
+        {"max_size": "8"},
+        {"max_wait_ms": -1},
+        {"max_wait_ms": 251},
+        {"max_wait_ms": "5"},
+    ],
+)
 def test_options_that_are_refused(options):
     with pytest.raises(ValueError, match="it has to be a"):
         batched(**options)
@@ -51,7 +66,24 @@ def test_generators_are_refused():
             yield from items
 
 
-@pytest.mark.parametrize("returned", [5, "text", {"a": 1}, [1, 2]])
+@pytest.mark.parametrize(
+    "returned",
+    [
+        5,
+        "t",
+        b"t",
+        bytearray(b"t"),
+        [1, 2],
+        # These have one entry each, but it does not belong to the input.
+        {1},
+        frozenset([1]),
+        {"a": 1},
+        {"a": 1}.keys(),
+        collections.ChainMap({"a": 1}),
+        pd.DataFrame({"a": [1]}),
+        np.array(1),
+    ],
+)
 def test_a_wrong_result_names_the_fault(returned):
     @batched
     def run(items):
@@ -59,6 +91,24 @@ def test_a_wrong_result_names_the_fault(returned):
 
     with pytest.raises((TypeError, ValueError), match=r"run\(\) has @batched"):
         run(1)
+
+
+def test_a_frame_is_refused_with_what_to_return():
+    @batched
+    def run(items):
+        return pd.DataFrame({"a": items})
+
+    with pytest.raises(TypeError, match=r"in the order of the inputs, for example frame.to_dict\(orient='records'\)"):
+        run(1)
+
+
+@pytest.mark.parametrize("make", [list, tuple, collections.deque, np.array, pd.Series, pd.Index])
+def test_what_counts_as_a_list_of_results(make):
+    @batched
+    def run(items):
+        return make(items)
+
+    assert run(1) == 1
 
 
 def test_calls_of_an_async_run_are_joined_up_to_the_maximum():
@@ -93,6 +143,127 @@ def test_when_a_joint_call_fails_only_the_guilty_fail():
     first, second, third = run_together(run, 1, 2, 3)
     assert (first, third) == (1, 3)
     assert isinstance(second, ValueError)
+
+
+class OfNoUsualKind(BaseException):
+    """An exception that is no Exception."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), StopAsyncIteration()])
+def test_whatever_run_raises_only_the_guilty_fail_and_all_are_answered(error):
+    @batched
+    async def run(items):
+        if 2 in items:
+            raise error
+        return items
+
+    async def calls():
+        return await asyncio.wait_for(asyncio.gather(*map(outcome, (1, 2, 3))), 60)
+
+    async def outcome(item):
+        try:
+            return await run(item)
+        except BaseException as failure:
+            return type(failure)
+
+    assert asyncio.run(calls()) == [1, type(error), 3]
+
+
+@pytest.mark.parametrize("error", [GeneratorExit(), OfNoUsualKind()])
+def test_an_exception_of_no_usual_kind_fails_all_requests_of_the_call(error):
+    @batched
+    async def run(items):
+        raise error
+
+    assert [type(failed) for failed in run_together(run, 1, 2)] == [type(error)] * 2
+
+
+def test_a_stop_iteration_among_the_results_fails_its_request_alone():
+    @batched
+    async def run(items):
+        return [StopIteration() if item == 2 else item for item in items]
+
+    first, second, third = run_together(run, 1, 2, 3)
+    assert (first, third) == (1, 3)
+    assert isinstance(second, RuntimeError)
+    assert isinstance(second.__cause__, StopIteration)
+
+
+def test_requests_that_wait_when_their_event_loop_ends_do_not_hold_up_the_next_one():
+    @batched(max_wait_ms=1)
+    async def run(items):
+        return items
+
+    async def leave():
+        waits = asyncio.ensure_future(run(1))
+        await asyncio.sleep(0)
+        waits.cancel()
+
+    async def stay():
+        return await asyncio.wait_for(run(2), 60)
+
+    asyncio.run(leave())
+    assert asyncio.run(stay()) == 2
+
+
+def test_event_loops_do_not_share_calls():
+    calls = []
+
+    @batched(max_size=2, max_wait_ms=1)
+    async def run(items):
+        calls.append(items)
+        return items
+
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    waits = first.create_task(run(1))
+    first.run_until_complete(asyncio.sleep(0))
+    assert second.run_until_complete(run(2)) == 2
+    assert first.run_until_complete(waits) == 1
+    assert calls == [[2], [1]]
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("max_size", [3, 4])
+def test_a_joint_call_has_the_context_of_its_first_request_and_a_call_alone_its_own(max_size, fails):
+    request, seen = contextvars.ContextVar("request"), []
+
+    @batched(max_size=max_size, max_wait_ms=1)
+    async def run(items):
+        seen.append((len(items), request.get()))
+        if fails:
+            raise ValueError
+        return items
+
+    async def call(item):
+        request.set(item)
+        return await run(item)
+
+    run_together(call, "a", "b", "c")
+    assert seen == [(3, "a"), *((1, item) for item in "abc" if fails)]
+
+
+def test_a_request_that_has_left_gives_the_call_no_context():
+    request, seen = contextvars.ContextVar("request"), []
+
+    @batched(max_size=3, max_wait_ms=1)
+    async def run(items):
+        seen.append((items, request.get()))
+        return items
+
+    async def call(item):
+        request.set(item)
+        return await run(item)
+
+    async def calls():
+        leaves, *stay = [asyncio.ensure_future(call(item)) for item in "ab"]
+        await asyncio.sleep(0)
+        leaves.cancel()
+        await asyncio.gather(*stay)
+
+    asyncio.run(calls())
+    assert seen == [(["b"], "b")]
 
 
 def test_a_cancelled_call_is_left_out_and_all_cancelled_calls_end_the_joint_call():
