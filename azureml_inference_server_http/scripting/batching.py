@@ -79,8 +79,6 @@ def _asked_for(script: Script, batch: Batch, settings: Settings) -> Batches | No
     if script.is_async:  # the decorator joins the calls, in the event loop
         return None
     try:
-        if settings.worker_threads > 1:
-            raise Unfit("with --worker_threads each call has a thread of its own")
         found = BatchesAskedFor(script, batch)
     except Unfit as reason:
         _logger.warning("@batched has no effect, and run() gets lists of one input: %s (docs/batching.md).", reason)

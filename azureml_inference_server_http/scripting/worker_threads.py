@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Callable
 
+from ..api.batching import MARK
 from ..server.user_script import ScriptLoadError
 from ..supervise import system_threads
 
@@ -32,6 +33,11 @@ def check(script: Script) -> None:
         raise CannotUseThreads(
             "run() is async, so all its calls share one thread, and --worker_threads does not apply: leave it out. "
             "--max_concurrency says how many calls run at once."
+        )
+    if getattr(script.plain_run, MARK, None) is not None:
+        raise CannotUseThreads(
+            "run() is decorated with @batched, so one call answers several requests, and --worker_threads would give "
+            "each request a call of its own: leave out one of the two."
         )
     call = system_threads.replaced_by()
     if call is not None:

@@ -230,6 +230,11 @@ def test_one_thread_is_the_main_thread(start, script):
     ("text", "said"),
     [
         ("def init(): pass\nasync def run(data): pass\n", "run() is async, so all its calls share one thread"),
+        (
+            "from azureml_inference_server_http.api import batched\ndef init(): pass\n"
+            "@batched(max_size=4, max_wait_ms=0)\ndef run(items): return items\n",
+            "@batched",
+        ),
         ("import gevent.monkey\ngevent.monkey.patch_all()\ndef init(): pass\ndef run(data): pass\n", "greenlets"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from joining import NUMPY, arguments
 from loading import load
 
-from azureml_inference_server_http.scripting import signature
+from azureml_inference_server_http.scripting import signature, worker_threads
 
 DOUBLE = (
     NUMPY
@@ -259,8 +259,8 @@ def test_with_a_schema_the_lists_have_converted_values(batches_of):
     ("returned", "reason"),
     [
         ("data[:1]", "returned 1 results for 2 inputs"),
-        ("data[0]", "it has to return a list of results, not str"),
-        ("5", "it has to return a list of results, not int"),
+        ("data[0]", "in the order of the inputs. It returned str"),
+        ("5", "in the order of the inputs. It returned int"),
     ],
 )
 def test_results_that_are_not_one_for_each_input_end_joint_calls(batches_of, log, returned, reason):
@@ -277,7 +277,10 @@ def test_another_decorator_around_batched_is_told(batches_of):
     assert said.startswith("@batched has no effect, and run() gets lists of one input: another decorator is around it")
 
 
-def test_batched_has_no_effect_with_worker_threads_and_is_told(batches_of, batching_settings):
-    batching_settings.worker_threads = 4
-    _, said = batches_of(ASKED)
-    assert "run() gets lists of one input: with --worker_threads each call has a thread of its own" in said
+@pytest.mark.parametrize("around", ["", "@other\n"])
+def test_batched_with_worker_threads_is_refused_and_nothing_else_is_said(batching_settings, log, around):
+    other = "import functools\ndef other(f): return functools.wraps(f)(lambda **k: f(**k))\n"
+    script = load(batching_settings, other + ASKED.replace("@batched(", f"{around}@batched("))
+    with pytest.raises(worker_threads.CannotUseThreads, match=r"decorated with @batched.*: leave out one of the two"):
+        worker_threads.check(script)
+    assert [message for level, _, message in log() if level == "W"] == []
