@@ -42,6 +42,7 @@ pub fn write(front: &Front, metrics: Metrics, first_process: u32, text: &mut dyn
     counters.write_runs(text);
     text.single(&family::RUNS_IN_PROGRESS, figures.running as f64);
     text.single(&family::RUNS_LIMIT, figures.running_limit as f64);
+    metrics.batch_sizes.write(text);
     counters.write_failures(text);
     text.family(&family::WORKERS);
     let workers = [

@@ -8,7 +8,7 @@ use std::{
     cell::{Cell, RefCell},
     sync::{
         atomic::{AtomicBool, Ordering},
-        Mutex, PoisonError,
+        OnceLock,
     },
     time::{Duration, Instant},
 };
@@ -27,8 +27,7 @@ pub(crate) struct CurrentRequest {
     request_id: Bytes,
     client_request_id: Bytes,
     span: Option<Span>,
-    /// That of the last call for the request.
-    deadline: Mutex<Option<Instant>>,
+    deadline: OnceLock<Instant>,
     is_finished: AtomicBool,
 }
 
@@ -70,11 +69,11 @@ impl CurrentRequest {
     /// in seconds of `time.monotonic()`; None without a limit.
     #[getter]
     fn deadline(&self, py: Python<'_>) -> PyResult<Option<f64>> {
-        let Some(deadline) = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(None) };
+        let Some(deadline) = self.deadline.get() else { return Ok(None) };
         let now = Instant::now();
         let monotonic: f64 = py.import(intern!(py, "time"))?.call_method0(intern!(py, "monotonic"))?.extract()?;
         let left = deadline.saturating_duration_since(now).as_secs_f64();
-        let over = now.saturating_duration_since(deadline).as_secs_f64();
+        let over = now.saturating_duration_since(*deadline).as_secs_f64();
         Ok(Some(monotonic + left - over))
     }
 
@@ -127,7 +126,7 @@ impl<'py> Current<'py> {
             request_id: job.request_id.clone(),
             client_request_id: job.client_request_id.clone(),
             span: job.span,
-            deadline: Mutex::new(None),
+            deadline: OnceLock::new(),
             is_finished: AtomicBool::new(false),
         };
         let request = Py::new(py, request)?;
@@ -137,6 +136,7 @@ impl<'py> Current<'py> {
     }
 
     /// Notes that the worker works again on a request that was set aside.
+    #[cfg(unix)]
     pub(super) fn resume(&self, request: Option<Py<CurrentRequest>>) -> PyResult<Bound<'py, PyAny>> {
         let set = self.set.call1((&request,));
         self.request.replace(request);
@@ -145,6 +145,7 @@ impl<'py> Current<'py> {
 
     /// Takes out the request, whose call goes on: it is not finished when the worker turns to
     /// another one.
+    #[cfg(unix)]
     pub(super) fn set_aside(&self) -> Option<Py<CurrentRequest>> {
         self.request.replace(None)
     }
@@ -152,7 +153,7 @@ impl<'py> Current<'py> {
     /// Notes that the time limit of `run()` starts.
     pub(super) fn start_time(&self) {
         if let (Some(limit), Some(request)) = (self.limit, &*self.request.borrow()) {
-            *request.get().deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + limit);
+            request.get().deadline.get_or_init(|| Instant::now() + limit);
         }
     }
 

@@ -79,6 +79,9 @@ families! {
     RUNS_LIMIT = UpDown "azmlinfsrv_runs_limit", [],
         "azmlinfsrv.run.limit" "{run}",
         "Calls of run() that the workers which serve may run at once.";
+    BATCH_SIZE = Histogram "azmlinfsrv_run_batch_size", [],
+        "azmlinfsrv.run.batch.size" "{request}",
+        "Requests for which one call of run() was made, of scripts whose calls are joined (--max_batch_size, @batched).";
     REJECTED = Counter "azmlinfsrv_requests_rejected_total", ["reason"],
         "azmlinfsrv.request.rejected" "{request}",
         "Requests that were refused before run(), because of a limit or because the server was not ready for them.";

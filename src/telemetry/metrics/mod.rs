@@ -1,10 +1,11 @@
 //! What `GET /metrics` shows. docs/metrics.md is the page for users.
 //!
 //! [`counters`] counts requests and restarts in memory that outlives the front, so that no counter goes backwards when
-//! another front takes over; `telemetry/counts.rs` does that for telemetry. [`user`] has the metrics of the user's script. [`family`] names what is shown, [`output`] is where
+//! another front takes over; [`batches`] counts calls of `run()` by how many requests they are for; `telemetry/counts.rs` does that for telemetry. [`user`] has the metrics of the user's script. [`family`] names what is shown, [`output`] is where
 //! it is written to, [`text`] is the text, [`process`] asks the system about processes.
 //! `front/metrics.rs` answers the requests.
 
+pub mod batches;
 pub mod counters;
 pub mod family;
 pub mod output;
@@ -20,11 +21,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use self::{counters::Counters, user::UserMetrics};
+use self::{batches::BatchSizes, counters::Counters, user::UserMetrics};
 use super::counts::{self, AllCounts};
 
 /// How many words [`Metrics::at`] needs.
-pub const LENGTH: usize = counters::LENGTH + user::LENGTH + counts::LENGTH + Times::LENGTH;
+pub const LENGTH: usize = counters::LENGTH + batches::LENGTH + user::LENGTH + counts::LENGTH + Times::LENGTH;
 
 /// The numbers of this server. One set for each server, because its processes share it by being forked.
 static SHARED: OnceLock<Metrics> = OnceLock::new();
@@ -34,6 +35,8 @@ static SHARED: OnceLock<Metrics> = OnceLock::new();
 pub struct Metrics {
     /// Counts requests and restarts.
     pub counters: Counters,
+    /// The sizes of batches.
+    pub batch_sizes: BatchSizes,
     /// What the user's script counts.
     pub user: UserMetrics,
     /// What has become of telemetry.
@@ -46,10 +49,12 @@ impl Metrics {
     /// The numbers in these words, of which there must be [`LENGTH`].
     pub fn at(words: &'static [AtomicU64]) -> Self {
         let (counters, rest) = words.split_at(counters::LENGTH);
+        let (batch_sizes, rest) = rest.split_at(batches::LENGTH);
         let (user, rest) = rest.split_at(user::LENGTH);
         let (telemetry, times) = rest.split_at(counts::LENGTH);
         Self {
             counters: Counters::at(counters),
+            batch_sizes: BatchSizes::at(batch_sizes),
             user: UserMetrics::at(user),
             telemetry: AllCounts::at(telemetry),
             times: Times { words: times },

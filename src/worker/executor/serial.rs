@@ -18,6 +18,7 @@ use super::{
     },
     Executor,
 };
+use crate::ipc::frame::Origin;
 
 /// Runs one job after the other.
 pub(in crate::worker) struct Serial<'a, 'py> {
@@ -46,6 +47,15 @@ impl<'a, 'py> Serial<'a, 'py> {
         retirement: Retirement,
     ) -> Self {
         Self { caller, scheduled: Some((cooperative, retirement)) }
+    }
+
+    /// Calls `run()` for a job and answers it. Returns the origin of the answer.
+    pub(super) fn run(&self, py: Python<'py>, front: &mut dyn Front, claimed: &ClaimedJob) -> PyResult<Origin> {
+        let _about = self.caller.about(py, &claimed.job);
+        let reply = self.caller.answer(py, claimed);
+        let origin = reply.origin;
+        self.send(py, front, claimed, reply)?;
+        Ok(origin)
     }
 
     /// Sends a reply, and, if it is a stream, all of its parts.
@@ -117,8 +127,6 @@ impl<'py> Executor<'py> for Serial<'_, 'py> {
     }
 
     fn execute(&mut self, py: Python<'py>, front: &mut dyn Front, claimed: ClaimedJob) -> PyResult<()> {
-        let _about = self.caller.about(py, &claimed.job);
-        let reply = self.caller.answer(py, &claimed);
-        self.send(py, front, &claimed, reply)
+        self.run(py, front, &claimed).map(drop)
     }
 }
