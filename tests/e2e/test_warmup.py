@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 
 import pytest
 from metrics_text import Scrape
@@ -57,7 +58,7 @@ def test_samples_are_called_before_the_worker_is_ready(start, script, folder):
     server = start(script(CALLS), "--warmup_samples", str(folder))
     assert server.score("calls").json() == ['{"number": 1}', '{"number": 2}']
     told = server.wait_for_record("Warm-up: 2 samples of").text
-    assert told.endswith("0 failed.")
+    assert told.endswith(", 1 left out, 0 failed.")
     # Nobody has asked for these calls: there is no line, and nothing is counted.
     lines = [record for record in server.records() if record.message.startswith("POST /score")]
     assert len(lines) <= 1
@@ -83,6 +84,52 @@ def test_raw_scripts_get_the_whole_request_and_streams_are_read(start, script, f
     server = start(script(RAW), "--warmup_samples", str(folder), "--worker_threads", "2")
     assert server.get("/score?q=calls").json() == [["OPTIONS", "1", "text"], ["POST", None, "more"]]
     assert not [record for record in server.records() if record.level == "W"]
+
+
+TENSORS = """
+import numpy
+from azureml_inference_server_http.api import raw_v2
+calls = []
+def init(): pass
+@raw_v2
+def run(request, request_headers):
+    total = float(request.inputs["x"].sum())
+    if total:
+        calls.append([request.model_name, request_headers.get("X-Test"), total])
+        return request.inputs
+    return {"calls": numpy.array([repr(calls).encode()], object)}
+"""
+
+
+@pytest.mark.any_worker_class
+@pytest.mark.parametrize("first", ["", "import flask\n"])
+def test_tensors_are_samples_too(start, script, folder, first):
+    one = {"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2]}
+    described = json.dumps({"inputs": [{**one, "parameters": {"binary_data_size": 8}, "data": None}]})
+    described = described.replace(', "data": null', "")
+    (folder / "b.bin").write_bytes(described.encode() + struct.pack("<2f", 3, 4))
+    path = "/v2/models/iris/versions/1/infer"
+    headers = {"Inference-Header-Content-Length": str(len(described)), "X-Test": "b"}
+    infer = {"path": "/v2/models/iris/infer", "body": {"inputs": [one]}}
+    (folder / "a.request.json").write_text(json.dumps(infer))
+    (folder / "b.request.json").write_text(json.dumps({"path": path, "headers": headers, "body_file": "b.bin"}))
+    (folder / "c.request.json").write_text(json.dumps({**infer, "path": "/v2/models/other/infer"}))
+    (folder / "d.request.json").write_text(json.dumps({**infer, "body": {"inputs": 1}}))
+    (folder / "e.request.json").write_text(json.dumps({**infer, "body": "{"}))
+    (folder / "e.response.json").write_text('{"status": 400}')
+    options = ("--protocols", "score,v2", "--model_name", "iris", "--warmup_samples", str(folder))
+    server = start(script(first + TENSORS), *options)
+    asked = json.dumps({"inputs": [{**one, "data": [0, 0]}]})
+    reply = server.request("POST", infer["path"], asked, {"Content-Type": "application/json"}).json()
+    assert reply["outputs"][0]["data"] == ["[['iris', None, 3.0], ['iris', 'b', 7.0]]"]
+    assert "its status is 400" in server.wait_for_record("sample d.request.json has failed", level="W").text
+    assert server.wait_for_record("Warm-up: 4 samples of").text.endswith(", 1 left out, 1 failed.")
+
+
+def test_a_folder_of_which_nothing_reaches_run_is_told(start, script, folder):
+    (folder / "a.request.json").write_text('{"path": "/v2/models/score/infer", "body": {"inputs": []}}')
+    server = start(script(CALLS), "--warmup_samples", str(folder))
+    assert "must be /score." in server.wait_for_record("There is no warm-up: none of the samples", level="W").text
 
 
 def test_async_scripts_are_awaited(start, script, folder):
