@@ -184,12 +184,16 @@ def _thread_pools(settings: Settings) -> tuple[dict[str, str], list[str]]:
     """The variables that size the thread pools of worker processes, and warnings about the user's own."""
     if settings.worker_count < 2 or settings.worker_class != table.PROCESS:
         return {}, []
-    from . import cores, thread_pools
+    from . import cores, thread_pools, worker_environment
 
     usable = settings.cores or cores.usable()
-    warnings = thread_pools.oversubscribed(os.environ, usable, settings.worker_count)
+    # What a worker finds when it loads the script.
+    environment = dict(os.environ)
+    if settings.worker_env is not None:
+        environment.update(worker_environment.parse(settings.worker_env))
+    warnings = thread_pools.oversubscribed(environment, usable, settings.worker_count)
     is_shared = settings.thread_pools == table.SHARED
-    return thread_pools.sizes(os.environ, usable.number, settings.worker_count) if is_shared else {}, warnings
+    return thread_pools.sizes(environment, usable.number, settings.worker_count) if is_shared else {}, warnings
 
 
 def _unused(settings: Settings) -> list[str]:

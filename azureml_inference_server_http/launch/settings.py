@@ -340,7 +340,7 @@ def _worker_env(values: Mapping[str, Any], origins: Mapping[str, Origin]) -> str
     try:
         worker_environment.parse(values["worker_env"])
     except ValueError as error:  # each option alone was accepted
-        return f"{name}={values['worker_env']!r} is not allowed: {error}"
+        return f"{name} is not allowed: {error}"
     return None
 
 
@@ -455,7 +455,9 @@ def _shown(setting: Setting, given: object, origin: Origin, config: ConfigFile) 
     """The shortened text of a value, and the text of its source."""
     import json
 
-    shown = "***" if setting.secret else json.dumps(given) if origin.kind == FILE else repr(given)
+    # A variable for the workers may be a key or a password.
+    is_hidden = setting.secret or setting.kind == table.VARIABLES
+    shown = "***" if is_hidden else json.dumps(given) if origin.kind == FILE else repr(given)
     if len(shown) > _SHOWN_VALUE:
         shown = shown[: _SHOWN_VALUE - 3] + "..."
     return shown, f"{origin.kind} {origin.name}" + (f" in {config.path}" if origin.kind == FILE else "")

@@ -1,8 +1,8 @@
 """The variables that only one worker process gets (``--worker_env``), by the number of its slot.
 
-Each worker has a slot: 0 to WORKER_COUNT - 1. A worker that replaces another one takes over its slot
-(``supervise/workers.py``). Pure functions. Used by the launcher, to check the value, and in worker
-processes.
+Each worker has a slot: 0 to WORKER_COUNT - 1, and more for workers that the signal TTIN adds. A
+worker that replaces another one takes over its slot (``supervise/workers.py``). Pure functions. Used
+by the launcher, to check the value, and in worker processes.
 """
 
 from __future__ import annotations

@@ -189,6 +189,9 @@ def test_environment_is_set_for_the_script_and_the_file_stays_out_of_it(start: S
         (("--worker_count", "2"), "4"),
         (("--worker_count", "2", "--thread_pools", "off"), None),
         (("--worker_count", "2", "--worker_class", "thread"), None),
+        (("--worker_count", "2", "--worker_env", "OMP_NUM_THREADS=2"), None),
+        (("--worker_count", "2", "--worker_env", "OMP_NUM_THREADS={worker}"), None),
+        (("--worker_count", "2", "--worker_env", "A=2"), "4"),
         ((), None),
     ],
 )
@@ -205,6 +208,13 @@ def test_thread_pools_that_are_too_large_are_told(start: Start, monkeypatch: pyt
     outcome = start("--entry_script", "s.py", "--worker_count", "2", OMP_NUM_THREADS="4")
     assert "OMP_NUM_THREADS=4 lets 2 workers compute with 8 threads on 4 cores (a test)" in outcome.out
     assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_thread_pools_of_worker_variables_count_as_the_users_own(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "usable", lambda: cores.Cores(4, "a test"))
+    options = ("--worker_count", "2", "--worker_env", "OMP_NUM_THREADS=4")
+    outcome = start("--entry_script", "s.py", *options, OMP_NUM_THREADS="1")
+    assert "OMP_NUM_THREADS=4 lets 2 workers compute with 8 threads on 4 cores (a test)" in outcome.out
 
 
 def test_samples_must_be_in_a_folder(start: Start) -> None:
