@@ -1,23 +1,28 @@
 """The results of run() as the tensors of a reply of the Open Inference Protocol.
 
 Owns the names and types of a result's tensors: those of @output_schema, or else those that the result itself has
-(docs/open-inference.md). Pure functions. Runs in workers.
+(docs/open-inference.md). Pure functions, but for a hint in the log. Runs in workers.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
+from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy
 
 from .inference_tensors import Tensor
-from .open_inference import BYTES, DTYPES, datatype_of
+from .open_inference import DTYPES, MOST_DIMENSIONS, datatype_of
 from .outputs import to_json
 
 # The name of a result without names.
 OUTPUT = "output"
+
+_logger = logging.getLogger("azmlinfsrv")
 
 
 def tensors(result: Any, known: Sequence[Tensor]) -> dict[str, Any]:
@@ -53,14 +58,52 @@ def _array(value: Any, tensor: Tensor | None) -> Any:
         return _json(value)
     array = array.reshape(1) if array.ndim == 0 else array
     if array.dtype.kind in "mM":
-        array = numpy.array(
-            [None if text == "NaT" else text for text in array.astype(str).reshape(-1)], object
-        ).reshape(array.shape)
-    if tensor is None or tensor.datatype == datatype_of(array.dtype):
+        # A time that is missing is null, as every other value that is missing.
+        texts = [to_json(None) if text == "NaT" else text for text in array.astype(str).reshape(-1)]
+        array = numpy.array(texts, object).reshape(array.shape)
+    own = datatype_of(array.dtype)
+    if tensor is None or tensor.datatype == own:
         return array
-    dtype = DTYPES[tensor.datatype]
-    is_number = array.dtype.kind in "biuf" and dtype.kind in "biuf"
-    return array.astype(dtype) if is_number and tensor.datatype != BYTES else array
+    converted = _converted(array, DTYPES[tensor.datatype])
+    if converted is None:
+        _hint(tensor.name, tensor.datatype, own or str(array.dtype))
+        return array
+    return converted
+
+
+@cache  # so that each is logged once
+def _hint(name: str, declared: str, own: str) -> None:
+    _logger.warning(
+        "run() returned values for the output %r that its datatype %s, by the sample of @output_schema, cannot have, "
+        "so the server sends them as %s. Correct the sample, or convert the result in run().",
+        name,
+        declared,
+        own,
+    )
+
+
+def _converted(array: Any, dtype: Any) -> Any:
+    """The array with this type; None if a number would become another one. Whole numbers must be in the range of the
+    type. Floats become no whole numbers, and are rounded to the precision of a smaller type only within its range."""
+    source, target = array.dtype.kind, dtype.kind
+    if source not in "biuf" or target not in "biuf" or (source == "f" and target != "f"):
+        return None
+    with numpy.errstate(all="ignore"):
+        converted = array.astype(dtype)
+        if source == "f":
+            is_near = numpy.abs(converted - array) <= numpy.finfo(dtype).eps * numpy.abs(array)
+            return converted if (is_near | (converted == array) | numpy.isnan(array)).all() else None
+    if not array.size:
+        return converted
+    if target == "b":
+        least, most = 0, 1
+    elif target == "f":
+        # A float has all whole numbers up to this one.
+        most = 2 ** (numpy.finfo(dtype).nmant + 1)
+        least = -most
+    else:
+        least, most = int(numpy.iinfo(dtype).min), int(numpy.iinfo(dtype).max)
+    return converted if least <= int(array.min()) and int(array.max()) <= most else None
 
 
 def _found(value: Any) -> Any:
@@ -75,17 +118,31 @@ def _found(value: Any) -> Any:
         return _of_array(numpy.asarray(value))
     if not isinstance(value, (list, tuple)) or not value:
         return None
+    types = _types(value)
+    has_texts = any(issubclass(kind, (str, bytes)) for kind in types)
+    if has_texts and not all(issubclass(kind, (str, bytes)) for kind in types):
+        return None
     try:
-        array = numpy.asarray(value)
+        # numpy would give each text the memory of the longest, and make texts of numbers beside texts.
+        array = numpy.array(value, dtype=object) if has_texts else numpy.asarray(value)
     except (ValueError, OverflowError):
         return None
-    if array.dtype.kind in "biuf":
-        return array
-    if array.dtype.kind == "U" or array.dtype.kind == "S":
-        # numpy makes texts of numbers beside texts.
-        plain = numpy.array(value, dtype=object)
-        return plain if all(isinstance(element, (str, bytes)) for element in plain.reshape(-1)) else None
-    return None
+    if has_texts:
+        return array if all(isinstance(element, (str, bytes)) for element in array.reshape(-1)) else None
+    return array if array.dtype.kind in "biuf" else None
+
+
+def _types(value: Any) -> set[type]:
+    """The types of the elements of a list, which may be nested as deep as an array can be."""
+    types: set[type] = set()
+    level = value
+    for _ in range(MOST_DIMENSIONS):
+        types.update(map(type, level))
+        inner = [element for element in level if isinstance(element, (list, tuple))]
+        if not inner:
+            break
+        level = list(chain.from_iterable(inner))
+    return {kind for kind in types if not issubclass(kind, (list, tuple))}
 
 
 def _of_array(array: Any) -> Any:

@@ -223,3 +223,5 @@ def _from_json(name: str, array: Any) -> Any:
         raise InputError(
             400, f"The input {name!r} must be a JSON text, because its type has no tensor of its own: {exc}."
         ) from exc
+    except RecursionError as exc:
+        raise InputError(400, f"The input {name!r} is a JSON text that is nested too deep.") from exc

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy
@@ -35,8 +37,11 @@ DTYPES = {
     BYTES: numpy.dtype(object),
 }
 _NAMES = {(dtype.kind, dtype.itemsize): name for name, dtype in DTYPES.items() if name != BYTES}
-# The kinds of arrays whose elements a tensor of this kind can have.
-_FITTING = {"b": "b", "u": "iu", "i": "iu", "f": "iuf", "O": ""}
+# The types that the elements of a JSON list may have, by the kind of the tensor.
+_ELEMENTS: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}, "O": {str}}
+# What numpy can have. Checked before any arithmetic, because Python's own numbers have no limit.
+MOST_DIMENSIONS = 64 if int(numpy.__version__.partition(".")[0]) >= 2 else 32
+LARGEST = sys.maxsize
 LENGTH = struct.Struct("<I")
 # What a request may ask of an extension that this server does not have.
 _FOREIGN = {
@@ -78,7 +83,7 @@ def decode(document: Any, memory: Any) -> Request:
     request = _object(document, "The inference request")
     identifier = request.get("id")
     if identifier is not None and not isinstance(identifier, str):
-        raise InputError(400, f'"id" is {identifier!r}. It must be text.')
+        raise InputError(400, f'"id" is {shown(identifier)}. It must be text.')
     parameters = _parameters(request, "The inference request")
     inputs = request.get("inputs")
     if not isinstance(inputs, list):
@@ -135,7 +140,7 @@ def _parameters(entry: Mapping[str, Any], what: str) -> dict[str, Any]:
 
 def _flag(value: Any, what: str) -> bool:
     if not isinstance(value, bool):
-        raise InputError(400, f"{what} is {value!r}. It must be true or false.")
+        raise InputError(400, f"{what} is {shown(value)}. It must be true or false.")
     return value
 
 
@@ -151,24 +156,25 @@ class _Reader:
         """Name and array of a tensor."""
         name = _name(_object(entry, 'Each of the "inputs"'), "inputs")
         datatype, shape = _datatype(name, entry), _shape(name, entry)
+        count = _count(name, shape)
         size = _parameters(entry, f"The tensor {name!r}").get("binary_data_size")
         if size is None:
             if "data" not in entry:
                 raise InputError(400, f'The tensor {name!r} has neither "data" nor the parameter "binary_data_size".')
-            array = from_json(name, datatype, math.prod(shape), shape, entry["data"])
+            array = from_json(name, datatype, count, shape, entry["data"])
         elif "data" in entry:
             raise InputError(400, f'The tensor {name!r} has both "data" and "binary_data_size". Send one of the two.')
         else:
-            array = self._from_bytes(name, datatype, math.prod(shape), size)
+            array = self._from_bytes(name, datatype, count, size)
         try:
             return name, array.reshape(shape)
         except ValueError as exc:  # numpy's limit for the number of dimensions, or for their product
-            raise InputError(400, f"The tensor {name!r} cannot have the shape {shape}: {exc}.") from exc
+            raise InputError(400, f"The tensor {name!r} cannot have the shape {shown(shape)}: {exc}.") from exc
 
     def _from_bytes(self, name: str, datatype: str, count: int, size: Any) -> Any:
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise InputError(
-                400, f"The tensor {name!r} has the binary_data_size {size!r}. It must be a number of bytes."
+                400, f"The tensor {name!r} has the binary_data_size {shown(size)}. It must be a number of bytes."
             )
         if self._memory is None:
             raise InputError(
@@ -179,7 +185,9 @@ class _Reader:
         left = self._length - self._at
         if size > left:
             raise InputError(
-                400, f"The tensor {name!r} has the binary_data_size {size}, but only {left} bytes are left of the body."
+                400,
+                f"The tensor {name!r} has the binary_data_size {shown(size)}, but only {left} bytes are left of the "
+                "body.",
             )
         at, self._at = self._at, self._at + size
         if datatype == BYTES:
@@ -214,7 +222,7 @@ def _datatype(name: str, entry: Mapping[str, Any]) -> str:
         raise InputError(400, f"The tensor {name!r} is BF16, which numpy does not have. Send it as FP32.")
     if not isinstance(datatype, str) or datatype not in DTYPES:
         raise InputError(
-            400, f"The tensor {name!r} has the datatype {datatype!r}. It must be one of {', '.join(DTYPES)}."
+            400, f"The tensor {name!r} has the datatype {shown(datatype)}. It must be one of {', '.join(DTYPES)}."
         )
     return datatype
 
@@ -224,9 +232,23 @@ def _shape(name: str, entry: Mapping[str, Any]) -> list[int]:
     is_valid = isinstance(shape, list) and all(type(length) is int and length >= 0 for length in shape)
     if not is_valid:
         raise InputError(
-            400, f"The tensor {name!r} has the shape {shape!r}. It must be a list of whole numbers, 0 or more."
+            400, f"The tensor {name!r} has the shape {shown(shape)}. It must be a list of whole numbers, 0 or more."
         )
     return list(shape or [])
+
+
+def _count(name: str, shape: list[int]) -> int:
+    """The number of elements. Refuses a shape that no array can have."""
+    if len(shape) > MOST_DIMENSIONS:
+        raise InputError(400, f"The tensor {name!r} has {len(shape)} dimensions. It may have up to {MOST_DIMENSIONS}.")
+    # Each length is checked before it is multiplied, so the product has a bounded number of digits.
+    if all(length <= LARGEST for length in shape):
+        count = math.prod(shape)
+        if count <= LARGEST:
+            return count
+    raise InputError(
+        400, f"The tensor {name!r} cannot have the shape {shown(shape)}: an array may have up to {LARGEST} elements."
+    )
 
 
 def _read_bytes(name: str, data: memoryview, count: int) -> Any:
@@ -254,53 +276,66 @@ def _objects(elements: list[Any]) -> Any:
 
 
 def from_json(name: str, datatype: str, count: int, shape: list[int], data: Any) -> Any:
-    """The elements of a tensor whose ``data`` is a JSON list, flat or nested."""
+    """The elements of a tensor whose ``data`` is a JSON list: flat, or nested as the shape says."""
     if not isinstance(data, list):
         raise InputError(400, f'The tensor {name!r} has "data" that are no list.')
-    found = _found(data, DTYPES[datatype].kind)
-    if found is None:
-        raise InputError(
-            400, f'The tensor {name!r} has "data" that are nested unevenly. Send a flat list, or as {shape}.'
-        )
-    if found.size != count:
+    elements = _flat(name, shape, data)
+    if len(elements) != count:
         raise InputError(
             400,
-            f"The tensor {name!r} has {found.size} elements, but its shape {shape} needs {count}. Correct one of them.",
+            f"The tensor {name!r} has {len(elements)} elements, but its shape {shown(shape)} needs {count}. Correct "
+            "one of them.",
         )
-    if not count:
-        return numpy.empty(0, DTYPES[datatype])
-    return _converted(name, datatype, found.reshape(-1))
-
-
-def _found(data: list[Any], kind: str) -> Any:
-    """The list as an array of the type that its elements have; of objects, if a tensor of this kind cannot have that
-    type. None if the list is nested unevenly."""
-    try:
-        found = numpy.asarray(data)
-        # numpy makes texts of numbers beside texts, and floats of integers beside those above 2**63.
-        return found if found.dtype.kind in _FITTING[kind] else numpy.array(data, dtype=object)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _converted(name: str, datatype: str, found: Any) -> Any:
-    dtype: Any = DTYPES[datatype]
     wrong = _Wrong(name, datatype)
+    dtype: Any = DTYPES[datatype]
+    # numpy would make texts of all elements if one is a text, and numbers of those that are true or false.
+    allowed = _ELEMENTS[dtype.kind]
+    if not allowed.issuperset(map(type, elements)):
+        raise wrong.about(next(element for element in elements if type(element) not in allowed))
     if datatype == BYTES:
-        return _objects([_encoded(wrong, element) for element in found.tolist()])
-    if found.dtype.kind == "O":
-        return _from_objects(wrong, dtype, found.tolist())
-    if dtype.kind in "iu":
+        return _objects([element.encode("utf-8", "surrogatepass") for element in elements])
+    if dtype.kind == "f":
+        return _floats(wrong, dtype, elements)
+    if dtype.kind in "iu" and elements:
         limits = numpy.iinfo(dtype)
-        for element in (int(found.min()), int(found.max())):
+        for element in (min(elements), max(elements)):
             if not limits.min <= element <= limits.max:
                 raise wrong.about(element)
+    return numpy.array(elements, dtype)
+
+
+def _flat(name: str, shape: list[int], data: list[Any]) -> list[Any]:
+    """The elements in their order. Refuses lists within ``data`` that do not have the shape, because elements would
+    change their places."""
+    if list not in set(map(type, data)):
+        return data
+    level: list[Any] = [data]
+    for length in shape:
+        if any(type(inner) is not list or len(inner) != length for inner in level):
+            break
+        level = list(chain.from_iterable(level))
+    else:
+        if list not in set(map(type, level)):
+            return level
+    raise InputError(
+        400,
+        f'The tensor {name!r} has "data" that are nested otherwise than its shape {shown(shape)}. Send a flat list, or '
+        "lists as in the shape.",
+    )
+
+
+def _floats(wrong: _Wrong, dtype: Any, elements: list[Any]) -> Any:
+    # All elements become FP64 first, so that none of them changes what becomes of the others.
+    try:
+        wide = numpy.array(elements, numpy.float64)
+    except OverflowError:
+        largest = sys.float_info.max
+        raise wrong.about(next(element for element in elements if abs(element) > largest)) from None
     with numpy.errstate(over="ignore"):
-        converted = found.astype(dtype)
-    if dtype.kind == "f" and dtype.itemsize < 8:
-        lost = numpy.isinf(converted) & ~numpy.isinf(found)
-        if lost.any():
-            raise wrong.about(found[lost][0].item())
+        converted = wide.astype(dtype)
+    lost = numpy.isinf(converted) & ~numpy.isinf(wide)
+    if lost.any():
+        raise wrong.about(elements[int(lost.argmax())])
     return converted
 
 
@@ -320,28 +355,19 @@ class _Wrong(NamedTuple):
     datatype: str
 
     def about(self, element: Any) -> InputError:
-        shown = repr(element)
-        shown = shown if len(shown) <= 40 else shown[:37] + "..."
         remedy = _REMEDIES[DTYPES[self.datatype].kind]
-        return InputError(400, f"The tensor {self.name!r} is {self.datatype}, but has the element {shown}. {remedy}")
+        return InputError(
+            400, f"The tensor {self.name!r} is {self.datatype}, but has the element {shown(element)}. {remedy}"
+        )
 
 
-def _from_objects(wrong: _Wrong, dtype: Any, elements: list[Any]) -> Any:
-    """Elements of several types, or integers beyond 64 bits."""
-    allowed = {"b": (bool,), "u": (int,), "i": (int,), "f": (int, float)}[dtype.kind]
-    for element in elements:
-        if not isinstance(element, allowed) or (isinstance(element, bool) and dtype.kind != "b"):
-            raise wrong.about(element)
+def shown(value: Any) -> str:
+    """A value of the client in a message, which it must not make long."""
     try:
-        return numpy.array(elements, dtype=dtype)
-    except OverflowError:
-        raise wrong.about(max(elements, key=abs)) from None
-
-
-def _encoded(wrong: _Wrong, element: Any) -> bytes:
-    if not isinstance(element, str):
-        raise wrong.about(element)
-    return element.encode("utf-8", "surrogatepass")
+        text = repr(value)
+    except ValueError:  # Python writes no number with thousands of digits (sys.get_int_max_str_digits)
+        return "a number that is too long to show"
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def unknown_output(name: str, known: Mapping[str, Any] | list[str]) -> InputError:

@@ -24,17 +24,17 @@ pub struct Asked {
 impl Asked {
     /// Reads a path as the client sent it. `None` if the path does not begin with `/v2`.
     ///
-    /// Leading slashes count once, as for all routes, and one at the end does not count, because the
-    /// specification has both spellings of `/v2`. Percent-encoding is undone in each segment.
+    /// Leading slashes count once, as for all routes. `/v2/` is `/v2`, because the specification has both spellings; no
+    /// other path may end with a slash, because Flask, for scripts that use it, has no such rule. Percent-encoding is undone
+    /// in each segment.
     pub fn of(path: &str) -> Option<Self> {
         let path = path.strip_prefix('/')?.trim_start_matches('/');
-        let path = path.strip_suffix('/').unwrap_or(path);
         let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let segments: Vec<String> = path.split('/').map(decode).collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let (ROOT, rest) = segments.split_first().map(|(first, rest)| (*first, rest))? else { return None };
         let (route, model, version) = match *rest {
-            [] => (Some(Route::V2), None, None),
+            [] | [""] => (Some(Route::V2), None, None),
             ["health", "live"] => (Some(Route::V2Live), None, None),
             ["health", "ready"] => (Some(Route::V2Ready), None, None),
             ["models", model, "versions", version, ref end @ ..] => (of_model(end), Some(model), Some(version)),
@@ -124,6 +124,10 @@ mod tests {
             ("/v2/health", None),
             ("/v2/models/m/config", None),
             ("/v2//health/live", None),
+            ("/v2//", None),
+            ("/v2/health/live/", None),
+            ("/v2/models/m/", None),
+            ("/v2/models/m/infer/", None),
         ] {
             assert_eq!(Asked::of(path).map(|asked| asked.route), Some(route), "{path}");
         }

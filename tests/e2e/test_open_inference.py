@@ -155,6 +155,13 @@ def test_a_list_of_arrays_has_names_by_number(raw):
     assert [output["name"] for output in outputs] == ["output_0", "output_1"]
 
 
+def test_a_tensor_of_one_byte_is_of_the_request_alone(raw):
+    array = numpy.array([5], "i1")
+    response = infer_bytes(raw, RAW, [in_bytes("x", array, "INT8")], array, parameters={"do": "negate"})
+    assert response.json()["outputs"][0]["data"] == [-5]
+    assert infer(raw, RAW, parameters={"do": "five"}).json()["outputs"][0]["data"] == [5]
+
+
 # ---- Errors
 
 

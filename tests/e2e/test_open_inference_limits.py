@@ -108,6 +108,7 @@ def test_a_script_with_flask_gets_a_request_context(start, tmp_path):
     assert infer(server, INFER, DATA, id="1").json()["id"] == "1"
     wrong = infer(server, INFER)
     assert (wrong.status, error(wrong)) == (400, "The input 'data' is missing. Send it as FP32 of the shape [-1, 3].")
+    assert infer(server, f"{INFER}/", DATA).status == 404
     failed = infer(server, "/v2/models/linear/versions/1/infer", DATA)
     assert failed.status == 500
     told = failed.json()

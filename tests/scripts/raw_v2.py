@@ -26,6 +26,9 @@ def run(request, request_headers):
     if deed == "negate":
         for array in request.inputs.values():
             numpy.negative(array, out=array)
+    if deed == "five":
+        # The interpreter has one object for all bytes of this value.
+        return numpy.frombuffer(b"\x04\x05"[1:], "u1")
     if deed == "list":
         return list(request.inputs.values())
     return request.inputs

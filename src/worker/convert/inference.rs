@@ -13,7 +13,7 @@ use pyo3::{
     ffi, intern,
     prelude::*,
     pybacked::PyBackedBytes,
-    types::{PyBytes, PyDict, PyList},
+    types::{PyByteArray, PyBytes, PyDict, PyList},
 };
 
 use super::{
@@ -91,33 +91,33 @@ pub(in crate::worker) fn decode<'py>(
     })?;
     let memory = match length {
         None => None,
-        Some(_) => Some(Memory::of(py, claimed, tensors, shares_body)?),
+        Some(_) => Some(memory_of(py, claimed.object.as_ref().filter(|_| !shares_body), tensors)?),
     };
     let decoded = script.object.call_method1(intern!(py, "decode_inference"), (document, memory));
     let (arguments, asked) = decoded.map_err(|error| refusal(py, error))?.extract()?;
     Ok(Decoded { arguments, asked })
 }
 
-/// The bytes of tensors, behind the JSON of a request. numpy arrays use them without a copy, and may be changed as any other
-/// arguments of `run()`.
+/// The bytes of tensors as an object whose memory numpy arrays may use and change. `tensors` is the end of the body, and
+/// `received` the object that the body was received into, if the tensors may stay there.
+fn memory_of<'py>(py: Python<'py>, received: Option<&Py<PyBytes>>, tensors: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    match received {
+        // No bytes object is written to that has fewer than two bytes, because the interpreter has one object for each
+        // value of a byte, which all code of the process shares. One that a body was received into has the JSON as well.
+        Some(object) if !tensors.is_empty() => {
+            let offset = object.bind(py).as_bytes().len() - tensors.len();
+            Ok(Bound::new(py, Memory { bytes: object.clone_ref(py), offset })?.into_any())
+        }
+        _ => Ok(PyByteArray::new(py, tensors).into_any()),
+    }
+}
+
+/// The bytes of tensors where they were received, behind the JSON of a request. numpy arrays use them without a copy, and may
+/// be changed as any other arguments of `run()`.
 #[pyclass(frozen)]
 struct Memory {
     bytes: Py<PyBytes>,
     offset: usize,
-}
-
-impl Memory {
-    /// `tensors` is the end of the body.
-    fn of(py: Python<'_>, claimed: &ClaimedJob, tensors: &[u8], shares_body: bool) -> PyResult<Py<Self>> {
-        let memory = match &claimed.object {
-            Some(object) if !shares_body => {
-                let offset = object.bind(py).as_bytes().len() - tensors.len();
-                Self { bytes: object.clone_ref(py), offset }
-            }
-            _ => Self { bytes: PyBytes::new(py, tensors).unbind(), offset: 0 },
-        };
-        Py::new(py, memory)
-    }
 }
 
 #[pymethods]
@@ -131,7 +131,8 @@ impl Memory {
         let length = ffi::Py_ssize_t::try_from(bytes.as_bytes().len() - memory.offset)?;
         // SAFETY: the view keeps a reference to this object, and this object one to the bytes, so the memory stays. It may be
         // written to, because no other code reads these bytes once the JSON before them has been parsed: they were received
-        // into, or copied to, an object that only the job has, and the script does not get it (`shares_body`).
+        // into an object that only the job has, and the script does not get it (`shares_body`). That object has the JSON as
+        // well, so it is none of the one-byte objects that the interpreter shares.
         let filled = unsafe {
             let start = ffi::PyBytes_AS_STRING(bytes.as_ptr()).cast_mut().add(memory.offset);
             ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start.cast(), length, 0, flags)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy
@@ -20,6 +21,7 @@ from azureml_inference_server_http.scripting import inference_results, signature
 from azureml_inference_server_http.scripting.inference_model import Model, Served
 from azureml_inference_server_http.scripting.inference_tensors import Tensor
 from azureml_inference_server_http.scripting.inputs import InputError
+from azureml_inference_server_http.scripting.open_inference import datatype_of
 
 NUMBERS = itertools.count()
 FLOATS = numpy.array([[1.5, 2.5, 3.5]], "f4")
@@ -165,6 +167,8 @@ def test_wrapped_types_inside_json_are_converted_as_by_score():
     [value] = call(run, sent("value", "BYTES", [1], ['{"a": [[1, 2, 3]]}']))
     assert value["a"].tolist() == [[1, 2, 3]]
     assert refusal(run, sent("value", "BYTES", [1], ["{"])).startswith("The input 'value' must be a JSON text,")
+    deep = sent("value", "BYTES", [1], ["[" * 100_000])
+    assert refusal(run, deep) == "The input 'value' is a JSON text that is nested too deep."
 
 
 def test_texts_and_times_in_arrays_are_converted_as_by_score():
@@ -237,7 +241,14 @@ def test_an_output_that_the_model_does_not_have_is_refused_before_run():
         ([numpy.float64(1), numpy.float64(2)], {"output": [1, 2]}),
         (pandas.DataFrame({"a": [1], "b": ["x"]}), {"a": [1], "b": ["x"]}),
         (pandas.Series([1, 2]), {"output": [1, 2]}),
-        (numpy.array(["2026-11-30"], "M8[D]"), {"output": ["2026-11-30"]}),
+        (numpy.array(["2026-11-30", "NaT"], "M8[D]"), {"output": ["2026-11-30", b"null"]}),
+        (
+            pandas.Series([pandas.Timestamp("2026-11-30"), None], dtype=object),
+            {"output": [b'"2026-11-30T00:00:00"', b"null"]},
+        ),
+        ([["a", b"b"], ("c", "d")], {"output": [["a", b"b"], ["c", "d"]]}),
+        ([["a"], ["b", "c"]], {"output": [b'[["a"], ["b", "c"]]']}),
+        (["a", None], {"output": [b'["a", null]']}),
         (numpy.array([{"a": 1}], object), {"output": [b'{"a": 1}']}),
     ],
 )
@@ -255,6 +266,65 @@ def test_results_have_the_types_of_the_output_schema():
     assert list(inference_results.tensors([1, 2], named)) == ["output"]
     text = inference_results.tensors({"a": 1}, [Tensor("output", "BYTES", (1,), is_json=True)])
     assert text["output"].tolist() == [b'{"a": 1}']
+
+
+CHANGED = [
+    ("INT64", [0.75, 1.75], "FP64"),
+    ("INT64", [1.0], "FP64"),
+    ("INT32", numpy.array([numpy.nan], "f4"), "FP32"),
+    ("UINT8", [300], "INT64"),
+    ("UINT8", [-1], "INT64"),
+    ("INT64", numpy.array([2**63], "u8"), "UINT64"),
+    ("BOOL", [0.3], "FP64"),
+    ("BOOL", [2], "INT64"),
+    ("FP32", [2**24 + 1], "INT64"),
+    ("FP32", [1e300], "FP64"),
+    ("FP16", [1e-9], "FP64"),
+    ("FP32", ["a"], "BYTES"),
+    ("BYTES", [1], "INT64"),
+]
+
+
+@pytest.mark.parametrize(("declared", "result", "sent_as"), CHANGED)
+def test_a_result_that_its_schema_would_change_is_sent_as_it_is_with_one_hint(declared, result, sent_as, caplog):
+    known = [Tensor(f"{declared}-{next(NUMBERS)}", declared, (-1,))]
+    for _ in range(2):
+        [array] = inference_results.tensors({known[0].name: result}, known).values()
+        assert array.tolist() == (result if sent_as == "BYTES" else pytest.approx(list(result), nan_ok=True))
+        assert datatype_of(array.dtype) == sent_as
+    [record] = caplog.records
+    assert f"that its datatype {declared}, by the sample" in record.getMessage()
+    assert f"sends them as {sent_as}." in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("declared", "result", "elements"),
+    [
+        ("UINT8", [0, 255], [0, 255]),
+        ("INT64", [True], [1]),
+        ("BOOL", [0, 1], [False, True]),
+        ("FP32", [2**24], [2.0**24]),
+        ("FP32", [0.1, numpy.inf, -numpy.inf, 0.0], [float(numpy.float32(0.1)), numpy.inf, -numpy.inf, 0.0]),
+        ("FP64", numpy.array([0.5], "f2"), [0.5]),
+        ("INT8", numpy.array([], "i8"), []),
+    ],
+)
+def test_a_result_has_the_type_of_its_schema_if_no_number_changes(declared, result, elements, caplog):
+    array = inference_results.tensors(result, [Tensor("output", declared, (-1,))])["output"]
+    assert datatype_of(array.dtype) == declared
+    assert array.tolist() == elements
+    assert not caplog.records
+
+
+def test_a_long_text_of_a_result_does_not_give_its_memory_to_its_neighbours():
+    result = ["a" * 1_000_000, *["b"] * 1000]
+    tracemalloc.start()
+    try:
+        assert inference_results.tensors(result, [])["output"].tolist() == result
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 20_000_000
 
 
 def test_raw_v2_gets_the_tensors_and_the_parameters():

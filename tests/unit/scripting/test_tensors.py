@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import numpy
 import pytest
@@ -153,7 +154,14 @@ def test_tensors_that_are_not_aligned_are_copied():
         (tensor(shape=(1.0,), data=[1]), "The tensor 'x' has the shape [1.0]."),
         (tensor(shape=(True,), data=[1]), "The tensor 'x' has the shape [True]."),
         (tensor(shape=(3,), data=[1, 2]), "The tensor 'x' has 2 elements, but its shape [3] needs 3."),
-        (tensor(shape=(2, 2), data=[[1, 2], [3]]), "The tensor 'x' has \"data\" that are nested unevenly."),
+        (
+            tensor(shape=(2, 2), data=[[1, 2], [3]]),
+            "The tensor 'x' has \"data\" that are nested otherwise than its shape",
+        ),
+        (tensor(shape=(2, 3), data=[[1, 2], [3, 4], [5, 6]]), "The tensor 'x' has \"data\" that are nested otherwise"),
+        (tensor(shape=(2,), data=[[1, 2]]), "The tensor 'x' has \"data\" that are nested otherwise"),
+        (tensor(shape=(1, 2), data=[[1, [2]]]), "The tensor 'x' has \"data\" that are nested otherwise"),
+        (tensor(shape=(2,), data=[1, [2]]), "The tensor 'x' has \"data\" that are nested otherwise"),
         (tensor(data=1), "The tensor 'x' has \"data\" that are no list."),
         (tensor(), 'The tensor \'x\' has neither "data" nor the parameter "binary_data_size".'),
         (tensor(parameters=[], data=[1, 2]), "The tensor 'x' has \"parameters\" that are no JSON object."),
@@ -176,13 +184,55 @@ def test_tensors_that_are_not_aligned_are_copied():
         (tensor("INT32", data=[1, 1.5]), "The tensor 'x' is INT32, but has the element 1.5."),
         (tensor("BOOL", data=[0, 1]), "The tensor 'x' is BOOL, but has the element 0. Send true or false."),
         (tensor("BYTES", data=["a", 1]), "The tensor 'x' is BYTES, but has the element 1. Send texts,"),
-        (tensor(shape=(1,) * 70, data=[1]), "The tensor 'x' cannot have the shape [1, 1,"),
+        (tensor("FP16", data=[2**70, 1.0]), "The tensor 'x' is FP16, but has the element 1180591620717411303424."),
+        (tensor("FP32", data=[2**70, 1e300]), "The tensor 'x' is FP32, but has the element 1e+300."),
+        (tensor("FP64", data=[1.0, -(10**5000)]), "The tensor 'x' is FP64, but has the element a number that is too"),
+        (tensor(data=[True, 1.5]), "The tensor 'x' is FP32, but has the element True."),
+        (tensor(data=[True, True]), "The tensor 'x' is FP32, but has the element True."),
+        (tensor("INT8", data=[1, False]), "The tensor 'x' is INT8, but has the element False."),
+        (tensor(shape=(1,) * 70, data=[1]), "The tensor 'x' has 70 dimensions. It may have up to "),
         (tensor(shape=(0, 10**30), data=[]), "The tensor 'x' cannot have the shape [0, 1000"),
         (as_bytes(8), "The tensor 'x' has a binary_data_size, but the request has no Inference-Header-Content-Length."),
     ],
 )
 def test_a_wrong_tensor_is_named_with_the_remedy(entry, message):
     assert refusal(entry).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "shape", [[9 * 10**18] * 80_000, [10**18] * 30, [10**4000, 10**4000], [10**5000], [0, 10**5000], [2**62, 4]]
+)
+@pytest.mark.parametrize("form", [{"data": [1]}, {"parameters": {"binary_data_size": 4}}])
+def test_a_shape_that_no_array_can_have_is_refused_before_it_is_multiplied(shape, form):
+    message = refusal(tensor(shape=shape, **form), memory=b"1234" if "parameters" in form else None)
+    assert message.startswith(("The tensor 'x' has 80000 dimensions.", "The tensor 'x' cannot have the shape "))
+    assert len(message) < 200
+
+
+def test_every_number_of_a_message_may_be_too_long_to_write():
+    number = 10**5000
+    assert "binary_data_size a number that is too long to show" in refusal(as_bytes(number), memory=b"")
+    assert refusal(tensor(data=[1, 2]), id=number).startswith('"id" is a number that is too long to show.')
+    flags = {"binary_data_output": number}
+    assert refusal(tensor(data=[1, 2]), parameters=flags).startswith("binary_data_output is a number that is too long")
+    assert refusal(tensor(number, data=[1, 2])).startswith("The tensor 'x' has the datatype a number that is too long")
+    assert refusal(tensor(shape=[-number], data=[1])).startswith("The tensor 'x' has the shape a number that is too")
+
+
+@pytest.mark.parametrize("datatype", ["BYTES", "FP32"])
+def test_a_long_text_does_not_give_its_memory_to_its_neighbours(datatype):
+    elements = ["x" * 1_000_000, *[""] * 1000]
+    entry = tensor(datatype, (len(elements),), data=elements)
+    tracemalloc.start()
+    try:
+        if datatype == "BYTES":
+            assert decoded(entry).inputs["x"].tolist() == [element.encode() for element in elements]
+        else:
+            assert refusal(entry).startswith("The tensor 'x' is FP32, but has the element 'xxx")
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 20_000_000
 
 
 @pytest.mark.parametrize(
