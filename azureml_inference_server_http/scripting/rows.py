@@ -8,6 +8,7 @@ workers.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -88,16 +89,52 @@ def _check_length(length: int, total: int, place: str, kind: type) -> None:
 
 
 def agree(alone: bytes, joint: bytes) -> bool:
-    """True if two JSON replies say the same. Floating-point numbers may differ by a little, because
-    a library may add numbers in another order when there are more rows."""
+    """True if two replies, in JSON or with tensors, say the same. Floating-point numbers may differ
+    by a little, because a library may add numbers in another order when there are more rows."""
     if alone == joint:
         return True
     try:
-        one, other = json.loads(alone), json.loads(joint)
+        one, other = _read(alone), _read(joint)
     except ValueError:
         return False
     scale = max((abs(number) for number in _floats(one) if math.isfinite(number)), default=0.0)
     return _agree(one, other, scale * 1e-5)
+
+
+def _read(reply: bytes) -> Any:
+    """What a reply says. Raises ValueError if it is neither JSON nor a reply of the Open Inference
+    Protocol."""
+    protocol: Any = sys.modules.get(f"{__package__}.open_inference")  # imported only if the server speaks it
+    document, tensors = None, b""
+    if protocol is not None and reply.startswith(b"{"):
+        # latin-1 has a character for each byte, so the bytes of tensors may follow the JSON.
+        document, end = json.JSONDecoder().raw_decode(reply.decode("latin-1"))
+        tensors = reply[end:]
+    if document is None or "model_name" not in document or "outputs" not in document:
+        return json.loads(reply)
+    try:
+        # Tensors of a reply have the form of those of a request.
+        arrays = protocol.decode({"inputs": document["outputs"]}, tensors or None).inputs
+    except protocol.InputError:
+        return json.loads(reply)
+    outputs = [
+        [output["name"], output["datatype"], output["shape"], _elements(arrays[output["name"]])]
+        for output in document["outputs"]
+    ]
+    return {**document, "outputs": outputs}
+
+
+def _elements(array: Any) -> list[Any]:
+    elements: list[Any] = array.reshape(-1).tolist()
+    return [_of_text(element) if isinstance(element, bytes) else element for element in elements]
+
+
+def _of_text(text: bytes) -> Any:
+    """The value of a text that is JSON, because a result that no tensor can have is sent so."""
+    if text.startswith((b"[", b"{")):
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
+    return text
 
 
 def _floats(value: Any) -> Iterator[float]:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from azureml_inference_server_http.scripting import rows
+from azureml_inference_server_http.scripting import inference_model, inference_replies, inference_results, rows
+from azureml_inference_server_http.scripting.open_inference import Asked
 
 FRAME = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
 
@@ -155,3 +156,38 @@ def test_replies_that_say_the_same(one, other, expected):
 
 def test_text_that_is_no_json_does_not_agree():
     assert not rows.agree(b"{", b"{}")
+
+
+def v2_reply(result, binary):
+    tensors = inference_results.tensors(result, [])
+    encoded = inference_replies.encode(tensors, Asked(None, {}, binary), "m", "1")
+    return inference_model.whole(encoded).body
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (np.array([1.0, 0.5]), np.array([1.0 + 1e-7, 0.5]), True),
+        (np.array([1.0, 0.5], "f4"), np.array([1.5, 0.5], "f4"), False),
+        (np.array([1, 2]), np.array([1, 3]), False),
+        # These bytes are blanks.
+        (np.array([32], "u1"), np.array([10], "u1"), False),
+        (np.array([1.0]), np.array([1.0], "f4"), False),
+        (np.array([1.0]), np.array([[1.0]]), False),
+        ([{"a": 1.0}], [{"a": 1.0 + 1e-7}], True),
+        ([{"a": 1.0}], [{"a": 1.5}], False),
+        (["a", "["], ["a", "{"], False),
+        ({"a": np.ones(1), "b": ["x"]}, {"a": np.ones(1) + 1e-7, "b": ["x"]}, True),
+        ({"a": np.ones(1), "b": ["x"]}, {"a": np.ones(1) + 1e-7, "b": ["y"]}, False),
+    ],
+)
+def test_replies_with_tensors_that_say_the_same(one, other, expected, binary):
+    assert rows.agree(v2_reply(one, binary), v2_reply(other, binary)) is expected
+
+
+def test_a_reply_that_only_looks_like_tensors_is_compared_as_json():
+    for outputs in ([], [1], {}, [{"name": "a", "datatype": "FP32", "shape": [2], "data": [1.0]}]):
+        one = {"model_name": "m", "outputs": outputs, "x": 1.0}
+        assert rows.agree(json.dumps(one).encode(), json.dumps({**one, "x": 1.0 + 1e-7}).encode())
+        assert not rows.agree(json.dumps(one).encode(), json.dumps({**one, "x": 2.0}).encode())
