@@ -455,9 +455,7 @@ def _shown(setting: Setting, given: object, origin: Origin, config: ConfigFile) 
     """The shortened text of a value, and the text of its source."""
     import json
 
-    # A variable for the workers may be a key or a password.
-    is_hidden = setting.secret or setting.kind == table.VARIABLES
-    shown = "***" if is_hidden else json.dumps(given) if origin.kind == FILE else repr(given)
+    shown = "***" if table.is_hidden_if_wrong(setting) else json.dumps(given) if origin.kind == FILE else repr(given)
     if len(shown) > _SHOWN_VALUE:
         shown = shown[: _SHOWN_VALUE - 3] + "..."
     return shown, f"{origin.kind} {origin.name}" + (f" in {config.path}" if origin.kind == FILE else "")

@@ -150,6 +150,11 @@ def default_text(setting: Setting) -> str:
     return str(setting.default)
 
 
+def is_hidden_if_wrong(setting: Setting) -> bool:
+    """True if a message about a wrong value must not show it: it is a secret, or may be one."""
+    return setting.secret or setting.kind == VARIABLES
+
+
 def allowed_text(setting: Setting) -> str:
     """What a value must be, in words, with the upper bound that few need to know."""
     if setting.maximum is None or str(setting.maximum) in setting.allowed:
@@ -648,14 +653,16 @@ SETTINGS: tuple[Setting, ...] = (
         help="A variable that each worker process gets before it loads the script, such as "
         "CUDA_VISIBLE_DEVICES={worker}. {worker} is the number of the worker, from 0.",
         default_text="none",
-        allowed="NAME=VALUE, or several separated by semicolons, with {worker} or {worker%4} in values",
+        allowed="NAME=VALUE, or several separated by semicolons, which no value can have; {worker} and {worker%4} "
+        "in values stand for the number of the worker",
         flag="--worker_env",
         metavar="NAME=VALUE",
         joined_by=";",
         original=False,
         environment="AZMLINFSRV_WORKER_ENV",
         config_key="AZMLINFSRV_WORKER_ENV",
-        note="The option may be given several times. [placement.md](placement.md) explains it.",
+        note="The option may be given several times. The banner shows the value, so it is not for secrets. "
+        "[placement.md](placement.md) explains it.",
     ),
     Setting(
         name="init_concurrency",

@@ -20,17 +20,20 @@ _BRACES = re.compile(r"\{[A-Za-z_][^{}\"']*\}")
 
 
 def parse(text: str) -> dict[str, str]:
-    """The variables of ``NAME=VALUE;NAME=VALUE``, with placeholders. Raises ValueError."""
+    """The variables of ``NAME=VALUE;NAME=VALUE``, with placeholders. Raises ValueError, whose text has
+    no part of a value, because values may be secrets."""
     found: dict[str, str] = {}
-    for entry in filter(None, map(str.strip, _SEPARATOR.split(text))):
+    for number, entry in enumerate(filter(None, map(str.strip, _SEPARATOR.split(text))), 1):
         name, equals, value = entry.partition("=")
         if not equals or _NAME.fullmatch(name) is None:
-            raise ValueError(f"{entry!r} is not NAME=VALUE")
+            raise ValueError(
+                f"entry {number} is not NAME=VALUE; semicolons separate entries, and no value can have one"
+            )
         if name in found:
             raise ValueError(f"{name} is given twice")
         wrong = _BRACES.search(_PLACEHOLDER.sub("", value))
         if wrong is not None:
-            raise ValueError(f"{wrong[0]} is no placeholder")
+            raise ValueError(f"the value of {name} has braces that are neither {{worker}} nor {{worker%4}}")
         found[name] = value
     if not found:
         raise ValueError("no variable")

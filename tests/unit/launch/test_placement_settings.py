@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Callable
 
 import pytest
 from resolving import Load
 
-from azureml_inference_server_http.launch import banner, settings
+from azureml_inference_server_http.launch import banner, options, settings
 from azureml_inference_server_http.launch.cores import Cores
 from azureml_inference_server_http.launch.settings import SettingsError
+from azureml_inference_server_http.launch.settings_table import SETTINGS
 
 
 def with_cores(number: int) -> Callable[[], Cores]:
@@ -54,6 +56,13 @@ def test_a_refusal_does_not_show_the_values_of_variables(load: Load) -> None:
             load(flags=given, environment={"AZMLINFSRV_WORKER_ENV": "A=hush;A=hush"})
         assert "is not allowed" in str(refused.value)
         assert "hush" not in str(refused.value)
+
+
+def test_the_option_does_not_show_its_value_when_refused() -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    options.add_option(parser.add_argument_group(), next(row for row in SETTINGS if row.name == "worker_env"))
+    with pytest.raises(argparse.ArgumentError, match=r"invalid value: \*\*\* \(it must be NAME=VALUE, or several"):
+        parser.parse_args(["--worker_env", "TOKEN=first;second"])
 
 
 def test_init_concurrency_means_nothing_if_the_script_is_loaded_once(load: Load) -> None:

@@ -22,15 +22,20 @@ def test_placeholders_stand_for_the_slot(text: str, slot: int, expected: dict[st
     assert variables(parse(text), slot) == expected
 
 
+NOT_AN_ENTRY = "is not NAME=VALUE; semicolons separate entries, and no value can have one"
+NO_PLACEHOLDER = "has braces that are neither {worker} nor {worker%4}"
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("CUDA", "'CUDA' is not NAME=VALUE"),
-        ("1A=b", "'1A=b' is not NAME=VALUE"),
-        ("=b", "'=b' is not NAME=VALUE"),
-        ("A={slot}", "{slot} is no placeholder"),
-        ("A={worker%0}", "{worker%0} is no placeholder"),
-        ("A={worker + 1}", "{worker + 1} is no placeholder"),
+        ("CUDA", f"entry 1 {NOT_AN_ENTRY}"),
+        ("A=1; 1A=b", f"entry 2 {NOT_AN_ENTRY}"),
+        ("=b", f"entry 1 {NOT_AN_ENTRY}"),
+        ("A=secret;rest", f"entry 2 {NOT_AN_ENTRY}"),
+        ("A={slot}", f"the value of A {NO_PLACEHOLDER}"),
+        ("A=0;B={worker%0}", f"the value of B {NO_PLACEHOLDER}"),
+        ("A={worker + 1}", f"the value of A {NO_PLACEHOLDER}"),
         ("A=1;A=2", "A is given twice"),
         (" ; ", "no variable"),
     ],
