@@ -82,6 +82,11 @@ def step(debugger):
     debugger.set_trace()
     noticed = debug.holds(sys._getframe())
     sys.settrace(sys_trace)
+    # The debugger has put its trace function on the frames of pytest too, where tests that come later would find it.
+    frame = sys._getframe()
+    while frame is not None:
+        frame.f_trace = None
+        frame = frame.f_back
     return noticed
 
 
