@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import azureml_inference_server_http as package
 
-from .settings_table import ON_OFF, PROCESS, SETTINGS, Setting, label
+from .settings_table import ON_OFF, PROCESS, SETTINGS, Setting, is_hidden, label
 
 if TYPE_CHECKING:
     from .progress import Progress
@@ -134,4 +134,4 @@ def _value(row: Setting, settings: Settings) -> str:
     value = getattr(settings, row.name)
     if row.kind == ON_OFF:
         return "on" if value else "off"
-    return "***" if row.secret else str(value)
+    return "***" if is_hidden(row) else str(value)

@@ -185,7 +185,7 @@ def _converter(setting: Setting) -> Callable[[str], Any]:
             return setting_values.parse_option(setting, text)
         except ValueError:
             # The contract (section 1) has a name from the published server's code, which tells people nothing.
-            shown = "***" if table.is_hidden_if_wrong(setting) else repr(text)
+            shown = "***" if table.is_hidden(setting) else repr(text)
             named = f"{setting.flag_type} value" if setting.flag_type and not _is_read_by_people() else "value"
             raise argparse.ArgumentTypeError(
                 f"invalid {named}: {shown} (it must be {table.allowed_text(setting)})"

@@ -188,7 +188,9 @@ class Settings(NamedTuple):
 
     def __repr__(self) -> str:
         # Secrets are hidden, because this text may get into logs and tracebacks.
-        secrets = {setting.name: getattr(self, setting.name) and "***" for setting in SETTINGS if setting.secret}
+        secrets = {
+            setting.name: getattr(self, setting.name) and "***" for setting in SETTINGS if table.is_hidden(setting)
+        }
         shown = {**self._asdict(), **secrets}
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
@@ -455,7 +457,7 @@ def _shown(setting: Setting, given: object, origin: Origin, config: ConfigFile) 
     """The shortened text of a value, and the text of its source."""
     import json
 
-    shown = "***" if table.is_hidden_if_wrong(setting) else json.dumps(given) if origin.kind == FILE else repr(given)
+    shown = "***" if table.is_hidden(setting) else json.dumps(given) if origin.kind == FILE else repr(given)
     if len(shown) > _SHOWN_VALUE:
         shown = shown[: _SHOWN_VALUE - 3] + "..."
     return shown, f"{origin.kind} {origin.name}" + (f" in {config.path}" if origin.kind == FILE else "")

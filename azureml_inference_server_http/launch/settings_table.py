@@ -150,8 +150,8 @@ def default_text(setting: Setting) -> str:
     return str(setting.default)
 
 
-def is_hidden_if_wrong(setting: Setting) -> bool:
-    """True if a message about a wrong value must not show it: it is a secret, or may be one."""
+def is_hidden(setting: Setting) -> bool:
+    """True if no message may show the value: it is a secret, or may be one."""
     return setting.secret or setting.kind == VARIABLES
 
 
@@ -661,7 +661,7 @@ SETTINGS: tuple[Setting, ...] = (
         original=False,
         environment="AZMLINFSRV_WORKER_ENV",
         config_key="AZMLINFSRV_WORKER_ENV",
-        note="The option may be given several times. The banner shows the value, so it is not for secrets. "
+        note="The option may be given several times. No message shows the values. "
         "[placement.md](placement.md) explains it.",
     ),
     Setting(

@@ -9,7 +9,7 @@ from typing import Callable
 import pytest
 from resolving import Load
 
-from azureml_inference_server_http.launch import banner, options, settings
+from azureml_inference_server_http.launch import banner, display, options, settings
 from azureml_inference_server_http.launch.cores import Cores
 from azureml_inference_server_http.launch.settings import SettingsError
 from azureml_inference_server_http.launch.settings_table import SETTINGS
@@ -56,6 +56,13 @@ def test_a_refusal_does_not_show_the_values_of_variables(load: Load) -> None:
             load(flags=given, environment={"AZMLINFSRV_WORKER_ENV": "A=hush;A=hush"})
         assert "is not allowed" in str(refused.value)
         assert "hush" not in str(refused.value)
+
+
+def test_settings_in_force_do_not_show_the_values_of_variables(load: Load) -> None:
+    given = load(flags={"worker_env": "A=hush"})
+    shown = [repr(given), *display.start(given, colour=False)]
+    assert any("--worker_env=***" in line for line in shown)
+    assert "hush" not in str(shown)
 
 
 def test_the_option_does_not_show_its_value_when_refused() -> None:
