@@ -1,7 +1,8 @@
 """Decides which requests one call of run() can answer together, and makes the arguments and the
 results of such calls (``--max_batch_size``, ``@batched``).
 
-``rows`` joins and splits values. ``src/worker/executor/batching.rs`` gathers the requests, makes the
+``rows`` joins and splits values. ``batch_checks`` decides which answers are compared with those of
+single calls. ``src/worker/executor/batching.rs`` gathers the requests, makes the
 calls, and answers each request whose call cannot be joined with a call of its own. Runs in workers.
 Reasons: docs/decisions/2026-11-30-batching.md.
 """
@@ -12,13 +13,14 @@ import json
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..api.batching import MARK, results_of
 from ..launch.settings import DEFAULT
 from . import arrays, rows
+from .batch_checks import Check, Checks
 
 if TYPE_CHECKING:
     import inspect
@@ -28,24 +30,36 @@ if TYPE_CHECKING:
     from ..launch.settings import Settings
     from .script import Script
 
-# Joint calls of each kind whose results are compared with those of calls for each request alone.
-CHECKED_CALLS = 2
-# Kinds of calls that are remembered as checked.
-CHECKED_KINDS = 1000
-# Joint calls in a row that may fail although each of their requests succeeds alone.
-FAILURES = 3
+# Joint calls in a row of which no request gets an answer, before a worker makes no more of them.
+USELESS_CALLS = 5
 _REMEDY = "Decorate run() with @batched, or leave out the option (docs/batching.md)."
 
 _logger = logging.getLogger("azmlinfsrv")
 
 
-class Joint(NamedTuple):
-    """Requests that one call answers. The Rust half reads the fields in this order."""
+@dataclass
+class Joint:
+    """Requests that one call answers. The Rust half reads the places in the batch, the arguments, and
+    the rows of each request.
+
+    ``kind`` is what the requests have in common, ``inputs`` the arrays and frames of each of them.
+    ``check`` is set when the result is known.
+    """
 
     places: list[int]
     arguments: dict[str, Any]
     rows: list[int]
-    is_checked: bool
+    kind: Hashable = None
+    inputs: list[list[Any]] = field(default_factory=list)
+    check: Check | None = None
+
+
+class Split(NamedTuple):
+    """The part of a joint result for each request, and which of these are compared with the answer to
+    the request alone before any request gets its part."""
+
+    parts: list[Any]
+    checked: list[int]
 
 
 class Unfit(Exception):
@@ -105,7 +119,8 @@ class Batches(ABC):
         self.wait = wait
         self.are_possible = True
         self._remedy = remedy
-        self._failures = 0
+        self._useless = 0
+        self._checks = Checks()
 
     @abstractmethod
     def join(self, requests: Sequence[dict[str, Any] | None]) -> list[Joint]:
@@ -113,24 +128,44 @@ class Batches(ABC):
         before the schema has converted them."""
 
     @abstractmethod
-    def split(self, result: Any, counts: Sequence[int]) -> list[Any] | None:
-        """The part of a joint result for each request; None if it cannot be split."""
+    def split(self, joint: Joint, result: Any) -> Split | None:
+        """The parts of the result of a joint call; None if it cannot be split."""
 
-    def compare(self, alone_status: int, alone: bytes | None, status: int, joint: bytes | None) -> None:
-        """Compare the reply to a request with its part of the reply of a joint call."""
-        if (alone_status, alone) == (status, joint):
-            return
-        if alone is None or joint is None or alone_status != status or not rows.agree(alone, joint):
+    def compare(self, alone_status: int, alone: bytes | None, status: int, joint: bytes | None) -> bool:
+        """Compare the reply to a request alone with its part of the reply of a joint call. True if they
+        are the same answer. Two failures prove nothing. A body is None if it is a stream, or the result could not be
+        rendered."""
+        if alone_status == status != 200:
+            return False
+        is_same = alone_status == status and alone is not None and joint is not None and rows.agree(alone, joint)
+        if not is_same:
             self._give_up("run() returned something else for a request alone than for the same request among others")
+        return is_same
+
+    def note_agreed(self, joint: Joint) -> None:
+        """All compared parts of a joint call were the answers to their requests alone."""
+        if joint.check is not None:
+            self._checks.note_agreed(joint.check)
 
     def note_failure(self, exc: BaseException, failed: int) -> None:
         """A joint call has raised ``exc``. Then ``failed`` of its requests failed alone."""
-        self._failures = 0 if failed else self._failures + 1
-        if self._failures == FAILURES:
-            self._give_up(
-                f"run() has failed {FAILURES} times for several requests, of which each succeeded alone. The last "
-                f"error was {type(exc).__name__}: {exc}"
+        if failed:
+            self._useless = 0
+        else:
+            self._note_useless(
+                f"run() failed for several requests, of which each succeeded alone: {type(exc).__name__}: {exc}"
             )
+
+    def _note_useless(self, reason: str) -> None:
+        """A joint call has answered no request, and no request is known to be the cause. One alone ends
+        nothing, because any client may cause one."""
+        self._useless += 1
+        if self._useless == USELESS_CALLS:
+            self._give_up(
+                f"{USELESS_CALLS} calls in a row for several requests were of no use. In the last one, {reason}"
+            )
+        else:
+            _logger.debug("Each request of a joint call gets a call of its own: %s.", reason)
 
     def note_flask(self) -> None:
         """A request needs Flask's request context, which belongs to one request."""
@@ -154,9 +189,6 @@ class JoinedRows(Batches):
         run, parameters = script.plain_run, script.parameters
         self._convert, self._types = _row_parameters(run, parameters)
         self._defaults = {parameter.name: parameter.default for parameter in parameters}
-        self._checked: Counter[Hashable] = Counter()
-        self._failures = 0
-        self._knows_flask = False
 
     def join(self, requests: Sequence[dict[str, Any] | None]) -> list[Joint]:
         groups: dict[Hashable, list[tuple[int, dict[str, Any], int]]] = {}
@@ -212,26 +244,18 @@ class JoinedRows(Batches):
         except Exception:
             _logger.debug("Inputs cannot be joined. Each request gets a call of its own:", exc_info=True)
             return None
-        return Joint(list(places), arguments, list(counts), self._is_to_be_checked(kind, counts))
+        inputs = [[request[name] for name in self._types] for request in requests]
+        return Joint(list(places), arguments, list(counts), kind, inputs)
 
-    def _is_to_be_checked(self, kind: Hashable, counts: Sequence[int]) -> bool:
-        """Whether the results of this call are compared with those of single calls. Requests with
-        one row are a kind of their own, because scripts often treat them differently."""
-        if len(self._checked) > CHECKED_KINDS:
-            self._checked.clear()
-        kinds = {(kind, count == 1) for count in counts}
-        is_new = any(self._checked[kind] < CHECKED_CALLS for kind in kinds)
-        if is_new:
-            self._checked.update(kinds)
-        return is_new
-
-    def split(self, result: Any, counts: Sequence[int]) -> list[Any] | None:
-        self._failures = 0
+    def split(self, joint: Joint, result: Any) -> Split | None:
         try:
-            return rows.split(result, counts)
+            parts = rows.split(result, joint.rows)
+            joint.check = self._checks.of(joint.kind, joint.rows, joint.inputs, result)
         except rows.CannotSplit as reason:
-            self._give_up(f"the result of run() cannot be split: {reason}")
+            self._note_useless(f"the result of run() could not be split: {reason}")
             return None
+        self._useless = 0
+        return Split(parts, joint.check.places)
 
 
 class BatchesAskedFor(Batches):
@@ -266,7 +290,7 @@ class BatchesAskedFor(Batches):
             return []
         # Every request has the same names: those of the parameters of run().
         arguments = {name: [given[name] for _, given in members] for name in members[0][1]}
-        return [Joint([place for place, _ in members], arguments, [1] * len(members), False)]
+        return [Joint([place for place, _ in members], arguments, [1] * len(members))]
 
     def _converted(self, request: dict[str, Any]) -> dict[str, Any] | None:
         """The values that the schema makes of a request, as inference-schema does. None if they are
@@ -282,13 +306,14 @@ class BatchesAskedFor(Batches):
                 return None
         return arguments
 
-    def split(self, result: Any, counts: Sequence[int]) -> list[Any] | None:
-        self._failures = 0
+    def split(self, joint: Joint, result: Any) -> Split | None:
         try:
-            return results_of(result, len(counts))
+            parts = results_of(result, len(joint.rows))
         except (TypeError, ValueError) as reason:
-            self._give_up(str(reason))
+            self._note_useless(str(reason))
             return None
+        self._useless = 0
+        return Split(parts, [])
 
 
 def _row_parameters(run: Any, parameters: Sequence[inspect.Parameter]) -> tuple[Any, dict[str, Any]]:

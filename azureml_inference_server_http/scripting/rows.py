@@ -88,6 +88,51 @@ def _check_length(length: int, total: int, place: str, kind: type) -> None:
         raise CannotSplit(f"{place} is a {kind.__name__} of length {length} for {total} rows of input")
 
 
+def contents(value: Any) -> list[Hashable]:
+    """A value for each row of an array or a frame; those of two rows are equal if the rows are."""
+    if type(value) is sys.modules["numpy"].ndarray:
+        return [repr(row) for row in value.tolist()] if value.dtype.hasobject else [row.tobytes() for row in value]
+    return list(map(repr, zip(*(value[column].tolist() for column in value.columns))))
+
+
+def form_of_result(result: Any) -> Hashable:
+    """What a result that can be split has besides its rows: each request gets all of it."""
+    numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
+    kind = type(result)
+    if kind is dict:
+        return ("dict", *((repr(key), form_of_result(inner)) for key, inner in result.items()))
+    if numpy is not None and kind is numpy.ndarray:
+        return "array", _without_length(result.dtype), result.shape[1:]
+    if pandas is not None and kind is pandas.DataFrame:
+        return "frame", repr(list(result.columns)), tuple(result.dtypes)
+    if pandas is not None and kind is pandas.Series:
+        return "series", repr(result.name), result.dtype
+    return kind.__name__
+
+
+def _without_length(dtype: Any) -> Hashable:
+    """The type of an array. That of texts has the length of the longest one, which no client sees."""
+    form: Hashable = dtype.kind if dtype.kind in "SU" else dtype
+    return form
+
+
+def forms_of_rows(result: Any) -> Hashable:
+    """The types of the rows of a result that can be split, and the keys or the common length of rows
+    that are dicts or lists."""
+    if type(result) is dict:
+        return tuple(map(forms_of_rows, result.values()))
+    if not isinstance(result, (list, tuple)):
+        return ()
+    types = {type(row) for row in result}
+    names = tuple(sorted(kind.__name__ for kind in types))
+    if types == {dict}:
+        return names, tuple(sorted({repr(list(row)) for row in result}))
+    if types <= {list, tuple}:
+        lengths = {len(row) for row in result}
+        return names, lengths.pop() if len(lengths) == 1 else "several"
+    return names
+
+
 def agree(alone: bytes, joint: bytes) -> bool:
     """True if two replies, in JSON or with tensors, say the same. Floating-point numbers may differ
     by a little, because a library may add numbers in another order when there are more rows."""

@@ -4,9 +4,10 @@
 
 use pyo3::{intern, prelude::*};
 
-#[cfg(unix)]
-use super::current_request::CurrentRequest;
-use super::{current_request::Current, script::Script};
+use super::{
+    current_request::{Current, CurrentRequest},
+    script::Script,
+};
 use crate::ipc::frame::Job;
 
 /// The worker works on one request, for as long as this exists: log records have the request's ids, and spans of the
@@ -26,7 +27,6 @@ impl<'a, 'py> About<'a, 'py> {
     }
 
     /// Works again on a job whose request was set aside.
-    #[cfg(unix)]
     pub(super) fn resume(
         py: Python<'py>,
         script: &'a Script<'py>,
@@ -40,7 +40,6 @@ impl<'a, 'py> About<'a, 'py> {
 
     /// Sets the request aside, because its call goes on while the worker turns to other jobs. Tasks
     /// that were made before this keep the request and the span, in their own contexts.
-    #[cfg(unix)]
     pub(super) fn set_aside(self) -> Option<Py<CurrentRequest>> {
         self.current.set_aside()
     }

@@ -211,7 +211,6 @@ impl<'a, 'py> Caller<'a, 'py> {
     }
 
     /// As [`Caller::about`], for a job whose call has gone on meanwhile; see [`About::set_aside`].
-    #[cfg(unix)]
     pub(super) fn about_again(
         &self,
         py: Python<'py>,
@@ -455,30 +454,30 @@ impl<'a, 'py> Caller<'a, 'py> {
     }
 
     fn render(&self, py: Python<'py>, job: &Job, result: &Bound<'py, PyAny>, run_ms: f64) -> Reply {
-        let run_ms = Some(run_ms);
-        let origin = Origin::Result;
+        match self.rendered(py, job, result) {
+            Ok(reply) => {
+                if let Outcome::Whole(body) = &reply.outcome {
+                    self.note_result(py, result, body);
+                }
+                Reply { run_ms: Some(run_ms), ..reply }
+            }
+            Err(error) => self.internal_error(py, job, error),
+        }
+    }
+
+    /// The reply with this result of `run()`. Nothing is logged.
+    pub(super) fn rendered(&self, py: Python<'py>, job: &Job, result: &Bound<'py, PyAny>) -> PyResult<Reply> {
         let json = if self.script.json_is_changed { Err(output::Unusual) } else { output::to_json(result) };
         match json {
-            Ok(body) => {
-                self.note_result(py, result, &body);
-                Reply {
-                    status: 200,
-                    origin,
-                    run_ms,
-                    error_location: Bytes::new(),
-                    fields: vec![JSON],
-                    outcome: Outcome::Whole(body.into()),
-                }
-            }
-            Err(output::Unusual) => match self.render_in_python(py, job, result) {
-                Ok(reply) => {
-                    if let Outcome::Whole(body) = &reply.outcome {
-                        self.note_result(py, result, body);
-                    }
-                    Reply { run_ms, ..reply }
-                }
-                Err(error) => self.internal_error(py, job, error),
-            },
+            Ok(body) => Ok(Reply {
+                status: 200,
+                origin: Origin::Result,
+                run_ms: None,
+                error_location: Bytes::new(),
+                fields: vec![JSON],
+                outcome: Outcome::Whole(body.into()),
+            }),
+            Err(output::Unusual) => self.render_in_python(py, job, result),
         }
     }
 

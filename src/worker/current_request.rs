@@ -8,7 +8,7 @@ use std::{
     cell::{Cell, RefCell},
     sync::{
         atomic::{AtomicBool, Ordering},
-        OnceLock,
+        Mutex, PoisonError,
     },
     time::{Duration, Instant},
 };
@@ -27,7 +27,8 @@ pub(crate) struct CurrentRequest {
     request_id: Bytes,
     client_request_id: Bytes,
     span: Option<Span>,
-    deadline: OnceLock<Instant>,
+    /// That of the last call for the request.
+    deadline: Mutex<Option<Instant>>,
     is_finished: AtomicBool,
 }
 
@@ -69,11 +70,11 @@ impl CurrentRequest {
     /// in seconds of `time.monotonic()`; None without a limit.
     #[getter]
     fn deadline(&self, py: Python<'_>) -> PyResult<Option<f64>> {
-        let Some(deadline) = self.deadline.get() else { return Ok(None) };
+        let Some(deadline) = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) else { return Ok(None) };
         let now = Instant::now();
         let monotonic: f64 = py.import(intern!(py, "time"))?.call_method0(intern!(py, "monotonic"))?.extract()?;
         let left = deadline.saturating_duration_since(now).as_secs_f64();
-        let over = now.saturating_duration_since(*deadline).as_secs_f64();
+        let over = now.saturating_duration_since(deadline).as_secs_f64();
         Ok(Some(monotonic + left - over))
     }
 
@@ -126,7 +127,7 @@ impl<'py> Current<'py> {
             request_id: job.request_id.clone(),
             client_request_id: job.client_request_id.clone(),
             span: job.span,
-            deadline: OnceLock::new(),
+            deadline: Mutex::new(None),
             is_finished: AtomicBool::new(false),
         };
         let request = Py::new(py, request)?;
@@ -136,7 +137,6 @@ impl<'py> Current<'py> {
     }
 
     /// Notes that the worker works again on a request that was set aside.
-    #[cfg(unix)]
     pub(super) fn resume(&self, request: Option<Py<CurrentRequest>>) -> PyResult<Bound<'py, PyAny>> {
         let set = self.set.call1((&request,));
         self.request.replace(request);
@@ -145,7 +145,6 @@ impl<'py> Current<'py> {
 
     /// Takes out the request, whose call goes on: it is not finished when the worker turns to
     /// another one.
-    #[cfg(unix)]
     pub(super) fn set_aside(&self) -> Option<Py<CurrentRequest>> {
         self.request.replace(None)
     }
@@ -153,7 +152,7 @@ impl<'py> Current<'py> {
     /// Notes that the time limit of `run()` starts.
     pub(super) fn start_time(&self) {
         if let (Some(limit), Some(request)) = (self.limit, &*self.request.borrow()) {
-            request.get().deadline.get_or_init(|| Instant::now() + limit);
+            *request.get().deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + limit);
         }
     }
 

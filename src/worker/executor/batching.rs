@@ -3,7 +3,7 @@
 //!
 //! `scripting/batching.py` is the other half: it decides which requests can be joined, joins their
 //! arguments and splits the result. This file gathers the jobs, and answers each as if it had been
-//! alone. When one call cannot answer all of them, each job gets a call of its own
+//! alone. `batches.rs` talks to that half. When one call cannot answer all of them, each job gets a call of its own
 //! (`serial.rs`). Runs on the worker's thread.
 
 use std::time::{Duration, Instant};
@@ -18,90 +18,25 @@ use pyo3::{
 
 use super::{
     super::{
+        about::About,
         batch_size::BatchSize,
-        call::Returned,
+        call::{Caller, Returned},
         claimed_job::ClaimedJob,
+        current_request::CurrentRequest,
         reply::{Outcome, Reply},
         sending,
         transport::{Arrived, Front, Received},
     },
+    batches::{shown, Batches, Joint},
     Executor, Serial,
 };
 use crate::{
     ipc::frame::{self, Kind, Origin},
-    settings::Settings,
     telemetry::metrics,
 };
 
 /// How long the worker waits for the rest of a frame before it begins without that job.
 const REST_OF_A_FRAME: Duration = Duration::from_millis(100);
-
-/// `batching.Joint`: jobs whose arguments have been joined, by their place in the batch, the joint
-/// arguments, and the rows of each.
-#[derive(FromPyObject)]
-struct Joint<'py> {
-    places: Vec<usize>,
-    arguments: Bound<'py, PyDict>,
-    rows: Vec<usize>,
-    /// The results are to be compared with those of calls for each job alone.
-    is_checked: bool,
-}
-
-/// What a script says about its batches: `batching.Batches`.
-pub(in crate::worker) struct Batches<'py> {
-    object: Bound<'py, PyAny>,
-    /// The function that a joint call calls.
-    run: Bound<'py, PyAny>,
-    /// Calls are joined although a request context of Flask belongs to one request.
-    fits_flask: bool,
-    size: BatchSize,
-    wait: Duration,
-}
-
-impl<'py> Batches<'py> {
-    /// `None` if each call of this `script.Script` answers one request.
-    pub(in crate::worker) fn of(script: &Bound<'py, PyAny>, settings: &Settings) -> PyResult<Option<Self>> {
-        let py = script.py();
-        let object = script.call_method0(intern!(py, "batches"))?;
-        if object.is_none() {
-            return Ok(None);
-        }
-        let most: usize = object.getattr(intern!(py, "most"))?.extract()?;
-        let wait = Duration::from_secs_f64(object.getattr(intern!(py, "wait"))?.extract()?);
-        let size = if object.getattr(intern!(py, "adapts"))?.is_truthy()? {
-            BatchSize::growing(most, settings.scoring_timeout)
-        } else {
-            BatchSize::fixed(most)
-        };
-        let run = object.getattr(intern!(py, "run"))?;
-        let fits_flask = object.getattr(intern!(py, "fits_flask"))?.is_truthy()?;
-        Ok(Some(Self { object, run, fits_flask, size, wait }))
-    }
-
-    /// How many jobs to claim together at first.
-    pub(in crate::worker) fn first_size(&self) -> u16 {
-        self.size.wanted().try_into().unwrap_or(u16::MAX)
-    }
-
-    /// The groups of jobs that one call each can answer, by their arguments.
-    fn join(&self, py: Python<'py>, arguments: Vec<Option<Bound<'py, PyDict>>>) -> Vec<Joint<'py>> {
-        let joined = self.object.call_method1(intern!(py, "join"), (arguments,));
-        shown(py, joined.and_then(|joined| joined.extract())).unwrap_or_default()
-    }
-
-    /// The parts of a joint result; `None` if it cannot be split.
-    fn split(&self, result: &Bound<'py, PyAny>, rows: &[usize]) -> Option<Vec<Bound<'py, PyAny>>> {
-        let py = result.py();
-        let rows = rows.to_vec();
-        let parts = self.object.call_method1(intern!(py, "split"), (result, rows));
-        shown(py, parts.and_then(|parts| parts.extract())).flatten()
-    }
-
-    /// False once the script has proven that its calls cannot be joined.
-    fn are_possible(&self, py: Python<'py>) -> PyResult<bool> {
-        self.object.getattr(intern!(py, "are_possible"))?.is_truthy()
-    }
-}
 
 /// Runs one call after the other, each for one job or for several.
 pub(in crate::worker) struct Batching<'a, 'py> {
@@ -115,6 +50,8 @@ pub(in crate::worker) struct Batching<'a, 'py> {
 enum Joined {
     /// Its jobs are answered.
     Answered,
+    /// Some or all of its jobs are answered with calls of their own, because its result was to be checked.
+    Checked,
     /// Its result cannot be split, and `batching.py` has said why.
     NotSplit,
     /// `run()` has raised this exception.
@@ -126,6 +63,15 @@ struct Member<'py> {
     claimed: ClaimedJob,
     /// The arguments, if they are exported with the result.
     collected: Option<Bound<'py, PyDict>>,
+    /// What the script sees of the request, from its arguments to its reply.
+    request: Option<Py<CurrentRequest>>,
+}
+
+impl<'py> Member<'py> {
+    /// The worker works on this job until the result is dropped or set aside.
+    fn about<'a>(&mut self, py: Python<'py>, caller: &'a Caller<'_, 'py>) -> About<'a, 'py> {
+        caller.about_again(py, &self.claimed.job, self.request.take())
+    }
 }
 
 impl<'a, 'py> Batching<'a, 'py> {
@@ -171,35 +117,38 @@ impl<'a, 'py> Batching<'a, 'py> {
     fn run_batch(&mut self, py: Python<'py>, front: &mut dyn Front, batch: Vec<ClaimedJob>) -> PyResult<()> {
         let began = Instant::now();
         let jobs = batch.len();
+        let caller = &self.serial.caller;
         let mut members = Vec::with_capacity(jobs);
         let mut arguments = Vec::with_capacity(jobs);
         for claimed in batch {
-            if !self.batches.fits_flask && self.serial.caller.by_way_of_flask(py, &claimed.job) {
+            let about = caller.about(py, &claimed.job);
+            if !self.batches.fits_flask && caller.by_way_of_flask(py, &claimed.job) {
                 shown(py, self.batches.object.call_method0(intern!(py, "note_flask")));
                 arguments.push(None);
-                members.push(Some(Member { claimed, collected: None }));
+                members.push(Some(Member { claimed, collected: None, request: about.set_aside() }));
                 continue;
             }
-            match self.serial.caller.arguments(py, &claimed) {
+            match caller.arguments(py, &claimed) {
                 Ok(given) => {
-                    let collected = self.serial.caller.collected(given.as_ref());
+                    let collected = caller.collected(given.as_ref());
                     arguments.push(given);
-                    members.push(Some(Member { claimed, collected }));
+                    members.push(Some(Member { claimed, collected, request: about.set_aside() }));
                 }
-                Err(reply) => {
-                    let _about = self.serial.caller.about(py, &claimed.job);
-                    sending::send_reply(py, &self.serial.caller, front, &claimed, *reply)?;
-                }
+                Err(reply) => sending::send_reply(py, caller, front, &claimed, *reply).map(drop)?,
             }
         }
         let mut calls = 0;
         for joint in self.batches.join(py, arguments) {
+            // An earlier call of this batch may have proven that calls cannot be joined.
+            if !self.batches.are_possible(py)? {
+                break;
+            }
             restart_time(py, front, &mut calls);
             match self.run_joint(py, front, &mut members, &joint, &mut calls)? {
-                Joined::Answered if !joint.is_checked && joint.places.len() == jobs => {
+                Joined::Answered if joint.places.len() == jobs => {
                     self.batches.size.record(jobs, joint.rows.iter().sum(), began.elapsed());
                 }
-                Joined::Answered | Joined::NotSplit => {}
+                Joined::Answered | Joined::Checked | Joined::NotSplit => {}
                 Joined::Failed(error) => {
                     let failed = self.run_each(py, front, joint.places.iter(), &mut members, &mut calls)?;
                     shown(py, self.batches.object.call_method1(intern!(py, "note_failure"), (error, failed)));
@@ -222,16 +171,19 @@ impl<'a, 'py> Batching<'a, 'py> {
     ) -> PyResult<usize> {
         let mut failed = 0;
         for place in places {
-            let Some(member) = members.get_mut(*place).and_then(Option::take) else { continue };
+            let Some(mut member) = members.get_mut(*place).and_then(Option::take) else { continue };
             restart_time(py, front, calls);
+            let _about = member.about(py, &self.serial.caller);
             count_call(1);
-            let origin = self.serial.run(py, front, &member.claimed)?;
-            failed += usize::from(matches!(origin, Origin::ScriptError | Origin::Timeout));
+            let reply = self.serial.caller.answer(py, &member.claimed);
+            failed += usize::from(matches!(reply.origin, Origin::ScriptError | Origin::Timeout));
+            self.serial.send(py, front, &member.claimed, reply)?;
         }
         Ok(failed)
     }
 
-    /// Answers the jobs of one joint call, unless it fails or its result cannot be split.
+    /// Answers the jobs of one joint call, unless it fails, its result cannot be split, or a comparison proves that its
+    /// parts are not the answers.
     fn run_joint(
         &self,
         py: Python<'py>,
@@ -241,48 +193,106 @@ impl<'a, 'py> Batching<'a, 'py> {
         calls: &mut u32,
     ) -> PyResult<Joined> {
         let caller = &self.serial.caller;
-        let first = joint.places.first().and_then(|place| members.get(*place)?.as_ref());
+        let first = joint.places.first().and_then(|place| members.get_mut(*place)?.as_mut());
         let Some(first) = first else { return Ok(Joined::NotSplit) };
         // The log has one line for a line that a joint call writes, so it has the ids of one
         // request.
-        let about = caller.about(py, &first.claimed.job);
+        let about = first.about(py, caller);
         count_call(joint.places.len());
         let (returned, run_ms) = caller.run_together(py, &self.batches.run, &joint.arguments);
-        let parts = match returned {
-            Ok(result) => self.batches.split(&result, &joint.rows),
-            Err(error) => return Ok(Joined::Failed(error.into_value(py))),
-        };
-        drop(about);
-        let Some(parts) = parts else { return Ok(Joined::NotSplit) };
-        for (place, part) in joint.places.iter().zip(parts) {
-            let Some(member) = members.get_mut(*place).and_then(Option::take) else { continue };
-            let _about = caller.about(py, &member.claimed.job);
-            let (claimed, collected) = (&member.claimed, member.collected.as_ref());
-            let returned = match part.cast_into::<PyBaseException>() {
-                Ok(exception) => Err(PyErr::from_value(exception.into_any())),
-                Err(error) => Ok(Returned::Result(error.into_inner())),
-            };
-            let mut reply = caller.conclude(py, claimed, collected, returned, run_ms);
-            if joint.is_checked {
-                restart_time(py, front, calls);
-                reply = self.checked(py, claimed, &reply);
+        let split = match returned {
+            Ok(result) => self.batches.split(joint, &result),
+            Err(error) => {
+                first.request = about.set_aside();
+                return Ok(Joined::Failed(error.into_value(py)));
             }
-            self.serial.send(py, front, claimed, reply)?;
+        };
+        first.request = about.set_aside();
+        let Some((parts, checked)) = split else { return Ok(Joined::NotSplit) };
+        if !checked.is_empty() {
+            self.check(py, front, members, (joint, parts, &checked, run_ms), calls)?;
+            return Ok(Joined::Checked);
+        }
+        for (place, part) in joint.places.iter().zip(parts) {
+            let Some(mut member) = members.get_mut(*place).and_then(Option::take) else { continue };
+            let _about = member.about(py, caller);
+            let reply = self.part_reply(py, &member, part, run_ms);
+            self.serial.send(py, front, &member.claimed, reply)?;
         }
         Ok(Joined::Answered)
     }
 
-    /// The reply of a call for this job alone, after a comparison with its part of a joint reply.
-    fn checked(&self, py: Python<'py>, claimed: &ClaimedJob, joint: &Reply) -> Reply {
-        count_call(1);
-        let alone = self.serial.caller.answer(py, claimed);
+    /// The reply with this part of a joint result.
+    fn part_reply(&self, py: Python<'py>, member: &Member<'py>, part: Bound<'py, PyAny>, run_ms: f64) -> Reply {
+        let returned = match part.cast_into::<PyBaseException>() {
+            Ok(exception) => Err(PyErr::from_value(exception.into_any())),
+            Err(error) => Ok(Returned::Result(error.into_inner())),
+        };
+        self.serial.caller.conclude(py, &member.claimed, member.collected.as_ref(), returned, run_ms)
+    }
+
+    /// Answers the checked jobs of a joint call with calls of their own, and compares the answers with their parts of
+    /// the joint result. The other jobs get their parts, unless a comparison has proven that calls cannot be joined.
+    fn check(
+        &self,
+        py: Python<'py>,
+        front: &mut dyn Front,
+        members: &mut [Option<Member<'py>>],
+        (joint, parts, checked, run_ms): (&Joint<'py>, Vec<Bound<'py, PyAny>>, &[usize], f64),
+        calls: &mut u32,
+    ) -> PyResult<()> {
+        let caller = &self.serial.caller;
+        // All parts are rendered before the next call, because run() may use the memory of its result again.
+        let mut to_compare = Vec::new();
+        let mut unchecked = Vec::new();
+        for (index, (place, part)) in joint.places.iter().zip(parts).enumerate() {
+            let Some(member) = members.get_mut(*place).and_then(Option::as_mut) else { continue };
+            let about = member.about(py, caller);
+            if checked.contains(&index) {
+                to_compare.push((*place, caller.rendered(py, &member.claimed.job, &part).ok()));
+            } else {
+                unchecked.push((*place, self.part_reply(py, member, part, run_ms)));
+            }
+            member.request = about.set_aside();
+        }
+        let mut are_same = true;
+        for (place, part) in to_compare {
+            let Some(mut member) = members.get_mut(place).and_then(Option::take) else { continue };
+            restart_time(py, front, calls);
+            let _about = member.about(py, caller);
+            count_call(1);
+            let alone = caller.answer(py, &member.claimed);
+            are_same &= self.is_same(py, &alone, part.as_ref());
+            self.serial.send(py, front, &member.claimed, alone)?;
+        }
+        if are_same {
+            shown(py, self.batches.object.call_method1(intern!(py, "note_agreed"), (&joint.object,)));
+        }
+        if !self.batches.are_possible(py)? {
+            return Ok(());
+        }
+        for (place, reply) in unchecked {
+            let Some(mut member) = members.get_mut(place).and_then(Option::take) else { continue };
+            let _about = member.about(py, caller);
+            self.serial.send(py, front, &member.claimed, reply)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the reply of a call for a job alone is the same as its part of a joint reply, which is `None` if it could
+    /// not be rendered. A call that was interrupted has no answer to compare with.
+    fn is_same(&self, py: Python<'py>, alone: &Reply, joint: Option<&Reply>) -> bool {
+        if alone.origin == Origin::Timeout {
+            return false;
+        }
         let body = |reply: &Reply| match &reply.outcome {
             Outcome::Whole(body) => Some(PyBytes::new(py, body).unbind()),
             Outcome::Stream { .. } | Outcome::AsyncStream => None,
         };
-        let compared = (alone.status, body(&alone), joint.status, body(joint));
-        shown(py, self.batches.object.call_method1(intern!(py, "compare"), compared));
-        alone
+        let joint = joint.map_or((500, None), |joint| (joint.status, body(joint)));
+        let compared = (alone.status, body(alone), joint.0, joint.1);
+        let same = self.batches.object.call_method1(intern!(py, "compare"), compared);
+        shown(py, same.and_then(|same| same.is_truthy())).unwrap_or(false)
     }
 
     /// Tells the front how many jobs it may send for the next batch, if that has changed.
@@ -293,11 +303,6 @@ impl<'a, 'py> Batching<'a, 'py> {
         let size = self.batches.first_size();
         front.say_hello_again_if(py, &mut |hello| std::mem::replace(&mut hello.batch, size) != size)
     }
-}
-
-/// The result. An error is shown on standard error: the jobs then get calls of their own.
-fn shown<T>(py: Python<'_>, result: PyResult<T>) -> Option<T> {
-    result.map_err(|error| error.write_unraisable(py, None)).ok()
 }
 
 /// Tells the front that another call begins for the jobs of this batch, because each call has the

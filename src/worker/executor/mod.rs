@@ -2,11 +2,12 @@
 //!
 //! The worker's loop (`worker/mod.rs`) receives frames, claims jobs and hands them to its executor,
 //! which calls the script and sends the replies. `serial.rs` runs one job at a time,
-//! `batching.rs` several jobs with one call, `asynchronous.rs` the jobs of an async script together.
+//! `batching.rs` (with `batches.rs`) several jobs with one call, `asynchronous.rs` the jobs of an async script together.
 //! Used on the worker's thread.
 
 #[cfg(unix)]
 mod asynchronous;
+mod batches;
 mod batching;
 #[cfg(unix)]
 mod cooperative;
@@ -16,10 +17,7 @@ use pyo3::prelude::*;
 
 #[cfg(unix)]
 pub(super) use self::{asynchronous::Asynchronous, cooperative::Cooperative};
-pub(super) use self::{
-    batching::{Batches, Batching},
-    serial::Serial,
-};
+pub(super) use self::{batches::Batches, batching::Batching, serial::Serial};
 use super::{
     claimed_job::ClaimedJob,
     transport::{Arrived, Front, Received},

@@ -18,7 +18,6 @@ use super::{
     },
     Executor,
 };
-use crate::ipc::frame::Origin;
 
 /// Runs one job after the other.
 pub(in crate::worker) struct Serial<'a, 'py> {
@@ -47,15 +46,6 @@ impl<'a, 'py> Serial<'a, 'py> {
         retirement: Retirement,
     ) -> Self {
         Self { caller, scheduled: Some((cooperative, retirement)) }
-    }
-
-    /// Calls `run()` for a job and answers it. Returns the origin of the answer.
-    pub(super) fn run(&self, py: Python<'py>, front: &mut dyn Front, claimed: &ClaimedJob) -> PyResult<Origin> {
-        let _about = self.caller.about(py, &claimed.job);
-        let reply = self.caller.answer(py, claimed);
-        let origin = reply.origin;
-        self.send(py, front, claimed, reply)?;
-        Ok(origin)
     }
 
     /// Sends a reply, and, if it is a stream, all of its parts.
@@ -127,6 +117,8 @@ impl<'py> Executor<'py> for Serial<'_, 'py> {
     }
 
     fn execute(&mut self, py: Python<'py>, front: &mut dyn Front, claimed: ClaimedJob) -> PyResult<()> {
-        self.run(py, front, &claimed).map(drop)
+        let _about = self.caller.about(py, &claimed.job);
+        let reply = self.caller.answer(py, &claimed);
+        self.send(py, front, &claimed, reply)
     }
 }

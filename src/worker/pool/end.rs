@@ -12,10 +12,10 @@ use pyo3::prelude::*;
 
 use super::{
     super::transport::{Front, Received},
-    state::Next,
+    state::{Claim, Next},
     Pool,
 };
-use crate::ipc::frame::{Hello, Job};
+use crate::ipc::frame::Hello;
 
 /// After this many jobs without a wait the thread gives up the GIL once. Python code would do so by
 /// itself, but `run()` may be native code.
@@ -24,22 +24,23 @@ const GIL_OFFERED_EVERY: u32 = 32;
 /// One thread's end.
 pub(super) struct PoolEnd {
     pool: Arc<Pool>,
-    /// The connection and the id of the last job.
-    job: Option<(u64, u64)>,
-    /// Whether the last job was claimed.
-    is_claimed: bool,
+    /// The connection of the last job; 0 without one.
+    connection: u64,
+    /// The last job, if this thread has claimed it.
+    claim: Option<Claim>,
     without_wait: u32,
 }
 
 impl PoolEnd {
     /// The end of a thread that has no job.
     pub(super) fn new(pool: Arc<Pool>) -> Self {
-        Self { pool, job: None, is_claimed: false, without_wait: 0 }
+        Self { pool, connection: 0, claim: None, without_wait: 0 }
     }
 
     fn end_job(&mut self) {
-        if let Some((connection, id)) = self.job.take() {
-            self.pool.shared.end(connection, id);
+        self.connection = 0;
+        if let Some(claim) = self.claim.take() {
+            self.pool.shared.end(claim);
         }
     }
 }
@@ -59,11 +60,9 @@ impl Front for PoolEnd {
             py.detach(|| ());
         }
         match self.pool.shared.take() {
-            Next::Job { arrived, connection, is_claimed } => {
+            Next::Job { arrived, connection, claim } => {
                 self.without_wait += 1;
-                let id = Job::decode_id(&arrived.frame);
-                let id = id.map_err(|error| super::protocol_error(&error.to_string()))?;
-                (self.job, self.is_claimed) = (Some((connection, id)), is_claimed);
+                (self.connection, self.claim) = (connection, claim);
                 Ok(Received::Frame(arrived))
             }
             Next::Nothing => {
@@ -99,7 +98,7 @@ impl Front for PoolEnd {
     }
 
     fn connections(&self) -> u64 {
-        self.job.map_or(0, |(connection, _)| connection)
+        self.connection
     }
 
     /// Waits while the client of the stream does not read.
@@ -116,12 +115,18 @@ impl Front for PoolEnd {
         py.detach(|| self.pool.outlet.send(connection, head, body));
     }
 
+    /// The front keeps the hello that it gets last, so threads must not say an older one behind a
+    /// newer one.
+    fn say_hello(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.pool.outlet.say_hello(&self.pool.hello))
+    }
+
     fn hello(&self) -> &Mutex<Hello> {
         &self.pool.hello
     }
 
     /// The job was claimed when it was taken from the pool.
     fn claim_next(&mut self) -> bool {
-        self.is_claimed
+        self.claim.is_some()
     }
 }

@@ -125,7 +125,7 @@ impl Relay {
         retirement: &Retirement,
     ) -> PyResult<()> {
         loop {
-            self.follow(py, front);
+            self.follow(py, front)?;
             if let Some(fault) = self.pool.shared.fault() {
                 return Err(PyRuntimeError::new_err(format!("a thread of the worker failed: {fault}")));
             }
@@ -137,7 +137,7 @@ impl Relay {
                 self.close();
             }
             let received = receive(py, front, woken, cooperative, retirement)?;
-            self.follow(py, front);
+            self.follow(py, front)?;
             match received {
                 Received::FrontGone => return Ok(()),
                 Received::Nothing => {}
@@ -161,17 +161,23 @@ impl Relay {
 
     /// Tells the pool if the worker has connected again. A worker that is to end says goodbye to the
     /// new front too.
-    fn follow(&mut self, py: Python<'_>, front: &SocketFront) {
+    fn follow(&mut self, py: Python<'_>, front: &SocketFront) -> PyResult<()> {
         if front.connections() == self.connection {
-            return;
+            return Ok(());
         }
+        let is_first = self.connection == 0;
         (self.connection, self.received) = (front.connections(), 0);
-        let Some((stream, claims)) = front.handles() else { return };
+        let Some((stream, claims)) = front.handles() else { return Ok(()) };
         self.pool.shared.connected(self.connection, stream.clone(), claims);
         self.pool.outlet.connected(self.connection, stream);
+        if !is_first {
+            // A thread may have changed the hello since this connection began with it.
+            py.detach(|| self.pool.outlet.say_hello(&self.pool.hello))?;
+        }
         if self.is_closed {
             self.say_goodbye(py);
         }
+        Ok(())
     }
 
     /// Tells the front that this worker starts no more jobs, when no other thread is sending.

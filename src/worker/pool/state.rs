@@ -67,13 +67,20 @@ enum Client {
     Left,
 }
 
+/// A job that the thread which has this has claimed. Only such a thread can end it, because the front
+/// may send a revoked job again, with the same id, while another thread still has the first copy.
+pub(super) struct Claim {
+    connection: u64,
+    id: u64,
+}
+
 /// What a thread gets that asks for a job.
 pub(super) enum Next {
-    /// A job of this connection, and whether it was claimed: the front has revoked it if not.
+    /// A job of this connection. Without a claim the front has revoked it.
     Job {
         arrived: Arrived,
         connection: u64,
-        is_claimed: bool,
+        claim: Option<Claim>,
     },
     Nothing,
     Closed,
@@ -187,10 +194,11 @@ impl Shared {
         }
         let Some(Waiting { number, id, arrived }) = state.waiting.pop_front() else { return Next::Nothing };
         let is_claimed = state.claims.as_ref().is_none_or(|claims| claims.claim(number));
-        if is_claimed {
+        let claim = is_claimed.then(|| {
             state.running.push(Running { connection, id, client: Client::Waits });
-        }
-        Next::Job { arrived, connection, is_claimed }
+            Claim { connection, id }
+        });
+        Next::Job { arrived, connection, claim }
     }
 
     /// Waits until there may be a job, or the pool is closed.
@@ -201,7 +209,7 @@ impl Shared {
     }
 
     /// Forgets a running job, which has ended.
-    pub(super) fn end(&self, connection: u64, id: u64) {
+    pub(super) fn end(&self, Claim { connection, id }: Claim) {
         self.lock().running.retain(|running| (running.connection, running.id) != (connection, id));
     }
 
@@ -258,7 +266,7 @@ mod tests {
     /// Whether the next job was claimed; `None` if there is none.
     fn take(shared: &Shared) -> Option<bool> {
         match shared.take() {
-            Next::Job { is_claimed, .. } => Some(is_claimed),
+            Next::Job { claim, .. } => Some(claim.is_some()),
             Next::Nothing | Next::Closed => None,
         }
     }
@@ -304,8 +312,24 @@ mod tests {
         shared.note(100, Notice::Hold);
         assert!(shared.must_wait(2, 100), "the new front's job");
         assert!(shared.has_left(1, 100), "the lost front's job");
-        shared.end(1, 100);
+        shared.end(Claim { connection: 1, id: 100 });
         assert!(shared.must_wait(2, 100));
+    }
+
+    #[test]
+    fn a_thread_with_a_revoked_copy_cannot_end_the_job_that_was_sent_again() {
+        let (shared, _stream, front) = pool();
+        let frame = || Frame { kind: Kind::Job, head: Bytes::new(), body: Bytes::new() };
+        shared.push(0, 7, frame().into());
+        assert_eq!(front.revoke(1), 0);
+        shared.push(1, 7, frame().into());
+        let (Next::Job { claim: stale, .. }, Next::Job { claim: again, .. }) = (shared.take(), shared.take()) else {
+            panic!("two copies wait");
+        };
+        assert!(stale.is_none(), "nothing to end");
+        assert!(!shared.has_left(1, 7), "the client of the second copy");
+        shared.end(again.expect("a claim"));
+        assert!(shared.has_left(1, 7));
     }
 
     #[test]

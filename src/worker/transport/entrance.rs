@@ -11,13 +11,13 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::net::UnixStream,
     },
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
-use super::encoded;
+use super::{encoded, lock};
 #[cfg(target_os = "linux")]
 use crate::ipc::body_arena::SharedFile;
 use crate::{
@@ -134,7 +134,7 @@ impl Entrance {
 
 /// What the worker says on a new connection. The lock is free again when this returns.
 fn said_on(connection: &Connection, hello: &Mutex<Hello>) -> Hello {
-    let mut hello = hello.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut hello = lock(hello);
     hello.shares_claims = connection.claims.is_some();
     #[cfg(target_os = "linux")]
     {

@@ -10,9 +10,11 @@ mod large_body;
 #[cfg(unix)]
 mod socket;
 mod thread;
+#[cfg(unix)]
+mod writing;
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,8 +22,10 @@ use bytes::Bytes;
 use pyo3::{prelude::*, types::PyBytes};
 
 #[cfg(unix)]
-pub(super) use self::socket::{send_parts, SocketFront};
+pub(super) use self::socket::SocketFront;
 pub(super) use self::thread::ThreadFront;
+#[cfg(unix)]
+pub(super) use self::writing::send_parts;
 use crate::ipc::frame::{self, Frame, Hello, Kind};
 
 /// A frame, with the Python object of its body if the body was received into one.
@@ -89,12 +93,17 @@ pub(super) trait Front {
     /// is free again before anything is sent, because sending gives up the GIL, and whoever gets it
     /// may want the lock.
     fn say_hello_again_if(&self, py: Python<'_>, change: &mut dyn FnMut(&mut Hello) -> bool) -> PyResult<()> {
-        let mut hello = self.hello().lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = if change(&mut hello) { Some(encoded(&hello)?) } else { None };
-        drop(hello);
-        if let Some(changed) = changed {
-            self.send(py, changed, Bytes::new());
+        let is_changed = change(&mut lock(self.hello()));
+        if is_changed {
+            self.say_hello(py)?;
         }
+        Ok(())
+    }
+
+    /// Says the hello as it is now.
+    fn say_hello(&self, py: Python<'_>) -> PyResult<()> {
+        let hello = encoded(&lock(self.hello()))?;
+        self.send(py, hello, Bytes::new());
         Ok(())
     }
 
@@ -107,6 +116,11 @@ pub(super) trait Front {
     fn say_goodbye(&self, py: Python<'_>) {
         self.send(py, frame::encode_bare(Kind::Goodbye), Bytes::new());
     }
+}
+
+/// A panic cannot leave the hello half changed, so a poisoned lock is safe to use.
+pub(super) fn lock(hello: &Mutex<Hello>) -> MutexGuard<'_, Hello> {
+    hello.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The whole frame of a hello.

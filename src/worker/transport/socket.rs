@@ -8,7 +8,7 @@
 use std::{
     cell::Cell,
     collections::VecDeque,
-    io::{self, IoSlice},
+    io,
     os::{
         fd::{AsRawFd as _, OwnedFd, RawFd},
         unix::net::UnixStream,
@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use nix::errno::Errno;
 use pyo3::prelude::*;
 use socket2::SockRef;
@@ -25,6 +25,7 @@ use socket2::SockRef;
 use super::{
     entrance::{is_pause, Connection, Entrance, Life, READ_TIMEOUT},
     large_body::LargeBody,
+    writing::{is_sent, send_at_once, send_parts},
     Arrived, Front, Received,
 };
 #[cfg(target_os = "linux")]
@@ -173,15 +174,14 @@ impl Front for SocketFront {
 
     /// If the front is gone the reply has no client left; the next read notices and connects again.
     ///
-    /// Keeps the GIL while the socket has room, because then nothing waits: to give it up and take it
-    /// again costs as much as a small reply.
+    /// Keeps the GIL for one write of a small reply, because to give it up and take it again costs as
+    /// much. Other threads of the script would have to wait for all of a large one.
     fn send(&self, py: Python<'_>, head: Bytes, body: Bytes) {
         let Some(Connection { stream, .. }) = &self.connection else { return };
         let mut rest = [head, body];
-        let sent = match send_parts(stream, &mut rest, false) {
-            Err(Errno::EAGAIN) => py.detach(|| send_parts(stream, &mut rest, true)),
-            sent => sent,
-        };
+        let sent = send_at_once(stream, &mut rest);
+        let sent =
+            sent.and_then(|()| if is_sent(&rest) { Ok(()) } else { py.detach(|| send_parts(stream, &mut rest)) });
         if let Err(error) = sent {
             self.failed.set(Some(error));
         }
@@ -342,24 +342,6 @@ impl SocketFront {
         self.connections += 1;
         Ok(self.connection.is_some())
     }
-}
-
-/// Sends all of the parts and removes what it has sent. If it must not `wait`, a socket without room
-/// is `EAGAIN`.
-pub(in crate::worker) fn send_parts(stream: &UnixStream, parts: &mut [Bytes; 2], wait: bool) -> nix::Result<()> {
-    while parts.iter().any(|part| !part.is_empty()) {
-        let [head, body] = &mut *parts;
-        match unix_socket::send(stream, &[IoSlice::new(head), IoSlice::new(body)], wait) {
-            Ok(written) => {
-                let from_head = written.min(head.len());
-                head.advance(from_head);
-                body.advance(written - from_head);
-            }
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 fn protocol_error(error: frame::FrameError) -> PyErr {

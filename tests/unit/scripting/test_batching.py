@@ -10,6 +10,8 @@ from joining import NUMPY, arguments
 from loading import load
 
 from azureml_inference_server_http.scripting import signature, worker_threads
+from azureml_inference_server_http.scripting.batch_checks import Likeness
+from azureml_inference_server_http.scripting.batching import USELESS_CALLS
 
 DOUBLE = (
     NUMPY
@@ -26,7 +28,8 @@ def test_waiting_requests_share_a_call(batches_of):
     (joint,) = batches.join([arguments(script, {"data": rows}) for rows in ([[1, 2]], [[3, 4], [5, 6]])])
     assert (joint.places, joint.rows) == ([0, 1], [1, 2])
     assert joint.arguments["data"].tolist() == [[1, 2], [3, 4], [5, 6]]
-    assert batches.split(script.run(**joint.arguments), joint.rows) == [[[2.0, 4.0]], [[6.0, 8.0], [10.0, 12.0]]]
+    split = batches.split(joint, script.run(**joint.arguments))
+    assert split == ([[[2.0, 4.0]], [[6.0, 8.0], [10.0, 12.0]]], [0, 1])
 
 
 @pytest.mark.parametrize(
@@ -125,11 +128,15 @@ def warnings(log):
     return [text for level, _, text in log() if level == "W"]
 
 
-def test_a_result_that_cannot_be_split_ends_joint_calls_and_is_told_once(batches_of, log):
+def test_results_in_a_row_that_cannot_be_split_end_joint_calls_and_are_told_once(batches_of, log):
     script, batches = batches_of(DOUBLE)
     given = [arguments(script, {"data": [[1, 2]]}) for _ in range(2)]
-    assert batches.split({"mean": 1.5}, [1, 1]) is None
-    assert batches.split({"mean": 1.5}, [1, 1]) is None
+    (joint,) = batches.join(given)
+    for result in [{"error": "text"}] * 4 + [[[1, 2], [3, 4]]] + [{"mean": 1.5}] * 4:
+        batches.split(joint, result)
+    assert batches.are_possible, "a client has no way to end joint calls with one request"
+    assert batches.split(joint, {"mean": 1.5}) is None
+    assert batches.split(joint, {"mean": 1.5}) is None
     assert batches.join(given) == []
     assert not batches.are_possible
     (text,) = warnings(log)
@@ -137,15 +144,34 @@ def test_a_result_that_cannot_be_split_ends_joint_calls_and_is_told_once(batches
     assert "@batched" in text
 
 
+def test_a_result_with_another_key_than_before_answers_no_request(batches_of):
+    """The texts of one request must not get into the answer to another one."""
+    script, batches = batches_of(DOUBLE)
+    given = [arguments(script, {"data": [[value, 2]]}) for value in (1, 2)]
+    for _ in range(2):
+        (joint,) = batches.join(given)
+        assert batches.split(joint, {"y": [1, 2]}).checked == [0, 1]
+        batches.note_agreed(joint)
+    (joint,) = batches.join(given)
+    assert batches.split(joint, {"y": [1, 2]}) == ([{"y": [1]}, {"y": [2]}], [])
+    assert batches.split(joint, {"y": [1, 2], "warnings": ["of 1", "of 1"]}) is None
+
+
 def test_a_call_that_answers_otherwise_than_single_calls_ends_joint_calls(batches_of, log):
     _, batches = batches_of(DOUBLE)
-    batches.compare(200, b"[1.0]", 200, b"[1.0]")
-    batches.compare(200, b"[1.0]", 200, b"[1.0000001]")
+    assert batches.compare(200, b"[1.0]", 200, b"[1.0]")
+    assert batches.compare(200, b"[1.0]", 200, b"[1.0000001]")
     assert batches.are_possible
-    batches.compare(200, b"[1.0]", 200, b"[0.5]")
+    assert not batches.compare(200, b"[1.0]", 200, b"[0.5]")
     assert not batches.are_possible
     (text,) = warnings(log)
     assert "something else for a request alone" in text
+
+
+def test_two_failures_are_not_the_same_answer(batches_of):
+    _, batches = batches_of(DOUBLE)
+    assert not batches.compare(500, b"failed", 500, None)
+    assert batches.are_possible
 
 
 @pytest.mark.parametrize("alone", [(500, b"[1.0]"), (200, None)])
@@ -157,7 +183,7 @@ def test_another_status_or_a_stream_does_not_agree(batches_of, alone):
 
 def test_failures_for_which_no_request_is_to_blame_end_joint_calls(batches_of, log):
     _, batches = batches_of(DOUBLE)
-    for failed in (0, 0, 1, 0, 0):
+    for failed in (0, 0, 0, 0, 1, 0, 0, 0, 0):
         batches.note_failure(ValueError("one row at a time"), failed)
     assert batches.are_possible
     batches.note_failure(ValueError("one row at a time"), 0)
@@ -173,17 +199,28 @@ def test_flask_ends_joint_calls(batches_of, log):
     assert "Flask" in warnings(log)[0]
 
 
-def test_the_first_calls_of_each_kind_are_checked(batches_of):
+def test_calls_of_each_kind_are_checked_until_two_have_agreed(batches_of):
     script, batches = batches_of(DOUBLE)
 
-    def is_checked(count, factor):
-        values = {"data": [[1, 2]] * count, "factor": factor}
-        (joint,) = batches.join([arguments(script, values)] * 2)
-        return joint.is_checked
+    def is_checked(count, factor, agrees=True):
+        given = [arguments(script, {"data": [[value, 2]] * count, "factor": factor}) for value in (1, 2)]
+        (joint,) = batches.join(given)
+        checked = batches.split(joint, script.run(**joint.arguments)).checked
+        if agrees:
+            batches.note_agreed(joint)
+        return bool(checked)
 
+    assert [is_checked(1, 1, agrees=False) for _ in range(3)] == [True, True, True]
     assert [is_checked(1, 1) for _ in range(3)] == [True, True, False]
     assert [is_checked(1, 2) for _ in range(3)] == [True, True, False]
     assert [is_checked(count, 1) for count in (2, 3, 4, 1)] == [True, True, False, False]
+
+
+def test_a_run_that_changes_its_input_does_not_make_requests_look_equal(batches_of):
+    script, batches = batches_of(DOUBLE.replace("return", "data[:] = 1\n    return"))
+    (joint,) = batches.join([arguments(script, {"data": [[value, 2]]}) for value in (1, 2)])
+    batches.split(joint, script.run(**joint.arguments))
+    assert {likeness for _, likeness in joint.check.proves} == {Likeness.DIFFERENT}
 
 
 def test_a_large_body_is_joined_from_arrays_that_rust_has_made(batches_of):
@@ -231,8 +268,9 @@ def test_a_run_that_asks_for_batches_gets_lists(batches_of):
     assert (batches.most, batches.wait, batches.adapts) == (4, 0.02, False)
     given = [arguments(script, text.encode()) for text in ("a", "bad", "c")]
     (joint,) = batches.join(given)
-    assert (joint.places, joint.arguments, joint.is_checked) == ([0, 1, 2], {"data": ["a", "bad", "c"]}, False)
-    first, second, third = batches.split(batches.run(**joint.arguments), joint.rows)
+    assert (joint.places, joint.arguments) == ([0, 1, 2], {"data": ["a", "bad", "c"]})
+    (first, second, third), checked = batches.split(joint, batches.run(**joint.arguments))
+    assert checked == []
     assert (first, third) == ("A", "C")
     assert isinstance(second, ValueError)
     # Alone, a request is answered in the same way.
@@ -250,7 +288,7 @@ def test_with_a_schema_the_lists_have_converted_values(batches_of):
     ]
     (joint,) = batches.join(given)
     assert joint.places == [0, 1]
-    parts = batches.split(batches.run(**joint.arguments), joint.rows)
+    parts = batches.split(joint, batches.run(**joint.arguments)).parts
     assert [part.tolist() for part in parts] == [[[2.0, 4.0]], [[30.0, 40.0], [50.0, 60.0]]]
     assert [script.run(**given[place]).tolist() for place in (0, 1)] == [part.tolist() for part in parts]
 
@@ -266,7 +304,9 @@ def test_with_a_schema_the_lists_have_converted_values(batches_of):
 def test_results_that_are_not_one_for_each_input_end_joint_calls(batches_of, log, returned, reason):
     script, batches = batches_of(ASKED.replace("return [", f"return {returned} if len(data) > 1 else ["))
     (joint,) = batches.join([arguments(script, text) for text in (b"a", b"b")])
-    assert batches.split(batches.run(**joint.arguments), joint.rows) is None
+    for _ in range(USELESS_CALLS):
+        assert batches.are_possible
+        assert batches.split(joint, batches.run(**joint.arguments)) is None
     assert not batches.are_possible
     assert reason in warnings(log)[0]
 

@@ -124,7 +124,7 @@ def test_joint_answers_are_the_single_answers(batches_of, sample):
         ]
         alone = [answer(lambda: script.run(**arguments(script, body))) for body in bodies]  # noqa: B023
         for joint in batches.join([arguments(script, body) for body in bodies]):
-            parts = batches.split(script.run(**joint.arguments), joint.rows)
+            parts = batches.split(joint, script.run(**joint.arguments)).parts
             joined += len(parts)
             for place, part in zip(joint.places, parts):
                 assert answer(lambda: part) == alone[place], bodies[place]  # noqa: B023
