@@ -16,13 +16,12 @@ use log::{kv, Level, Record};
 
 use super::error::RequestError;
 use crate::{
-    json::write,
     settings::AccessLog,
     telemetry::{
         access_fields,
         access_line::{Line, DEPRECATED_ID},
         item::Request,
-        record::{Delivery, Outcome, Refusal, RequestRecord, Stage, Worker},
+        record::{Delivery, Outcome, Refusal, RequestRecord, Route, Stage, Worker},
         recorder::Reader,
     },
 };
@@ -120,9 +119,9 @@ fn has_line(record: &RequestRecord) -> bool {
 }
 
 /// Status and length in the line of a request whose client has left: those of the reply that the client would have got.
-pub fn shown_of_abandoned() -> (u16, Option<u64>) {
+pub fn shown_of_abandoned(route: Option<Route>) -> (u16, Option<u64>) {
     let error = RequestError::ClientLeft;
-    (error.status().as_u16(), Some(write::message_body(&error.to_string()).len() as u64))
+    (error.status().as_u16(), Some(Route::error_body(route, &error.to_string()).len() as u64))
 }
 
 /// The line of a request. `target` is that of the record.
@@ -130,7 +129,7 @@ fn line<'a>(record: &'a RequestRecord, target: &'a str) -> Option<Line<'a>> {
     let head = record.head.as_ref()?;
     let (status, length) = match record.status {
         Some(status) => (status, record.reply_length),
-        None => shown_of_abandoned(),
+        None => shown_of_abandoned(record.route),
     };
     Some(Line { method: head.method.as_str(), target, status, elapsed: record.elapsed(), length })
 }

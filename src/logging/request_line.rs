@@ -22,7 +22,7 @@ use crate::{
 pub(super) fn write_request(out: &mut Vec<u8>, request: &Request, own_pid: u64) {
     let (status, length) = match request.status {
         Some(status) => (status, request.reply_length),
-        None => shown_of_abandoned(),
+        None => shown_of_abandoned(request.route),
     };
     let (method, shown) = (request.method.as_str(), request.shown_target());
     let line =
@@ -152,5 +152,16 @@ mod tests {
     fn a_request_whose_client_has_left_shows_the_reply_that_it_would_have_got() {
         let line = line(&record("/score"));
         assert!(line.contains("\"message\":\"POST /score 503 0.000ms 78\""), "{line}");
+    }
+
+    #[test]
+    fn a_path_with_names_is_the_one_that_the_client_sent() {
+        let mut record = record("/v2/models/iris/infer?a=1");
+        record.route = Some(Route::V2Infer);
+        // The reply would have been {"error": ...}, which is two bytes shorter than {"message": ...}.
+        let found = line(&record);
+        assert!(found.contains("\"message\":\"POST /v2/models/iris/infer?a=1 503 0.000ms 76\""), "{found}");
+        assert!(found.contains("\"route\":\"/v2/models/{name}/infer\""), "{found}");
+        assert_eq!(record.snapshot().expect("a request").shown_target(), record.target());
     }
 }

@@ -12,7 +12,6 @@ use http::{Method, Version};
 use serde::Deserialize;
 
 use super::{
-    access_line,
     app_insights::{cut, MAX_VALUE},
     lane::Weighed,
     record::{JobTimes, Outcome, RequestRecord, Route, Worker},
@@ -168,13 +167,9 @@ impl Request {
 
     /// Path and query as its line in the log shows them (`RequestRecord::target`).
     pub fn shown_target(&self) -> Cow<'_, str> {
-        let sent = self.text(Text::Target);
-        match self.route {
-            Some(route) => {
-                let query = sent.split_once('?').map_or("", |(_, query)| query);
-                access_line::target(route.path(), query).into_owned().into()
-            }
-            None => sent,
+        match self.text(Text::Target) {
+            Cow::Borrowed(sent) => Route::shown(self.route, sent),
+            Cow::Owned(sent) => Route::shown(self.route, &sent).into_owned().into(),
         }
     }
 

@@ -27,11 +27,9 @@ use http::{HeaderValue, Method, Uri, Version};
 
 pub use self::{refusal::Refusal, route::Route};
 use super::{
-    access_line,
     item::Request,
     trace_context::{Span, TraceParent},
 };
-use crate::json::write;
 
 /// A header field as the client or the script sent it: name and value.
 pub type Field = (Bytes, Bytes);
@@ -326,25 +324,15 @@ impl RequestRecord {
         Some(self.snapshot.get_or_init(|| Arc::new(made)).clone())
     }
 
-    /// Path and query for people: the route's own path, however the client spelled it, and the query as sent. If the
-    /// request has no route, what the client sent. Empty if that was not a request.
+    /// Path and query for people (`Route::shown`). Empty if the client sent no request.
     pub fn target(&self) -> std::borrow::Cow<'_, str> {
         let Some(head) = &self.head else { return "".into() };
-        match self.route {
-            Some(route) if !route.has_names() => {
-                access_line::target(route.path(), head.uri.query().unwrap_or_default())
-            }
-            _ => head.uri.path_and_query().map_or("", |target| target.as_str()).into(),
-        }
+        Route::shown(self.route, head.uri.path_and_query().map_or("", |target| target.as_str()))
     }
 
     /// The body of a reply of the front to an error.
     pub fn error_body(&self, message: &str) -> Vec<u8> {
-        if self.route.is_some_and(Route::is_v2) {
-            write::error_body(message)
-        } else {
-            write::message_body(message)
-        }
+        Route::error_body(self.route, message)
     }
 
     /// Notes a part of a stream, if a reader wants the beginning of it.

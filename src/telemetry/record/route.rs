@@ -1,5 +1,9 @@
 //! The routes of the server: their paths in labels and logs, and what kind of requests they get.
 
+use std::borrow::Cow;
+
+use crate::{json::write, telemetry::access_line};
+
 /// The routes of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Route {
@@ -95,7 +99,27 @@ impl Route {
     }
 
     /// True if the path has a part that the client chooses.
-    pub(super) const fn has_names(self) -> bool {
+    const fn has_names(self) -> bool {
         matches!(self, Self::V2Model | Self::V2ModelReady | Self::V2Infer)
+    }
+
+    /// Path and query for people, from those that the client sent: the route's own path, however the client spelled it, and
+    /// the query as sent. What the client sent, if the request has no route, or a path with names.
+    pub(in crate::telemetry) fn shown(route: Option<Self>, sent: &str) -> Cow<'_, str> {
+        match route {
+            Some(route) if !route.has_names() => {
+                access_line::target(route.path(), sent.split_once('?').map_or("", |(_, query)| query))
+            }
+            _ => sent.into(),
+        }
+    }
+
+    /// The body of a reply of the front to an error of a request with this route.
+    pub fn error_body(route: Option<Self>, message: &str) -> Vec<u8> {
+        if route.is_some_and(Self::is_v2) {
+            write::error_body(message)
+        } else {
+            write::message_body(message)
+        }
     }
 }
