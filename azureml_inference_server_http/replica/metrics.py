@@ -7,6 +7,7 @@ but no sums; ``rate()`` and ``histogram_quantile()`` of Prometheus work on gauge
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ _LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
 # The parts of a histogram, which share the help text of its family.
 _PART = re.compile(r"_(?:bucket|sum|count)$")
+_logger = logging.getLogger("azmlinfsrv")
 
 
 class Sample(NamedTuple):
@@ -45,7 +47,7 @@ MakeGauge = Callable[[str, str, Sequence[str]], Gauge]
 def samples(text: str) -> Iterator[Sample]:
     """The numbers of one answer to ``GET /metrics``."""
     helps: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not splitlines(), because a value of a label may have other separators, as U+2028
         if line.startswith("# HELP "):
             name, _, words = line[len("# HELP ") :].partition(" ")
             helps[name] = words
@@ -73,17 +75,27 @@ class Copier:
         self._make = make
         self._gauges: dict[tuple[str, tuple[str, ...]], Gauge] = {}
         self._shown: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
+        # The metrics whose failure has been logged.
+        self._failed: set[str] = set()
 
     def copy(self, text: str) -> None:
         """Set the gauges to the numbers of this answer. A series that has disappeared becomes 0, because gauges of Ray
-        cannot be removed."""
+        cannot be removed. A number that the engine refuses is left out, and logged once for each metric."""
         shown = set()
         for sample in samples(text):
             shown.add((sample.name, sample.labels))
-            self._gauge(sample.name, sample.help, sample.labels).set(sample.value, dict(sample.labels))
+            self._set(sample)
         for name, labels in self._shown - shown:
-            self._gauge(name, "", labels).set(0.0, dict(labels))
+            self._set(Sample(name, "", labels, 0.0))
         self._shown = shown
+
+    def _set(self, sample: Sample) -> None:
+        try:
+            self._gauge(sample.name, sample.help, sample.labels).set(sample.value, dict(sample.labels))
+        except Exception:
+            if sample.name not in self._failed:
+                self._failed.add(sample.name)
+                _logger.warning("The engine does not take the metric %s. It is left out.", sample.name, exc_info=True)
 
     def _gauge(self, name: str, words: str, labels: tuple[tuple[str, str], ...]) -> Gauge:
         names = tuple(label for label, _ in labels)
@@ -95,15 +107,23 @@ class Copier:
 
 def start_copying(read: Callable[[], str | None], make: MakeGauge, interval: float = INTERVAL) -> threading.Event:
     """Copy what ``read`` returns, at once and then every ``interval`` seconds, in a thread. ``read`` returns None while
-    the server does not answer. Returns the event that ends the thread."""
+    the server does not answer. A failure is logged, once in a row, and the next copy is made all the same. Returns the
+    event that ends the thread."""
     done = threading.Event()
     copier = Copier(make)
 
     def copy() -> None:
+        is_failing = False
         while True:
-            text = read()
-            if text is not None:
-                copier.copy(text)
+            try:
+                text = read()
+                if text is not None:
+                    copier.copy(text)
+                is_failing = False
+            except Exception:
+                if not is_failing:
+                    _logger.warning("The metrics of the server cannot be copied at the moment.", exc_info=True)
+                is_failing = True
             if done.wait(interval):
                 return
 

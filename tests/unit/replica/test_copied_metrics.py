@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import urllib.request
 from collections.abc import Sequence
@@ -67,6 +68,55 @@ def test_a_gauge_is_made_once_and_a_series_that_disappears_becomes_zero() -> Non
         ("memory", frozenset({("worker", "0")})): 9,
         ("memory", frozenset({("worker", "1")})): 0,
     }
+
+
+def test_a_line_ends_where_prometheus_ends_it() -> None:
+    for separator in "\u2028\u0085\x0b\x1c":
+        (found,) = samples(f'depth{{text="a{separator}b"}} 1\n')
+        assert found == Sample("depth", "", (("text", f"a{separator}b"),), 1)
+
+
+def test_a_metric_that_the_engine_refuses_is_named_once_and_the_others_are_copied(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("azmlinfsrv"), "propagate", True)
+    engine = Engine()
+
+    def make(name: str, words: str, labels: Sequence[str]) -> EngineGauge:
+        if name == "refused":
+            raise ValueError("no such name")
+        return engine.gauge(name, words, labels)
+
+    copier = Copier(make)
+    for number in range(3):
+        copier.copy(f"refused 1\ndepth {number}\n")
+    copier.copy("other 1\n")
+    assert engine.values == {("depth", frozenset()): 0, ("other", frozenset()): 1}
+    (record,) = caplog.records
+    assert "does not take the metric refused" in record.getMessage()
+
+
+def test_a_failure_does_not_end_the_copying(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("azmlinfsrv"), "propagate", True)
+    engine = Engine()
+    answers = iter([OSError("one"), OSError("two"), "depth 1\n"])
+    was_last = threading.Event()
+
+    def read() -> str | None:
+        answer = next(answers, None)
+        if isinstance(answer, OSError):
+            raise answer
+        if answer is None:
+            was_last.set()
+        return answer
+
+    done = start_copying(read, engine.gauge, interval=0.001)
+    assert was_last.wait(30)
+    done.set()
+    assert engine.values == {("depth", frozenset()): 1}
+    assert [record.getMessage() for record in caplog.records] == [
+        "The metrics of the server cannot be copied at the moment."
+    ]
 
 
 def test_a_server_that_does_not_answer_is_asked_again() -> None:
