@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import traceback
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
@@ -84,6 +85,7 @@ class Script:
         self.reporter = reporter
         self._own_folders = own_files.folders_of(settings, file)
         self._flask_context: FlaskContext | None = None
+        self._flask_lock = threading.Lock()
         self._has_run = False
         # Id of the process in which init() runs.
         self._home = os.getpid()
@@ -161,8 +163,7 @@ class Script:
         self.run = watched(self.run)
 
     def waiter(self) -> cooperative.Waiter:
-        """Make the object that waits for jobs in this worker process; see
-        ``cooperative.Waiter``."""
+        """Make the object that waits for jobs in this worker process; see ``cooperative.Waiter``."""
         return cooperative.Waiter(inherited=os.getpid() != self._home)
 
     @property
@@ -171,8 +172,7 @@ class Script:
         return self._plain_run
 
     def batches(self) -> batching.Batches | None:
-        """Decide how one call of run() answers several requests in this worker; see
-        ``batching.batches_of``."""
+        """Decide how one call of run() answers several requests in this worker; see ``batching.batches_of``."""
         return batching.batches_of(self, self._settings)
 
     def query_input(self, query: bytes) -> str:
@@ -189,8 +189,7 @@ class Script:
             raise inputs.InputError(400, f"POST body could not be decoded as JSON: {exc}") from exc
 
     def bind_parameters(self, values: Any) -> dict[str, Any]:
-        """Keyword arguments of a schema-decorated run(), from a parsed body; see
-        ``inputs.bind_parameters``."""
+        """Keyword arguments of a schema-decorated run(), from a parsed body; see ``inputs.bind_parameters``."""
         return inputs.bind_parameters(self.parameters, values)
 
     def array_inputs(self) -> list[arrays.ArrayInput]:
@@ -386,11 +385,12 @@ class Script:
         return any(map(own_files.imports_flask, own | {self.file}))
 
     def _flask(self) -> FlaskContext:
-        if self._flask_context is None:
-            from .flask_context import FlaskContext
+        with self._flask_lock:  # because threads of --worker_threads may ask at once, and there must be one application
+            if self._flask_context is None:
+                from .flask_context import FlaskContext
 
-            self._flask_context = FlaskContext(self._settings, self)
-        return self._flask_context
+                self._flask_context = FlaskContext(self._settings, self)
+            return self._flask_context
 
     def _note_logging(self) -> None:
         traps.note_lost_logging([name for name, _ in own_files.loaded_modules(self._own_folders)])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import flask
 import pytest
 from flask_calls import call, context_for, request, seen
+from loading import load
 
 from azureml_inference_server_http.api.aml_response import AMLResponse
 from azureml_inference_server_http.scripting.flask_context import _current_call
@@ -48,6 +50,27 @@ def test_application():
     }
     assert url == "/score"
     assert session == "NullSession"
+
+
+def test_threads_that_are_first_at_once_share_one_application(settings, monkeypatch):
+    script, found = load(settings), []
+    other = threading.Thread(target=lambda: found.append(script._flask()))
+
+    class Slow:
+        made = 0
+
+        def __init__(self, *_):
+            Slow.made += 1
+            if Slow.made == 1:
+                other.start()
+                other.join(0.2)  # ends only if that thread does not wait for this one
+
+    monkeypatch.setattr("azureml_inference_server_http.scripting.flask_context.FlaskContext", Slow)
+    monkeypatch.setattr(script, "_flask_context", None)
+    own = script._flask()
+    other.join()
+    assert found == [own]
+    assert Slow.made == 1
 
 
 # Answers
