@@ -33,8 +33,9 @@ use super::{
 const SHORT: u64 = 1_200;
 /// Seeds above [`SHORT`] that `cargo test` runs too, because each has broken an invariant once.
 /// 6766: a debugger holds a worker that joins after more than a minute. 9853: one tick both sends
-/// jobs to a worker and finds the worker overdue.
-const REMEMBERED: &[u64] = &[6766, 9853];
+/// jobs to a worker and finds the worker overdue. 111821: a job without a shared body waits in a
+/// batch with large ones.
+const REMEMBERED: &[u64] = &[6766, 9853, 111_821];
 /// How often the front ticks.
 const TICK: Duration = Duration::from_millis(100);
 /// How long after a worker has joined the debugger leaves that holds it. Every debugger leaves,
@@ -967,9 +968,14 @@ impl World {
                 }
             }
             let unclaimed = peer.inbox.iter().flatten().enumerate();
-            for (at, job) in unclaimed.filter(|(at, _)| peer.next_number + *at as u64 >= peer.claims.next()) {
+            let unclaimed: Vec<_> =
+                unclaimed.filter(|(at, _)| peer.next_number + *at as u64 >= peer.claims.next()).collect();
+            let batch: usize = unclaimed.iter().map(|(_, job)| self.requests[*job].size.shared).sum();
+            for (at, job) in unclaimed {
                 let request = &self.requests[job];
-                let reading = Duration::from_secs_f64(request.size.shared as f64 / 1e6);
+                // The worker reads the bodies of a whole batch before it claims the first job.
+                let shared = if peer.batch > 1 { batch } else { request.size.shared };
+                let reading = Duration::from_secs_f64(shared as f64 / 1e6);
                 let patience = UNRESPONSIVE_AFTER + SLACK + reading;
                 let since = request.sent_at.max(peer.last_read);
                 let waits = since.map_or(Duration::ZERO, |since| self.now.duration_since(since));
