@@ -185,10 +185,7 @@ impl<'a, 'py> Caller<'a, 'py> {
                 if let Some(arguments) = collected {
                     self.collect(arguments, &result);
                 }
-                match claimed.asked.get() {
-                    None => self.render(py, &claimed.job, &result, run_ms),
-                    Some(asked) => self.render_tensors(py, claimed, &result, asked.bind(py), run_ms),
-                }
+                self.render(py, claimed, &result, run_ms)
             }
             Ok(Returned::Answer(answer)) => {
                 self.reply(py, &answer).unwrap_or_else(|error| self.internal_error(py, &claimed.job, error))
@@ -453,20 +450,29 @@ impl<'a, 'py> Caller<'a, 'py> {
         error_reply(500, INTERNAL_ERROR)
     }
 
-    fn render(&self, py: Python<'py>, job: &Job, result: &Bound<'py, PyAny>, run_ms: f64) -> Reply {
-        match self.rendered(py, job, result) {
+    fn render(&self, py: Python<'py>, claimed: &ClaimedJob, result: &Bound<'py, PyAny>, run_ms: f64) -> Reply {
+        match self.rendered(py, claimed, result) {
             Ok(reply) => {
-                if let Outcome::Whole(body) = &reply.outcome {
-                    self.note_result(py, result, body);
+                match &reply.outcome {
+                    Outcome::Whole(body) if claimed.asked.get().is_none() => self.note_result(py, result, body),
+                    _ => {}
                 }
                 Reply { run_ms: Some(run_ms), ..reply }
             }
-            Err(error) => self.internal_error(py, job, error),
+            Err(error) => self.internal_error(py, &claimed.job, error),
         }
     }
 
     /// The reply with this result of `run()`. Nothing is logged.
-    pub(super) fn rendered(&self, py: Python<'py>, job: &Job, result: &Bound<'py, PyAny>) -> PyResult<Reply> {
+    pub(super) fn rendered(
+        &self,
+        py: Python<'py>,
+        claimed: &ClaimedJob,
+        result: &Bound<'py, PyAny>,
+    ) -> PyResult<Reply> {
+        if let Some(asked) = claimed.asked.get() {
+            return self.render_tensors(py, result, asked.bind(py));
+        }
         let json = if self.script.json_is_changed { Err(output::Unusual) } else { output::to_json(result) };
         match json {
             Ok(body) => Ok(Reply {
@@ -477,7 +483,7 @@ impl<'a, 'py> Caller<'a, 'py> {
                 fields: vec![JSON],
                 outcome: Outcome::Whole(body.into()),
             }),
-            Err(output::Unusual) => self.render_in_python(py, job, result),
+            Err(output::Unusual) => self.render_in_python(py, &claimed.job, result),
         }
     }
 
@@ -485,13 +491,11 @@ impl<'a, 'py> Caller<'a, 'py> {
     fn render_tensors(
         &self,
         py: Python<'py>,
-        claimed: &ClaimedJob,
         result: &Bound<'py, PyAny>,
         asked: &Bound<'py, PyAny>,
-        run_ms: f64,
-    ) -> Reply {
-        let made = self.script.object.call_method1(intern!(py, "render_tensors"), (result, asked));
-        let reply = made.and_then(|made| match made.extract::<(Bound<'py, PyAny>, Vec<Bound<'py, PyAny>>)>() {
+    ) -> PyResult<Reply> {
+        let made = self.script.object.call_method1(intern!(py, "render_tensors"), (result, asked))?;
+        match made.extract::<(Bound<'py, PyAny>, Vec<Bound<'py, PyAny>>)>() {
             Ok((document, tensors)) => {
                 let encoded = inference::encode(self.script, &document, &tensors)?;
                 let kind = if encoded.json_length.is_some() { OCTETS } else { JSON };
@@ -500,10 +504,6 @@ impl<'a, 'py> Caller<'a, 'py> {
                 Ok(Reply { status: 200, origin, run_ms: None, error_location: Bytes::new(), fields, outcome })
             }
             Err(_) => self.reply(py, &made),
-        });
-        match reply {
-            Ok(reply) => Reply { run_ms: Some(run_ms), ..reply },
-            Err(error) => self.internal_error(py, &claimed.job, error),
         }
     }
 

@@ -249,7 +249,7 @@ impl<'a, 'py> Batching<'a, 'py> {
             let Some(member) = members.get_mut(*place).and_then(Option::as_mut) else { continue };
             let about = member.about(py, caller);
             if checked.contains(&index) {
-                to_compare.push((*place, caller.rendered(py, &member.claimed.job, &part).ok()));
+                to_compare.push((*place, caller.rendered(py, &member.claimed, &part).ok()));
             } else {
                 unchecked.push((*place, self.part_reply(py, member, part, run_ms)));
             }
