@@ -147,6 +147,38 @@ def test_a_script_whose_rows_depend_on_each_other_never_gives_a_wrong_answer(sta
     server.wait_for_record("something else for a request alone", level="W")
 
 
+@any_worker_class
+def test_a_request_that_is_checked_is_one_request(start):
+    """Its model data is exported once, its errors have its id, and ``current_request`` stays the same until its reply,
+    however many calls it takes."""
+    nowhere = "InstrumentationKey=00000000-0000-0000-0000-000000000001;IngestionEndpoint=http://127.0.0.1:9/"
+    server = start(
+        *OPTIONS,
+        "--log_format",
+        "json",
+        APPLICATIONINSIGHTS_CONNECTION_STRING=nowhere,
+        AML_APP_INSIGHTS_ENABLED="true",
+        AML_MDC_STORAGE_ENABLED="true",
+    )
+    held = hold(server)
+    asked = []
+    for value in (1, 2, 3, FAIL):
+        asked.append(ask_later(server, value))
+        held.queued(len(asked))
+    wrong = server.score_later(b"\xff", **JSON)
+    held.queued(5)
+    asked.append(ask_later(server, 6))
+    held.queued(6)
+    held.go()
+    assert [each.result().status for each in asked] == [200, 200, 200, 500, 200]
+    assert wrong.result().status >= 400
+    lines = [json.loads(line) for line in server.output().splitlines() if line.startswith("{")]
+    # The array in the model data has no form in JSON, so that each export is told.
+    assert sum("Error logging to Application Insights" in line["message"] for line in lines) == 1 + 4
+    assert sum(wrong.result()["x-request-id"] in line.values() for line in lines if line["level"] == "ERROR") == 1
+    assert "a request has two objects" not in server.output()
+
+
 def test_all_requests_of_a_lost_worker_are_told_and_the_others_go_on(start):
     server = start(*OPTIONS)
     held = hold(server)

@@ -9,7 +9,11 @@ import numpy as np
 from inference_schema.parameter_types.numpy_parameter_type import NumpyParameterType
 from inference_schema.schema_decorators import input_schema
 
+from azureml_inference_server_http.api import current_request
+
 WAIT, FAIL, DIE, SLOW = 1001, 1002, 1003, 1004
+
+seen = {}
 
 
 def init():
@@ -20,6 +24,9 @@ def init():
 def run(data, kind="plain"):
     first = data[:, 0].tolist()
     print(f"run() got {len(data)} rows")
+    request = current_request()
+    if seen.setdefault(request.request_id, request) is not request or request.is_finished:
+        print("a request has two objects")
     if WAIT in first:
         Path("waits").touch()
         while not Path("go").exists():
