@@ -86,12 +86,13 @@ impl BatchSize {
         }
     }
 
-    /// Notes the time that a batch of `jobs` with this many rows took.
-    pub(super) fn record(&mut self, jobs: usize, rows: usize, time: Duration) {
+    /// Notes the time that a batch of `jobs` with this many rows took. `joined` of its jobs shared calls.
+    /// If most of them did not, a larger batch would only keep jobs from other workers.
+    pub(super) fn record(&mut self, jobs: usize, joined: usize, rows: usize, time: Duration) {
         if self.longest.is_some_and(|longest| time > longest) && jobs > LEAST {
             return self.settle_for(self.smaller(self.wanted()).unwrap_or(self.settled), self.pause * 2);
         }
-        if jobs < self.wanted() || rows == 0 {
+        if jobs < self.wanted() || joined * 2 < jobs || rows == 0 {
             return;
         }
         match &mut self.phase {

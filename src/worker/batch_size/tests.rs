@@ -21,7 +21,7 @@ fn noisy(seed: u64, most: usize, batches: usize, time: impl Fn(usize) -> Duratio
     let mut size = BatchSize::growing(most, Duration::ZERO);
     let mut next = || {
         let jobs = size.wanted();
-        size.record(jobs, jobs, time(jobs).mul_f64(noise.factor(3.0)));
+        size.record(jobs, jobs, jobs, time(jobs).mul_f64(noise.factor(3.0)));
         jobs
     };
     (0..batches).map(|_| next()).collect()
@@ -37,7 +37,7 @@ fn settled(most: usize, limit: Duration, time: impl Fn(usize) -> Duration) -> us
     let mut size = BatchSize::growing(most, limit);
     for _ in 0..200 {
         let jobs = size.wanted();
-        size.record(jobs, jobs, time(jobs));
+        size.record(jobs, jobs, jobs, time(jobs));
     }
     size.settled
 }
@@ -88,19 +88,19 @@ fn it_stays_within_half_of_the_time_limit() {
     let mut size = BatchSize::growing(8, ms(100.0));
     for _ in 0..6 {
         let jobs = size.wanted();
-        size.record(jobs, jobs, ms(1.0));
+        size.record(jobs, jobs, jobs, ms(1.0));
     }
     assert_eq!(size.wanted(), 8);
-    size.record(8, 8, ms(60.0));
+    size.record(8, 8, 8, ms(60.0));
     assert_eq!(size.wanted(), 4, "the calls have become slower");
 }
 
 #[test]
 fn batches_that_are_not_full_do_not_count() {
     let mut size = BatchSize::growing(32, Duration::ZERO);
-    size.record(2, 2, ms(1.0));
+    size.record(2, 2, 2, ms(1.0));
     for _ in 0..100 {
-        size.record(3, 3, ms(1.0));
+        size.record(3, 3, 3, ms(1.0));
     }
     assert_eq!(size.wanted(), 4);
 }
@@ -113,7 +113,7 @@ fn a_size_that_was_worse_is_tried_again_after_pauses_that_double() {
         let jobs = size.wanted();
         sizes.push(jobs);
         let is_slow = jobs == 4 && number < 200;
-        size.record(jobs, jobs, ms(if is_slow { 40.0 } else { 2.0 }));
+        size.record(jobs, jobs, jobs, ms(if is_slow { 40.0 } else { 2.0 }));
     }
     // Runs of equal sizes: growth, a pause and a trial of 4, then trials of 4 with longer and longer
     // pauses.
@@ -123,10 +123,20 @@ fn a_size_that_was_worse_is_tried_again_after_pauses_that_double() {
 }
 
 #[test]
+fn a_batch_of_several_kinds_counts_if_half_of_its_jobs_share_calls() {
+    for (joined, expected) in [(1, 4), (2, 8)] {
+        let mut size = BatchSize::growing(8, Duration::ZERO);
+        size.record(2, 2, 2, ms(1.0));
+        size.record(4, joined, 4, ms(1.0));
+        assert_eq!(size.wanted(), expected, "{joined} of 4 share calls");
+    }
+}
+
+#[test]
 fn a_fixed_size_stays() {
     let mut size = BatchSize::fixed(7);
     for _ in 0..2000 {
-        size.record(7, 7, ms(5.0));
+        size.record(7, 7, 7, ms(5.0));
     }
     assert_eq!(size.wanted(), 7);
 }

@@ -138,25 +138,36 @@ impl<'a, 'py> Batching<'a, 'py> {
             }
         }
         let mut calls = 0;
+        let mut joined = 0;
+        let mut rows = 0;
+        let mut is_measured = true;
         for joint in self.batches.join(py, arguments) {
             // An earlier call of this batch may have proven that calls cannot be joined.
             if !self.batches.are_possible(py)? {
+                is_measured = false;
                 break;
             }
             restart_time(py, front, &mut calls);
             match self.run_joint(py, front, &mut members, &joint, &mut calls)? {
-                Joined::Answered if joint.places.len() == jobs => {
-                    self.batches.size.record(jobs, joint.rows.iter().sum(), began.elapsed());
+                Joined::Answered => {
+                    joined += joint.places.len();
+                    rows += joint.rows.iter().sum::<usize>();
                 }
-                Joined::Answered | Joined::Checked | Joined::NotSplit => {}
+                Joined::Checked | Joined::NotSplit => is_measured = false,
                 Joined::Failed(error) => {
+                    is_measured = false;
                     let failed = self.run_each(py, front, joint.places.iter(), &mut members, &mut calls)?;
                     shown(py, self.batches.object.call_method1(intern!(py, "note_failure"), (error, failed)));
                 }
             }
         }
         let rest: Vec<usize> = (0..members.len()).collect();
-        self.run_each(py, front, rest.iter(), &mut members, &mut calls).map(drop)
+        self.run_each(py, front, rest.iter(), &mut members, &mut calls)?;
+        if is_measured {
+            // A job with a call of its own counts as one row.
+            self.batches.size.record(jobs, joined, rows + jobs - joined, began.elapsed());
+        }
+        Ok(())
     }
 
     /// Answers each of these jobs, if it is not answered yet, with a call of its own. Returns how many
