@@ -273,7 +273,7 @@ def _find(
     def is_given(value: object) -> bool:
         if value is None:
             return False
-        return not (setting.kind in table.BLANK_MEANS_UNSET and isinstance(value, str) and not value.strip())
+        return not (isinstance(value, str) and not value.strip() and table.blank_means_unset(setting))
 
     typed = raw.flags.get(setting.name)
     if setting.flag and typed is not None and not (typed == "" and setting.kind == table.RESOLVED_PATH):

@@ -155,6 +155,12 @@ def is_hidden(setting: Setting) -> bool:
     return setting.secret or setting.kind == VARIABLES
 
 
+def blank_means_unset(setting: Setting) -> bool:
+    """True if a blank value counts as not given. A blank path does so for settings that 1.5.1 does
+    not have; for its own settings the contract says what a blank path means."""
+    return setting.kind in BLANK_MEANS_UNSET or (not setting.original and setting.kind in (PATH, RESOLVED_PATH))
+
+
 def allowed_text(setting: Setting) -> str:
     """What a value must be, in words, with the upper bound that few need to know."""
     if setting.maximum is None or str(setting.maximum) in setting.allowed:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import eventually, is_running
+from metrics_text import Scrape
 
 SERVES = "\ndef run(data): return os.getpid()\n"
 
@@ -249,6 +250,8 @@ def test_what_the_script_registers_for_its_end_is_done_once_in_each_of_its_proce
         "import atexit\natexit.register(lambda: open('ends', 'a').write(f'{os.getpid()}\\n'))", "--worker_count", "2"
     )
     expected = {*server.wait_for_workers(2), *server.templates()}
+    # A worker that is not connected yet has served nothing, and its end is not waited for long.
+    eventually(lambda: Scrape(server.get("/metrics").text).sum("azmlinfsrv_workers", state="ready") == 2, "both workers are connected")
     server.signal(signal.SIGTERM)
     assert server.wait_for_exit() == 0
     ends = list(map(int, (server.folder / "ends").read_text().split()))

@@ -129,7 +129,7 @@ from azureml_inference_server_http.server.entry import app
         ({"pytest.ini": "[pytest]\n"}, "set azmlinfsrv_entry_script in the ini file"),
         ({"pytest.ini": f"{INI}azmlinfsrv_settings =\n    worker_count\n"}, "write NAME=VALUE, not 'worker_count'"),
         ({"pytest.ini": f"{INI}azmlinfsrv_settings =\n    worker_cuont=2\n"}, "did you mean worker_count?"),
-        ({"pytest.ini": f"{INI}azmlinfsrv_settings =\n    worker_count=none\n"}, "it must be a whole number"),
+        ({"pytest.ini": f"{INI}azmlinfsrv_settings =\n    worker_count=none\n"}, "it must be auto, or a whole number"),
     ],
 )
 def test_a_wrong_configuration_is_named(session, files, message):

@@ -113,7 +113,7 @@ def test_a_slow_start_shows_its_progress(start, screen, tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "similar"),
-    [("--worker_cuont", "--worker_count, --worker_class"), ("--max-que", "--max_queue"), ("--zzz", "")],
+    [("--worker_cuont", "--worker_count, --worker_env, --worker_class"), ("--max-que", "--max_queue"), ("--zzz", "")],
 )
 def test_a_mistyped_option_on_a_terminal_shows_similar_names_and_no_help(screen, option, similar):
     command = [*COMMAND, "--entry_script", "score.py", option]

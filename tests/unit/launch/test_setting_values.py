@@ -128,7 +128,7 @@ def test_a_log_level_of_a_wrong_type_in_the_file_is_a_warning_too(load: Load, tm
     assert resolved.notices[0].endswith(f"(key AZUREML_LOG_LEVEL in {tmp_path}/config.json).")
 
 
-NEVER_BLANK = [setting for setting in SETTINGS if setting.kind in settings_table.BLANK_MEANS_UNSET]
+NEVER_BLANK = [setting for setting in SETTINGS if settings_table.blank_means_unset(setting)]
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t\n"])
