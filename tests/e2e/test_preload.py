@@ -251,7 +251,10 @@ def test_what_the_script_registers_for_its_end_is_done_once_in_each_of_its_proce
     )
     expected = {*server.wait_for_workers(2), *server.templates()}
     # A worker that is not connected yet has served nothing, and its end is not waited for long.
-    eventually(lambda: Scrape(server.get("/metrics").text).sum("azmlinfsrv_workers", state="ready") == 2, "both workers are connected")
+    ready = {"state": "ready"}
+    eventually(
+        lambda: Scrape(server.get("/metrics").text).sum("azmlinfsrv_workers", **ready) == 2, "both are connected"
+    )
     server.signal(signal.SIGTERM)
     assert server.wait_for_exit() == 0
     ends = list(map(int, (server.folder / "ends").read_text().split()))
