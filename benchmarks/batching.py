@@ -21,7 +21,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from . import load, machine
@@ -59,8 +59,14 @@ def served(python: Path, server: str, model: str) -> Iterator[int]:
     environment = {**os.environ, **THREADS, "BENCH_SCRIPT": str(script), "BENCH_BATCH": "32"}
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / f"batching-{server}.log").open("wb") as log:
+        # In a folder without the package: ``-m`` would take the clone's own, which may be a slow build.
         process = subprocess.Popen(
-            command(python, server, model, port), env=environment, stdout=log, stderr=log, start_new_session=True
+            command(python, server, model, port),
+            cwd=FOLDER,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             _wait_until_ready(process, port, log.name)
@@ -130,6 +136,11 @@ def _shown(spread: Spread | None, digits: int) -> str:
     return "-" if spread is None else f"{spread.median:,.{digits}f}"
 
 
+def machine_line(found: Mapping[str, object]) -> str:
+    """The machine in one line."""
+    return "{cpu}, {cores} cores, {memory_gib} GiB, {kernel}, Python {python}, wrk {wrk}, {date}".format(**found)
+
+
 def write(results: Results) -> None:
     """Write the page."""
     PAGE.write_text(
@@ -142,7 +153,7 @@ batches. One worker; BLAS and OpenMP have one thread everywhere; wrk shares the 
 2,048 in numpy (float32), the forest 200 trees of scikit-learn; a request has one row. "Times off" is the ratio of
 requests per second to one call for each request, the median of the rounds' ratios.
 
-Machine: {results.machine}. {results.rounds} rounds of {results.seconds:g} s.
+Machine: {machine_line(results.machine)}. {results.rounds} rounds of {results.seconds:g} s.
 
 {table(results)}
 """,
