@@ -108,7 +108,7 @@ def init():
     pass
 
 def run(data):
-    # Descriptors, and what is mapped without one, which needs root.
+    # Open descriptors, and then mapped files, whose descriptor may be closed (root alone may list them).
     found = {}
     for folder in ("fd", "map_files"):
         folder = f"/proc/self/{folder}"

@@ -28,7 +28,7 @@ const HISTOGRAM: usize = BOUNDS.len() + 2;
 /// Combinations of scheme, method, route and status that have a series of their own. A script can answer with any status, so there
 /// must be a limit: further ones count with method `_OTHER`, no route and no status.
 const MAX_SERIES: usize = 127;
-/// Words of such a series: its key, and its histogram.
+/// Words of one of these series: one for its key, then its histogram.
 const SERIES: usize = 1 + HISTOGRAM;
 
 /// The methods that have a label of their own, and the one for all others.
