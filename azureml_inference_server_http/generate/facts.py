@@ -17,7 +17,6 @@ import azureml_inference_server_http as package
 
 from ..launch import settings_table as table
 from ..launch.settings import DEFAULT, RawSettings, Settings
-from ..launch.settings_table import V2
 from . import options
 from .options import UsageError
 from .sizing import Measured, Sizes, sizes
@@ -81,6 +80,9 @@ class Facts(NamedTuple):
     is_rest: bool
     workers: int
     calls_at_once: int
+    # Whether the server also speaks the Open Inference Protocol, and the name of its model, if that is given.
+    serves_v2: bool
+    given_model_name: str | None
     shares_model: bool
     graceful: int
     scoring_timeout_ms: int | None  # None: not given
@@ -128,19 +130,14 @@ class Facts(NamedTuple):
         return self.graceful + STOP_MARGIN
 
     @property
-    def serves_v2(self) -> bool:
-        """Whether the server also speaks the Open Inference Protocol."""
-        return any(name == "AZMLINFSRV_PROTOCOLS" and V2 in value.split(",") for name, value, _ in self.given)
-
-    @property
     def names_model(self) -> bool:
         """Whether the name of its model is given."""
-        return any(name == "AZMLINFSRV_MODEL_NAME" for name, _, _ in self.given)
+        return self.given_model_name is not None
 
     @property
     def model_name(self) -> str:
         """The name of its model on KServe, where it is that of the service unless it is given."""
-        return next((value for name, value, _ in self.given if name == "AZMLINFSRV_MODEL_NAME"), self.name)
+        return self.given_model_name or self.name
 
     @property
     def ready_path(self) -> str:
@@ -193,6 +190,8 @@ def gather(
         is_rest=given.rest,
         workers=given.worker_count,
         calls_at_once=given.calls_at_once,
+        serves_v2=given.serves_v2,
+        given_model_name=None if given.origins["model_name"].kind == DEFAULT else given.model_name,
         shares_model=is_thread,
         graceful=given.graceful_timeout,
         scoring_timeout_ms=None if given.origins["scoring_timeout_ms"].kind == DEFAULT else given.scoring_timeout_ms,

@@ -78,6 +78,14 @@ def test_a_configuration_file_in_the_image_needs_no_variables(folder: Path, tmp_
     assert known.config_file is None
 
 
+def test_what_a_configuration_file_in_the_image_says_is_known(folder: Path) -> None:
+    (folder / "config.json").write_text('{"AZMLINFSRV_PROTOCOLS": "score,v2", "AZMLINFSRV_MODEL_NAME": "iris"}')
+    known, _ = gather(folder)
+    assert known.given == ()
+    assert (known.serves_v2, known.names_model, known.model_name) == (True, True, "iris")
+    assert (known.ready_path, known.live_path) == ("/v2/health/ready", "/v2/health/live")
+
+
 def test_no_secret_is_written(folder: Path) -> None:
     secret = "InstrumentationKey=11111111-2222-3333-4444-555555555555"
     known, _ = gather(
