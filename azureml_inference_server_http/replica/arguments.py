@@ -165,7 +165,7 @@ def _value(name: str, setting: Setting, value: Any) -> Any:
     try:
         return setting_values.parse(setting, _native(setting, value))
     except (ValueError, AttributeError):
-        shown = "***" if setting.secret else repr(value)
+        shown = "***" if table.is_hidden(setting) else repr(value)
         raise ArgumentsError(f"{name}={shown} is not allowed: it must be {table.allowed_text(setting)}") from None
 
 

@@ -94,6 +94,7 @@ def test_autoscaling(folder: Path) -> None:
         ({"entry_script": ""}, "entry_script is missing: name the scoring script, as in entry_script=score.py"),
         ({"max_replicas": 3}, "max_replicas counts only with num_replicas=auto"),
         ({"app_insights_connection_string": 7}, "app_insights_connection_string=*** is not allowed"),
+        ({"worker_env": "secret"}, "worker_env=*** is not allowed"),
     ],
 )
 def test_wrong_arguments(folder: Path, args: dict[str, Any], refusal: str) -> None:
