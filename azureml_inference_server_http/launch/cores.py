@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import PurePosixPath
 from typing import Callable, NamedTuple
 
 _MOUNT = "/sys/fs/cgroup"
@@ -59,6 +58,8 @@ def _quota(read: Callable[[str], str | None]) -> float | None:
 def _folders(path: str) -> list[str]:
     """The folder of a control group and of those around it, below the mount. A container sees its
     own group as the outermost one, whatever ``path`` is."""
+    from pathlib import PurePosixPath  # imported here, because most starts count no cores
+
     parts = PurePosixPath(path.strip() or "/")
     return ["" if str(folder) == "/" else str(folder) for folder in (parts, *parts.parents)]
 

@@ -7,7 +7,6 @@ workers. Reasons: docs/decisions/2026-11-30-batching.md; what the comparisons ca
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -101,6 +100,8 @@ def digest(value: Hashable) -> Hashable:
 
     The text tells 1 from True, and the hash tells types whose text leaves something out.
     """
+    import hashlib  # imported here, because it loads OpenSSL, and most scripts have no batches
+
     return hash(value), hashlib.blake2b(repr(value).encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
 

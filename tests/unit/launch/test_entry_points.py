@@ -65,6 +65,7 @@ def test_start_up_imports_nothing_heavy() -> None:
         "importlib.metadata",
         "shutil",
         "logging.config",
+        "pathlib",
         "asyncio",
         "email",
         "json",
