@@ -139,7 +139,7 @@ def _start(raw: RawSettings, settings: Settings) -> int:
         *settings.notices,
         *_missing_folders(settings),
         *_settings_of_gunicorn(raw),
-        *_unused(settings),
+        *_log_format_without_effect(settings),
         *oversubscribed,
     ):
         logger.warning("%s", notice)
@@ -196,7 +196,7 @@ def _thread_pools(settings: Settings) -> tuple[dict[str, str], list[str]]:
     return thread_pools.sizes(environment, usable.number, settings.worker_count) if is_shared else {}, warnings
 
 
-def _unused(settings: Settings) -> list[str]:
+def _log_format_without_effect(settings: Settings) -> list[str]:
     """A warning if the format of the log was asked for and something else decides about it."""
     if settings.log_format != table.JSON or settings.display.json_log is not None:
         return []

@@ -310,7 +310,10 @@ def _combine(values: dict[str, Any], origins: dict[str, Origin], raw: RawSetting
         ]
     if values["worker_threads"] > 1 and values["max_batch_size"] > 1:
         names = origins["worker_threads"].name, origins["max_batch_size"].name
-        return [f"{names[0]} and {names[1]} cannot be combined: requests share a call, or calls run at once, give one"]
+        return [
+            f"{names[0]} and {names[1]} cannot be combined, because with one of them each request has a call of its "
+            "own, and with the other requests share a call: leave one out"
+        ]
     if values["worker_env"] is not None:
         problem = _worker_env(values, origins)
         if problem is not None:

@@ -819,7 +819,7 @@ SETTINGS: tuple[Setting, ...] = (
         original=False,
         environment="AZMLINFSRV_LOG_FORMAT",
         config_key="AZMLINFSRV_LOG_FORMAT",
-        note="docs/logs.md lists the fields. A logging.json of your own decides alone.",
+        note="[logs.md](logs.md) lists the fields. A logging.json of your own decides alone.",
     ),
     Setting(
         name="access_log",
@@ -848,7 +848,7 @@ SETTINGS: tuple[Setting, ...] = (
         original=False,
         environment="AZMLINFSRV_TRUSTED_PROXIES",
         config_key="AZMLINFSRV_TRUSTED_PROXIES",
-        note="docs/logs.md says which address counts.",
+        note="[logs.md](logs.md) says which address counts.",
     ),
     Setting(
         name="protocols",
@@ -862,8 +862,8 @@ SETTINGS: tuple[Setting, ...] = (
         original=False,
         environment="AZMLINFSRV_PROTOCOLS",
         config_key="AZMLINFSRV_PROTOCOLS",
-        note="`/score` is always there. docs/open-inference.md describes v2. It needs numpy, and a run() with "
-        "@input_schema or @raw_v2.",
+        note="`/score` is always there. [open-inference.md](open-inference.md) describes v2. It needs numpy, "
+        "and a run() with @input_schema or @raw_v2.",
     ),
     Setting(
         name="model_name",

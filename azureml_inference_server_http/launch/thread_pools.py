@@ -23,8 +23,8 @@ NAMES = (
 
 
 def sizes(environment: Mapping[str, str], cores: int, workers: int) -> dict[str, str]:
-    """The variables that each worker gets, so that all workers together use each core once. None if
-    there is one worker, or if the user has set any of them."""
+    """The variables that each worker gets, so that all workers together use each core once. Empty
+    if there is one worker, or if the user has set any of them."""
     if workers < 2 or any(environment.get(name) for name in NAMES):
         return {}
     return dict.fromkeys(NAMES, str(max(1, cores // workers)))
