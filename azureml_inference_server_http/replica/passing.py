@@ -86,11 +86,10 @@ class _Passing:
                 has_begun = True
                 await _send_reply(head.status, head.fields, connection, send)
         except ServerLost:
-            # After the client has left, nobody waits for an answer. In the midst of a reply, the client must see that
-            # the reply is not complete.
-            if has_begun and not body.has_left:
-                raise
-            if not has_begun and not body.has_left:
+            # After the client has left, nobody waits for an answer.
+            if not body.has_left:
+                if has_begun:
+                    raise  # the client must see that the reply is not complete
                 await _send_lost(send)
         except _ClientLeft:
             pass
@@ -206,7 +205,7 @@ async def _send_reply(status: int, given: Fields, connection: Connection, send: 
     fields = [field for field in given if field[0].lower() not in _NOT_RETURNED]
     await send({"type": "http.response.start", "status": status, "headers": fields})
     while True:
-        part = b"" if connection.is_complete else await connection.part()
+        part = await connection.part()
         # The last part of a known length is sent as such, because each message of Serve costs.
         is_last = connection.is_complete
         await send({"type": "http.response.body", "body": part, "more_body": not is_last})

@@ -15,7 +15,6 @@ import contextvars
 import inspect
 import logging
 import os
-import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -194,7 +193,7 @@ class Calls:
             result = outputs.Answer(
                 200, None, [outputs.PLAIN_TEXT], outputs.AsyncStream(result, _nothing), outputs.RESPONSE
             )
-        elif _is_response(result):
+        elif outputs.is_response(result):
             result = outputs.render(result, "POST", takes_async=True)
         else:
             return self._report(call, RETURNED, result)
@@ -332,11 +331,6 @@ def _timeout(cancelled: BaseException | None) -> TimeoutError:
 
 def _nothing() -> None:
     pass
-
-
-def _is_response(result: Any) -> bool:
-    response_type = getattr(sys.modules.get("flask"), "Response", None)
-    return response_type is not None and isinstance(result, response_type)
 
 
 # ---- Streams

@@ -70,7 +70,7 @@ def batches_of(script: Script, settings: Settings) -> Batches | None:
     """How the calls of this script are joined; None if each call answers one request."""
     asked = getattr(script.plain_run, MARK, None)
     if asked is not None:
-        return _asked_for(script, asked, settings)
+        return _asked_for(script, asked)
     if settings.max_batch_size == 1:
         if settings.origins["batch_wait_ms"].kind != DEFAULT:
             _logger.warning("--batch_wait_ms has no effect without --max_batch_size.")
@@ -88,7 +88,7 @@ def batches_of(script: Script, settings: Settings) -> Batches | None:
     return found
 
 
-def _asked_for(script: Script, batch: Batch, settings: Settings) -> Batches | None:
+def _asked_for(script: Script, batch: Batch) -> Batches | None:
     """The joint calls of a script with @batched."""
     if script.is_async:  # the decorator joins the calls, in the event loop
         return None

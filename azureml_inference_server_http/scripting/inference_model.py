@@ -9,7 +9,6 @@ after init().
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
@@ -93,8 +92,7 @@ class Model:
     def encode(self, result: Any, asked: Asked) -> Encoded | outputs.Answer:
         """The reply with this result. Raises ResultError, or an exception of the script's own objects, if it cannot be
         sent."""
-        response_type = getattr(sys.modules.get("flask"), "Response", None)
-        if response_type is not None and isinstance(result, response_type):
+        if outputs.is_response(result):
             return outputs.render(result, "POST")
         try:
             tensors = inference_results.tensors(result, self.outputs)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 
 from .inference_tensors import Tensor
-from .open_inference import DTYPES, MOST_DIMENSIONS, datatype_of
+from .open_inference import DTYPES, MOST_DIMENSIONS, datatype_of, objects
 from .outputs import to_json
 
 # The name of a result without names.
@@ -60,7 +60,7 @@ def _array(value: Any, tensor: Tensor | None) -> Any:
     if array.dtype.kind in "mM":
         # A time that is missing is null, as every other value that is missing.
         texts = [to_json(None) if text == "NaT" else text for text in array.astype(str).reshape(-1)]
-        array = numpy.array(texts, object).reshape(array.shape)
+        array = objects(texts).reshape(array.shape)
     own = datatype_of(array.dtype)
     if tensor is None or tensor.datatype == own:
         return array
@@ -109,9 +109,7 @@ def _converted(array: Any, dtype: Any) -> Any:
 def _found(value: Any) -> Any:
     """The value as an array; None if only JSON can have it."""
     if isinstance(value, (str, bytes)):
-        array = numpy.empty(1, dtype=object)
-        array[0] = value
-        return array
+        return objects([value])
     if isinstance(value, int) and not isinstance(value, bool):
         return numpy.array([value]) if -(2**63) <= value < 2**64 else None
     if isinstance(value, (bool, float)) or hasattr(value, "__array__"):
@@ -151,11 +149,9 @@ def _of_array(array: Any) -> Any:
         elements = array.reshape(-1).tolist()
         if not all(isinstance(element, (str, bytes, bytearray)) for element in elements):
             texts = [element if isinstance(element, (str, bytes)) else to_json(element) for element in elements]
-            array = numpy.array([*texts, None], dtype=object)[:-1].reshape(array.shape)
+            array = objects(texts).reshape(array.shape)
     return array
 
 
 def _json(value: Any) -> Any:
-    array = numpy.empty(1, dtype=object)
-    array[0] = to_json(value)
-    return array
+    return objects([to_json(value)])

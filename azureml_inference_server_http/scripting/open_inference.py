@@ -266,10 +266,11 @@ def _read_bytes(name: str, data: memoryview, count: int) -> Any:
             f"The tensor {name!r} must have {count} elements of BYTES, each behind its length in 4 bytes. Its "
             f"{len(data)} bytes have {len(elements)} of them.",
         )
-    return _objects(elements)
+    return objects(elements)
 
 
-def _objects(elements: list[Any]) -> Any:
+def objects(elements: list[Any]) -> Any:
+    """An array with one dimension, whose elements are these objects."""
     array = numpy.empty(len(elements), dtype=object)
     array[:] = elements
     return array
@@ -293,7 +294,7 @@ def from_json(name: str, datatype: str, count: int, shape: list[int], data: Any)
     if not allowed.issuperset(map(type, elements)):
         raise wrong.about(next(element for element in elements if type(element) not in allowed))
     if datatype == BYTES:
-        return _objects([element.encode("utf-8", "surrogatepass") for element in elements])
+        return objects([element.encode("utf-8", "surrogatepass") for element in elements])
     if dtype.kind == "f":
         return _floats(wrong, dtype, elements)
     if dtype.kind in "iu" and elements:

@@ -90,14 +90,18 @@ def render(result: Any, method: str, takes_async: bool = False) -> Answer:
 
     Raises ResultError, or an exception of the script's own objects, if the result cannot be sent.
     """
-    flask = sys.modules.get("flask")
-    # While another thread imports Flask, the module lacks some names. Then no result of its types
-    # exists yet.
-    response_type = getattr(flask, "Response", None)
-    if response_type is not None and isinstance(result, response_type):
+    if is_response(result):
         note_response()
         return _render_response(result, method, takes_async)
     return Answer(200, None, [("Content-Type", "application/json")], to_json({} if result is None else result), RESULT)
+
+
+def is_response(result: Any) -> bool:
+    """True for a response of Flask."""
+    # While another thread imports Flask, the module lacks some names. Then no result of its types
+    # exists yet.
+    response_type = getattr(sys.modules.get("flask"), "Response", None)
+    return response_type is not None and isinstance(result, response_type)
 
 
 def _replaceable() -> tuple[object, ...]:

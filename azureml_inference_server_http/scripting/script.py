@@ -76,7 +76,8 @@ class Script:
         self.is_async = call.is_async
         self.logs_requests = False
         self.init = init
-        self._plain_run = run
+        # run() as the script has it, also while its calls are watched.
+        self.plain_run = run
         # The script as a model of the Open Inference Protocol, if it is served by that.
         self._model: inference_model.Model | None = None
         # What ``watch_calls`` puts around a function.
@@ -165,11 +166,6 @@ class Script:
     def waiter(self) -> cooperative.Waiter:
         """Make the object that waits for jobs in this worker process; see ``cooperative.Waiter``."""
         return cooperative.Waiter(inherited=os.getpid() != self._home)
-
-    @property
-    def plain_run(self) -> Callable[..., Any]:
-        """run() as the script has it, also while its calls are watched."""
-        return self._plain_run
 
     def batches(self) -> batching.Batches | None:
         """Decide how one call of run() answers several requests in this worker; see ``batching.batches_of``."""
