@@ -75,10 +75,6 @@ pub struct Settings {
     pub keep_alive: Duration,
     /// Calls of an async `run()` that one worker runs at once.
     pub max_concurrency: u16,
-    /// Requests that one call of `run()` may answer; 1 means no batches.
-    pub max_batch_size: u16,
-    /// How long a request may wait for others to be answered by the same call.
-    pub batch_wait: Duration,
     /// Calls of a plain `run()` that one worker process runs at once, each in a thread.
     pub worker_threads: u16,
     /// Requests after which a worker is replaced; zero means never.
@@ -127,8 +123,6 @@ impl Settings {
             min_body_rate: 0,
             keep_alive: 75 * second,
             max_concurrency: 1,
-            max_batch_size: 1,
-            batch_wait: Duration::ZERO,
             worker_threads: 1,
             max_requests: 0,
             max_worker_rss: 0,
@@ -170,8 +164,6 @@ impl<'a, 'py> pyo3::FromPyObject<'a, 'py> for Settings {
             min_body_rate: object.getattr("min_body_rate")?.extract()?,
             keep_alive: seconds("keep_alive")?,
             max_concurrency: object.getattr("max_concurrency")?.extract()?,
-            max_batch_size: object.getattr("max_batch_size")?.extract()?,
-            batch_wait: Duration::from_millis(object.getattr("batch_wait_ms")?.extract()?),
             worker_threads: object.getattr("worker_threads")?.extract()?,
             max_requests: object.getattr("max_requests")?.extract()?,
             max_worker_rss: object.getattr("max_worker_rss")?.extract()?,

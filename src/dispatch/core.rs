@@ -168,8 +168,7 @@ impl<C: ClaimCounter> Core<C> {
         let mut figures =
             Figures { queued: self.queue.len(), queue_limit: self.limits.max_queue, ..Figures::default() };
         for worker in self.workers.values() {
-            let started = if worker.batch > 1 { worker.in_flight.len() - worker.unclaimed() } else { worker.capacity };
-            figures.running += worker.in_flight.len().min(started);
+            figures.running += worker.started();
             if worker.is_ready() {
                 figures.running_limit += worker.capacity;
             }

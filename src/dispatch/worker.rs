@@ -203,6 +203,15 @@ impl<C: ClaimCounter> Worker<C> {
         self.in_flight.len().saturating_sub(self.capacity)
     }
 
+    /// Jobs that it may have started.
+    pub(super) fn started(&self) -> usize {
+        if self.batch > 1 {
+            self.in_flight.len() - self.unclaimed()
+        } else {
+            self.in_flight.len().min(self.capacity)
+        }
+    }
+
     /// True if it may get this job now.
     pub(super) fn accepts(&self, job: BodySize, now: Instant) -> bool {
         self.is_ready() && (self.in_flight.len() < self.capacity || self.joins(job) || self.prefetches(job, now))
@@ -217,7 +226,7 @@ impl<C: ClaimCounter> Worker<C> {
     }
 
     /// How many of its jobs it has not claimed.
-    pub(super) fn unclaimed(&self) -> usize {
+    fn unclaimed(&self) -> usize {
         if !self.claims.is_shared() {
             return 0;
         }

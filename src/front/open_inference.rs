@@ -29,10 +29,10 @@ impl Asked {
     /// in each segment.
     pub fn of(path: &str) -> Option<Self> {
         let path = path.strip_prefix('/')?.trim_start_matches('/');
-        let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let segments: Vec<String> = path.split('/').map(decode).collect();
-        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let (ROOT, rest) = segments.split_first().map(|(first, rest)| (*first, rest))? else { return None };
+        let decode = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy();
+        let segments: Vec<_> = path.split('/').map(decode).collect();
+        let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+        let Some((&ROOT, rest)) = segments.split_first() else { return None };
         let (route, model, version) = match *rest {
             [] | [""] => (Some(Route::V2), None, None),
             ["health", "live"] => (Some(Route::V2Live), None, None),
@@ -84,12 +84,7 @@ pub fn live() -> Bytes {
 /// The specification's text has `live` for the server, and `ready` for a model. Clients look for `ready`, or at the status
 /// alone, so this has both.
 pub fn ready(front: &Front, model: Option<&str>) -> Result<Bytes, RequestError> {
-    if front.is_draining() {
-        return Err(RequestError::Draining);
-    }
-    if front.dispatcher.ready_workers() == 0 {
-        return Err(RequestError::NotReady);
-    }
+    front.check_ready()?;
     Ok(match model {
         None => Bytes::from_static(br#"{"live": true, "ready": true}"#),
         Some(name) => {

@@ -8,9 +8,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{HeaderMap, HeaderName};
 
 use crate::network::Network;
+
+// Constants, because a name given as text is parsed and allocated for each look-up.
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 
 /// What trusted proxies say about the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,16 +46,16 @@ pub fn client(trusted: &[Network], peer: Option<SocketAddr>, headers: &HeaderMap
         return None;
     }
     let nothing = Client { address: peer, is_https: None };
-    let schemes: Vec<_> = values(headers, "x-forwarded-proto").map(scheme).collect();
+    let schemes: Vec<_> = values(headers, &X_FORWARDED_PROTO).map(scheme).collect();
     let mut hops: Vec<_> =
-        values(headers, "x-forwarded-for").map(|hop| Hop { address: address(hop), is_https: None }).collect();
+        values(headers, &X_FORWARDED_FOR).map(|hop| Hop { address: address(hop), is_https: None }).collect();
     // If each proxy has added to both lists, each hop has its scheme. Else the last proxy's word counts.
     let last = if schemes.len() == hops.len() { None } else { schemes.last().copied().flatten() };
     hops.iter_mut().zip(&schemes).filter(|_| last.is_none()).for_each(|(hop, scheme)| hop.is_https = *scheme);
     let listed = find(trusted, hops);
-    let elements = values(headers, "forwarded").map(element);
+    let elements = values(headers, &FORWARDED).map(element);
     let forwarded = find(trusted, elements.collect());
-    let both_are_there = headers.contains_key("forwarded") && headers.contains_key("x-forwarded-for");
+    let both_are_there = headers.contains_key(&FORWARDED) && headers.contains_key(&X_FORWARDED_FOR);
     let they_agree = listed.as_ref().map(Client::ip) == forwarded.as_ref().map(Client::ip);
     let found = match (listed, forwarded) {
         _ if both_are_there && !they_agree => Client { is_https: schemes.last().copied().flatten(), ..nothing },
@@ -64,7 +69,7 @@ pub fn client(trusted: &[Network], peer: Option<SocketAddr>, headers: &HeaderMap
 /// True if the peer is on this machine and says that the client used https. As with 1.5.1, such a proxy need not be trusted.
 pub fn says_https(peer: Option<SocketAddr>, headers: &HeaderMap) -> bool {
     let is_local = peer.is_some_and(|peer| canonical(peer).ip().is_loopback());
-    is_local && headers.get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes() == b"https")
+    is_local && headers.get(&X_FORWARDED_PROTO).is_some_and(|scheme| scheme.as_bytes() == b"https")
 }
 
 impl Client {
@@ -97,7 +102,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// The items of all fields of this name, in the order sent. A value that is not UTF-8 counts as one empty item, which is no address.
-fn values<'a>(headers: &'a HeaderMap, name: &str) -> std::vec::IntoIter<&'a str> {
+fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> std::vec::IntoIter<&'a str> {
     let mut items = Vec::new();
     for value in headers.get_all(name) {
         items.extend(std::str::from_utf8(value.as_bytes()).unwrap_or("").split(',').map(str::trim));
@@ -139,7 +144,7 @@ fn scheme(text: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::{HeaderName, HeaderValue};
+    use actix_web::http::header::HeaderValue;
 
     use super::*;
 

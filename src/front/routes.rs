@@ -214,12 +214,9 @@ fn health(front: &Front, context: &ReplyContext, request: &HttpRequest, recordin
 
 /// As `health`, but a server that is shutting down is not ready.
 fn ready(front: &Front, context: &ReplyContext, recording: &mut Recording) -> HttpResponse {
-    if front.is_draining() {
-        context.refuse(&RequestError::Draining, recording)
-    } else if front.dispatcher.ready_workers() == 0 {
-        context.refuse(&RequestError::NotReady, recording)
-    } else {
-        context.text("Ready", None, recording)
+    match front.check_ready() {
+        Ok(()) => context.text("Ready", None, recording),
+        Err(error) => context.refuse(&error, recording),
     }
 }
 

@@ -29,6 +29,7 @@ use super::{
     access_log::{AccessRecords, RequestLine, RequestLines},
     cors::{self, Cors},
     docs::Docs,
+    error::RequestError,
     heap_trim::{self, Keeper},
     http1::{Connection, Patience},
     listener::{Listener, Purpose},
@@ -151,6 +152,17 @@ impl Front {
     /// True once the server is shutting down and only finishes the requests that it has.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// An error if new requests should go to another server: this one shuts down, or no worker is ready.
+    pub(super) fn check_ready(&self) -> Result<(), RequestError> {
+        if self.is_draining() {
+            return Err(RequestError::Draining);
+        }
+        if self.dispatcher.ready_workers() == 0 {
+            return Err(RequestError::NotReady);
+        }
+        Ok(())
     }
 
     /// The value of the header about a reload that has failed.

@@ -33,7 +33,7 @@ use super::{
     script::Script,
 };
 use crate::{
-    ipc::frame::{Field, Job, Origin},
+    ipc::frame::{Field, Inference, Job, Origin},
     logging::text::plain_line,
     settings::{AccessLog, Settings},
     telemetry::{access_line, redaction},
@@ -150,14 +150,18 @@ impl<'a, 'py> Caller<'a, 'py> {
     ) -> Result<Option<Bound<'py, PyDict>>, Box<Reply>> {
         let arguments = match &claimed.job.inference {
             None => input::arguments(py, self.script, &claimed.job, &claimed.body),
-            Some(_) => self.decoded(py, claimed).map(Some),
+            Some(inference) => self.decoded(py, claimed, inference).map(Some),
         };
         arguments.map_err(|problem| Box::new(self.not_run(py, claimed, problem)))
     }
 
     /// As [`Caller::arguments`], for a request of the Open Inference Protocol.
-    fn decoded(&self, py: Python<'py>, claimed: &ClaimedJob) -> Result<Bound<'py, PyDict>, InputError> {
-        let Some(inference) = &claimed.job.inference else { return Ok(PyDict::new(py)) };
+    fn decoded(
+        &self,
+        py: Python<'py>,
+        claimed: &ClaimedJob,
+        inference: &Inference,
+    ) -> Result<Bound<'py, PyDict>, InputError> {
         let shares_body = self.by_way_of_flask(py, &claimed.job);
         let decoded = inference::decode(py, self.script, claimed, inference, shares_body)?;
         input::pass_headers(py, self.script, &claimed.job, &decoded.arguments)?;

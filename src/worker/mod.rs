@@ -92,7 +92,7 @@ pub(crate) fn work(
             Place::Socket(..) => settings.worker_threads,
             Place::ThisProcess(..) => 1,
         },
-        batch: batches.as_ref().map_or(1, |batches| batches.first_size()),
+        batch: batches.as_ref().map_or(1, |batches| batches.wanted_size()),
         concurrent: script.is_async || settings.worker_threads > 1,
         cancels: script.is_async,
         model: script.object.getattr(intern!(py, "model_description"))?.extract()?,

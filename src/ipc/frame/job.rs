@@ -141,19 +141,15 @@ impl Job {
             out.put_u8(self.http_minor);
             out.put_u8(whole.into());
             out.put_u8(self.deprecated_id.into());
-            let parts = [self.method.as_bytes(), target, &self.query, &self.content_type, peer.as_bytes()];
-            for part in parts.into_iter().chain([client.as_bytes()]) {
+            let parts =
+                [self.method.as_bytes(), target, &self.query, &self.content_type, peer.as_bytes(), client.as_bytes()];
+            for part in parts {
                 put_bytes(out, part);
             }
-            out.put_u8(match self.is_https {
-                Some(is_https) if whole => {
-                    if is_https {
-                        HTTPS
-                    } else {
-                        HTTP
-                    }
-                }
-                _ => 0,
+            out.put_u8(match self.is_https.filter(|_| whole) {
+                None => 0,
+                Some(false) => HTTP,
+                Some(true) => HTTPS,
             });
             self.put_ids(out);
             match &self.inference {

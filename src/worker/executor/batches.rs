@@ -66,8 +66,8 @@ impl<'py> Batches<'py> {
         Ok(Some(Self { object, run, fits_flask, size, wait }))
     }
 
-    /// How many jobs to claim together at first.
-    pub(in crate::worker) fn first_size(&self) -> u16 {
+    /// How many jobs to claim together now, as the hello says it.
+    pub(in crate::worker) fn wanted_size(&self) -> u16 {
         self.size.wanted().try_into().unwrap_or(u16::MAX)
     }
 

@@ -50,10 +50,9 @@ pub(in crate::worker) struct Batching<'a, 'py> {
 enum Joined {
     /// Its jobs are answered.
     Answered,
-    /// Some or all of its jobs are answered with calls of their own, because its result was to be checked.
-    Checked,
-    /// Its result cannot be split, and `batching.py` has said why.
-    NotSplit,
+    /// Its time says nothing about the size: some of its jobs got calls of their own, because its result was checked, or
+    /// all of them will, because it cannot be split (`batching.py` has said why).
+    NotMeasured,
     /// `run()` has raised this exception.
     Failed(Py<PyBaseException>),
 }
@@ -153,16 +152,16 @@ impl<'a, 'py> Batching<'a, 'py> {
                     joined += joint.places.len();
                     rows += joint.rows.iter().sum::<usize>();
                 }
-                Joined::Checked | Joined::NotSplit => is_measured = false,
+                Joined::NotMeasured => is_measured = false,
                 Joined::Failed(error) => {
                     is_measured = false;
-                    let failed = self.run_each(py, front, joint.places.iter(), &mut members, &mut calls)?;
+                    let failed = self.run_each(py, front, joint.places.iter().copied(), &mut members, &mut calls)?;
                     shown(py, self.batches.object.call_method1(intern!(py, "note_failure"), (error, failed)));
                 }
             }
         }
-        let rest: Vec<usize> = (0..members.len()).collect();
-        self.run_each(py, front, rest.iter(), &mut members, &mut calls)?;
+        let all = 0..members.len();
+        self.run_each(py, front, all, &mut members, &mut calls)?;
         if is_measured {
             // A job with a call of its own counts as one row.
             self.batches.size.record(jobs, joined, rows + jobs - joined, began.elapsed());
@@ -172,17 +171,17 @@ impl<'a, 'py> Batching<'a, 'py> {
 
     /// Answers each of these jobs, if it is not answered yet, with a call of its own. Returns how many
     /// of the calls failed.
-    fn run_each<'place>(
+    fn run_each(
         &self,
         py: Python<'py>,
         front: &mut dyn Front,
-        places: impl Iterator<Item = &'place usize>,
+        places: impl Iterator<Item = usize>,
         members: &mut [Option<Member<'py>>],
         calls: &mut u32,
     ) -> PyResult<usize> {
         let mut failed = 0;
         for place in places {
-            let Some(mut member) = members.get_mut(*place).and_then(Option::take) else { continue };
+            let Some(mut member) = members.get_mut(place).and_then(Option::take) else { continue };
             restart_time(py, front, calls);
             let _about = member.about(py, &self.serial.caller);
             count_call(1);
@@ -205,7 +204,7 @@ impl<'a, 'py> Batching<'a, 'py> {
     ) -> PyResult<Joined> {
         let caller = &self.serial.caller;
         let first = joint.places.first().and_then(|place| members.get_mut(*place)?.as_mut());
-        let Some(first) = first else { return Ok(Joined::NotSplit) };
+        let Some(first) = first else { return Ok(Joined::NotMeasured) };
         // The log has one line for a line that a joint call writes, so it has the ids of one
         // request.
         let about = first.about(py, caller);
@@ -219,10 +218,10 @@ impl<'a, 'py> Batching<'a, 'py> {
             }
         };
         first.request = about.set_aside();
-        let Some((parts, checked)) = split else { return Ok(Joined::NotSplit) };
+        let Some((parts, checked)) = split else { return Ok(Joined::NotMeasured) };
         if !checked.is_empty() {
             self.check(py, front, members, (joint, parts, &checked, run_ms), calls)?;
-            return Ok(Joined::Checked);
+            return Ok(Joined::NotMeasured);
         }
         for (place, part) in joint.places.iter().zip(parts) {
             let Some(mut member) = members.get_mut(*place).and_then(Option::take) else { continue };
@@ -311,7 +310,7 @@ impl<'a, 'py> Batching<'a, 'py> {
         if !self.batches.are_possible(py)? {
             self.batches.size = BatchSize::fixed(1);
         }
-        let size = self.batches.first_size();
+        let size = self.batches.wanted_size();
         front.say_hello_again_if(py, &mut |hello| std::mem::replace(&mut hello.batch, size) != size)
     }
 }

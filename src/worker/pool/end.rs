@@ -11,15 +11,11 @@ use bytes::Bytes;
 use pyo3::prelude::*;
 
 use super::{
-    super::transport::{Front, Received},
+    super::transport::{Front, GilOffers, Received},
     state::{Claim, Next},
     Pool,
 };
 use crate::ipc::frame::Hello;
-
-/// After this many jobs without a wait the thread gives up the GIL once. Python code would do so by
-/// itself, but `run()` may be native code.
-const GIL_OFFERED_EVERY: u32 = 32;
 
 /// One thread's end.
 pub(super) struct PoolEnd {
@@ -28,13 +24,13 @@ pub(super) struct PoolEnd {
     connection: u64,
     /// The last job, if this thread has claimed it.
     claim: Option<Claim>,
-    without_wait: u32,
+    gil_offers: GilOffers,
 }
 
 impl PoolEnd {
     /// The end of a thread that has no job.
     pub(super) fn new(pool: Arc<Pool>) -> Self {
-        Self { pool, connection: 0, claim: None, without_wait: 0 }
+        Self { pool, connection: 0, claim: None, gil_offers: GilOffers::default() }
     }
 
     fn end_job(&mut self) {
@@ -55,18 +51,15 @@ impl Drop for PoolEnd {
 impl Front for PoolEnd {
     fn receive(&mut self, py: Python<'_>) -> PyResult<Received> {
         self.end_job();
-        if self.without_wait >= GIL_OFFERED_EVERY {
-            self.without_wait = 0;
-            py.detach(|| ());
-        }
+        self.gil_offers.offer_if_due(py);
         match self.pool.shared.take() {
             Next::Job { arrived, connection, claim } => {
-                self.without_wait += 1;
+                self.gil_offers.note_job();
                 (self.connection, self.claim) = (connection, claim);
                 Ok(Received::Frame(arrived))
             }
             Next::Nothing => {
-                self.without_wait = 0;
+                self.gil_offers.note_wait();
                 py.detach(|| self.pool.shared.wait());
                 Ok(Received::Nothing)
             }

@@ -49,7 +49,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// A pool without threads. The main thread's waits end when one of `wakes` can be read.
+    /// A pool without threads, and the socket that can be read when the main thread must look at the pool.
     fn new(hello: Arc<Mutex<Hello>>) -> std::io::Result<(Arc<Self>, UnixStream)> {
         let (wake, woken) = UnixStream::pair()?;
         let watcher = Watcher::default();

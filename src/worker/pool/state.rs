@@ -131,12 +131,12 @@ impl Shared {
         let mut state = self.lock();
         let connection = state.connection;
         let about = |running: &&mut Running| (running.connection, running.id) == (connection, id);
-        if let Some(running) = state.running.iter_mut().find(about) {
+        let running = state.running.iter_mut().find(about);
+        // A client that has left does not come back.
+        if let Some(running) = running.filter(|running| running.client != Client::Left) {
             running.client = match notice {
                 Notice::Cancel => Client::Left,
-                Notice::Hold if running.client == Client::Left => Client::Left,
                 Notice::Hold => Client::Lags,
-                Notice::Resume if running.client == Client::Left => Client::Left,
                 Notice::Resume => Client::Waits,
             };
         }

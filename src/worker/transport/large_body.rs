@@ -31,9 +31,9 @@ pub(super) struct LargeBody {
 }
 
 impl LargeBody {
-    /// `first` is the part of the body that has arrived; `length` is the size of the whole body.
-    pub(super) fn new(py: Python<'_>, head: Bytes, length: usize, first: &[u8]) -> PyResult<Self> {
-        let padding = padding(&head);
+    /// `first` is the part of the body that has arrived, `length` the size of the whole body, and `padding` the number of
+    /// unused bytes before it.
+    pub(super) fn new(py: Python<'_>, head: Bytes, padding: usize, length: usize, first: &[u8]) -> PyResult<Self> {
         let length = padding + length;
         let size = ffi::Py_ssize_t::try_from(length)?;
         // SAFETY: without a source the object's bytes are left as they are; it is a new reference,
@@ -82,7 +82,7 @@ impl LargeBody {
 
 /// How many bytes must precede the body, so that tensors in it are aligned. Zero for a head that cannot be decoded: then the
 /// job is not run.
-fn padding(head: &Bytes) -> usize {
+pub(super) fn padding(head: &Bytes) -> usize {
     let frame = Frame { kind: Kind::Job, head: head.clone(), body: Bytes::new() };
     let job = Job::decode(&frame).ok();
     job.and_then(|job| job.inference).map_or(0, |inference| inference::padding(&inference))

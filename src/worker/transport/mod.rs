@@ -5,6 +5,7 @@
 
 #[cfg(unix)]
 mod entrance;
+mod gil_offers;
 #[cfg(unix)]
 mod large_body;
 #[cfg(unix)]
@@ -21,6 +22,8 @@ use std::{
 use bytes::Bytes;
 use pyo3::{prelude::*, types::PyBytes};
 
+#[cfg(unix)]
+pub(super) use self::gil_offers::GilOffers;
 #[cfg(unix)]
 pub(super) use self::socket::SocketFront;
 pub(super) use self::thread::ThreadFront;

@@ -24,7 +24,8 @@ use socket2::SockRef;
 
 use super::{
     entrance::{is_pause, Connection, Entrance, Life, READ_TIMEOUT},
-    large_body::LargeBody,
+    large_body::{self, LargeBody},
+    lock,
     writing::{is_sent, send_at_once, send_parts},
     Arrived, Front, Received,
 };
@@ -266,7 +267,8 @@ impl SocketFront {
         if self.large_body.is_none() {
             let large = self.decoder.decode_large_job(&mut self.buffer, LARGE_BODY).map_err(protocol_error)?;
             if let Some((head, length)) = large {
-                self.large_body = Some(LargeBody::new(py, head, length, &self.buffer)?);
+                let padding = self.padding(&head);
+                self.large_body = Some(LargeBody::new(py, head, padding, length, &self.buffer)?);
                 self.buffer.clear();
             }
         }
@@ -286,6 +288,17 @@ impl SocketFront {
         Ok(Some(arrived))
     }
 
+    /// How many unused bytes must precede the body of this job. Only the Open Inference Protocol needs some, so the head is
+    /// decoded only if the front serves it.
+    fn padding(&self, head: &Bytes) -> usize {
+        let serves_tensors = !lock(&self.hello).model.is_empty();
+        if serves_tensors {
+            large_body::padding(head)
+        } else {
+            0
+        }
+    }
+
     /// Completes a job whose body is in shared memory.
     #[cfg(target_os = "linux")]
     #[allow(unsafe_code)]
@@ -296,11 +309,12 @@ impl SocketFront {
             // another job's body by now.
             return Ok(Frame { kind: Kind::Job, head, body: Bytes::new() }.into());
         }
+        let padding = self.padding(&head);
         let Some(Connection { shared: Some(shared), .. }) = &mut self.connection else {
             return Err(protocol_error(FrameError::Malformed("job for this worker")));
         };
         let length = usize::try_from(place.length)?;
-        let mut large_body = LargeBody::new(py, head, length, &[])?;
+        let mut large_body = LargeBody::new(py, head, padding, length, &[])?;
         py.detach(|| shared.read(place, large_body.room()))?;
         // SAFETY: all of the room has just been written.
         unsafe { large_body.advance(length) };

@@ -10,15 +10,11 @@ use std::{
 use bytes::Bytes;
 use pyo3::prelude::*;
 
-use super::{encoded, Front, Received};
+use super::{encoded, gil_offers::GilOffers, Front, Received};
 use crate::ipc::{
     frame::{self, Frame, Hello, Kind},
     thread_channel::{Taken, ThreadChannel, WorkerEnd},
 };
-
-/// After this many frames without a wait the worker gives up the GIL once. Python code would do so
-/// by itself, but `run()` may be native code.
-const GIL_OFFERED_EVERY: u32 = 32;
 
 /// Connection to the front.
 pub(in crate::worker) struct ThreadFront {
@@ -26,7 +22,7 @@ pub(in crate::worker) struct ThreadFront {
     hello: Mutex<Hello>,
     /// How many jobs have been received.
     received: u64,
-    without_wait: u32,
+    gil_offers: GilOffers,
 }
 
 impl ThreadFront {
@@ -34,7 +30,7 @@ impl ThreadFront {
     pub(in crate::worker) fn connect(py: Python<'_>, channel: &ThreadChannel, hello: Hello) -> PyResult<Option<Self>> {
         let Some(end) = channel.connect() else { return Ok(None) };
         let greeting = encoded(&hello)?;
-        let front = Self { end, hello: Mutex::new(hello), received: 0, without_wait: 0 };
+        let front = Self { end, hello: Mutex::new(hello), received: 0, gil_offers: GilOffers::default() };
         front.send(py, greeting, Bytes::new());
         Ok(Some(front))
     }
@@ -42,18 +38,15 @@ impl ThreadFront {
 
 impl Front for ThreadFront {
     fn receive(&mut self, py: Python<'_>) -> PyResult<Received> {
-        if self.without_wait >= GIL_OFFERED_EVERY {
-            self.without_wait = 0;
-            py.detach(|| ());
-        }
+        self.gil_offers.offer_if_due(py);
         match self.end.take() {
             Taken::Frame(frame) => {
-                self.without_wait += 1;
+                self.gil_offers.note_job();
                 Ok(Received::Frame(frame.into()))
             }
             Taken::Closed => Ok(Received::FrontGone),
             Taken::Nothing => {
-                self.without_wait = 0;
+                self.gil_offers.note_wait();
                 py.detach(|| self.end.wait());
                 Ok(Received::Nothing)
             }
