@@ -2,4 +2,5 @@
 //! Python objects: `worker` has those. No pyo3.
 
 pub mod number_arrays;
+pub mod utf8;
 pub mod write;

@@ -1,7 +1,7 @@
 //! Log records as JSON objects, one a line (`--log_format json`; docs/logs.md lists the fields).
 //!
-//! `request_line.rs` writes the lines of requests, `json_log.py` the records of the other processes, in the same form. Several processes write
-//! to one standard output, so no line may be longer than what a pipe takes in one piece: a longer
+//! `request_line.rs` writes the lines of requests, `json_log.py` the records of the other processes, in the same form.
+//! Several processes write to one standard output, so no line may be longer than what a pipe takes in one piece: a longer
 //! message is cut into several objects. Pure functions.
 
 use std::{borrow::Cow, io::Write as _, time::SystemTime};
@@ -9,9 +9,12 @@ use std::{borrow::Cow, io::Write as _, time::SystemTime};
 use log::{kv, Level};
 
 use super::{text::plain_line, OwnedRecord, WORKER_PID};
-use crate::telemetry::{
-    access_fields::{Fields, Value},
-    times::time_in_milliseconds,
+use crate::{
+    json::utf8::write_text,
+    telemetry::{
+        access_fields::{Fields, Value},
+        times::time_in_milliseconds,
+    },
 };
 
 /// Longest line in bytes. A pipe takes as much in one piece (`PIPE_BUF` of Linux), so lines of
@@ -95,11 +98,6 @@ pub(super) fn write_lines(out: &mut Vec<u8>, before: &Before<'_>, message: &str,
         }
         out.extend_from_slice(b"}\n");
     }
-}
-
-pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
-    // Text can always be written to a vector.
-    let _ = serde_json::to_writer(out, text);
 }
 
 pub(super) fn shortened(text: &str) -> Cow<'_, str> {

@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 
 use log::Level;
+use time::OffsetDateTime;
 
 use super::{
     json_line::{write_json, MAX_LINE},
@@ -133,11 +134,11 @@ struct SecondText {
 }
 
 impl SecondText {
-    /// `2026-11-22 07:13:22` in UTC.
-    fn of(&mut self, record: &OwnedRecord) -> &str {
-        let (second, _) = record.since_epoch();
+    /// `2026-11-22 07:13:22` in UTC, for this many seconds since 1970.
+    fn of(&mut self, second: u64) -> &str {
         if self.text.is_empty() || second != self.second {
-            let (time, _) = record.utc();
+            let seconds = i64::try_from(second).unwrap_or_default();
+            let time = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
             self.second = second;
             self.text = format!(
                 "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
@@ -154,8 +155,8 @@ impl SecondText {
 }
 
 /// `2026-11-22 07:13:22,123 I [42] azmlinfsrv - text`, in UTC; coloured as `launch/display.py` has it, or not.
-fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, second: &mut SecondText, own_pid: u64, colour: bool) {
-    let (_, milliseconds) = record.since_epoch();
+fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, last: &mut SecondText, own_pid: u64, colour: bool) {
+    let (second, milliseconds) = record.since_epoch();
     let (letter, level_colour) = match record.level {
         Level::Error => ("E", RED),
         Level::Warn => ("W", YELLOW),
@@ -169,7 +170,7 @@ fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, second: &mut SecondText, 
     // The thousand keeps the zeros in front of the milliseconds.
     let decimals = &decimals.format(1000 + milliseconds)[1..];
     let pid = pid.format(record.worker_pid.unwrap_or(own_pid));
-    let time = [erase, time_colour, second.of(record), ",", decimals, end, " "];
+    let time = [erase, time_colour, last.of(second), ",", decimals, end, " "];
     let origin = [level_colour, letter, level_end, " [", pid, "] ", &record.target, " - "];
     // Every request has a line, and format strings take several times as long as these copies.
     for part in time.into_iter().chain(origin) {

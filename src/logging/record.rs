@@ -34,14 +34,6 @@ impl OwnedRecord {
         Self { time: SystemTime::now(), level, target, message, worker_pid, fields, is_access: false }
     }
 
-    /// Its time in UTC to the second, and the milliseconds behind that.
-    pub(super) fn utc(&self) -> (time::OffsetDateTime, u32) {
-        let (seconds, milliseconds) = self.since_epoch();
-        let seconds = i64::try_from(seconds).unwrap_or_default();
-        let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-        (time, milliseconds)
-    }
-
     /// Its time as seconds since 1970, and the milliseconds behind them.
     pub(super) fn since_epoch(&self) -> (u64, u32) {
         let since_epoch = self.time.duration_since(UNIX_EPOCH).unwrap_or_default();

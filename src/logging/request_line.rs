@@ -4,17 +4,18 @@
 //! only passes the request on (`front/access_log.rs`). Pure functions.
 
 use super::{
-    json_line::{shortened, write_lines, write_text, Before},
+    json_line::{shortened, write_lines, Before},
     text::plain,
 };
 use crate::{
-    front::shown_of_abandoned,
+    front::{shown_of_abandoned, REQUEST_LOGGER},
+    json::utf8::write_text,
     telemetry::{
         access_line::Line,
         item::{Request, Text},
         redaction,
         times::milliseconds,
-        trace_context::write_hex,
+        trace_context::{trace_id, write_hex},
     },
 };
 
@@ -36,8 +37,7 @@ pub(super) fn write_request(out: &mut Vec<u8>, request: &Request, own_pid: u64) 
     }
     text(&mut after, b",\"request_id\":", &request.text(Text::RequestId));
     text(&mut after, b",\"client_request_id\":", &request.text(Text::ClientRequestId));
-    let trace_id = request.span.map(|span| span.trace_id).or(request.parent.map(|parent| parent.trace_id));
-    if let Some(id) = trace_id {
+    if let Some(id) = trace_id(request.span, request.parent) {
         after.extend_from_slice(b",\"trace_id\":\"");
         write_hex(&mut after, &id);
         after.push(b'"');
@@ -66,7 +66,7 @@ pub(super) fn write_request(out: &mut Vec<u8>, request: &Request, own_pid: u64) 
     text(&mut after, b",\"user_agent\":", &request.text(Text::UserAgent));
     text(&mut after, b",\"error\":", &request.text(Text::ErrorLocation));
     let time = request.began_at + request.duration;
-    write_lines(out, &Before { time, level: "INFO", logger: "azmlinfsrv" }, &plain(&line), &after);
+    write_lines(out, &Before { time, level: "INFO", logger: REQUEST_LOGGER }, &plain(&line), &after);
 }
 
 /// A text that may be a client's; nothing if it is empty.

@@ -7,7 +7,10 @@ use std::{borrow::Cow, fmt};
 use bytes::Bytes;
 use log::kv;
 
-use super::{record::RequestRecord, trace_context::Hex};
+use super::{
+    record::RequestRecord,
+    trace_context::{trace_id, Hex},
+};
 
 /// The value of a field.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,8 +67,7 @@ pub fn ids(record: &RequestRecord) -> Fields {
     if let Some(id) = &record.ids.client_request {
         fields.add("client_request_id", text(id));
     }
-    let trace_id = record.span.map(|span| span.trace_id).or(record.parent.map(|parent| parent.trace_id));
-    if let Some(id) = trace_id {
+    if let Some(id) = trace_id(record.span, record.parent) {
         fields.add("trace_id", Value::Text(Hex(&id).to_string()));
     }
     fields

@@ -16,6 +16,7 @@ use super::{
     times::{native_span, span_text, time_text},
     trace_context::write_hex,
 };
+use crate::json::utf8::write_text;
 
 /// Longest value of a property, in characters.
 pub const MAX_VALUE: usize = 8192;
@@ -255,11 +256,6 @@ pub fn request(out: &mut Vec<u8>, origin: &Origin, request: &Request, reply: Opt
 
 fn put<const N: usize>(out: &mut Vec<u8>, parts: [&[u8]; N]) {
     parts.iter().for_each(|part| out.extend_from_slice(part));
-}
-
-fn write_text(out: &mut Vec<u8>, text: &str) {
-    // Text can always be written to a vector.
-    let _ = serde_json::to_writer(out, text);
 }
 
 fn write_url(out: &mut Vec<u8>, request: &Request) {

@@ -95,7 +95,7 @@ impl Exporter {
     pub fn start(plan: Plan, intake: Intake, counts: AllCounts) -> std::io::Result<Option<Self>> {
         let lost = usize::try_from(counts.take_over()).unwrap_or(usize::MAX);
         if lost > 0 {
-            log::warn!(target: LOG, "{} waited in the front that has ended, and {} lost.", counted(lost), are(lost));
+            log::warn!(target: LOG, "{} waited in the front that has ended, and {} lost.", counted(lost), one_or_more(lost, "is", "are"));
         }
         let storage = plan.storage.as_deref().and_then(|folder| match Storage::open(folder) {
             Ok(storage) => Some(storage),
@@ -160,14 +160,14 @@ fn abandon(receiver: &mut Receiver, storage: Option<&Storage>) {
     }
     let items = rest.len();
     if storage.is_some_and(|storage| store(receiver, storage, &rest)) {
-        log::info!(target: LOG, "{} for {} {} in --telemetry_storage.", counted(items), receiver.name(), are(items));
+        log::info!(target: LOG, "{} for {} {} in --telemetry_storage.", counted(items), receiver.name(), one_or_more(items, "is", "are"));
     } else {
         receiver.counts().note_dropped(Reason::Stopped, items);
         log::warn!(
             target: LOG,
             "{} {} not sent to {} ({}), because the server ended first.",
             counted(items),
-            were(items),
+            one_or_more(items, "was", "were"),
             receiver.name(),
             receiver.host()
         );
@@ -352,7 +352,7 @@ impl Worker {
             Next::Failing(why) => log_failing(name, &host, &why),
             Next::Lost(items, why) => {
                 if let Some(items) = receiver.tell_refused(items, Instant::now()) {
-                    log::error!(target: LOG, "{name} ({host}) refused {}, which {} lost: {why}.", counted(items), are(items));
+                    log::error!(target: LOG, "{name} ({host}) refused {}, which {} lost: {why}.", counted(items), one_or_more(items, "is", "are"));
                 }
             }
             Next::GoTo(location) => {
@@ -418,7 +418,7 @@ impl Worker {
             Verdict::Dropped(reason, why) => {
                 receiver.counts().note_lost(reason, batch.len());
                 let (name, items) = (receiver.name(), counted(batch.len()));
-                let are = are(batch.len());
+                let are = one_or_more(batch.len(), "is", "are");
                 log::error!(target: LOG, "{name} refused {items} of --telemetry_storage, which {are} lost: {why}.");
             }
             // The file stays.
@@ -431,22 +431,15 @@ impl Worker {
 
 /// A number of items in words.
 fn counted(items: usize) -> String {
-    format!("{items} telemetry item{}", if items == 1 { "" } else { "s" })
+    format!("{items} telemetry item{}", one_or_more(items, "", "s"))
 }
 
-fn are(items: usize) -> &'static str {
+/// The word that goes with one item, or with more.
+fn one_or_more(items: usize, one: &'static str, more: &'static str) -> &'static str {
     if items == 1 {
-        "is"
+        one
     } else {
-        "are"
-    }
-}
-
-fn were(items: usize) -> &'static str {
-    if items == 1 {
-        "was"
-    } else {
-        "were"
+        more
     }
 }
 

@@ -230,7 +230,7 @@ pub fn is_item(bytes: &[u8]) -> bool {
     ScopeMetrics::decode(bytes).is_ok()
 }
 
-/// The body of a request with items. Items that are damaged are left out.
+/// The body of a request with items. `Receiver::keep_intact` has left out those that are damaged.
 pub fn body(resource: &Resource, items: &[Vec<u8>]) -> Vec<u8> {
     let scope_metrics = items.iter().filter_map(|item| ScopeMetrics::decode(item.as_slice()).ok()).collect();
     let resource_metrics =

@@ -26,6 +26,11 @@ pub struct Span {
     pub is_sampled: bool,
 }
 
+/// The id of a request's trace: that of its span, else the caller's.
+pub fn trace_id(span: Option<Span>, parent: Option<TraceParent>) -> Option<[u8; 16]> {
+    span.map(|span| span.trace_id).or(parent.map(|parent| parent.trace_id))
+}
+
 impl TraceParent {
     /// Reads a value of `traceparent`. `None` if it is not valid; then its `tracestate` must not be used either
     /// (Trace Context section 3.2.2).

@@ -309,7 +309,7 @@ impl Reader for Counters {
     }
 }
 
-// The byte of a key that makes it differ from an empty place, and says which scheme the client used.
+// Bits of a key's third byte: set in every key, so that none is 0, and set if the client used https.
 const IS_KEY: u8 = 1;
 const IS_HTTPS: u8 = 2;
 

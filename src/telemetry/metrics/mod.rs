@@ -1,8 +1,9 @@
 //! What `GET /metrics` shows. docs/metrics.md is the page for users.
 //!
 //! [`counters`] counts requests and restarts in memory that outlives the front, so that no counter goes backwards when
-//! another front takes over; [`batches`] counts calls of `run()` by how many requests they are for; `telemetry/counts.rs` does that for telemetry. [`user`] has the metrics of the user's script. [`family`] names what is shown, [`output`] is where
-//! it is written to, [`text`] is the text, [`process`] asks the system about processes.
+//! another front takes over, and `telemetry/counts.rs` does that for telemetry. [`batches`] counts calls of `run()` by how
+//! many requests they are for. [`user`] has the metrics of the user's script. [`family`] names what is shown, [`output`] is
+//! where it is written to, [`text`] is the text, [`process`] asks the system about processes.
 //! `front/metrics.rs` answers the requests.
 
 pub mod batches;
