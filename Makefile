@@ -215,7 +215,7 @@ test-all: $(RELEASES:%=test-on-%) ## Run the Python tests on every supported Pyt
 # One wheel and one environment for each release, so that what is tested is what would be installed.
 test-on-%: $(VENV)/.done-build
 	@set -e; python=$$($(BIN)/python tools/pythons.py $*) || true; \
-	if [ $$python = none ]; then $(call left_out,Python tests on Python $*,no Python $* was found); exit 0; fi; \
+	if [ "$${python:-none}" = none ]; then $(call left_out,Python tests on Python $*,no Python $* was found); exit 0; fi; \
 	echo "Python $* ($$python):"; \
 	rm -rf $(VENV)-$*/wheel; \
 	$$python -m venv $(VENV)-$*; \

@@ -27,7 +27,7 @@ from pathlib import Path
 from . import load, machine
 from .environments import FOLDER, ROOT
 from .load import Request
-from .results import Results, Sample, Spread
+from .results import Results, Sample, median
 
 FIGURES = ROOT / "benchmarks" / "results" / "batching.json"
 PAGE = ROOT / "docs" / "performance" / "batching.md"
@@ -126,14 +126,10 @@ def table(results: Results) -> str:
                 spreads = [results.spread(figure, value, server) for value in ("rps", "p50_ms", "p99_ms")]
                 if spreads[0] is None:
                     continue
-                shown = " | ".join(_shown(spread, digits) for spread, digits in zip(spreads, (0, 2, 2)))
+                shown = " | ".join(median(spread, digits) for spread, digits in zip(spreads, (0, 2, 2)))
                 ratio = results.ratio(figure, "rps", server, OFF)
-                lines.append(f"| {model} | {connections} | {name} | {shown} | {_shown(ratio, 2)} |")
+                lines.append(f"| {model} | {connections} | {name} | {shown} | {median(ratio, 2)} |")
     return "\n".join(lines)
-
-
-def _shown(spread: Spread | None, digits: int) -> str:
-    return "-" if spread is None else f"{spread.median:,.{digits}f}"
 
 
 def machine_line(found: Mapping[str, object]) -> str:

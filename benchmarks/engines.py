@@ -19,10 +19,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import load, machine
+from . import load, machine, plan
 from .environments import FOLDER, ROOT
 from .load import Request
-from .results import Results, Sample, Spread
+from .results import Results, Sample, median
 from .server import TICKS, read_process
 
 FIGURES = ROOT / "benchmarks" / "results" / "engines.json"
@@ -39,7 +39,6 @@ PROXIES = {
     ),
 }
 ALONE, NOTHING, OURS = "alone", "nothing", "script"
-START_MARK, END_MARK = "<!-- engines: begin (benchmarks/engines.py) -->", "<!-- engines: end -->"
 
 
 @contextlib.contextmanager
@@ -87,7 +86,7 @@ def measure(python: Path, rounds: int, seconds: float) -> Results:
             targets = [(NOTHING, told["serve"], "/nothing/score"), (OURS, told["serve"], "/script/score")]
             targets.append((ALONE, told["alone"], "/score"))
             for _, port, path in targets:
-                load.wrk(port, request, 16, 2, path=path)  # warm up
+                load.wrk(port, request._replace(path=path), 16, 2)  # warm up
             before = used(told["pid"])
             time.sleep(IDLE_SECONDS)
             idle = (used(told["pid"]) - before) / IDLE_SECONDS
@@ -96,7 +95,7 @@ def measure(python: Path, rounds: int, seconds: float) -> Results:
                     for turn in range(len(targets)):
                         name, port, path = targets[(turn + number) % len(targets)]
                         before, began = used(told["pid"]), time.perf_counter()
-                        found = load.wrk(port, request, connections, seconds, path=path)
+                        found = load.wrk(port, request._replace(path=path), connections, seconds)
                         spent = used(told["pid"]) - before - idle * (time.perf_counter() - began)
                         values = {
                             "rps": found.rps,
@@ -124,16 +123,12 @@ def table(results: Results) -> str:
         for connections in CONNECTIONS:
             for name in (ALONE, NOTHING, OURS):
                 shown = [
-                    _shown(results.spread(f"{proxy}.{connections}", value, name), digits)
+                    median(results.spread(f"{proxy}.{connections}", value, name), digits)
                     for value, digits in (("rps", 0), ("p50_ms", 2), ("p99_ms", 2), ("cpu_ms", 2))
                 ]
                 behind = "nothing" if name == ALONE else title
                 lines.append(f"| {behind} | {connections} | {names[name]} | {' | '.join(shown)} |")
     return "\n".join([*lines, "", *(_summary(results, proxy) for proxy in PROXIES)])
-
-
-def _shown(spread: Spread | None, digits: int) -> str:
-    return "-" if spread is None else f"{spread.median:,.{digits}f}"
 
 
 def _summary(results: Results, proxy: str) -> str:
@@ -151,10 +146,8 @@ def _summary(results: Results, proxy: str) -> str:
 
 def write(results: Results) -> None:
     """Put the table into the page."""
-    text = PAGE.read_text("utf-8")
-    before, _, rest = text.partition(START_MARK)
-    _, _, after = rest.partition(END_MARK)
-    PAGE.write_text(f"{before}{START_MARK}\n{table(results)}\n{END_MARK}{after}", "utf-8")
+    text = plan.fill(PAGE.read_text("utf-8"), "engines", table(results), by="benchmarks/engines.py")
+    PAGE.write_text(text, "utf-8")
 
 
 def main(arguments: Sequence[str]) -> int:

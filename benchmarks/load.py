@@ -34,7 +34,7 @@ class LoadFailed(Exception):
 
 
 class Request(NamedTuple):
-    """The request that a load generator sends again and again. wrk sends those to ``/score`` only."""
+    """The request that a load generator sends again and again. wrk does not send ``headers``."""
 
     file: Path
     content_type: str = "application/json"
@@ -71,7 +71,6 @@ def wrk(
     seconds: float,
     keep_alive: bool = True,
     tell: str | None = None,
-    path: str = "/score",
 ) -> Load:
     """Have wrk send requests on this many connections. Each sends its next request after the answer
     to the last. ``tell`` is the name of a number in the answers, which are JSON."""
@@ -79,7 +78,7 @@ def wrk(
     # server.
     command = [
         *(find_wrk(), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"),
-        *("-s", str(SCRIPT), f"http://127.0.0.1:{port}{path}", "--"),
+        *("-s", str(SCRIPT), f"http://127.0.0.1:{port}{request.path}", "--"),
         *(str(request.file), request.content_type, "keep-alive" if keep_alive else "close"),
         *([tell] if tell else []),
     ]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .environments import ROOT
 from .fleet import Autoscaler, Fleet, Load, simulate
+from .page import table as markdown
 from .results import Results
 
 PAGE = ROOT / "docs" / "plan.md"
@@ -110,13 +111,12 @@ TABLES: dict[str, Callable[[float], Iterator[list[str]]]] = {
 def table(rows: Iterator[list[str]]) -> str:
     """As Markdown; the first column is text."""
     head, *body = rows
-    marks = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *body))
+    return "".join(markdown(head, body)).rstrip("\n")
 
 
-def fill(text: str, name: str, content: str) -> str:
-    """The page with this table in its place."""
-    begin, end = f"<!-- {name}: begin (benchmarks/plan.py) -->", f"<!-- {name}: end -->"
+def fill(text: str, name: str, content: str, by: str = "benchmarks/plan.py") -> str:
+    """The page with this table, which ``by`` has made, in its place."""
+    begin, end = f"<!-- {name}: begin ({by}) -->", f"<!-- {name}: end -->"
     before, found, rest = text.partition(begin)
     if not found or end not in rest:
         raise SystemExit(f"the page has no place for the table {name}: {begin}")

@@ -38,6 +38,11 @@ class Spread:
         return cls(statistics.median(figures), min(figures), max(figures))
 
 
+def median(spread: Spread | None, digits: int) -> str:
+    """The median for a table, with so many decimals; a dash if nothing was measured."""
+    return "-" if spread is None else f"{spread.median:,.{digits}f}"
+
+
 @dataclass
 class Results:
     """The results of one run, perhaps not complete yet."""

@@ -1,7 +1,7 @@
 """Finds CPythons of other releases and for other machines: in PATH, of pyenv, or from Debian's packages.
 
-``python tools/pythons.py 3.14t`` prints the path of one that runs on this machine, or exits with 1. Used by
-``make test-all`` and ``build_wheels.py``.
+``python tools/pythons.py 3.14t`` prints the path of one that runs on this machine; ``none``, with exit code 1, if there
+is none. Used by ``make test-all`` and ``build_wheels.py``.
 """
 
 from __future__ import annotations
