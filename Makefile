@@ -8,7 +8,8 @@ VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 5001
 FUZZ_SECONDS ?= 60
-CHAOS_SECONDS ?= 600
+CHAOS_SECONDS ?= 300
+CHAOS_SCRIPTS ?= serial async joined
 SIMULATE_EVENTS ?= 10000000
 SIMULATE_SEED ?= 0
 BENCH_ROUNDS ?= 5
@@ -64,7 +65,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: PYTHON (now $(PYTHON)), VENV ($(VENV)), HOST ($(HOST)) and PORT ($(PORT)) of make serve, FUZZ_SECONDS ($(FUZZ_SECONDS)),"
-	@echo "CHAOS_SECONDS ($(CHAOS_SECONDS)), CHAOS_SEED (a new one each time), BENCH_ROUNDS ($(BENCH_ROUNDS)), BENCH_SECONDS ($(BENCH_SECONDS))"
+	@echo "CHAOS_SECONDS ($(CHAOS_SECONDS)), CHAOS_SCRIPTS ($(CHAOS_SCRIPTS)), CHAOS_SEED (a new one each time), BENCH_ROUNDS ($(BENCH_ROUNDS)), BENCH_SECONDS ($(BENCH_SECONDS))"
 	@echo "and BENCH_ONLY (scenarios, separated by commas)."
 
 # ---- Running it
@@ -154,8 +155,9 @@ conform-telemetry: $(NEEDED_TO_CONFORM)
 fuzz: $(VENV)/.done-tested $(VENV)/.done-tools ## Send made-up requests for FUZZ_SECONDS: compare with Python's json, break HTTP
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
-chaos: $(VENV)/.done-tested $(VENV)/.done-tools ## Kill, stop and resize servers under load for CHAOS_SECONDS
-	$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) $(CHAOS_SEED:%=--seed %)
+chaos: $(VENV)/.done-tested $(VENV)/.done-tools ## Kill, stop and resize servers under load, CHAOS_SECONDS for each of CHAOS_SCRIPTS
+	for scripts in $(CHAOS_SCRIPTS); do \
+		$(BIN)/python -m tests.chaos --scripts $$scripts --seconds $(CHAOS_SECONDS) $(CHAOS_SEED:%=--seed %) || exit 1; done
 
 simulate: $(VENV)/.done-venv ## Run the dispatcher's core through SIMULATE_EVENTS events in virtual time, from SIMULATE_SEED on
 	SIMULATE_EVENTS=$(SIMULATE_EVENTS) SIMULATE_SEED=$(SIMULATE_SEED) cargo test --locked --no-default-features --release \

@@ -1,16 +1,17 @@
 """``python -m benchmarks.batching``: what batches bring, beside the same server without them and beside
-mosec's batches.
+the batches of mosec, LitServe and Ray Serve.
 
 Owns the order of measurements and the table of docs/performance/batching.md. One worker serves each
 model; BLAS has one thread everywhere. In each round the servers take turns, and another one is first
-in each round. Needs an interpreter with this server, numpy, scikit-learn, inference-schema and
-mosec: ``--python``.
+in each round. Needs an interpreter with this server, numpy, scikit-learn, inference-schema, mosec,
+litserve and ray[serve]: ``--python``.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -31,8 +32,28 @@ from .results import Results, Sample, median
 
 FIGURES = ROOT / "benchmarks" / "results" / "batching.json"
 PAGE = ROOT / "docs" / "performance" / "batching.md"
-OFF, ON, MOSEC = "off", "on", "mosec"
-NAMES = {OFF: "one call for each request", ON: "`--max_batch_size 32`", MOSEC: "mosec, batches of 32"}
+OFF, ON = "off", "on"
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """Another server with batches: its title, its program, and the path that is 200 when it is ready."""
+
+    title: str
+    program: str
+    health: str
+    package: str
+    # How long a request waits for others: the shortest time with which the batches of the peer become full.
+    wait_ms: int
+
+
+PEERS = {
+    "mosec": Peer("mosec", "mosec_batching.py", "/", "mosec", 1),
+    "litserve": Peer("LitServe", "litserve_batching.py", "/health", "litserve", 10),
+    "ray": Peer("Ray Serve", "ray_batching.py", "/-/healthz", "ray", 10),
+}
+NAMES = {OFF: "one call for each request", ON: "`--max_batch_size 32`"}
+NAMES.update((name, f"{peer.title}, batches of 32") for name, peer in PEERS.items())
 # Scripts, with the numbers of a row.
 MODELS = {"network": 2048, "forest": 20}
 CONNECTIONS = 64
@@ -42,9 +63,10 @@ THREADS = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MK
 def command(python: Path, server: str, model: str, port: int) -> list[str]:
     """The command of a server for this model."""
     script = str(ROOT / "benchmarks" / "scripts" / f"{model}.py")
-    if server == MOSEC:
-        peer = str(ROOT / "benchmarks" / "peers" / "mosec_batching.py")
-        return [str(python), peer, "--port", str(port), "--timeout", "60000"]
+    if server in PEERS:
+        peer = str(ROOT / "benchmarks" / "peers" / PEERS[server].program)
+        # mosec reads its options itself, the others take them from the environment.
+        return [str(python), peer, *(["--port", str(port), "--timeout", "60000"] if server == "mosec" else [])]
     options = ["--entry_script", script, "--port", str(port), "--host", "127.0.0.1", "--worker_count", "1"]
     return [str(python), "-m", "azureml_inference_server_http", *options] + ["--max_batch_size", "32"] * (server == ON)
 
@@ -56,7 +78,11 @@ def served(python: Path, server: str, model: str) -> Iterator[int]:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     script = ROOT / "benchmarks" / "scripts" / f"{model}.py"
-    environment = {**os.environ, **THREADS, "BENCH_SCRIPT": str(script), "BENCH_BATCH": "32"}
+    environment = {**os.environ, **THREADS, "BENCH_SCRIPT": str(script), "BENCH_BATCH": "32", "BENCH_PORT": str(port)}
+    health = "/"
+    if server in PEERS:
+        environment["BENCH_WAIT_MS"] = str(PEERS[server].wait_ms)
+        health = PEERS[server].health
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / f"batching-{server}.log").open("wb") as log:
         # In a folder without the package: ``-m`` would take the clone's own, which may be a slow build.
@@ -69,7 +95,7 @@ def served(python: Path, server: str, model: str) -> Iterator[int]:
             start_new_session=True,
         )
         try:
-            _wait_until_ready(process, port, log.name)
+            _wait_until_ready(process, f"http://127.0.0.1:{port}{health}", log.name)
             yield port
         finally:
             process.send_signal(signal.SIGTERM)
@@ -80,11 +106,11 @@ def served(python: Path, server: str, model: str) -> Iterator[int]:
                 process.wait()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: str) -> None:
-    deadline = time.monotonic() + 120
+def _wait_until_ready(process: subprocess.Popen[bytes], health: str, log: str) -> None:
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
-        # ServerError: mosec answers 200 on / as soon as it listens; ours 503 until its worker is ready.
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5):
+        # mosec answers 200 as soon as it listens, the others 503 or nothing until they are ready.
+        with contextlib.suppress(OSError), urllib.request.urlopen(health, timeout=5):
             return
         time.sleep(0.1)
     raise SystemExit(f"the server does not start; {log} says why")
@@ -93,7 +119,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: str) -> 
 def measure(python: Path, rounds: int, seconds: float, servers: Sequence[str]) -> Results:
     """All figures. The files of the requests are made on the way."""
     load.find_wrk()
-    results = Results(machine.description(), 0, seconds)
+    results = Results(machine.description(), 0, seconds, versions_of(python, servers))
     for model, width in MODELS.items():
         chance = random.Random(width)
         file = FOLDER / f"{model}.json"
@@ -113,6 +139,16 @@ def measure(python: Path, rounds: int, seconds: float, servers: Sequence[str]) -
                         print(f"{model}, {connections} connections, {server}: {values}", flush=True)
                 results.rounds = number + 1
     return results
+
+
+def versions_of(python: Path, servers: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The version of each peer."""
+    program = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
+    packages = {server: PEERS[server].package for server in servers if server in PEERS}
+    return {
+        server: {package: subprocess.check_output([python, "-c", program, package], text=True).strip()}
+        for server, package in packages.items()
+    }
 
 
 def table(results: Results) -> str:
@@ -139,17 +175,22 @@ def machine_line(found: Mapping[str, object]) -> str:
 
 def write(results: Results) -> None:
     """Write the page."""
+    versions = ", ".join(
+        f"{PEERS[server].title} {version}"
+        for server, packages in results.versions.items()
+        for version in packages.values()
+    )
     PAGE.write_text(
         f"""# Batches
 
 <!-- Written by `python -m benchmarks.batching` from benchmarks/results/batching.json. -->
 
-[--max_batch_size](../batching.md) beside one call for each request and beside mosec, whose script was written for
-batches. One worker; BLAS and OpenMP have one thread everywhere; wrk shares the cores. The network has three layers of
-2,048 in numpy (float32), the forest 200 trees of scikit-learn; a request has one row. "Times off" is the ratio of
+[--max_batch_size](../batching.md) beside one call for each request and beside other servers, whose scripts were written
+for batches. One worker; BLAS and OpenMP have one thread everywhere; wrk shares the cores. The network has three layers
+of 2,048 in numpy (float32), the forest 200 trees of scikit-learn; a request has one row. "Times off" is the ratio of
 requests per second to one call for each request, the median of the rounds' ratios.
 
-Machine: {machine_line(results.machine)}. {results.rounds} rounds of {results.seconds:g} s.
+Machine: {machine_line(results.machine)}. {results.rounds} rounds of {results.seconds:g} s. {versions}.
 
 {table(results)}
 """,
@@ -162,7 +203,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--python", type=Path, help="an interpreter that has all of them")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--only", default=",".join(NAMES), help="servers: off, on, mosec")
+    parser.add_argument("--only", default=",".join(NAMES), help="servers (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.python is not None:
         measure(options.python, options.rounds, options.seconds, options.only.split(",")).save(FIGURES)

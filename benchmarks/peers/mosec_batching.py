@@ -28,5 +28,6 @@ class Scoring(Worker):
 
 if __name__ == "__main__":
     server = Server()
-    server.append_worker(Scoring, num=1, max_batch_size=int(os.environ["BENCH_BATCH"]), max_wait_time=1, route="/score")
+    batch, wait = int(os.environ["BENCH_BATCH"]), int(os.environ["BENCH_WAIT_MS"])
+    server.append_worker(Scoring, num=1, max_batch_size=batch, max_wait_time=wait, route="/score")
     server.run()

@@ -2,7 +2,7 @@
 and the reckoning.
 
 The two quiet phases send the same requests, so that memory can be compared between their ends. Each
-script of ``scripts/`` has a server of its own. Runs in the test process.
+script of the group (``subjects.py``) has a server of its own. Runs in the test process.
 """
 
 from __future__ import annotations
@@ -10,23 +10,26 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from harness import Server, eventually
 
-from . import health, invariants, journal, memory, polite, rude, telemetry
-from .invariants import Evidence, Violation
+from . import health, invariants, journal, memory, orders, polite, rude, telemetry
+from .evidence import Evidence, Violation
 from .monkey import Monkey, is_healthy
 from .report import Report
+from .subjects import GROUPS, LIMIT_MS, SUBJECTS, Calls
 from .telemetry import RudeReceiver
-from .traffic import Kind, Note, Traffic
+from .traffic import Kinds, Note, Traffic
 
 SCRIPTS = Path(__file__).parent / "scripts"
-# Scripts and their numbers of workers.
-WORKERS = {"text": 2, "raw": 2, "schema": 1}
-KINDS: dict[str, tuple[int, Kind]] = {**polite.KINDS, **rude.KINDS}
+# What no log of a server may have. The last one: calls are not joined any more.
+FAULTS = (
+    *("panicked at", "does not understand", "Refused a worker", "unexpected internal error", "Exception ignored"),
+    "Each request gets a call of its own from now on",
+)
 # The share by which memory may grow during a run.
 SHARE = 0.10
 # The same for a short run, which ends before the memory allocators have reached their usual size.
@@ -43,20 +46,21 @@ HEALTH_P99, LONG = 50.0, 300.0
 REST = 45.0
 
 
-def run(folder: Path, seconds: float, seed: int, worker_class: str = "process") -> Report:
+def run(folder: Path, seconds: float, seed: int, group: str, worker_class: str = "process") -> Report:
     """``seconds`` of chaos, and a tenth of that before and after it for the comparison of
     memory."""
     quiet = min(max(seconds / 10, 2.0), 20.0)
+    scripts = list(GROUPS[group])
     with ExitStack() as stack:
-        receivers = {script: stack.enter_context(RudeReceiver(f"{seed}/{script}")) for script in WORKERS}
-        servers = {script: _start(folder, script, worker_class, receivers[script], stack) for script in WORKERS}
+        receivers = {script: stack.enter_context(RudeReceiver(f"{seed}/{script}")) for script in scripts}
+        servers = {script: _start(folder, script, worker_class, receivers[script], stack) for script in scripts}
         ports = {script: server.port for script, server in servers.items()}
         for server in servers.values():
             server.wait_until_ready()
         notes = _quiet_phase("before", ports, quiet, seed)
         before = memory.measure(list(servers.values()))
         probes = {script: health.Probe(port, folder / f"{script}.health") for script, port in ports.items()}
-        traffic = Traffic("chaos", ports, KINDS, seed)
+        traffic = Traffic("chaos", ports, kinds(ports), seed)
         monkey = Monkey(servers, traffic, seed, worker_class)
         with traffic:
             monkey.start()
@@ -65,7 +69,7 @@ def run(folder: Path, seconds: float, seed: int, worker_class: str = "process") 
             # Called while requests still arrive, because every request that waits must be answered.
             found = []
             for script, server in servers.items():
-                found += _come_to_rest(server, WORKERS[script] if worker_class == "process" else 0)
+                found += _come_to_rest(server, SUBJECTS[script].workers if worker_class == "process" else 0)
         samples = {script: probe.stop() for script, probe in probes.items()}
         # What waits to be sent would count as memory that has grown.
         for script, server in servers.items():
@@ -76,23 +80,39 @@ def run(folder: Path, seconds: float, seed: int, worker_class: str = "process") 
             found += telemetry.settle(server, receivers[script])
         found += [violation for server in servers.values() for violation in _end(server)]
     latency = {script: health.summarise(seen) for script, seen in samples.items()}
-    runs = 0
+    calls: list[int] = []
     for script in servers:
-        starts = journal.read(folder / f"{script}.journal")
-        runs += sum(map(len, starts.values()))
+        written = journal.read(folder / f"{script}.journal")
+        calls += map(len, written.calls().values())
         own = [note for note in notes if note.script == script]
         harms = [harm for harm in monkey.harms if harm.script == script]
         deaths = [death for death in monkey.front_deaths if death.script == script]
-        found += invariants.violations(Evidence(own, starts, harms, deaths))
+        found += invariants.violations(Evidence(own, written, harms, deaths, SUBJECTS[script].calls))
         found += _of_health(script, latency[script], samples[script], seconds)
     found += _of_memory(before, after, seconds)
-    return Report(seconds, seed, worker_class, notes, runs, monkey.diary, latency, before, after, found)
+    return Report(seconds, seed, group, worker_class, notes, calls, monkey.diary, latency, before, after, found)
+
+
+def kinds(scripts: Iterable[str]) -> dict[str, Kinds]:
+    """The kinds of requests that each of these scripts gets."""
+    return {script: _kinds(SUBJECTS[script].calls) for script in scripts}
+
+
+def _kinds(calls: Calls) -> Kinds:
+    both = {**polite.KINDS, **rude.KINDS}
+    if calls is Calls.AT_ONCE:
+        return {**both, **rude.ASYNC_KINDS}
+    if not calls.for_several:
+        return both
+    # A call for several requests returns a list or rows, not a stream.
+    both = {name: kind for name, kind in both.items() if name not in orders.STREAMS}
+    return {**both, **polite.BATCHED_KINDS} if calls is Calls.BATCHED else both
 
 
 def _start(folder: Path, script: str, worker_class: str, receiver: RudeReceiver, stack: ExitStack) -> Server:
     (folder / script).mkdir()
     options = {
-        "--worker_count": WORKERS[script],
+        "--worker_count": SUBJECTS[script].workers,
         "--max_request_size": rude.MAX_REQUEST_SIZE,
         "--client_timeout": rude.CLIENT_TIMEOUT,
         "--keep_alive": 600,
@@ -103,9 +123,10 @@ def _start(folder: Path, script: str, worker_class: str, receiver: RudeReceiver,
         folder / script,
         str(SCRIPTS / f"{script}.py"),
         *(str(part) for option in options.items() for part in option),
+        *SUBJECTS[script].options,
         CHAOS_JOURNAL=str(folder / f"{script}.journal"),
         PYTHONPATH=str(SCRIPTS),
-        SCORING_TIMEOUT_MS="2000",
+        SCORING_TIMEOUT_MS=str(LIMIT_MS),
         **GIVE_BACK,
         **receiver.environment(),
     )
@@ -114,7 +135,7 @@ def _start(folder: Path, script: str, worker_class: str, receiver: RudeReceiver,
 
 
 def _quiet_phase(name: str, ports: Mapping[str, int], seconds: float, seed: int) -> list[Note]:
-    with Traffic(name, ports, KINDS, seed) as traffic:
+    with Traffic(name, ports, kinds(ports), seed) as traffic:
         time.sleep(seconds)
     return traffic.notes()
 
@@ -148,7 +169,7 @@ def _end(server: Server) -> list[Violation]:
     else:
         if code != 0:
             found.append(Violation("TERM ends the command with 0", None, f"{server.folder.name} ended with {code}"))
-    for text in ("panicked at", "does not understand", "Refused a worker", "unexpected internal error"):
+    for text in FAULTS:
         if text in server.output():
             found.append(Violation("nothing breaks inside", None, f"{text!r} in the output of {server.folder.name}"))
     return found

@@ -17,12 +17,18 @@ from strict_http import Malformed, explanation
 # "silent" are always violations.
 ANSWERED, REFUSED, FAILED, CUT, LEFT, SILENT, WRONG = "answered", "refused", "failed", "cut", "left", "silent", "wrong"
 
+# Scripts whose input is rows: an order is sent as one row, or as several equal ones.
+OF_ROWS = ("rows",)
+# The longest padding that is sent more than once.
+REPEATED = 10_000
+
 SCRIPT_ERROR = "An unexpected error occurred in scoring script. Check the logs for more info."
 TIMEOUT = "Scoring timeout after"
 LOST = "The worker process running this request "
 # Deeds that end in an error, with the words that the reply must contain.
 ERRORS = {
     "fail": SCRIPT_ERROR,
+    "fail_call": SCRIPT_ERROR,
     "exit": f"{LOST}exited with code ",
     "segfault": f"{LOST}was killed by signal 11 (SIGSEGV)",
     "abort": f"{LOST}was killed by signal 6 (SIGABRT)",
@@ -31,6 +37,14 @@ ERRORS = {
 }
 # Deeds after which the worker is gone.
 DEADLY = ("exit", "segfault", "abort", "stuck")
+# Kinds of requests whose answers are streams.
+STREAMS = ("streamed", "leave stream")
+# Kinds of requests that make a call fail, with the deed of each.
+HARMFUL = {
+    "script error": "fail",
+    "call error": "fail_call",
+    **{deed: deed for deed in (*DEADLY, "hang")},
+}
 
 
 class Order(NamedTuple):
@@ -51,15 +65,25 @@ class Verdict(NamedTuple):
 
 def encode(order: Order, script: str) -> bytes:
     """Make the request that carries the order to one of the scripts."""
-    content: dict[str, Any] = order._asdict()
-    body = json.dumps({"order": content} if script == "schema" else content).encode()
+    content: Any = order._asdict()
+    if script == "schema":
+        content = {"order": content}
+    elif script in OF_ROWS:
+        content = {"data": [content] * rows(order)}
+    body = json.dumps(content).encode()
     return request("POST", "/score", body, {"Content-Type": "application/json"})
 
 
-def judge(order: Order, response: Response) -> Verdict:
-    """Judge the answer to an order. Raises ``Malformed`` for an error that is not JSON."""
+def rows(order: Order) -> int:
+    """The number of rows in which an order is sent."""
+    return 1 if len(order.padding) > REPEATED or order.amount > REPEATED else 1 + zlib.crc32(order.id.encode()) % 3
+
+
+def judge(order: Order, response: Response, script: str) -> Verdict:
+    """Judge the answer of one of the scripts to an order. Raises ``Malformed`` for an error that is
+    not JSON."""
     if response.status == 200 and order.deed not in ERRORS:
-        return Verdict(ANSWERED) if is_right(order, response) else Verdict(WRONG, f"wrong content: {response}")
+        return Verdict(ANSWERED) if is_right(order, response, script) else Verdict(WRONG, f"wrong content: {response}")
     if response.status != 500:
         return Verdict(WRONG, str(response))
     message = explanation(response)
@@ -72,12 +96,13 @@ def judge(order: Order, response: Response) -> Verdict:
     return Verdict(WRONG, str(response))
 
 
-def is_right(order: Order, response: Response) -> bool:
+def is_right(order: Order, response: Response, script: str) -> bool:
     """True if the answer is the script's answer to this order."""
     if order.deed == "stream":
         return response.body == "".join(f"{order.id}:{number}\n" for number in range(order.amount)).encode()
     if order.deed == "reply":
-        padding = f"{order.id} " * (order.amount // (len(order.id) + 1))
-        return bool(response.json() == {"id": order.id, "padding": padding})
-    sent = order.padding.encode()
-    return bool(response.json() == {"id": order.id, "size": len(sent), "crc": zlib.crc32(sent)})
+        right: Any = {"id": order.id, "padding": f"{order.id} " * (order.amount // (len(order.id) + 1))}
+    else:
+        sent = order.padding.encode()
+        right = {"id": order.id, "size": len(sent), "crc": zlib.crc32(sent)}
+    return bool(response.json() == ([right] * rows(order) if script in OF_ROWS else right))

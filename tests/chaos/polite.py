@@ -107,3 +107,5 @@ KINDS: dict[str, tuple[int, Kind]] = {
     "hang": (0, deed("hang")),
     "stuck": (0, deed("stuck")),
 }
+# The kind for scripts with @batched, whose run() may fail as a whole.
+BATCHED_KINDS: dict[str, tuple[int, Kind]] = {"call error": (2, deed("fail_call"))}

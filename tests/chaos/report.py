@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from . import orders
+from .evidence import Violation
 from .health import Latency
-from .invariants import Violation
 from .memory import Memory
 from .monkey import Deed
 from .traffic import Note
@@ -36,9 +36,11 @@ class Report:
 
     seconds: float
     seed: int
+    group: str
     worker_class: str
     notes: list[Note]
-    runs: int
+    # The number of requests of each call of run().
+    calls: list[int]
     diary: list[Deed]
     latency: dict[str, Latency]
     before: Memory
@@ -48,11 +50,13 @@ class Report:
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"chaos: --seconds {self.seconds:g} --seed {self.seed} --worker_class {self.worker_class}",
+                f"chaos: --scripts {self.group} --seconds {self.seconds:g} --seed {self.seed}"
+                f" --worker_class {self.worker_class}",
                 "",
                 *_table(["requests", *OUTCOMES, "sum"], list(self._requests())),
                 "",
-                f"run() began {self.runs} times. Done to the servers: {self._deeds()}.",
+                f"run() was called {len(self.calls)} times, {self.joint_calls()} times for several requests, the most"
+                f" for {max(self.calls, default=0)}. Done to the servers: {self._deeds()}.",
                 "",
                 *_table(["health, ms", "answers", "p50", "p99", "max", "cut", "refused"], list(self._health())),
                 "",
@@ -61,6 +65,10 @@ class Report:
                 *self._violations(),
             ]
         )
+
+    def joint_calls(self) -> int:
+        """How many calls were for several requests."""
+        return sum(requests > 1 for requests in self.calls)
 
     def _requests(self) -> Iterator[list[str]]:
         counts = Counter((note.kind, note.outcome) for note in self.notes)

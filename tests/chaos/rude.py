@@ -19,6 +19,8 @@ from .traffic import Client, Kind, Line, Note
 # The limits with which ``campaign.py`` starts the servers, in seconds and bytes.
 CLIENT_TIMEOUT = 3
 MAX_REQUEST_SIZE = 8_000_000
+# Milliseconds of a call that is cancelled when its client leaves: nearly the limit.
+LONG_CALL = 1800
 
 GARBAGE = (
     b"NONSENSE\r\n\r\n",
@@ -43,7 +45,16 @@ def leave(client: Client, line: Line, notes: list[Note]) -> None:
 
 def leave_soon(client: Client, script: str) -> None:
     """Disconnect while the request waits or runs, or just when its answer arrives."""
-    order = client.order("sleep", client.random.randrange(5, 80))
+    _leave_call(client, script, client.random.randrange(5, 80))
+
+
+def leave_long_call(client: Client, script: str) -> None:
+    """Disconnect while the request runs, long before its end."""
+    _leave_call(client, script, LONG_CALL)
+
+
+def _leave_call(client: Client, script: str, milliseconds: int) -> None:
+    order = client.order("sleep", milliseconds)
     pause = client.random.uniform(0, 0.1)
     with client.noted(script, order.id, fresh=True) as (line, [note]):
         line.socket.sendall(orders.encode(order, script))
@@ -93,7 +104,7 @@ def half_closed(client: Client, script: str) -> None:
         while (response := line.reader.response()).status == 102:
             continue
         expect_end(line)
-        note.settle(*orders.judge(order, response))
+        note.settle(*orders.judge(order, response, script))
 
 
 def refused(client: Client, script: str, id: str, data: bytes, *statuses: int, half_close: bool = False) -> None:
@@ -160,3 +171,5 @@ KINDS: dict[str, tuple[int, Kind]] = {
     "two lengths": (2, two_lengths),
     "too large": (1, too_large),
 }
+# Kinds for scripts whose calls the server can cancel.
+ASYNC_KINDS: dict[str, tuple[int, Kind]] = {"leave long call": (4, leave_long_call)}

@@ -17,7 +17,7 @@ from metrics_text import Scrape
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 from receiver import OK, Answer, Received, Receiver
 
-from .invariants import Violation
+from .evidence import Violation
 
 # Limit in seconds for everything to be sent when the receiver works again: a server tries again after a minute at most.
 PATIENCE = 75.0

@@ -3,15 +3,18 @@ none."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 from metrics_text import Scrape
 
 from . import orders, telemetry
-from .invariants import Evidence, violations
-from .journal import Start
+from .evidence import Evidence
+from .invariants import violations
+from .journal import Journal, Start
 from .monkey import FOR_EVER, Harm
+from .subjects import Calls
 from .traffic import Note
 
 BEGAN = Start(pid=7, time=1.0)
@@ -26,7 +29,14 @@ def note(outcome: str, kind: str = "small", sent: float | None = 0.5, ended: flo
 
 
 def found(one: Note, *starts: Start, **more: Any) -> list[str]:
-    evidence = Evidence([one], {"a": list(starts)} if starts else {}, **{"harms": [], "front_deaths": [], **more})
+    """The violations of a request with these starts. Every call ends after a second, except those in
+    ``failed``. ``others`` are the starts of other requests."""
+    failed, others = more.pop("failed", ()), more.pop("others", {})
+    notes = [one, *(dataclasses.replace(note(orders.ANSWERED), id=id) for id in others if id != "x")]
+    notes += [dataclasses.replace(note(orders.ANSWERED, kind="hang"), id=id) for id in others if id == "x"]
+    begun = {id: list(began) for id, began in {"a": starts, **others}.items() if began}
+    ends = {start.call: start.time + 1 for began in begun.values() for start in began if start.call not in failed}
+    evidence = Evidence(notes, Journal(begun, ends), **{"harms": [], "front_deaths": [], **more})
     return [violation.promise for violation in violations(evidence)]
 
 
@@ -37,7 +47,7 @@ def test_nothing_runs_twice(outcome: str) -> None:
 
 
 def test_what_nobody_sent_does_not_run() -> None:
-    evidence = Evidence([], {"b": [BEGAN]}, [], [])
+    evidence = Evidence([], Journal({"b": [BEGAN]}, {}), [], [])
     assert [violation.promise for violation in violations(evidence)] == ["only what was sent is run"]
 
 
@@ -81,6 +91,68 @@ def test_who_left_is_not_served() -> None:
     assert found(note(orders.LEFT, ended=0.6), Start(8, 2.4), harms=[STOPPED])
     assert found(note(orders.LEFT, sent=0.2, ended=0.4), late, harms=[STOPPED])
     assert found(note(orders.LEFT, ended=0.6), Start(7, 2.6), harms=[STOPPED])
+
+
+def test_an_answer_comes_from_a_call_that_has_ended() -> None:
+    assert found(note(orders.ANSWERED), BEGAN, failed=[BEGAN.call])
+    # A script error is the answer to who asks for it.
+    assert not found(note(orders.ANSWERED, kind="script error"), BEGAN, failed=[BEGAN.call])
+
+
+def test_an_async_call_is_cancelled_when_its_client_leaves() -> None:
+    one = note(orders.LEFT, ended=0.9)
+    assert found(one, BEGAN, calls=Calls.AT_ONCE)
+    assert not found(one, BEGAN)
+    assert not found(one, BEGAN, calls=Calls.AT_ONCE, failed=[BEGAN.call])
+    assert not found(one, BEGAN, calls=Calls.AT_ONCE, harms=[STOPPED])
+
+
+@pytest.mark.parametrize("calls", [calls for calls in Calls if calls is not Calls.ONE_BY_ONE])
+def test_who_shares_a_worker_may_be_lost_with_it(calls: Calls) -> None:
+    deadly = dataclasses.replace(note(orders.ANSWERED, kind="exit"), id="b")
+    for pid, is_excuse in ((7, True), (8, False)):
+        starts = {"a": [BEGAN], "b": [Start(pid, 1.0)]}
+        evidence = Evidence([note(orders.FAILED), deadly], Journal(starts, {}), [], [], calls)
+        assert (list(violations(evidence)) == []) == is_excuse
+        evidence = Evidence([note(orders.FAILED), deadly], Journal(starts, {}), [], [])
+        assert len(list(violations(evidence))) == 1
+
+
+JOINT, ALONE, LATER = Start(7, 1.0, 1), Start(7, 1.1, 2), Start(7, 3.0, 2)
+
+
+@pytest.mark.parametrize("calls", [Calls.JOINED, Calls.BATCHED])
+def test_a_request_runs_again_alone_after_a_call_that_failed(calls: Calls) -> None:
+    answered = note(orders.ANSWERED)
+    failed = {"calls": calls, "failed": [JOINT.call]}
+    assert not found(answered, JOINT, ALONE, others={"x": [JOINT]}, **failed)
+    # Nobody has made it fail: it has exceeded the time limit, or there is no reason.
+    assert not found(answered, JOINT, LATER, others={"b": [JOINT, Start(7, 4.0, 3)]}, **failed)
+    assert found(answered, JOINT, ALONE, others={"b": [JOINT, LATER]}, **failed)
+    # A third time, again with others, in another worker, and twice alone.
+    for starts in ((JOINT, ALONE, LATER), (JOINT, Start(8, 1.1, 2))):
+        assert found(answered, *starts, others={"x": [JOINT]}, **failed)
+    assert found(answered, JOINT, ALONE, others={"x": [JOINT, ALONE]}, **failed)
+    assert found(answered, JOINT, ALONE, **failed)
+
+
+def test_only_joined_calls_are_compared() -> None:
+    assert not found(note(orders.ANSWERED), JOINT, ALONE, others={"b": [JOINT]}, calls=Calls.JOINED)
+    assert found(note(orders.ANSWERED), JOINT, ALONE, others={"b": [JOINT]}, calls=Calls.BATCHED)
+
+
+@pytest.mark.parametrize(
+    ("joint", "again", "is_kept"), [(12, 12, True), (13, 13, False), (100, 14, True), (99, 14, False)]
+)
+def test_few_answers_are_compared(joint: int, again: int, is_kept: bool) -> None:
+    starts, notes = {}, []
+    for number in range(joint):
+        pair = [Start(7, float(number), number)]
+        alone = [Start(7, number + 0.5, number + 1000)] if number < again else []
+        starts.update({f"a{number}": pair + alone, f"b{number}": pair})
+        notes += [dataclasses.replace(note(orders.ANSWERED), id=f"{letter}{number}") for letter in "ab"]
+    ends = {start.call: start.time + 0.1 for began in starts.values() for start in began}
+    assert (list(violations(Evidence(notes, Journal(starts, ends), [], [], Calls.JOINED))) == []) == is_kept
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class Line:
 
 
 Kind = Callable[["Client", str], None]
+Kinds = Mapping[str, "tuple[int, Kind]"]
 
 
 class Client(threading.Thread):
@@ -79,11 +80,10 @@ class Client(threading.Thread):
         self._sent = 0
 
     def run(self) -> None:
-        names = list(self._traffic.kinds)
-        weights = [weight for weight, _ in self._traffic.kinds.values()]
         while not self._traffic.stopping.is_set():
             script = self.random.choice(list(self._traffic.ports))
-            name = self.random.choices(names, weights)[0]
+            kinds = self._traffic.kinds[script]
+            name = self.random.choices(list(kinds), [weight for weight, _ in kinds.values()])[0]
             with contextlib.suppress(IndexError):
                 name, script = self._traffic.asked_for.popleft()
             self.act(name, script)
@@ -93,7 +93,7 @@ class Client(threading.Thread):
     def act(self, name: str, script: str) -> None:
         """Send one request of this kind, or a few together."""
         self._kind = name
-        self._traffic.kinds[name][1](self, script)
+        self._traffic.kinds[script][name][1](self, script)
 
     def order(self, deed: str, amount: int = 0, padding: str = "") -> Order:
         """Make an order with a new id."""
@@ -147,7 +147,7 @@ class Client(threading.Thread):
     def read_answer(self, note: Note, line: Line, order: Order) -> None:
         """Read the answer to an order, and judge it. Closes the connection if the server does."""
         response = line.reader.response()
-        verdict = orders.judge(order, response)
+        verdict = orders.judge(order, response, note.script)
         if response["connection"] == "close":
             if not line.reader.is_at_end():
                 raise Malformed("bytes after the last response")
@@ -156,10 +156,10 @@ class Client(threading.Thread):
 
 
 class Traffic:
-    """All clients of one phase. ``kinds`` maps the names of request kinds to weights and functions.
-    A kind without a weight is sent only when the monkey asks for it."""
+    """All clients of one phase. ``kinds`` maps the names of request kinds, of each script, to weights
+    and functions. A kind without a weight is sent only when the monkey asks for it."""
 
-    def __init__(self, phase: str, ports: Mapping[str, int], kinds: Mapping[str, tuple[int, Kind]], seed: int) -> None:
+    def __init__(self, phase: str, ports: Mapping[str, int], kinds: Mapping[str, Kinds], seed: int) -> None:
         self.ports = ports
         self.kinds = kinds
         self.stopping = threading.Event()

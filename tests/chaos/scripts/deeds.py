@@ -1,11 +1,13 @@
 """What the scoring scripts of the chaos runs do when they are asked: note that they were, then
 serve, fail or die.
 
-Shared by ``text.py``, ``raw.py`` and ``schema.py`` beside it, which differ only in how they are
-called. Runs in the workers.
+Shared by the scripts beside it, which differ only in how they are called. Runs in the workers.
 """
 
+import asyncio
+import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import threading
@@ -16,6 +18,11 @@ import zlib
 LEFT_BEHIND = 20
 
 journal = -1
+calls = itertools.count(1)
+
+
+class CallFails(Exception):
+    """The whole call fails, whoever else shares it."""
 
 
 def open_journal():
@@ -23,11 +30,43 @@ def open_journal():
     journal = os.open(os.environ["CHAOS_JOURNAL"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
+@contextlib.contextmanager
+def noted(*orders):
+    """A call of run() for these orders: its beginning is in the journal, in one write, and its end, unless it
+    fails."""
+    call = f"{os.getpid()} {next(calls)}"
+    ids = dict.fromkeys(order["id"] for order in orders)
+    now = time.monotonic_ns()
+    os.write(journal, "".join(f"{id} {call} {now}\n" for id in ids).encode())
+    yield
+    os.write(journal, f"- {call} {time.monotonic_ns()}\n".encode())
+
+
 def perform(order):
-    """Carry out an order of ``tests/chaos/orders.py``. The first thing is its line in the journal,
-    in one write."""
-    os.write(journal, f"{order['id']} {os.getpid()} {time.monotonic_ns()}\n".encode())
+    """Carry out an order of ``tests/chaos/orders.py`` in a call of its own."""
+    with noted(order):
+        return do(order)
+
+
+async def perform_async(order):
+    with noted(order):
+        return await do_async(order)
+
+
+def do(order):
     return globals()[f"do_{order['deed']}"](order)
+
+
+async def do_async(order):
+    """The same without keeping others from running, except for deeds that are meant to."""
+    if order["deed"] == "sleep":
+        await asyncio.sleep(order["amount"] / 1000)
+        return do_echo(order)
+    if order["deed"] == "hang":
+        await asyncio.sleep(3600)
+    if order["deed"] == "stream":
+        return async_parts(order)
+    return do(order)
 
 
 def do_echo(order):
@@ -54,8 +93,18 @@ def parts(count):
         yield number
 
 
+async def async_parts(order):
+    for number in range(order["amount"]):
+        await asyncio.sleep(0.002)
+        yield f"{order['id']}:{number}\n"
+
+
 def do_fail(order):
     raise ValueError(order["id"])
+
+
+def do_fail_call(order):
+    raise CallFails(order["id"])
 
 
 def do_exit(order):
