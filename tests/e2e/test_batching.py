@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from harness import eventually, request
+from held import Held
 
 any_worker_class = pytest.mark.any_worker_class
 WAIT, FAIL, DIE, SLOW = 1001, 1002, 1003, 1004
 JSON = {"content_type": "application/json"}
+SCRIPTS = str(Path(__file__).resolve().parents[1] / "scripts")
 OPTIONS = ("rows.py", "--max_batch_size", "8")
 
 
@@ -28,26 +30,6 @@ def ask_later(server, *first, **more):
 def calls(server):
     """The rows of each call of run() so far."""
     return [int(count) for count in re.findall(r"run\(\) got (\d+) rows", server.output())]
-
-
-class Held:
-    """A call holds the only worker until the end of the block, so that other requests wait."""
-
-    def __init__(self, server, holder):
-        self.server = server
-        self.files = [server.folder / name for name in ("waits", "go")]
-        for file in self.files:
-            file.unlink(missing_ok=True)
-        self.holder = server.score_later(holder, **JSON)
-        eventually(self.files[0].exists, "run() waits")
-
-    def queued(self, count):
-        text = f"azmlinfsrv_queue_depth {count}"
-        eventually(lambda: f"{text}\n" in self.server.get("/metrics").text, f"{count} requests are queued")
-
-    def go(self):
-        self.files[1].touch()
-        assert self.holder.result().status == 200
 
 
 def hold(server):
@@ -148,6 +130,42 @@ def test_a_script_whose_rows_depend_on_each_other_never_gives_a_wrong_answer(sta
 
 
 @any_worker_class
+def test_a_batch_goes_on_after_joint_calls_have_ended(start):
+    """A batch of two kinds: the joint call of the first kind proves that calls cannot be joined."""
+    server = start(*OPTIONS)
+    held = hold(server)
+    asked = []
+    # Two calls of two requests are checked, the next one is not, so that four may share the batch after it.
+    for value, kind in zip(range(10), [*["plain"] * 6, "centred", "centred", "plain", "plain"]):
+        asked.append(ask_later(server, value, kind=kind))
+        held.queued(len(asked))
+    held.go()
+    answers = [each.result().json() for each in asked]
+    plain = [*range(6), 8, 9]
+    assert [answers[place]["sum"] for place in plain] == [[place + 2.0] for place in plain]
+    assert [answers[place] for place in (6, 7)] == [[[2.0, -2.0]], [[2.5, -2.5]]]
+    assert calls(server) == [1, *[2, 1, 1] * 2, 2, *[2, 1, 1], 1, 1]
+    server.wait_for_record("something else for a request alone", level="W")
+
+
+@any_worker_class
+def test_one_request_of_some_calls_is_checked(start):
+    """After the calls that are checked in full, every second one has a sample here. The last one finds an answer that
+    depends on the other requests: then none of them gets its part."""
+    server = start("sampled_rows.py", "--max_batch_size", "2")
+    held = hold(server)
+    asked = []
+    for value in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 200, 300):
+        asked.append(server.score_later(json.dumps({"data": [[value, value]]}), **JSON))
+        held.queued(len(asked))
+    held.go()
+    answers = [each.result().json() for each in asked]
+    assert answers == [*([[value, value]] for value in range(1, 11)), *[[[0.0, 0.0]]] * 2]
+    assert calls(server) == [1, *[2, 1, 1] * 2, 2, *[2, 1], 2, *[2, 1, 1]]
+    server.wait_for_record("something else for a request alone", level="W")
+
+
+@any_worker_class
 def test_a_request_that_is_checked_is_one_request(start):
     """Its model data is exported once, its errors have its id, and ``current_request`` stays the same until its reply,
     however many calls it takes."""
@@ -200,6 +218,40 @@ def test_each_call_has_the_whole_time_limit(start):
     server = start(*OPTIONS, SCORING_TIMEOUT_MS="1200")
     asked = [ask_later(server, SLOW) for _ in range(3)]
     assert [each.result().status for each in asked] == [200] * 3
+
+
+SLOW_TO_JOIN = """
+import time
+import rows
+from azureml_inference_server_http.scripting import batching
+
+def init():
+    def join(self, requests, join=batching.JoinedRows.join):
+        time.sleep(2.4)
+        return join(self, requests)
+
+    batching.JoinedRows.join = join
+
+@rows.input_schema("data", rows.NumpyParameterType(rows.np.array([[1.0, 2.0]])))
+def run(data):
+    print(f"run() got {len(data)} rows")
+    time.sleep(60 if len(data) > 1 else 0)
+    return data.tolist()
+"""
+
+
+def test_reading_large_inputs_is_no_part_of_the_time_limit(start, script):
+    """The front kills a worker two seconds after the limit. Joining the inputs and the joint call take longer together,
+    and neither takes longer alone."""
+    options = ("--max_batch_size", "2", "--batch_wait_ms", "250")
+    server = start(script(SLOW_TO_JOIN), *options, PYTHONPATH=SCRIPTS, SCORING_TIMEOUT_MS="2000")
+
+    def share_a_call():
+        asked = [ask_later(server, value) for value in (1, 2)]
+        assert [each.result().status for each in asked] == [200, 200]
+        return 2 in calls(server)
+
+    eventually(share_a_call, "two requests share a call")
 
 
 @any_worker_class

@@ -35,7 +35,8 @@ def run(data, kind="plain"):
         raise ValueError("a bad row")
     if DIE in first:
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.8 * first.count(SLOW))
+    # No job is sent ahead to a worker whose calls take more than 2 ms, so jobs wait in the queue for the next batch.
+    time.sleep(0.005 + 0.8 * first.count(SLOW))
     if kind == "mean":
         return {"mean": float(data.mean())}
     if kind == "centred":

@@ -38,6 +38,9 @@ use crate::{
 /// How long the worker waits for the rest of a frame before it begins without that job.
 const REST_OF_A_FRAME: Duration = Duration::from_millis(100);
 
+/// How long the preparation of a batch may take before the front is told that its calls begin only now.
+const SHORT: Duration = Duration::from_millis(50);
+
 /// Runs one call after the other, each for one job or for several.
 pub(in crate::worker) struct Batching<'a, 'py> {
     serial: Serial<'a, 'py>,
@@ -136,18 +139,20 @@ impl<'a, 'py> Batching<'a, 'py> {
                 Err(reply) => sending::send_reply(py, caller, front, &claimed, *reply).map(drop)?,
             }
         }
-        let mut calls = 0;
         let mut joined = 0;
         let mut rows = 0;
         let mut is_measured = true;
-        for joint in self.batches.join(py, arguments) {
+        let joints = self.batches.join(py, arguments);
+        // The limits are for calls. Reading and joining large inputs is no part of a joint call.
+        let mut time = if began.elapsed() > SHORT { Time::Used } else { Time::Whole };
+        for joint in joints {
             // An earlier call of this batch may have proven that calls cannot be joined.
             if !self.batches.are_possible(py)? {
                 is_measured = false;
                 break;
             }
-            restart_time(py, front, &mut calls);
-            match self.run_joint(py, front, &mut members, &joint, &mut calls)? {
+            time.begin_call(py, front);
+            match self.run_joint(py, front, &mut members, &joint, &mut time)? {
                 Joined::Answered => {
                     joined += joint.places.len();
                     rows += joint.rows.iter().sum::<usize>();
@@ -155,13 +160,13 @@ impl<'a, 'py> Batching<'a, 'py> {
                 Joined::NotMeasured => is_measured = false,
                 Joined::Failed(error) => {
                     is_measured = false;
-                    let failed = self.run_each(py, front, joint.places.iter().copied(), &mut members, &mut calls)?;
+                    let failed = self.run_each(py, front, joint.places.iter().copied(), &mut members, &mut time)?;
                     shown(py, self.batches.object.call_method1(intern!(py, "note_failure"), (error, failed)));
                 }
             }
         }
         let all = 0..members.len();
-        self.run_each(py, front, all, &mut members, &mut calls)?;
+        self.run_each(py, front, all, &mut members, &mut time)?;
         if is_measured {
             // A job with a call of its own counts as one row.
             self.batches.size.record(jobs, joined, rows + jobs - joined, began.elapsed());
@@ -177,12 +182,12 @@ impl<'a, 'py> Batching<'a, 'py> {
         front: &mut dyn Front,
         places: impl Iterator<Item = usize>,
         members: &mut [Option<Member<'py>>],
-        calls: &mut u32,
+        time: &mut Time,
     ) -> PyResult<usize> {
         let mut failed = 0;
         for place in places {
             let Some(mut member) = members.get_mut(place).and_then(Option::take) else { continue };
-            restart_time(py, front, calls);
+            time.begin_call(py, front);
             let _about = member.about(py, &self.serial.caller);
             count_call(1);
             let reply = self.serial.caller.answer(py, &member.claimed);
@@ -200,7 +205,7 @@ impl<'a, 'py> Batching<'a, 'py> {
         front: &mut dyn Front,
         members: &mut [Option<Member<'py>>],
         joint: &Joint<'py>,
-        calls: &mut u32,
+        time: &mut Time,
     ) -> PyResult<Joined> {
         let caller = &self.serial.caller;
         let first = joint.places.first().and_then(|place| members.get_mut(*place)?.as_mut());
@@ -220,7 +225,7 @@ impl<'a, 'py> Batching<'a, 'py> {
         first.request = about.set_aside();
         let Some((parts, checked)) = split else { return Ok(Joined::NotMeasured) };
         if !checked.is_empty() {
-            self.check(py, front, members, (joint, parts, &checked, run_ms), calls)?;
+            self.check(py, front, members, (joint, parts, &checked, run_ms), time)?;
             return Ok(Joined::NotMeasured);
         }
         for (place, part) in joint.places.iter().zip(parts) {
@@ -249,7 +254,7 @@ impl<'a, 'py> Batching<'a, 'py> {
         front: &mut dyn Front,
         members: &mut [Option<Member<'py>>],
         (joint, parts, checked, run_ms): (&Joint<'py>, Vec<Bound<'py, PyAny>>, &[usize], f64),
-        calls: &mut u32,
+        time: &mut Time,
     ) -> PyResult<()> {
         let caller = &self.serial.caller;
         // All parts are rendered before the next call, because run() may use the memory of its result again.
@@ -268,7 +273,7 @@ impl<'a, 'py> Batching<'a, 'py> {
         let mut are_same = true;
         for (place, part) in to_compare {
             let Some(mut member) = members.get_mut(place).and_then(Option::take) else { continue };
-            restart_time(py, front, calls);
+            time.begin_call(py, front);
             let _about = member.about(py, caller);
             count_call(1);
             let alone = caller.answer(py, &member.claimed);
@@ -315,13 +320,23 @@ impl<'a, 'py> Batching<'a, 'py> {
     }
 }
 
-/// Tells the front that another call begins for the jobs of this batch, because each call has the
-/// whole time limit.
-fn restart_time(py: Python<'_>, front: &mut dyn Front, calls: &mut u32) {
-    if *calls > 0 {
-        front.send(py, frame::encode_bare(Kind::CallsAgain), Bytes::new());
+/// How much of the time limit of a batch's jobs the front has counted before the next call.
+#[derive(Debug, Clone, Copy)]
+enum Time {
+    /// Nearly nothing.
+    Whole,
+    /// That of an earlier call, or of a long preparation.
+    Used,
+}
+
+impl Time {
+    /// A call begins for jobs of this batch, and each call has the whole time limit.
+    fn begin_call(&mut self, py: Python<'_>, front: &mut dyn Front) {
+        if matches!(self, Self::Used) {
+            front.send(py, frame::encode_bare(Kind::CallsAgain), Bytes::new());
+        }
+        *self = Self::Used;
     }
-    *calls += 1;
 }
 
 /// Counts a call of `run()` for so many requests in `/metrics`.
