@@ -54,12 +54,31 @@ class Batch:
         return found
 
 
+class TimeLimit:
+    """The time limit of a request's call, as an async run() with @batched uses it. This one is none;
+    ``scripting/async_calls.py`` has that of a worker."""
+
+    def share(self, end: Callable[[], None]) -> None:
+        """A call for several requests begins. When the time is over, ``end`` is called first."""
+
+    def pause(self) -> None:
+        """The request waits until a call of its own begins."""
+
+    def restart(self) -> None:
+        """A call of its own begins, with the whole time."""
+
+
+# The time limit of the request that the current task serves.
+LIMIT: contextvars.ContextVar[TimeLimit] = contextvars.ContextVar("azmlinfsrv_limit")
+
+
 class Member(NamedTuple):
-    """A request of an async run(): its arguments, the future of its result, and the context of its
-    task, which has its log ids and its span."""
+    """A request of an async run(): its arguments, the future of its result, its time limit, and the
+    context of its task, which has its log ids and its span."""
 
     arguments: dict[str, Any]
     future: asyncio.Future[Any]
+    limit: TimeLimit
     context: contextvars.Context
 
 
@@ -160,7 +179,9 @@ def _asynchronous(batch: Batch, run: Callable[..., Awaitable[Any]]) -> Callable[
 
         loop = asyncio.get_running_loop()
         gathering = batch.gathering(loop)
-        member = Member(batch.named(args, kwargs), loop.create_future(), contextvars.copy_context())
+        member = Member(
+            batch.named(args, kwargs), loop.create_future(), LIMIT.get(TimeLimit()), contextvars.copy_context()
+        )
         gathering.members.append(member)
         if len(gathering.members) >= batch.max_size:
             _begin(gathering, run)
@@ -222,6 +243,10 @@ def _cancel_if_all_left(task: asyncio.Task[None], futures: Sequence[asyncio.Futu
 async def _answer(run: Callable[..., Awaitable[Any]], members: Sequence[Member]) -> None:
     import asyncio
 
+    if len(members) > 1:
+        end = _ending(asyncio.current_task())
+        for member in members:
+            member.limit.share(end)
     try:
         arguments = {name: [member.arguments[name] for member in members] for name in members[0].arguments}
         results = results_of(await run(**arguments), len(members))
@@ -232,7 +257,10 @@ async def _answer(run: Callable[..., Awaitable[Any]], members: Sequence[Member])
         else:
             # Only those requests fail that fail alone.
             for member in members:
+                member.limit.pause()
+            for member in members:
                 if not member.future.done():
+                    member.limit.restart()
                     await asyncio.wait([_task(run, [member])])
             return
     for member, result in zip(members, results):
@@ -242,3 +270,15 @@ async def _answer(run: Callable[..., Awaitable[Any]], members: Sequence[Member])
             _fail(member.future, result)
         else:
             member.future.set_result(result)
+
+
+def _ending(task: asyncio.Task[Any] | None) -> Callable[[], None]:
+    """A function that cancels the task once, because the times of several requests are over together."""
+    left = [task]
+
+    def end() -> None:
+        task = left.pop() if left else None
+        if task is not None:
+            task.cancel()
+
+    return end

@@ -17,8 +17,9 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
+from ..api.batching import LIMIT, TimeLimit
 from . import outputs
 from .blocked_loop import BlockedLoop
 
@@ -42,6 +43,7 @@ LEFT = "left"  # the call was cancelled, because its client has left
 STREAMS = "streams"  # an outputs.Answer without a body, whose parts follow
 PART = "part"  # a part of a stream
 ENDED = "ended"  # None at the end of a stream, or the exception that has broken it
+AGAIN = "again"  # run() is called again for this request, with the whole time limit
 
 _logger = logging.getLogger("azmlinfsrv")
 
@@ -74,11 +76,31 @@ class _Call:
         # Of a stream: set while the client reads.
         self.may_go_on: asyncio.Event | None = None
         self.timer: asyncio.TimerHandle | None = None
+        # Ends the call of run() that this one shares with others (@batched). Called before this one is cancelled.
+        self.end_shared: Callable[[], None] | None = None
 
     def stop_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+
+
+class _Limit(TimeLimit):
+    """The time limit of a call, for ``api/batching.py``."""
+
+    def __init__(self, calls: Calls, call: _Call) -> None:
+        self._calls = calls
+        self._call = call
+
+    def share(self, end: Callable[[], None]) -> None:
+        self._call.end_shared = end
+
+    def pause(self) -> None:
+        self._call.end_shared = None
+        self._call.stop_timer()
+
+    def restart(self) -> None:
+        self._calls.restart_limit(self._call)
 
 
 class Calls:
@@ -164,6 +186,7 @@ class Calls:
 
     async def _serve(self, call: _Call) -> None:
         call.started = time.perf_counter()
+        LIMIT.set(_Limit(self, call))
         try:
             if call.request is not None:
                 await self._serve_by_flask(call, call.request)
@@ -290,6 +313,13 @@ class Calls:
         elif worker:
             call.timer = self._loop.call_later(worker, self._expire, call, OVERDUE)
 
+    def restart_limit(self, call: _Call) -> None:
+        """run() is called again for this request alone. The front restarts the time too."""
+        call.stop_timer()
+        if call.is_open:
+            self._limit_run(call)
+            self._report(call, AGAIN, None, is_last=False)
+
     def _limit_part(self, call: _Call) -> None:
         """Cancel the stream if its next part takes longer than WORKER_TIMEOUT."""
         call.stop_timer()
@@ -307,6 +337,12 @@ class Calls:
         if self._blocked.is_debugged():
             # A person is looking at the call. It has its limit again when the debugger has gone.
             call.timer = self._loop.call_later(CANCEL_GRACE, self._expire, call, limit)
+            return
+        if call.end_shared is not None:
+            # Each request gets a call of its own then, unless run() does not let itself be cancelled.
+            end, call.end_shared = call.end_shared, None
+            call.timer = self._loop.call_later(CANCEL_GRACE, self._expire, call, limit)
+            end()
             return
         call.exceeded = limit
         call.timer = self._loop.call_later(CANCEL_GRACE, self._answer_for, call)

@@ -208,6 +208,7 @@ THREAD_ACTIONS: dict[str, tuple[int, Action]] = {
     "TTOU": (8, Monkey.remove_worker),
     "hang": (4, ask_for("hang")),
     "stuck": (2, ask_for("stuck")),
+    "late head": (3, ask_for("late head")),
 }
 PROCESS_ACTIONS: dict[str, tuple[int, Action]] = {
     **THREAD_ACTIONS,

@@ -291,6 +291,18 @@ def test_an_async_run_that_asks_for_batches(start):
     eventually(share_a_call, "requests share a call")
 
 
+def test_only_the_guilty_request_exceeds_the_time_limit_of_an_async_run(start):
+    server = start("async_batched.py", SCORING_TIMEOUT_MS="2000")
+
+    def share_a_call():
+        asked = [server.score_later(text) for text in ("a", "hang", "c")]
+        assert [each.result().status for each in asked] == [200, 500, 200]
+        assert "Scoring timeout" in asked[1].result().text
+        return 3 in calls(server)
+
+    eventually(share_a_call, "requests share a call")
+
+
 # docs/batching.md
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "batching.md").read_text("utf-8")

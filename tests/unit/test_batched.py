@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from azureml_inference_server_http.api import batched
+from azureml_inference_server_http.api.batching import LIMIT, TimeLimit
 
 
 def run_together(run, *inputs):
@@ -293,3 +294,45 @@ def test_a_cancelled_call_is_left_out_and_all_cancelled_calls_end_the_joint_call
 
     asyncio.run(asyncio.wait_for(call(), 60))
     assert seen == [[1, 2], [3]]
+
+
+class Limit(TimeLimit):
+    """A time limit that the test ends. After a restart it is over as soon as the call waits."""
+
+    def __init__(self, events, name):
+        self.events = events
+        self.name = name
+        self.task = asyncio.current_task()
+
+    def share(self, end):
+        self.events.append(("share", self.name))
+        asyncio.get_running_loop().call_soon(end)
+
+    def pause(self):
+        self.events.append(("pause", self.name))
+
+    def restart(self):
+        self.events.append(("restart", self.name))
+        if self.name == "hangs":
+            asyncio.get_running_loop().call_later(0, self.task.cancel)
+
+
+def test_a_shared_call_that_takes_too_long_costs_only_the_guilty_request():
+    events = []
+
+    @batched(max_size=3)
+    async def run(items):
+        await asyncio.sleep(0 if len(items) == 1 and items != ["hangs"] else 3600)
+        return items
+
+    async def ask(name):
+        LIMIT.set(Limit(events, name))
+        return await run(name)
+
+    async def ask_all():
+        return await asyncio.gather(*map(ask, ("a", "hangs", "c")), return_exceptions=True)
+
+    first, hangs, last = asyncio.run(ask_all())
+    assert (first, last) == ("a", "c")
+    assert isinstance(hangs, asyncio.CancelledError)
+    assert events == [(what, name) for what in ("share", "pause", "restart") for name in ("a", "hangs", "c")]

@@ -29,7 +29,7 @@ use super::{
     Executor, Notice,
 };
 use crate::{
-    ipc::frame::{Kind, Origin},
+    ipc::frame::{self, Kind, Origin},
     worker::job_of,
 };
 
@@ -99,6 +99,10 @@ impl<'a, 'py> Asynchronous<'a, 'py> {
     /// Sends what a report says. A report about a call that is not known any more is dropped.
     fn send(&mut self, py: Python<'py>, front: &mut dyn Front, report: Report<'py>) -> PyResult<()> {
         let (number, what, value, seconds) = report;
+        if what == "again" {
+            front.send(py, frame::encode_bare(Kind::CallsAgain), Bytes::new());
+            return Ok(());
+        }
         let Some(mut running) = self.running.remove(&number) else { return Ok(()) };
         let about = self.caller.about_again(py, &running.claimed.job, running.request.take());
         let (claimed, run_ms) = (&running.claimed, seconds * 1e3);
