@@ -7,34 +7,64 @@ the server, as that of the load generator does.
 from __future__ import annotations
 
 import contextlib
-import http.server
+import socket
 import threading
 from collections.abc import Iterator
 
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+_HEAD_ENDS = b"\r\n\r\n"
+_BUFFER_BYTES = 1 << 20
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
 
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+def _length(head: bytes) -> int:
+    """The length of the body that follows this head."""
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    raise ValueError(f"A request without Content-Length: {head!r}")
 
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
+
+def _serve(connection: socket.socket) -> None:
+    """Reads requests until the client leaves. One buffer takes all bodies, so that reading costs little."""
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    with connection:
+        filled = 0
+        while True:
+            received = connection.recv_into(buffer[filled:])
+            if not received:
+                return
+            filled += received
+            head, ends, rest = bytes(buffer[:filled]).partition(_HEAD_ENDS)
+            if not ends:
+                continue
+            left = _length(head) - len(rest)
+            while left > 0:
+                received = connection.recv_into(buffer, min(left, _BUFFER_BYTES))
+                if not received:
+                    return
+                left -= received
+            connection.sendall(_ANSWER)
+            filled = 0
+
+
+def _accept(listener: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            # The listener is closed.
+            return
+        threading.Thread(target=_serve, args=(connection,), daemon=True).start()
 
 
 @contextlib.contextmanager
 def sink() -> Iterator[str]:
     """The URL of a receiver, for as long as the block takes."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_accept, args=(listener,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            # Closing alone does not wake a thread that waits for a connection.
+            listener.shutdown(socket.SHUT_RDWR)

@@ -9,7 +9,7 @@
 //! out, has one, with the fields of gunicorn's record; `supervise/access_log.py` makes its text. Runs
 //! in the front's event loop.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use actix_web::http::{header::HeaderValue, Method};
 use log::{kv, Level, Record};
@@ -41,7 +41,7 @@ pub fn write_about(level: Level, text: impl fmt::Display, worker: Option<Worker>
 }
 
 /// Takes requests whose lines are JSON. The thread that writes the log makes the lines.
-pub type JsonLines = Box<dyn Fn(Arc<Request>) + Send>;
+pub type JsonLines = Box<dyn Fn(Request) + Send>;
 
 /// Where the line of a request goes.
 pub enum RequestLine {
@@ -94,7 +94,7 @@ impl Reader for RequestLines {
     fn finished(&self, record: &RequestRecord) {
         if let RequestLine::Json(lines) = &self.to {
             if self.has_line(record) && log::log_enabled!(target: REQUEST_LOGGER, Level::Info) {
-                record.snapshot().into_iter().for_each(lines);
+                Request::of(record).into_iter().for_each(lines);
             }
         }
     }

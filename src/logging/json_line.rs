@@ -24,6 +24,8 @@ pub(crate) const MAX_LINE: usize = 4096;
 const MAX_FIELD: usize = 256;
 /// Enough for `,"part":…,"parts":…` and the end of the line.
 const PART_FIELDS: usize = 48;
+/// The end of a line.
+const END: &[u8] = b"}\n";
 
 impl<'kvs> kv::VisitSource<'kvs> for Fields {
     fn visit_pair(&mut self, key: kv::Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
@@ -39,19 +41,6 @@ impl<'kvs> kv::VisitSource<'kvs> for Fields {
 
 /// Appends the record as one line, or as several if its message is long. Writing to a vector cannot fail.
 pub(super) fn write_json(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64) {
-    let mut after = Vec::with_capacity(256);
-    let _ = write!(after, ",\"pid\":{}", record.worker_pid.unwrap_or(own_pid));
-    for (name, value) in record.fields.0.iter().filter(|(name, _)| name != WORKER_PID) {
-        after.push(b',');
-        write_text(&mut after, name);
-        after.push(b':');
-        match value {
-            Value::Text(text) => write_text(&mut after, &shortened(text)),
-            Value::Whole(number) => drop(write!(after, "{number}")),
-            Value::Number(number) if number.is_finite() => drop(write!(after, "{number}")),
-            Value::Number(_) => after.extend_from_slice(b"null"),
-        }
-    }
     let level = match record.level {
         Level::Error => "ERROR",
         Level::Warn => "WARNING",
@@ -59,7 +48,20 @@ pub(super) fn write_json(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64) 
         Level::Debug | Level::Trace => "DEBUG",
     };
     let before = Before { time: record.time, level, logger: &record.target };
-    write_lines(out, &before, &record.message, &after);
+    write_lines(out, &before, &record.message, |after| {
+        let _ = write!(after, ",\"pid\":{}", record.worker_pid.unwrap_or(own_pid));
+        for (name, value) in record.fields.0.iter().filter(|(name, _)| name != WORKER_PID) {
+            after.push(b',');
+            write_text(after, name);
+            after.push(b':');
+            match value {
+                Value::Text(text) => write_text(after, &shortened(text)),
+                Value::Whole(number) => drop(write!(after, "{number}")),
+                Value::Number(number) if number.is_finite() => drop(write!(after, "{number}")),
+                Value::Number(_) => after.extend_from_slice(b"null"),
+            }
+        }
+    });
 }
 
 /// The fields before the message.
@@ -69,8 +71,13 @@ pub(super) struct Before<'a> {
     pub(super) logger: &'a str,
 }
 
-/// Appends a message as one object, or as several if it is long. `after` has the fields behind the message.
-pub(super) fn write_lines(out: &mut Vec<u8>, before: &Before<'_>, message: &str, after: &[u8]) {
+/// Appends a message as one object, or as several if it is long. `write_after` writes the fields behind the message.
+pub(super) fn write_lines(
+    out: &mut Vec<u8>,
+    before: &Before<'_>,
+    message: &str,
+    write_after: impl FnOnce(&mut Vec<u8>),
+) {
     let from = out.len();
     out.extend_from_slice(b"{\"time\":\"");
     time_in_milliseconds(out, before.time);
@@ -79,24 +86,26 @@ pub(super) fn write_lines(out: &mut Vec<u8>, before: &Before<'_>, message: &str,
     out.extend_from_slice(b"\",\"logger\":");
     write_text(out, before.logger);
     out.extend_from_slice(b",\"message\":");
-    let room = MAX_LINE.saturating_sub(out.len() - from + after.len() + PART_FIELDS);
-    // No character needs more than six bytes.
-    if message.len() * 6 + 2 <= room {
-        write_text(out, message);
-        out.extend_from_slice(after);
-        out.extend_from_slice(b"}\n");
+    let at_message = out.len();
+    write_text(out, message);
+    let at_after = out.len();
+    write_after(out);
+    if out.len() - from + END.len() <= MAX_LINE {
+        out.extend_from_slice(END);
         return;
     }
+    let after = out.split_off(at_after);
+    out.truncate(at_message);
     let before = out.split_off(from);
-    let parts = parts(message, room);
+    let parts = parts(message, MAX_LINE.saturating_sub(before.len() + after.len() + PART_FIELDS));
     for (index, part) in parts.iter().enumerate() {
         out.extend_from_slice(&before);
         write_text(out, part);
-        out.extend_from_slice(after);
+        out.extend_from_slice(&after);
         if parts.len() > 1 {
             let _ = write!(out, ",\"part\":{},\"parts\":{}", index + 1, parts.len());
         }
-        out.extend_from_slice(b"}\n");
+        out.extend_from_slice(END);
     }
 }
 

@@ -43,6 +43,8 @@ use crate::{
 
 /// Room for the text of a request line, so that the text grows once and not in steps.
 const USUAL_MESSAGE: usize = 64;
+/// Room for so many records stays with the thread that writes them, so that it need not be allocated for each batch.
+const KEPT: usize = 1024;
 /// How long the process waits at its end for records to be written. A full pipe that nobody reads
 /// must not keep the process alive.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -180,8 +182,8 @@ pub(crate) fn install(py: Python<'_>, level: LevelFilter, destination: Destinati
     log::set_max_level(if wants_access { level.max(LevelFilter::Info) } else { level });
     let records = queue.clone();
     let emit_all = move || {
-        let mut lost = None;
-        while let Some((mut batch, dropped)) = records.take() {
+        let (mut lost, mut batch) = (None, Vec::new());
+        while let Some(dropped) = records.take(&mut batch) {
             if dropped > 0 {
                 let text = format!("{dropped} log records were dropped: they came faster than they could be written");
                 batch.push(Entry::Record(OwnedRecord::new(Level::Warn, "azmlinfsrv", text, None)));
@@ -194,6 +196,8 @@ pub(crate) fn install(py: Python<'_>, level: LevelFilter, destination: Destinati
                 let count = batch.len();
                 lost = Some(format!("The thread that writes the log {panic}. Up to {count} records were lost."));
             }
+            batch.clear();
+            batch.shrink_to(KEPT);
         }
     };
     let thread = std::thread::Builder::new().name("azmlinfsrv-log".to_owned()).spawn(emit_all)?;
@@ -235,7 +239,8 @@ mod tests {
     use crate::telemetry::access_fields::Value;
 
     fn taken(queue: &Queue) -> (Vec<OwnedRecord>, u64) {
-        let (entries, dropped) = queue.take().expect("entries");
+        let mut entries = Vec::new();
+        let dropped = queue.take(&mut entries).expect("entries");
         let record = |entry| match entry {
             Entry::Record(record) => record,
             Entry::Request(_) => panic!("a request"),

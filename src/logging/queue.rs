@@ -3,14 +3,14 @@
 //! Any thread puts records in, one takes them out (`logging/mod.rs`).
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use super::record::OwnedRecord;
 use crate::telemetry::item::Request;
 
-/// How many records may wait. One takes about 200 bytes.
+/// How many records may wait. One takes about 500 bytes.
 const CAPACITY: usize = 16 * 1024;
 /// Records are gathered for this long before a batch is written: one wake-up and one write for all
 /// of them.
@@ -20,11 +20,13 @@ pub(super) const GATHER: Duration = Duration::from_millis(5);
 const LOOKS: u32 = 10;
 
 /// What waits for the thread.
+// Requests are the usual entries if lines are JSON. `Request` says why they are not in a box.
+#[allow(clippy::large_enum_variant)]
 pub(super) enum Entry {
     /// A record.
     Record(OwnedRecord),
     /// A request, whose line is JSON.
-    Request(Arc<Request>),
+    Request(Request),
 }
 
 #[derive(Default)]
@@ -70,9 +72,9 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Takes all queued records; waits if there are none. `None` once the queue has ended and is
-    /// empty.
-    pub(super) fn take(&self) -> Option<(Vec<Entry>, u64)> {
+    /// Moves all queued records into `taken`, which must be empty; waits if there are none. Returns how many were dropped.
+    /// `None` once the queue has ended and is empty. The queue goes on with the memory of `taken`.
+    pub(super) fn take(&self, taken: &mut Vec<Entry>) -> Option<u64> {
         let mut waiting = self.lock();
         let mut looks = 0;
         while !waiting.ended && (looks == 0 || waiting.records.is_empty()) {
@@ -90,13 +92,14 @@ impl Queue {
         if waiting.records.is_empty() {
             return None;
         }
-        Some((std::mem::take(&mut waiting.records), std::mem::take(&mut waiting.dropped)))
+        std::mem::swap(&mut waiting.records, taken);
+        Some(std::mem::take(&mut waiting.dropped))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::{sync::Arc, time::Instant};
 
     use log::Level;
 
@@ -113,9 +116,10 @@ mod tests {
             queue.push(entry());
         }
         queue.end();
-        let (records, dropped) = queue.take().expect("records");
+        let mut records = Vec::new();
+        let dropped = queue.take(&mut records).expect("records");
         assert_eq!((records.len(), dropped), (CAPACITY, 3));
-        assert!(queue.take().is_none());
+        assert!(queue.take(&mut Vec::new()).is_none());
     }
 
     #[test]
@@ -124,8 +128,9 @@ mod tests {
         let (sender, taken) = std::sync::mpsc::channel();
         let other = queue.clone();
         let thread = std::thread::spawn(move || {
-            while let Some((records, _)) = other.take() {
-                sender.send(records.len()).expect("the test goes on");
+            let mut records = Vec::new();
+            while other.take(&mut records).is_some() {
+                sender.send(records.drain(..).count()).expect("the test goes on");
             }
         });
         let patience = Duration::from_secs(60);

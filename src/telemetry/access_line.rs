@@ -25,8 +25,9 @@ pub struct Line<'a> {
     pub length: Option<u64>,
 }
 
-impl fmt::Display for Line<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Line<'_> {
+    /// The line.
+    pub fn text(&self) -> String {
         // Every request has such a line. Whole numbers, and one piece of text, are written much
         // faster than a float with three decimals, and many pieces.
         let mut digits = itoa::Buffer::new();
@@ -37,7 +38,13 @@ impl fmt::Display for Line<'_> {
         Milliseconds::from(self.elapsed).add_to(&mut line);
         line.push_str("ms ");
         line.push_str(self.length.map_or("N/A", |bytes| digits.format(bytes)));
-        f.write_str(&line)
+        line
+    }
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
     }
 }
 

@@ -261,7 +261,9 @@ fn put<const N: usize>(out: &mut Vec<u8>, parts: [&[u8]; N]) {
 fn write_url(out: &mut Vec<u8>, request: &Request) {
     let scheme = if request.is_https { "https" } else { "http" };
     let (host, target) = (request.text(Text::Host), request.text(Text::Target));
-    let url = format!("{scheme}://{host}{}", redaction::target(&target));
+    let target = redaction::target(&target);
+    let mut url = String::with_capacity(scheme.len() + host.len() + target.len() + 3);
+    [scheme, "://", &host, &target].into_iter().for_each(|part| url.push_str(part));
     write_text(out, cut(&iri(&url), MAX_VALUE));
 }
 

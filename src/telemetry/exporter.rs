@@ -141,7 +141,8 @@ impl Exporter {
             std::thread::sleep(LOOK);
         }
         // A thread that still waits for a receiver ends with the process.
-        let mut late = self.intake.take(Duration::ZERO, Some(Instant::now()));
+        let mut late = Taken::default();
+        self.intake.take(Duration::ZERO, Some(Instant::now()), &mut late);
         let mut state = self.shared.lock();
         encode_all(&mut state.receivers, &mut late);
         state.is_over = true;
@@ -236,8 +237,8 @@ struct Worker {
 impl Worker {
     fn run(self) {
         priority::lower();
+        let mut taken = Taken::default();
         loop {
-            let mut taken = Taken::default();
             match catch(|| self.turn(&mut taken)) {
                 Ok(Turn::Next) => {}
                 Ok(Turn::Last) => return,
@@ -248,16 +249,18 @@ impl Worker {
                          The items that it was encoding or sending are lost, and it goes on."
                     );
                     self.give_up(&taken);
+                    taken.items.clear();
                     std::thread::sleep(PAUSE_AFTER_PANIC);
                 }
             }
         }
     }
 
-    /// Waits for items, encodes them, and sends what is due. `taken` has the items that are not encoded yet.
+    /// Waits for items, encodes them, and sends what is due. `taken` has the items that are not encoded yet, and is empty at
+    /// the beginning.
     fn turn(&self, taken: &mut Taken) -> Turn {
         let until = self.next_due(Instant::now());
-        *taken = self.intake.take(self.interval, until);
+        self.intake.take(self.interval, until, taken);
         let receivers = {
             let mut state = self.shared.lock();
             if state.is_over {

@@ -14,11 +14,14 @@ use super::{
     answer::Reason,
     counts::{AllCounts, Counts, ExporterName},
     item::Item,
-    lane::{Weighed, BATCH_ITEMS},
+    lane::Weighed,
 };
 
 /// Bytes of the items that are not encoded yet.
 const LIMIT: usize = 8 << 20;
+/// Items that are encoded without waiting for the interval. Several batches, because each time that the thread is woken, and
+/// each request to a receiver, cost more than to encode a few items.
+const EARLY_ITEMS: usize = 2048;
 /// Bytes of a batch that are encoded without waiting for the interval.
 const EARLY_BYTES: usize = 1 << 20;
 
@@ -99,7 +102,7 @@ impl Intake {
             waiting.count(&oldest, |counts| counts.note_dropped(Reason::Full, 1));
             waiting.dropped_early += usize::from(waiting.exporters.is_empty());
         }
-        let wakes = is_first || waiting.items.len() == BATCH_ITEMS || waiting.bytes >= EARLY_BYTES;
+        let wakes = is_first || waiting.items.len() == EARLY_ITEMS || waiting.bytes >= EARLY_BYTES;
         drop(waiting);
         if wakes {
             self.shared.changed.notify_one();
@@ -112,13 +115,14 @@ impl Intake {
         self.shared.changed.notify_one();
     }
 
-    /// Waits until the oldest item is `interval` old, a batch is full, the intake has ended, or `until` has come. Then takes
-    /// everything.
-    pub fn take(&self, interval: Duration, until: Option<Instant>) -> Taken {
+    /// Waits until the oldest item is `interval` old, a batch is full, the intake has ended, or `until` has come. Then moves
+    /// everything into `taken`, which must be empty. The intake goes on with the memory of `taken`.
+    pub fn take(&self, interval: Duration, until: Option<Instant>, taken: &mut Taken) {
+        taken.items.shrink_to(EARLY_ITEMS);
         let mut waiting = self.lock();
         loop {
             let now = Instant::now();
-            let is_full = waiting.items.len() >= BATCH_ITEMS || waiting.bytes >= EARLY_BYTES;
+            let is_full = waiting.items.len() >= EARLY_ITEMS || waiting.bytes >= EARLY_BYTES;
             let due = waiting.since.map(|since| since + interval);
             let wake_at = [due, until].into_iter().flatten().min();
             if waiting.ended || is_full || wake_at.is_some_and(|instant| instant <= now) {
@@ -134,7 +138,8 @@ impl Intake {
         }
         waiting.bytes = 0;
         waiting.since = None;
-        Taken { items: std::mem::take(&mut waiting.items), ended: waiting.ended }
+        std::mem::swap(&mut waiting.items, &mut taken.items);
+        taken.ended = waiting.ended;
     }
 }
 
@@ -145,6 +150,12 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
+
+    fn take(intake: &Intake, interval: Duration, until: Option<Instant>) -> Taken {
+        let mut taken = Taken::default();
+        intake.take(interval, until, &mut taken);
+        taken
+    }
 
     fn log(bytes: usize) -> Item {
         Item::Log(Bytes::from(vec![b' '; bytes]))
@@ -159,7 +170,7 @@ mod tests {
         intake.count_for(&ExporterName::ALL, counts);
         (0..3).for_each(|_| intake.push(log(size)));
         intake.end();
-        let taken = intake.take(HOUR, None);
+        let taken = take(&intake, HOUR, None);
         assert_eq!((taken.items.len(), taken.ended), (10, true));
         for (exporter, waiting, dropped) in
             [(ExporterName::AppInsights, 10, 5), (ExporterName::OtlpLogs, 10, 5), (ExporterName::OtlpTraces, 0, 0)]
@@ -172,16 +183,16 @@ mod tests {
     #[test]
     fn it_waits_for_the_interval_a_full_batch_a_retry_or_the_end() {
         let intake = Intake::default();
-        assert!(intake.take(HOUR, Some(Instant::now())).items.is_empty(), "a retry is due");
+        assert!(take(&intake, HOUR, Some(Instant::now())).items.is_empty(), "a retry is due");
         intake.push(log(1));
-        assert_eq!(intake.take(Duration::ZERO, None).items.len(), 1, "the interval is over");
+        assert_eq!(take(&intake, Duration::ZERO, None).items.len(), 1, "the interval is over");
         let other = intake.clone();
-        let pushing = std::thread::spawn(move || (0..BATCH_ITEMS).for_each(|_| other.push(log(1))));
-        assert_eq!(intake.take(HOUR, None).items.len(), BATCH_ITEMS, "a batch is full");
+        let pushing = std::thread::spawn(move || (0..EARLY_ITEMS).for_each(|_| other.push(log(1))));
+        assert_eq!(take(&intake, HOUR, None).items.len(), EARLY_ITEMS, "a batch is full");
         pushing.join().expect("no panic");
         let other = intake.clone();
         let ending = std::thread::spawn(move || other.end());
-        assert!(intake.take(HOUR, None).ended);
+        assert!(take(&intake, HOUR, None).ended);
         ending.join().expect("no panic");
     }
 }

@@ -2,12 +2,12 @@
 
 use std::{
     borrow::Cow,
+    cell::RefCell,
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Version};
 use serde::Deserialize;
 
@@ -21,7 +21,8 @@ use super::{
 /// A request that has ended, for threads that write about it: the exporter's, and the one that writes the log.
 ///
 /// The front's event loop makes it with one copy of all texts, because those of the record share a read buffer, which may be
-/// large. Whoever reads it makes everything else of it.
+/// large. Whoever reads it makes everything else of it. It is passed on by value: memory that one thread allocates and
+/// another frees costs both threads more time than these copies.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// When its head had been read.
@@ -85,23 +86,33 @@ pub enum Text {
     ErrorLocation,
 }
 
-/// All texts in one piece of memory, and where each of them ends. Their order is that of [`Text`].
+/// All texts one behind the other, and where each of them ends. Their order is that of [`Text`].
 #[derive(Debug, Clone)]
 pub struct Texts {
-    bytes: Box<[u8]>,
+    bytes: Bytes,
     ends: [usize; Self::COUNT],
+}
+
+/// Texts of requests that follow each other share pieces of memory of this size. A piece is freed when nobody has a request
+/// of it any more, and requests leave in the order in which they came.
+const PIECE: usize = 64 * 1024;
+
+thread_local! {
+    /// The piece that the next texts come into. The front's event loop makes all requests, so only its thread fills one.
+    static TEXTS: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(PIECE));
 }
 
 impl Texts {
     const COUNT: usize = 7;
 
     fn of(texts: [&[u8]; Self::COUNT]) -> Self {
-        let mut bytes = Vec::with_capacity(texts.iter().map(|text| text.len()).sum());
-        let ends = texts.map(|text| {
-            bytes.extend_from_slice(text);
-            bytes.len()
-        });
-        Self { bytes: bytes.into_boxed_slice(), ends }
+        TEXTS.with_borrow_mut(|piece| {
+            let ends = texts.map(|text| {
+                piece.extend_from_slice(text);
+                piece.len()
+            });
+            Self { bytes: piece.split().freeze(), ends }
+        })
     }
 
     fn get(&self, text: Text) -> &[u8] {
@@ -123,19 +134,22 @@ pub struct Phase {
 }
 
 impl Request {
-    /// What is known of a request that is finished; `None` if the client sent no request.
+    /// What is known of a request that is finished, so that its texts do not change any more; `None` if the client sent no
+    /// request.
     pub fn of(record: &RequestRecord) -> Option<Self> {
         let since = |instant: Instant| instant.saturating_duration_since(record.began);
         let head = record.head.as_ref()?;
-        let texts = Texts::of([
-            head.uri.path_and_query().map_or(&b""[..], |target| target.as_str().as_bytes()),
-            head.host.as_ref().map_or(&b""[..], |host| host.as_bytes()),
-            head.user_agent.as_ref().map_or(&b""[..], |agent| agent.as_bytes()),
-            record.trace_state.as_deref().unwrap_or_default(),
-            record.ids.request.as_deref().unwrap_or_default(),
-            record.ids.client_request.as_deref().unwrap_or_default(),
-            &record.error_location,
-        ]);
+        let texts = record.texts.get_or_init(|| {
+            Texts::of([
+                head.uri.path_and_query().map_or(&b""[..], |target| target.as_str().as_bytes()),
+                head.host.as_ref().map_or(&b""[..], |host| host.as_bytes()),
+                head.user_agent.as_ref().map_or(&b""[..], |agent| agent.as_bytes()),
+                record.trace_state.as_deref().unwrap_or_default(),
+                record.ids.request.as_deref().unwrap_or_default(),
+                record.ids.client_request.as_deref().unwrap_or_default(),
+                &record.error_location,
+            ])
+        });
         Some(Self {
             began_at: record.began_at,
             began: record.began,
@@ -156,7 +170,7 @@ impl Request {
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
             reply_length: record.reply_length,
-            texts,
+            texts: texts.clone(),
         })
     }
 
@@ -313,9 +327,11 @@ pub struct Exception {
 
 /// What waits in the intake.
 #[derive(Debug)]
+// Nearly all items are requests. `Request` says why they are not in a box.
+#[allow(clippy::large_enum_variant)]
 pub enum Item {
     /// A request, and the beginning of the reply if it is wanted and there was one.
-    Request(Arc<Request>, Option<ReplyStart>),
+    Request(Request, Option<ReplyStart>),
     /// A [`LogRecord`] as the worker sent it. The exporter's thread reads it.
     Log(Bytes),
     /// The metrics at one time, encoded (`otlp_metrics.rs`).

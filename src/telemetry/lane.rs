@@ -14,8 +14,8 @@ use super::{
     counts::Counts,
 };
 
-/// Most items of a batch, unless a setting says otherwise.
-pub const BATCH_ITEMS: usize = 512;
+/// Most items of a batch, unless a setting says otherwise. OTLP has its own default (`launch/otlp.py`).
+pub const BATCH_ITEMS: usize = 1024;
 /// Most bytes of a batch, unless one item is larger.
 const BATCH_BYTES: usize = 1 << 20;
 /// The pause after the first failure; it doubles with each further failure.
@@ -29,6 +29,12 @@ const MAX_REDIRECTS: u32 = 30;
 pub trait Weighed {
     /// About how many bytes of memory it takes.
     fn size(&self) -> usize;
+}
+
+/// An item of a lane.
+pub trait Waits: Weighed + Sized {
+    /// The same item in memory that it shares with no other, so that it alone keeps no more memory than its size.
+    fn apart(self) -> Self;
 }
 
 /// How much a lane holds and gives out at once.
@@ -76,7 +82,7 @@ pub enum Next<T> {
     Store(Vec<T>, Option<String>),
 }
 
-impl<T: Weighed> Lane<T> {
+impl<T: Waits> Lane<T> {
     /// An empty lane.
     pub fn new(limits: Limits, counts: Counts) -> Self {
         Self {
@@ -125,7 +131,7 @@ impl<T: Weighed> Lane<T> {
 
     /// Takes the oldest items as a batch. It must be given back to [`Lane::settle`].
     pub fn take_batch(&mut self) -> Vec<T> {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let (mut batch, mut bytes) = (Vec::with_capacity(self.waiting.len().min(self.limits.batch_items)), 0);
         while let Some(item) = self.waiting.front() {
             if batch.len() == self.limits.batch_items || (bytes + item.size() > BATCH_BYTES && !batch.is_empty()) {
                 break;
@@ -186,8 +192,12 @@ impl<T: Weighed> Lane<T> {
         self.counts.note_dropped(Reason::Refused, refused);
         self.counts.note_sent(batch.len() - refused - again.len());
         self.release(&batch);
-        let batch: Vec<T> =
-            batch.into_iter().enumerate().filter(|(index, _)| again.contains(index)).map(|(_, item)| item).collect();
+        let batch: Vec<T> = batch
+            .into_iter()
+            .enumerate()
+            .filter(|(index, _)| again.contains(index))
+            .map(|(_, item)| item.apart())
+            .collect();
         let next = if batch.is_empty() {
             self.works()
         } else {

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use opentelemetry_proto::tonic::{
     common::v1::{any_value::Value, AnyValue, InstrumentationScope, KeyValue},
     logs::v1::LogRecord as OtlpRecord,
@@ -133,7 +134,7 @@ const SECOND_FIELD: u8 = 2 << 3 | 2;
 /// The messages of both signals have the same numbers: a request has (1) the data of one resource, which are (1) the resource
 /// and (2) the data of one scope, which are (1) the scope and (2) the items. A field that is a message is written as its
 /// bytes with their length in front, so the items are put together as they are.
-pub fn body(resource: &Resource, items: &[Vec<u8>]) -> Vec<u8> {
+pub fn body(resource: &Resource, items: &[Bytes]) -> Vec<u8> {
     let (resource, scope) = (resource.encode_to_vec(), scope().encode_to_vec());
     let of_scope = length_of_field(scope.len()) + items.iter().map(|item| length_of_field(item.len())).sum::<usize>();
     let of_resource = length_of_field(resource.len()) + length_of_field(of_scope);

@@ -6,6 +6,7 @@
 
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::KeyValue,
@@ -231,8 +232,8 @@ pub fn is_item(bytes: &[u8]) -> bool {
 }
 
 /// The body of a request with items. `Receiver::keep_intact` has left out those that are damaged.
-pub fn body(resource: &Resource, items: &[Vec<u8>]) -> Vec<u8> {
-    let scope_metrics = items.iter().filter_map(|item| ScopeMetrics::decode(item.as_slice()).ok()).collect();
+pub fn body(resource: &Resource, items: &[Bytes]) -> Vec<u8> {
+    let scope_metrics = items.iter().filter_map(|item| ScopeMetrics::decode(item.as_ref()).ok()).collect();
     let resource_metrics =
         vec![ResourceMetrics { resource: Some(resource.clone()), scope_metrics, ..ResourceMetrics::default() }];
     ExportMetricsServiceRequest { resource_metrics }.encode_to_vec()
@@ -270,7 +271,7 @@ mod tests {
     }
 
     fn decoded(series: &mut Series, metrics: Vec<Metric>) -> Vec<Metric> {
-        let items = [series.item(metrics), b"damaged".to_vec()];
+        let items = [series.item(metrics).into(), Bytes::from_static(b"damaged")];
         let body = body(&otlp::resource(&[("service.name".to_owned(), "x".to_owned())]), &items);
         let body = ExportMetricsServiceRequest::decode(body.as_slice()).expect("a request");
         let resource = &body.resource_metrics[0];

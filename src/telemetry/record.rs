@@ -18,7 +18,6 @@ mod route;
 use std::{
     cell::OnceCell,
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -27,7 +26,7 @@ use http::{HeaderValue, Method, Uri, Version};
 
 pub use self::{refusal::Refusal, route::Route};
 use super::{
-    item::Request,
+    item::Texts,
     trace_context::{Span, TraceParent},
 };
 
@@ -109,8 +108,8 @@ pub struct RequestRecord {
     pub bytes_out: u64,
     /// When the request was finished.
     pub finished: Option<Instant>,
-    /// What [`Self::snapshot`] has made.
-    pub snapshot: OnceCell<Arc<Request>>,
+    /// The texts for other threads. The first reader that makes a [`Request`](super::item::Request) of the record sets them.
+    pub texts: OnceCell<Texts>,
 }
 
 /// The first bytes of a stream, as many as one of the readers wants.
@@ -310,18 +309,8 @@ impl RequestRecord {
             answered: None,
             bytes_out: 0,
             finished: None,
-            snapshot: OnceCell::new(),
+            texts: OnceCell::new(),
         }
-    }
-
-    /// The request for other threads, made once for all readers that want it. Call it when the request is finished. `None` if
-    /// the client sent no request.
-    pub fn snapshot(&self) -> Option<Arc<Request>> {
-        if let Some(made) = self.snapshot.get() {
-            return Some(made.clone());
-        }
-        let made = Request::of(self)?;
-        Some(self.snapshot.get_or_init(|| Arc::new(made)).clone())
     }
 
     /// Path and query for people (`Route::shown`). Empty if the client sent no request.

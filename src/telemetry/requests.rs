@@ -6,7 +6,7 @@
 use super::{
     ids::Sampler,
     intake::Intake,
-    item::{Item, ReplyStart},
+    item::{Item, ReplyStart, Request},
     record::{RequestRecord, Route, StreamStart},
     recorder::Reader,
 };
@@ -69,7 +69,7 @@ impl Reader for ExportedRequests {
         if !self.takes(record) {
             return;
         }
-        if let Some(request) = record.snapshot() {
+        if let Some(request) = Request::of(record) {
             let reply = if self.has_response { reply_start(record) } else { None };
             self.intake.push(Item::Request(request, reply));
         }
@@ -92,13 +92,16 @@ fn reply_start(record: &RequestRecord) -> Option<ReplyStart> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
 
     use http::Method;
 
-    use super::{super::app_insights::MAX_VALUE, *};
+    use super::{
+        super::{app_insights::MAX_VALUE, intake::Taken},
+        *,
+    };
     use crate::telemetry::{
-        item::{Request, Text},
+        item::Text,
         record::{Head, Ids},
         recorder::Recorder,
         trace_context::TraceParent,
@@ -110,7 +113,7 @@ mod tests {
         flags: u8,
         route: Option<Route>,
         has_head: bool,
-    ) -> Option<(Arc<Request>, Option<ReplyStart>)> {
+    ) -> Option<(Request, Option<ReplyStart>)> {
         let intake = Intake::default();
         let reader = ExportedRequests::new(intake.clone(), Sampler::default(), which, true);
         let recorder = Recorder::new(vec![Box::new(reader)]);
@@ -124,7 +127,9 @@ mod tests {
         recording.reply_body = Some("[1]".into());
         recording.complete();
         intake.end();
-        intake.take(Duration::ZERO, None).items.pop_front().map(|item| match item {
+        let mut taken = Taken::default();
+        intake.take(Duration::ZERO, None, &mut taken);
+        taken.items.pop_front().map(|item| match item {
             Item::Request(request, reply) => (request, reply),
             Item::Log(_) | Item::Metrics(_) => panic!("no request"),
         })

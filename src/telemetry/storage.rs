@@ -6,6 +6,8 @@
 //!
 //! Used by the exporter's thread, and by the front's thread at the end.
 
+use bytes::Bytes;
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
@@ -52,7 +54,7 @@ impl Name {
 pub struct Stored {
     path: PathBuf,
     /// The encoded items.
-    pub items: Vec<Vec<u8>>,
+    pub items: Vec<Bytes>,
     _lock: File,
 }
 
@@ -79,7 +81,7 @@ impl Storage {
     }
 
     /// Writes a batch. Returns how many items of older batches had to go to make room.
-    pub fn store(&self, exporter: &str, items: &[Vec<u8>], now: SystemTime) -> io::Result<usize> {
+    pub fn store(&self, exporter: &str, items: &[Bytes], now: SystemTime) -> io::Result<usize> {
         let mut content = Vec::new();
         for item in items {
             content.extend_from_slice(&(item.len() as u64).to_le_bytes());
@@ -156,7 +158,7 @@ impl Storage {
 }
 
 /// The items of a file. What is damaged at the end is left out.
-fn split(mut content: &[u8]) -> Vec<Vec<u8>> {
+fn split(mut content: &[u8]) -> Vec<Bytes> {
     let mut items = Vec::new();
     while let Some((length, rest)) = content.split_first_chunk::<8>() {
         let Some((item, rest)) =
@@ -164,7 +166,7 @@ fn split(mut content: &[u8]) -> Vec<Vec<u8>> {
         else {
             break;
         };
-        items.push(item.to_vec());
+        items.push(Bytes::copy_from_slice(item));
         content = rest;
     }
     items
@@ -197,7 +199,7 @@ mod tests {
     fn batches_come_back_in_order_for_their_exporter_and_survive_a_restart() {
         let folder = Folder::new();
         let storage = Storage::open(&folder.0).expect("a folder");
-        let batch = |text: &str| vec![text.as_bytes().to_vec(), b"".to_vec()];
+        let batch = |text: &str| vec![Bytes::copy_from_slice(text.as_bytes()), Bytes::new()];
         storage.store("b", &batch("second"), at(2)).expect("stored");
         storage.store("a", &batch("other"), at(3)).expect("stored");
         storage.store("b", &batch("first"), at(1)).expect("stored");
@@ -216,7 +218,7 @@ mod tests {
     fn a_batch_that_is_being_sent_is_nobody_elses() {
         let folder = Folder::new();
         let storage = Storage::open(&folder.0).expect("a folder");
-        storage.store("a", &[b"x".to_vec()], at(1)).expect("stored");
+        storage.store("a", &[Bytes::from_static(b"x")], at(1)).expect("stored");
         let held = storage.take("a").expect("readable");
         assert!(held.is_some());
         let other = Storage::open(&folder.0).expect("the same folder");
@@ -230,7 +232,7 @@ mod tests {
         let folder = Folder::new();
         let mut storage = Storage::open(&folder.0).expect("a folder");
         storage.max_bytes = 250;
-        let batch = vec![vec![0; 42], vec![0; 42]];
+        let batch = vec![Bytes::from_static(&[0; 42]); 2];
         let lost: Vec<_> = (1..=4).map(|day| storage.store("a", &batch, at(day)).expect("stored")).collect();
         assert_eq!(lost, [0, 0, 2, 2]);
         let days = |days: u64| at(days * 24 * 3600 * 1000 + 4);
@@ -246,7 +248,7 @@ mod tests {
         fs::create_dir(&folder.0).expect("a folder");
         fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o755)).expect("a mode");
         let storage = Storage::open(&folder.0).expect("a folder");
-        storage.store("a", &[b"x".to_vec()], at(1)).expect("stored");
+        storage.store("a", &[Bytes::from_static(b"x")], at(1)).expect("stored");
         let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
         assert_eq!((mode(&folder.0), mode(&storage.folder)), (0o755, 0o700));
         let files: Vec<_> = fs::read_dir(&storage.folder).expect("readable").flatten().collect();

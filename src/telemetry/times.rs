@@ -1,15 +1,18 @@
 //! Times and durations as Application Insights and JSON lines write them. Pure functions, called several times for each
 //! request.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    cell::Cell,
+    time::{Duration, SystemTime},
+};
 
 use time::OffsetDateTime;
 
 /// UTC with up to six digits of a second: `2026-11-30T05:38:31.33861Z`. `trims` leaves out zeros at the end.
 pub fn time_text(out: &mut Vec<u8>, time: SystemTime, trims: bool) {
-    let time = OffsetDateTime::from(time);
-    seconds(out, time);
-    let micros = time.microsecond();
+    let since = since_epoch(time);
+    second(out, since.as_secs());
+    let micros = since.subsec_micros();
     if micros > 0 {
         out.push(b'.');
         digits(out, u64::from(micros), 6);
@@ -22,18 +25,19 @@ pub fn time_text(out: &mut Vec<u8>, time: SystemTime, trims: bool) {
 
 /// `2026-11-30T05:38:31.338Z`.
 pub fn time_in_milliseconds(out: &mut Vec<u8>, time: SystemTime) {
-    let time = OffsetDateTime::from(time);
-    seconds(out, time);
+    let since = since_epoch(time);
+    second(out, since.as_secs());
     out.push(b'.');
-    digits(out, u64::from(time.millisecond()), 3);
+    digits(out, u64::from(since.subsec_millis()), 3);
     out.push(b'Z');
 }
 
 /// In milliseconds with up to three digits after the point.
 pub fn milliseconds(out: &mut Vec<u8>, duration: Duration) {
-    let micros = (duration.as_nanos() + 500) / 1000;
+    let of_second = u64::from(duration.subsec_nanos() + 500) / 1000;
+    let micros = duration.as_secs().saturating_mul(1_000_000).saturating_add(of_second);
     out.extend_from_slice(itoa::Buffer::new().format(micros / 1000).as_bytes());
-    let rest = u64::try_from(micros % 1000).unwrap_or_default();
+    let rest = micros % 1000;
     if rest > 0 {
         out.push(b'.');
         digits(out, rest, 3);
@@ -43,9 +47,35 @@ pub fn milliseconds(out: &mut Vec<u8>, duration: Duration) {
     }
 }
 
-/// UTC to the second.
-fn seconds(out: &mut Vec<u8>, time: OffsetDateTime) {
-    digits(out, u64::from(time.year().unsigned_abs()), 4);
+/// No clock of a server shows a time before 1970.
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// `2026-11-30T05:38:31`.
+type Second = [u8; 19];
+
+thread_local! {
+    /// The second that the thread has written last. The date of a second takes longer than the rest of a time, and requests
+    /// that follow each other have the same one.
+    static LAST_SECOND: Cell<(u64, Second)> = const { Cell::new((0, *b"1970-01-01T00:00:00")) };
+}
+
+/// UTC to the second, from the seconds since 1970.
+fn second(out: &mut Vec<u8>, since_epoch: u64) {
+    let (mut last, mut text) = LAST_SECOND.get();
+    if last != since_epoch {
+        (last, text) = (since_epoch, text_of_second(since_epoch));
+        LAST_SECOND.set((last, text));
+    }
+    out.extend_from_slice(&text);
+}
+
+fn text_of_second(since_epoch: u64) -> Second {
+    let seconds = i64::try_from(since_epoch).unwrap_or_default();
+    let time = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let mut out = Vec::with_capacity(size_of::<Second>());
+    digits(&mut out, u64::from(time.year().unsigned_abs()), 4);
     for (separator, number) in [
         (b'-', u8::from(time.month())),
         (b'-', time.day()),
@@ -54,8 +84,10 @@ fn seconds(out: &mut Vec<u8>, time: OffsetDateTime) {
         (b':', time.second()),
     ] {
         out.push(separator);
-        digits(out, u64::from(number), 2);
+        digits(&mut out, u64::from(number), 2);
     }
+    // Four digits and five times three bytes are 19.
+    out.try_into().unwrap_or_default()
 }
 
 /// `HH:MM:SS.mmm`, with `D.` in front from one day on.
@@ -137,5 +169,8 @@ mod tests {
         assert_eq!(text(|out| time_in_milliseconds(out, at(1_796_017_111, 7_999))), "2026-11-30T05:38:31.007Z");
         assert_eq!(text(|out| time_in_milliseconds(out, at(0, 0))), "1970-01-01T00:00:00.000Z");
         assert_eq!(text(|out| time_text(out, at(1_796_017_111, 338_610), true)), "2026-11-30T05:38:31.33861Z");
+        // The second that was written last is not taken for another.
+        assert_eq!(text(|out| time_text(out, at(1_796_017_112, 0), true)), "2026-11-30T05:38:32Z");
+        assert_eq!(text(|out| time_text(out, at(0, 0), true)), "1970-01-01T00:00:00Z");
     }
 }

@@ -245,7 +245,7 @@ impl<'a, 'py> Caller<'a, 'py> {
         let length = length.map(|length| length as u64);
         let line = access_line::Line { method: &job.method, target: &target, status, elapsed, length };
         let deprecation = job.deprecated_id.then(|| (PYTHON_WARNING, access_line::DEPRECATED_ID.to_owned()));
-        let line = self.access_log.includes(Some(status)).then(|| (PYTHON_INFO, plain_line(line.to_string())));
+        let line = self.access_log.includes(Some(status)).then(|| (PYTHON_INFO, plain_line(line.text())));
         for (level, text) in deprecation.into_iter().chain(line) {
             if let Err(failed) = self.script.object.call_method1(intern!(py, "log_request"), (level, text)) {
                 failed.write_unraisable(py, None);

@@ -113,6 +113,7 @@ fn hosts_are_addresses_and_ports() {
 fn bodies_hold_all_items_and_the_resource() {
     let resource = resource(&[("service.name".to_owned(), "ML service".to_owned())]);
     let items = [spans(&scored(), AttributeLimits::default()), spans(&scored(), AttributeLimits::default())].concat();
+    let items: Vec<_> = items.into_iter().map(Bytes::from).collect();
     let bytes = body(&resource, &items);
     assert!(items.iter().all(|item| is_span(item)) && !is_span(b"damaged") && !is_log_record(b"damaged"));
     let sent = ExportTraceServiceRequest::decode(bytes.as_slice()).expect("a request");
@@ -131,7 +132,7 @@ fn bodies_hold_all_items_and_the_resource() {
     };
     let item = log_record(&record, AttributeLimits::default());
     assert!(is_log_record(&item));
-    let sent = ExportLogsServiceRequest::decode(body(&resource, &[item]).as_slice()).expect("a request");
+    let sent = ExportLogsServiceRequest::decode(body(&resource, &[item.into()]).as_slice()).expect("a request");
     let found = &sent.resource_logs[0].scope_logs[0].log_records[0];
     assert_eq!((found.time_unix_nano, found.severity_number), (1_500_000_000, 13));
     assert_eq!(found.body.clone().and_then(|body| body.value), string("hello"));
