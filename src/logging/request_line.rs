@@ -105,7 +105,7 @@ mod tests {
 
     fn line(record: &RequestRecord) -> String {
         let mut out = Vec::new();
-        write_request(&mut out, &Request::of(&record).expect("a request"), 42);
+        write_request(&mut out, &Request::of(record).expect("a request"), 42);
         String::from_utf8(out).expect("text")
     }
 

@@ -131,6 +131,33 @@ fn a_partly_accepted_batch_sends_only_what_may_succeed_again() {
     assert_eq!(numbers(&lane.take_batch()), [0, 3]);
 }
 
+/// An item that is a part of the memory that the reference counts.
+struct Part(std::rc::Rc<()>);
+
+impl Weighed for Part {
+    fn size(&self) -> usize {
+        1
+    }
+}
+
+impl Waits for Part {
+    fn apart(self) -> Self {
+        Self(std::rc::Rc::default())
+    }
+}
+
+#[test]
+fn an_item_that_is_sent_again_does_not_keep_the_memory_of_the_others() {
+    let limits = Limits { bytes: 100, items: 100, batch_items: BATCH_ITEMS };
+    let mut lane = Lane::new(limits, AllCounts::local().of(ExporterName::OtlpLogs));
+    let memory = std::rc::Rc::default();
+    (0..5).for_each(|_| lane.push(Part(std::rc::Rc::clone(&memory))));
+    let batch = lane.take_batch();
+    let verdict = Verdict::Partly { again: vec![2], refused: vec![], why: String::new() };
+    lane.settle(batch, verdict, Instant::now(), 1.0, false);
+    assert_eq!((lane.held(), std::rc::Rc::strong_count(&memory)), (1, 1));
+}
+
 #[test]
 fn redirects_are_followed_at_once_but_not_for_ever() {
     let now = Instant::now();
