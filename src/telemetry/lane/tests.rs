@@ -136,7 +136,7 @@ struct Part(std::rc::Rc<()>);
 
 impl Weighed for Part {
     fn size(&self) -> usize {
-        1
+        1 + size_of_val(&*self.0)
     }
 }
 
