@@ -95,6 +95,11 @@ def accepts_connections(port):
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
+def all_are_sent(page):
+    signals = ("traces", "logs", "metrics")
+    return all(re.search(rf'items_sent_total{{exporter="otlp_{signal}"}} [1-9]', page) for signal in signals)
+
+
 @pytest.mark.parametrize("compression", ["gzip", "none"])
 def test_rotel_accepts_spans_log_records_and_metrics(start, tmp_path, compression):
     agent = rotel_agent()
@@ -112,8 +117,7 @@ def test_rotel_accepts_spans_log_records_and_metrics(start, tmp_path, compressio
         assert server.request("POST", "/score", "records").status == 200
         for text in ("POST /score", "http.route", "a child", "http.server.request.duration"):
             eventually(lambda text=text: text in printed.read_text(), f"rotel has printed {text}")
-        page = server.get("/metrics").text
-    for signal in ("traces", "logs", "metrics"):
-        assert re.search(rf'items_sent_total{{exporter="otlp_{signal}"}} [1-9]', page), page
+        # rotel prints before it answers, and the server counts when it has the answer.
+        page = eventually(lambda: page if all_are_sent(page := server.get("/metrics").text) else None, "all are sent")
     assert not re.search(r"azmlinfsrv_telemetry_requests_failed_total{.*} [1-9]", page), page
     assert not [record for record in server.records() if "azmlinfsrv.telemetry" in record.text]
