@@ -136,6 +136,7 @@ class Calls:
         call = _Call(number, arguments, whole)
         self._calls[number] = call
         call.task = self._loop.create_task(self._serve(call))
+        call.task.add_done_callback(lambda _: self._end(call))
         self._limit_run(call)
 
     def cancel(self, number: int) -> None:
@@ -291,6 +292,11 @@ class Calls:
         if is_last:
             self._close(call)
         self._loop.stop()
+
+    def _end(self, call: _Call) -> None:
+        """The task of a call is done. If it was cancelled before it began, nothing of ``_serve`` has run."""
+        if call.is_open:
+            self._fail(call, asyncio.CancelledError())
 
     def _close(self, call: _Call) -> None:
         call.is_open = False

@@ -354,3 +354,13 @@ def test_a_blocked_loop_is_told_once_with_its_stack(log):
     watched.begin()
     watched.end()
     assert len(log()) == 2
+
+
+def test_a_client_that_leaves_before_the_call_has_begun_ends_it(world):
+    """Its task is cancelled before it runs anything."""
+    here = world(f"def init(): pass\nasync def run(data):\n    {NEVER}")
+    here.start(1, data=1)
+    here.calls.cancel(1)
+    here.until("left", 1)
+    here.turn()
+    assert here.kinds() == ["left"]
