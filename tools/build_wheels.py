@@ -160,9 +160,10 @@ def try_it(wheel: Path, release: str, system: System, more: list[str]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
         own = str(Path(folder, "bin", "python"))
-        pip = [sys.executable, "-m", "pip", "--python", own]
-        subprocess.run([*pip, "install", "--quiet", str(wheel)], check=True)
-        subprocess.run([*pip, "check"], check=True)
+        # pip would need an interpreter with TLS, and would take minutes with an emulated one.
+        uv = [sys.executable, "-m", "uv", "pip"]
+        subprocess.run([*uv, "install", "--quiet", "--python", own, str(wheel)], check=True)
+        subprocess.run([*uv, "check", "--python", own], check=True)
         for worker_class in ("process", "thread"):
             subprocess.run([own, str(ROOT / "tools/try_wheel.py"), "--worker_class", worker_class], check=True)
     return f"served with processes and threads ({pythons.abi(python)})"
@@ -199,16 +200,21 @@ def main(arguments: list[str]) -> int:
         for release in chosen.release or RELEASES:
             try:
                 wheel = build(system, release, chosen.profile, ROOT, ROOT / "target", out)
-                found = wheel_checks.faults(wheel, str(ROOT), cargo_home(), "/tmp/wheels-")
+            except subprocess.CalledProcessError as error:
+                wrong.append(f"{name} {release}: {ended(error)}")
+                continue
+            found = wheel_checks.faults(wheel, str(ROOT), cargo_home(), "/tmp/wheels-")
+            try:
                 tried = try_it(wheel, release, system, chosen.python)
                 if chosen.twice:
                     found += differences(wheel, system, release, chosen.profile, sdist)
                     tried += "; built again from the sdist"
-                built.append(Built(wheel, tried))
-                wrong += [f"{wheel.name}: {fault}" for fault in found]
-                print(f"Built: {wheel.name}: {tried}", *found, sep="\n", flush=True)
             except subprocess.CalledProcessError as error:
-                wrong.append(f"{name} {release}: {' '.join(map(str, error.cmd))} ended with code {error.returncode}")
+                tried = "FAILED, see below"
+                found.append(ended(error))
+            built.append(Built(wheel, tried))
+            wrong += [f"{wheel.name}: {fault}" for fault in found]
+            print(f"Built: {wheel.name}: {tried}", *found, sep="\n", flush=True)
         if not chosen.keep:
             for folder in (ROOT / "target", ROOT / "target" / "again"):
                 shutil.rmtree(folder / system.target, ignore_errors=True)
@@ -225,7 +231,12 @@ def differences(wheel: Path, system: System, release: str, profile: str, sdist: 
     with tempfile.TemporaryDirectory() as folder:
         sources = unpacked(sdist, Path(folder, "sources"))
         again = build(system, release, profile, sources, ROOT / "target" / "again", Path(folder, "wheel"))
-        return [] if digest(again) == digest(wheel) else [f"{wheel.name}: a second build has other bytes"]
+        return [] if digest(again) == digest(wheel) else ["a second build has other bytes"]
+
+
+def ended(error: subprocess.CalledProcessError) -> str:
+    """How a command failed, in one line."""
+    return f"{' '.join(map(str, error.cmd))} ended with code {error.returncode}"
 
 
 def digest(path: Path) -> str:

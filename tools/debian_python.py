@@ -61,33 +61,57 @@ def make(folder: Path, release: str, architecture: str, suite: str) -> Path:
 
 
 def _download(folder: Path, release: str, architecture: str, suite: str) -> list[Path]:
-    """Fetch the packages of this Python. apt gets a state of its own, so that this machine's stays as it is."""
+    """Fetch the packages of this Python."""
+    line = f"deb [arch={architecture} signed-by={KEYS}] {_mirror()} {suite} main"
+    settings = {"APT::Architecture": architecture, "APT::Architectures": architecture}
+    try:
+        apt = _apt(folder, line, settings)
+        wanted = ["--no-install-recommends", "--simulate", "install", f"python{release}-venv"]
+        plan = subprocess.run([*apt, *wanted], check=True, capture_output=True, text=True).stdout
+        names = [name for name in re.findall(r"^Inst (\S+)", plan, re.MULTILINE) if name not in NOT_NEEDED]
+        subprocess.run([*apt, "download", *names], check=True, capture_output=True, cwd=folder / "files")
+    except subprocess.CalledProcessError as error:
+        raise Missing(
+            f"Debian's packages of CPython {release} for {architecture} were not found: {_said(error)}"
+        ) from None
+    return sorted((folder / "files").glob("*.deb"))
+
+
+def download_source(folder: Path, package: str, suite: str) -> None:
+    """Fetch the files of a source package into ``folder / "files"``. Raises Missing."""
+    try:
+        apt = _apt(folder, f"deb-src [signed-by={KEYS}] {_mirror()} {suite} main", {})
+        fetch = ["source", "--download-only", "--only-source", package]
+        subprocess.run([*apt, *fetch], check=True, capture_output=True, cwd=folder / "files")
+    except subprocess.CalledProcessError as error:
+        raise Missing(f"Debian's source package {package} of {suite} was not found: {_said(error)}") from None
+
+
+def _apt(folder: Path, line: str, more: dict[str, str]) -> list[str]:
+    """apt-get for one source of packages, with its lists up to date. It gets a state of its own in ``folder``, so that
+    this machine's stays as it is."""
     for name in ("lists/partial", "cache/archives/partial", "files"):
         (folder / name).mkdir(parents=True)
     sources = folder / "sources.list"
-    sources.write_text(f"deb [arch={architecture} signed-by={KEYS}] {_mirror()} {suite} main\n")
+    sources.write_text(f"{line}\n")
     settings = {
         "Dir::Etc::sourcelist": sources,
         "Dir::Etc::sourceparts": "/dev/null",
         "Dir::State::lists": folder / "lists",
         "Dir::State::status": "/dev/null",
         "Dir::Cache": folder / "cache",
-        "APT::Architecture": architecture,
-        "APT::Architectures": architecture,
         "APT::Sandbox::User": "root",
         "Acquire::Languages": "none",
+        **more,
     }
     apt = ["apt-get", "-q", *(part for name, value in settings.items() for part in ("-o", f"{name}={value}"))]
-    try:
-        subprocess.run([*apt, "update"], check=True, capture_output=True)
-        wanted = ["--no-install-recommends", "--simulate", "install", f"python{release}-venv"]
-        plan = subprocess.run([*apt, *wanted], check=True, capture_output=True, text=True).stdout
-        names = [name for name in re.findall(r"^Inst (\S+)", plan, re.MULTILINE) if name not in NOT_NEEDED]
-        subprocess.run([*apt, "download", *names], check=True, capture_output=True, cwd=folder / "files")
-    except subprocess.CalledProcessError as error:
-        said = error.stderr if isinstance(error.stderr, str) else error.stderr.decode("utf-8", "replace")
-        raise Missing(f"Debian's packages of CPython {release} for {architecture} were not found: {said}") from None
-    return sorted((folder / "files").glob("*.deb"))
+    subprocess.run([*apt, "update"], check=True, capture_output=True)
+    return apt
+
+
+def _said(error: subprocess.CalledProcessError) -> str:
+    """What the failed command wrote to standard error."""
+    return error.stderr if isinstance(error.stderr, str) else error.stderr.decode("utf-8", "replace")
 
 
 def _mirror() -> str:

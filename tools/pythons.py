@@ -1,4 +1,4 @@
-"""Finds CPythons of other releases and for other machines: in PATH, of pyenv, or from Debian's packages.
+"""Finds CPythons of other releases and for other machines: in PATH, of pyenv, or made from Debian's packages.
 
 ``python tools/pythons.py 3.14t`` prints the path of one that runs on this machine; ``none``, with exit code 1, if there
 is none. Used by ``make test-all`` and ``build_wheels.py``.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from tools import debian_python
+from tools import debian_python, musl_python
 
 ROOT = Path(__file__).resolve().parent.parent
 # Where Pythons from Debian's packages are kept. `make clean` removes them.
@@ -46,12 +46,14 @@ def _candidates(release: str, platform: str, more: Sequence[str]) -> Iterator[st
     yield from filter(None, [shutil.which(f"python{release}")])
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     yield from map(str, sorted(root.glob(f"versions/{release.rstrip('t')}.*/bin/python")))
-    if release in SUITES and platform in ARCHITECTURES:
-        folder = FOLDER / f"{release}-{platform}"
-        try:
+    folder = FOLDER / f"{release}-{platform}"
+    try:
+        if release in SUITES and platform in ARCHITECTURES:
             yield str(debian_python.make(folder, release, ARCHITECTURES[platform], SUITES[release]))
-        except debian_python.Missing as error:
-            print(error, file=sys.stderr)
+        if (release, platform) == (musl_python.RELEASE, musl_python.PLATFORM):
+            yield str(musl_python.make(folder))
+    except debian_python.Missing as error:
+        print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,99 @@
+"""Makes a CPython for musl from Debian's source packages, to try wheels of musllinux with.
+
+``python tools/musl_python.py FOLDER``: compiles CPython 3.13 and the library zlib into FOLDER with musl's C library,
+and prints the path of the interpreter; nothing is installed. Does nothing if FOLDER has it. The interpreter has no
+``ssl``, so pip fetches nothing with it, and uv does.
+
+Needs apt-get, make and musl-gcc (Debian: musl-tools). Exits with 1 and a line that says what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from tools import debian_python
+from tools.debian_python import Missing
+
+RELEASE = "3.13"
+# How its ABI ends.
+PLATFORM = "x86_64-linux-musl"
+# The newest suite whose source packages have this release.
+SUITE = "trixie"
+COMPILER = "musl-gcc"
+
+
+def make(folder: Path) -> Path:
+    """Make the Python in ``folder``. Returns the path of the interpreter. Raises Missing."""
+    for tool in ("apt-get", "make", COMPILER):
+        if not shutil.which(tool):
+            raise Missing(f"{tool} was not found" + (": apt-get install musl-tools" if tool == COMPILER else "."))
+    python = folder / "bin" / f"python{RELEASE}"
+    if python.exists():
+        return python
+    with tempfile.TemporaryDirectory() as temporary:
+        sources = {
+            name: _unpacked(Path(temporary, name), package)
+            for name, package in (("python", f"python{RELEASE}"), ("zlib", "zlib"))
+        }
+        _compile_zlib(sources["zlib"])
+        _compile_python(sources["python"], sources["zlib"], folder)
+    return python
+
+
+def _unpacked(folder: Path, package: str) -> Path:
+    """The sources of a package, without Debian's changes."""
+    debian_python.download_source(folder / "packages", package, SUITE)
+    (archive,) = (folder / "packages" / "files").glob("*.orig.tar.?z*")
+    shutil.unpack_archive(archive, folder / "sources")
+    (sources,) = (folder / "sources").iterdir()
+    return sources
+
+
+def _compile_zlib(sources: Path) -> None:
+    _run(["./configure", "--static"], sources, CC=COMPILER, CFLAGS="-O2 -fPIC")
+    _run(["make", "libz.a"], sources)
+
+
+def _compile_python(sources: Path, zlib: Path, folder: Path) -> None:
+    prefix = ["--prefix", str(folder), "--build", PLATFORM]
+    less = ["--without-ensurepip", "--disable-test-modules"]
+    libraries = {"ZLIB_CFLAGS": f"-I{zlib}", "ZLIB_LIBS": f"-L{zlib} -lz"}
+    _run(["./configure", *prefix, *less], sources, CC=COMPILER, OPT="-O1", **libraries)
+    _run(["make", f"-j{os.cpu_count()}"], sources)
+    # Without compiled files of the library, which Python makes when it needs them.
+    _run(["make", "altinstall", "COMPILEALL_OPTS=-x ."], sources)
+
+
+def _run(command: list[str], folder: Path, **variables: str) -> None:
+    """Run a step of a build. Raises Missing with the end of what it said if it fails."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Missing(f"CPython {RELEASE} for musl was not built: {' '.join(command)}:\n{done.stdout[-2000:]}")
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        print(make(Path(arguments[0]).resolve()))
+    except Missing as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
