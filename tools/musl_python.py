@@ -50,7 +50,7 @@ def make(folder: Path) -> Path:
 def _unpacked(folder: Path, package: str) -> Path:
     """The sources of a package, without Debian's changes."""
     debian_python.download_source(folder / "packages", package, SUITE)
-    (archive,) = (folder / "packages" / "files").glob("*.orig.tar.?z*")
+    (archive,) = (folder / "packages" / "files").glob("*.orig.tar.?z")
     shutil.unpack_archive(archive, folder / "sources")
     (sources,) = (folder / "sources").iterdir()
     return sources

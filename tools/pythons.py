@@ -1,4 +1,4 @@
-"""Finds CPythons of other releases and for other machines: in PATH, of pyenv, or made from Debian's packages.
+"""Finds CPythons of other releases and for other machines: in PATH, of pyenv, or made from packages.
 
 ``python tools/pythons.py 3.14t`` prints the path of one that runs on this machine; ``none``, with exit code 1, if there
 is none. Used by ``make test-all`` and ``build_wheels.py``.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from tools import debian_python, musl_python
+from tools import debian_python, free_threaded_python, musl_python
 
 ROOT = Path(__file__).resolve().parent.parent
 # Where Pythons from Debian's packages are kept. `make clean` removes them.
@@ -50,8 +50,9 @@ def _candidates(release: str, platform: str, more: Sequence[str]) -> Iterator[st
     try:
         if release in SUITES and platform in ARCHITECTURES:
             yield str(debian_python.make(folder, release, ARCHITECTURES[platform], SUITES[release]))
-        if (release, platform) == (musl_python.RELEASE, musl_python.PLATFORM):
-            yield str(musl_python.make(folder))
+        for maker in (musl_python, free_threaded_python):
+            if (release, platform) == (maker.RELEASE, maker.PLATFORM):
+                yield str(maker.make(folder))
     except debian_python.Missing as error:
         print(error, file=sys.stderr)
 
