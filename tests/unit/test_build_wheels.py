@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tools import build_wheels, pythons, try_wheel
+from tools import build_wheels, debian_python, free_threaded_python, musl_python, pythons, try_wheel
 
 
 @pytest.fixture
@@ -43,10 +45,70 @@ def test_the_folder_of_a_build_for_windows_comes_before_usr_wherever_it_is(compi
     build_wheels.Path(named).unlink()
 
 
-def test_a_python_is_found_by_release_and_platform(tmp_path):
-    script = tmp_path / "python"
-    script.write_text("#!/bin/sh\necho cpython-314t-riscv64-linux-gnu\n")
+@pytest.fixture
+def builds(monkeypatch, tmp_path):
+    """Wheels of two releases: the first cannot be built, the second cannot be tried."""
+
+    def build(system, release, profile, sources, target_folder, out):
+        if release == "3.9":
+            raise subprocess.CalledProcessError(1, ["maturin", "build"])
+        wheel = out / f"package-cp{release.replace('.', '')}.whl"
+        wheel.write_bytes(b"")
+        return wheel
+
+    def try_it(wheel, release, system, more):
+        raise subprocess.CalledProcessError(2, ["python", "try_wheel.py"])
+
+    (tmp_path / "package.tar.gz").write_bytes(b"")
+    monkeypatch.setattr(build_wheels, "build_source_distribution", lambda out: tmp_path / "package.tar.gz")
+    monkeypatch.setattr(build_wheels, "has_library", lambda target: "musl" not in target)
+    monkeypatch.setattr(build_wheels, "build", build)
+    monkeypatch.setattr(build_wheels, "try_it", try_it)
+    monkeypatch.setattr(build_wheels.wheel_checks, "faults", lambda wheel, *private: [])
+
+
+def test_what_fails_is_listed_and_the_others_are_built(builds, tmp_path, capsys):
+    parts = ["--system", "musllinux", "--system", "manylinux", "--release", "3.9", "--release", "3.10", "--keep"]
+    assert build_wheels.main(["--out", str(tmp_path), *parts]) == 1
+    table = capsys.readouterr().out.split("| --- | --- | --- |\n")[1]
+    assert table.splitlines() == [
+        "| `package.tar.gz` | 0.0 MiB |  |",
+        "| `package-cp310.whl` | 0.0 MiB | FAILED, see below |",
+        "Left out: musllinux: Rust's standard library is not installed: rustup target add x86_64-unknown-linux-musl",
+        "WRONG: manylinux 3.9: maturin build ended with code 1",
+        "WRONG: package-cp310.whl: python try_wheel.py ended with code 2",
+    ]
+
+
+def script_of(folder: Path, abi: str) -> Path:
+    """A Python that only says what it loads."""
+    script = folder / "python"
+    script.write_text(f"#!/bin/sh\necho {abi}\n")
     script.chmod(0o755)
+    return script
+
+
+@pytest.mark.parametrize("maker", [musl_python, free_threaded_python])
+def test_a_python_that_no_registry_has_is_made(maker, monkeypatch, tmp_path):
+    abi = f"cpython-{maker.RELEASE.replace('.', '')}-{maker.PLATFORM}"
+    monkeypatch.setattr(maker, "make", lambda folder: script_of(tmp_path, abi))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setattr(pythons.shutil, "which", lambda name: None)
+    assert pythons.find(maker.RELEASE, maker.PLATFORM) == str(tmp_path / "python")
+
+
+def test_what_a_python_lacks_to_be_made_is_said(monkeypatch, tmp_path, capsys):
+    def make(folder):
+        raise debian_python.Missing("musl-gcc was not found: apt-get install musl-tools")
+
+    monkeypatch.setattr(musl_python, "make", make)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert pythons.find(musl_python.RELEASE, musl_python.PLATFORM) is None
+    assert capsys.readouterr().err == "musl-gcc was not found: apt-get install musl-tools\n"
+
+
+def test_a_python_is_found_by_release_and_platform(tmp_path):
+    script = script_of(tmp_path, "cpython-314t-riscv64-linux-gnu")
     assert pythons.find("3.14t", "riscv64-linux-gnu", [str(script)]) == str(script)
     assert pythons.find("3.14", "riscv64-linux-gnu", [str(script)]) is None
     assert pythons.abi(str(tmp_path / "absent")) == ""
