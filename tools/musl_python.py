@@ -24,8 +24,8 @@ from tools.debian_python import Missing
 RELEASE = "3.13"
 # How its ABI ends.
 PLATFORM = "x86_64-linux-musl"
-# The newest suite whose source packages have this release.
-SUITE = "trixie"
+# The source packages, and the suites of Debian that have them. Debian's mirrors keep those of stable suites longest.
+PACKAGES = {f"python{RELEASE}": "trixie", "zlib": "bookworm"}
 COMPILER = "musl-gcc"
 
 
@@ -38,19 +38,17 @@ def make(folder: Path) -> Path:
     if python.exists():
         return python
     with tempfile.TemporaryDirectory() as temporary:
-        sources = {
-            name: _unpacked(Path(temporary, name), package)
-            for name, package in (("python", f"python{RELEASE}"), ("zlib", "zlib"))
-        }
-        _compile_zlib(sources["zlib"])
-        _compile_python(sources["python"], sources["zlib"], folder)
+        sources, zlib = (_unpacked(Path(temporary, package), package, suite) for package, suite in PACKAGES.items())
+        _compile_zlib(zlib)
+        _compile_python(sources, zlib, folder)
     return python
 
 
-def _unpacked(folder: Path, package: str) -> Path:
+def _unpacked(folder: Path, package: str, suite: str) -> Path:
     """The sources of a package, without Debian's changes."""
-    debian_python.download_source(folder / "packages", package, SUITE)
-    (archive,) = (folder / "packages" / "files").glob("*.orig.tar.?z")
+    debian_python.download_source(folder / "packages", package, suite)
+    files = (folder / "packages" / "files").glob("*.orig.tar.*")
+    (archive,) = (file for file in files if file.suffix != ".asc")
     shutil.unpack_archive(archive, folder / "sources")
     (sources,) = (folder / "sources").iterdir()
     return sources
