@@ -62,8 +62,12 @@ def _compile_zlib(sources: Path) -> None:
 def _compile_python(sources: Path, zlib: Path, folder: Path) -> None:
     prefix = ["--prefix", str(folder), "--build", PLATFORM]
     less = ["--without-ensurepip", "--disable-test-modules"]
+    # It answers the question for Debian's name of the system with that of glibc's, and Python's build believes it.
+    compiler = sources / "compiler"
+    compiler.write_text(f'#!/bin/sh\ntest "$1" = --print-multiarch || exec {COMPILER} "$@"\n')
+    compiler.chmod(0o755)
     libraries = {"ZLIB_CFLAGS": f"-I{zlib}", "ZLIB_LIBS": f"-L{zlib} -lz"}
-    _run(["./configure", *prefix, *less], sources, CC=COMPILER, OPT="-O1", **libraries)
+    _run(["./configure", *prefix, *less], sources, CC=str(compiler), OPT="-O1", **libraries)
     _run(["make", f"-j{os.cpu_count()}"], sources)
     # Without compiled files of the library, which Python makes when it needs them.
     _run(["make", "altinstall", "COMPILEALL_OPTS=-x ."], sources)
