@@ -1,7 +1,7 @@
 """Finds CPythons of other releases and for other machines: in PATH, of pyenv, or made from packages.
 
-``python tools/pythons.py 3.14t`` prints the path of one that runs on this machine; ``none``, with exit code 1, if there
-is none. Used by ``make test-all`` and ``build_wheels.py``.
+``python tools/pythons.py 3.14t`` prints the path of one that runs on this machine, and that pip can install with;
+``none``, with exit code 1, if there is none. Used by ``make test-all`` and ``build_wheels.py``.
 """
 
 from __future__ import annotations
@@ -35,13 +35,16 @@ def abi(python: str) -> str:
         return ""
 
 
-def find(release: str, platform: str = "x86_64-linux-gnu", more: Sequence[str] = ()) -> str | None:
-    """The path of a Python of this release for this platform: one of ``more``, of this machine, or of Debian."""
+def find(
+    release: str, platform: str = "x86_64-linux-gnu", more: Sequence[str] = (), *, for_pip: bool = False
+) -> str | None:
+    """The path of a Python of this release for this platform: one of ``more``, of this machine, or made from packages.
+    ``for_pip``: only one with TLS, which pip needs."""
     wanted = f"cpython-{release.replace('.', '')}-{platform}"
-    return next((path for path in _candidates(release, platform, more) if abi(path) == wanted), None)
+    return next((path for path in _candidates(release, platform, more, for_pip) if abi(path) == wanted), None)
 
 
-def _candidates(release: str, platform: str, more: Sequence[str]) -> Iterator[str]:
+def _candidates(release: str, platform: str, more: Sequence[str], for_pip: bool) -> Iterator[str]:
     yield from more
     yield from filter(None, [shutil.which(f"python{release}")])
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
@@ -50,7 +53,7 @@ def _candidates(release: str, platform: str, more: Sequence[str]) -> Iterator[st
     try:
         if release in SUITES and platform in ARCHITECTURES:
             yield str(debian_python.make(folder, release, ARCHITECTURES[platform], SUITES[release]))
-        for maker in (musl_python, free_threaded_python):
+        for maker in () if for_pip else (musl_python, free_threaded_python):
             if (release, platform) == (maker.RELEASE, maker.PLATFORM):
                 yield str(maker.make(folder))
     except debian_python.Missing as error:
@@ -58,6 +61,6 @@ def _candidates(release: str, platform: str, more: Sequence[str]) -> Iterator[st
 
 
 if __name__ == "__main__":
-    found = find(sys.argv[1])
+    found = find(sys.argv[1], for_pip=True)
     print(found or "none")
     sys.exit(0 if found else 1)

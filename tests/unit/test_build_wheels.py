@@ -95,6 +95,8 @@ def test_a_python_that_no_registry_has_is_made(maker, monkeypatch, tmp_path):
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     monkeypatch.setattr(pythons.shutil, "which", lambda name: None)
     assert pythons.find(maker.RELEASE, maker.PLATFORM) == str(tmp_path / "python")
+    # It has no TLS.
+    assert pythons.find(maker.RELEASE, maker.PLATFORM, for_pip=True) is None
 
 
 def test_what_a_python_lacks_to_be_made_is_said(monkeypatch, tmp_path, capsys):
