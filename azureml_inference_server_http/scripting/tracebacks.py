@@ -20,8 +20,15 @@ _SERVER = (
 )
 
 
+# The notes of an exception that are shown. Python 3.14 adds one for each level of a value that json cannot write, which
+# are 65,000 for a list that is nested too deeply.
+MOST_NOTES = 20
+
+
 def text_of(exc: BaseException) -> str:
     """The traceback text without the server's frames at its beginning."""
+    for each in (exc, exc.__cause__):
+        shorten_notes(getattr(each, "__notes__", None))
     if exc.__cause__ is not None:
         exc.__cause__.__traceback__ = without_leading(exc.__cause__.__traceback__)
     shown = without_leading(exc.__traceback__)
@@ -33,6 +40,12 @@ def caused(failure: Exception, cause: BaseException) -> str:
     caused."""
     failure.__cause__ = cause
     return text_of(failure)
+
+
+def shorten_notes(notes: object) -> None:
+    """Replace what is in the middle of a long list of notes by its number."""
+    if isinstance(notes, list) and len(notes) > MOST_NOTES:
+        notes[MOST_NOTES // 2 : -MOST_NOTES // 2] = [f"({len(notes) - MOST_NOTES} more notes)"]
 
 
 def without_leading(trace: TracebackType | None, files: tuple[str, ...] = _SERVER) -> TracebackType | None:
