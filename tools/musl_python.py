@@ -66,7 +66,8 @@ def _compile_python(sources: Path, zlib: Path, folder: Path) -> None:
     compiler = sources / "compiler"
     compiler.write_text(f'#!/bin/sh\ntest "$1" = --print-multiarch || exec {COMPILER} "$@"\n')
     compiler.chmod(0o755)
-    libraries = {"ZLIB_CFLAGS": f"-I{zlib}", "ZLIB_LIBS": f"-L{zlib} -lz"}
+    # pkg-config knows the libraries of this machine, which are for glibc: it gets a folder without any.
+    libraries = {"ZLIB_CFLAGS": f"-I{zlib}", "ZLIB_LIBS": f"-L{zlib} -lz", "PKG_CONFIG_LIBDIR": str(zlib)}
     _run(["./configure", *prefix, *less], sources, CC=str(compiler), OPT="-O1", **libraries)
     _run(["make", f"-j{os.cpu_count()}"], sources)
     # Without compiled files of the library, which Python makes when it needs them.
