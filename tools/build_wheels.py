@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import NamedTuple
 
@@ -200,8 +201,8 @@ def main(arguments: list[str]) -> int:
         for release in chosen.release or RELEASES:
             try:
                 wheel = build(system, release, chosen.profile, ROOT, ROOT / "target", out)
-            except subprocess.CalledProcessError as error:
-                wrong.append(f"{name} {release}: {ended(error)}")
+            except Exception as error:
+                wrong.append(f"{name} {release}: {failure(error)}")
                 continue
             found = wheel_checks.faults(wheel, str(ROOT), cargo_home(), "/tmp/wheels-")
             try:
@@ -209,9 +210,9 @@ def main(arguments: list[str]) -> int:
                 if chosen.twice:
                     found += differences(wheel, system, release, chosen.profile, sdist)
                     tried += "; built again from the sdist"
-            except subprocess.CalledProcessError as error:
+            except Exception as error:
                 tried = "FAILED, see below"
-                found.append(ended(error))
+                found.append(failure(error))
             built.append(Built(wheel, tried))
             wrong += [f"{wheel.name}: {fault}" for fault in found]
             print(f"Built: {wheel.name}: {tried}", *found, sep="\n", flush=True)
@@ -234,9 +235,12 @@ def differences(wheel: Path, system: System, release: str, profile: str, sdist: 
         return [] if digest(again) == digest(wheel) else ["a second build has other bytes"]
 
 
-def ended(error: subprocess.CalledProcessError) -> str:
-    """How a command failed, in one line."""
-    return f"{' '.join(map(str, error.cmd))} ended with code {error.returncode}"
+def failure(error: Exception) -> str:
+    """Why a wheel could not be built or tried, in one line. The traceback goes to standard error."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"{' '.join(map(str, error.cmd))} ended with code {error.returncode}"
+    traceback.print_exception(type(error), error, error.__traceback__)
+    return f"{type(error).__name__}: {error}"
 
 
 def digest(path: Path) -> str:

@@ -1,6 +1,6 @@
 """What is wrong with a wheel: which of its facts would break an installation, or tell about the machine that built it.
 
-Used by ``build_wheels.py``. Needs auditwheel for wheels of Linux, and objdump for those of Windows.
+Used by ``build_wheels.py``. Needs objdump, and auditwheel for wheels of manylinux.
 """
 
 from __future__ import annotations
@@ -12,13 +12,19 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-# Libraries of each system that a module may ask for: every machine has them.
-LINUX = re.compile(r"(lib(c|m|pthread|dl|rt|util|gcc_s)|ld-linux-(x86-64|aarch64)|libc\.musl-x86_64|libc)\.so(\.\d+)?")
-WINDOWS = re.compile(
-    r"(api-ms-win-.*|advapi32|bcrypt|bcryptprimitives|crypt32|kernel32|msvcrt|ncrypt|ntdll|secur32|ucrtbase|userenv"
-    r"|ws2_32|python3\d+t?)\.dll",
-    re.IGNORECASE,
-)
+# Libraries that a module may ask for, because every machine has them, by a word in the wheel's name.
+LIBRARIES = {
+    "manylinux": re.compile(r"(lib(c|m|pthread|dl|rt|util|gcc_s)|ld-linux-(x86-64|aarch64))\.so(\.\d+)?"),
+    # musl's only library, under two names: that of Alpine, and that by which zig asks for it, which musl's loader takes
+    # for itself everywhere. auditwheel knows the first only, and could find nothing else wrong, because musl has no
+    # versions of symbols.
+    "musllinux": re.compile(r"libc\.so|libc\.musl-x86_64\.so\.1"),
+    "win_amd64": re.compile(
+        r"(api-ms-win-.*|advapi32|bcrypt|bcryptprimitives|crypt32|kernel32|msvcrt|ncrypt|ntdll|secur32|ucrtbase|userenv"
+        r"|ws2_32|python3\d+t?)\.dll",
+        re.IGNORECASE,
+    ),
+}
 PACKAGE = "azureml_inference_server_http/"
 # Files that a build or an editor leaves behind.
 STRAY = (".rs", ".pyc", ".orig", ".rej", ".swp", "~")
@@ -33,9 +39,9 @@ def faults(wheel: Path, *private: str) -> list[str]:
             found += [f"{name} contains {text!r}" for text in private if text.encode() in content]
         modules = [name for name in archive.namelist() if name.endswith((".so", ".pyd"))]
         for name in modules:
-            found += faults_of_libraries(needed(Path(archive.extract(name, folder))))
-    if "linux" in wheel.name:
-        found += faults_of_linux(wheel)
+            found += faults_of_libraries(wheel.name, needed(Path(archive.extract(name, folder))))
+    if "manylinux" in wheel.name:
+        found += faults_of_manylinux(wheel)
     return found
 
 
@@ -64,12 +70,13 @@ def needed(module: Path) -> list[str]:
     return re.findall(r"^\s*(?:NEEDED|DLL Name:)\s+(\S+)", listed, re.MULTILINE)
 
 
-def faults_of_libraries(names: list[str]) -> list[str]:
-    """Libraries that not every machine has."""
-    return [f"it needs {name}" for name in names if not (LINUX.fullmatch(name) or WINDOWS.fullmatch(name))]
+def faults_of_libraries(wheel: str, names: list[str]) -> list[str]:
+    """Libraries that not every machine of the wheel's system has."""
+    known = next(pattern for system, pattern in LIBRARIES.items() if system in wheel)
+    return [f"it needs {name}" for name in names if not known.fullmatch(name)]
 
 
-def faults_of_linux(wheel: Path) -> list[str]:
+def faults_of_manylinux(wheel: Path) -> list[str]:
     """What auditwheel says: a wheel must run on every system that its name promises."""
     shown = subprocess.run(
         [sys.executable, "-m", "auditwheel", "show", str(wheel)], capture_output=True, text=True, check=False

@@ -47,7 +47,7 @@ def test_the_folder_of_a_build_for_windows_comes_before_usr_wherever_it_is(compi
 
 @pytest.fixture
 def builds(monkeypatch, tmp_path):
-    """Wheels of two releases: the first cannot be built, the second cannot be tried."""
+    """Wheels of three releases: the first cannot be built, the others cannot be tried."""
 
     def build(system, release, profile, sources, target_folder, out):
         if release == "3.9":
@@ -57,6 +57,8 @@ def builds(monkeypatch, tmp_path):
         return wheel
 
     def try_it(wheel, release, system, more):
+        if release == "3.11":
+            raise ValueError("no such archive")
         raise subprocess.CalledProcessError(2, ["python", "try_wheel.py"])
 
     (tmp_path / "package.tar.gz").write_bytes(b"")
@@ -68,15 +70,18 @@ def builds(monkeypatch, tmp_path):
 
 
 def test_what_fails_is_listed_and_the_others_are_built(builds, tmp_path, capsys):
-    parts = ["--system", "musllinux", "--system", "manylinux", "--release", "3.9", "--release", "3.10", "--keep"]
-    assert build_wheels.main(["--out", str(tmp_path), *parts]) == 1
+    systems = ["--system", "musllinux", "--system", "manylinux"]
+    releases = ["--release", "3.9", "--release", "3.10", "--release", "3.11"]
+    assert build_wheels.main(["--out", str(tmp_path), *systems, *releases, "--keep"]) == 1
     table = capsys.readouterr().out.split("| --- | --- | --- |\n")[1]
     assert table.splitlines() == [
         "| `package.tar.gz` | 0.0 MiB |  |",
         "| `package-cp310.whl` | 0.0 MiB | FAILED, see below |",
+        "| `package-cp311.whl` | 0.0 MiB | FAILED, see below |",
         "Left out: musllinux: Rust's standard library is not installed: rustup target add x86_64-unknown-linux-musl",
         "WRONG: manylinux 3.9: maturin build ended with code 1",
         "WRONG: package-cp310.whl: python try_wheel.py ended with code 2",
+        "WRONG: package-cp311.whl: ValueError: no such archive",
     ]
 
 

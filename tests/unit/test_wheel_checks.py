@@ -43,19 +43,17 @@ def test_a_file_that_should_not_be_there_is_a_fault(names, fault):
     assert any(fault in found for found in wheel_checks.faults_of_names(WHEEL, names))
 
 
-def test_a_library_that_some_machines_lack_is_a_fault():
-    good = [
-        "libc.so.6",
-        "libgcc_s.so.1",
-        "ld-linux-x86-64.so.2",
-        "python311.dll",
-        "KERNEL32.dll",
-        "api-ms-win-core-1.dll",
-    ]
-    assert wheel_checks.faults_of_libraries([*good, "libpython3.11.so.1.0", "libgcc_s_seh-1.dll"]) == [
-        "it needs libpython3.11.so.1.0",
-        "it needs libgcc_s_seh-1.dll",
-    ]
+@pytest.mark.parametrize(
+    ("system", "good", "bad"),
+    [
+        ("manylinux_2_17_x86_64", ["libc.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2"], "libpython3.11.so.1.0"),
+        ("musllinux_1_2_x86_64", ["libc.so", "libc.musl-x86_64.so.1"], "libgcc_s.so.1"),
+        ("win_amd64", ["python311.dll", "KERNEL32.dll", "api-ms-win-core-1.dll"], "libgcc_s_seh-1.dll"),
+    ],
+)
+def test_a_library_that_some_machines_lack_is_a_fault(system, good, bad):
+    wheel = f"{PACKAGE}-2.0.0-cp311-cp311-{system}.whl"
+    assert wheel_checks.faults_of_libraries(wheel, [*good, bad]) == [f"it needs {bad}"]
 
 
 def test_a_path_of_the_machine_is_a_fault(tmp_path, monkeypatch):

@@ -4,9 +4,13 @@
 
 #![allow(unsafe_code)]
 
-use std::{ffi::c_int, io, time::Duration};
+use std::{
+    ffi::{c_int, c_long},
+    io,
+    time::Duration,
+};
 
-use nix::libc::{suseconds_t, time_t, timeval};
+use nix::libc::timeval;
 use pyo3::prelude::*;
 
 use super::{Limits, NEVER};
@@ -103,11 +107,9 @@ fn set(times: Times) -> io::Result<Times> {
     }
 }
 
+/// The types of the fields have no names here, because libc calls `time_t` deprecated on musl.
 fn as_timeval(time: Duration) -> timeval {
-    timeval {
-        tv_sec: time_t::try_from(time.as_secs()).unwrap_or(time_t::MAX),
-        tv_usec: time.subsec_micros() as suseconds_t,
-    }
+    timeval { tv_sec: time.as_secs().try_into().unwrap_or(c_long::MAX), tv_usec: time.subsec_micros() as _ }
 }
 
 #[cfg(test)]
