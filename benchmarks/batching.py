@@ -32,7 +32,23 @@ from .results import Results, Sample, median
 
 FIGURES = ROOT / "benchmarks" / "results" / "batching.json"
 PAGE = ROOT / "docs" / "performance" / "batching.md"
-OFF, ON = "off", "on"
+OFF, ON, ALONE = "off", "on", "alone"
+BATCH = 32
+# Prints the fastest of 20 calls, in milliseconds, for one row and for a batch.
+CALLS = """
+import sys, time
+import numpy as np
+import scoring
+script, width = scoring.load(), int(sys.argv[1])
+def fastest(rows):
+    data, times = np.random.default_rng(2).normal(0, 1, (rows, width)).astype(np.float32), []
+    for _ in range(20):
+        began = time.perf_counter()
+        script.predict(data)
+        times.append(time.perf_counter() - began)
+    return min(times) * 1e3
+print(fastest(1), fastest(int(sys.argv[2])))
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +68,8 @@ PEERS = {
     "litserve": Peer("LitServe", "litserve_batching.py", "/health", "litserve", 10),
     "ray": Peer("Ray Serve", "ray_batching.py", "/-/healthz", "ray", 10),
 }
-NAMES = {OFF: "one call for each request", ON: "`--max_batch_size 32`"}
-NAMES.update((name, f"{peer.title}, batches of 32") for name, peer in PEERS.items())
+NAMES = {OFF: "one call for each request", ON: f"`--max_batch_size {BATCH}`"}
+NAMES.update((name, f"{peer.title}, batches of {BATCH}") for name, peer in PEERS.items())
 # Scripts, with the numbers of a row.
 MODELS = {"network": 2048, "forest": 20}
 CONNECTIONS = 64
@@ -68,7 +84,9 @@ def command(python: Path, server: str, model: str, port: int) -> list[str]:
         # mosec reads its options itself, the others take them from the environment.
         return [str(python), peer, *(["--port", str(port), "--timeout", "60000"] if server == "mosec" else [])]
     options = ["--entry_script", script, "--port", str(port), "--host", "127.0.0.1", "--worker_count", "1"]
-    return [str(python), "-m", "azureml_inference_server_http", *options] + ["--max_batch_size", "32"] * (server == ON)
+    return [str(python), "-m", "azureml_inference_server_http", *options] + ["--max_batch_size", str(BATCH)] * (
+        server == ON
+    )
 
 
 @contextlib.contextmanager
@@ -78,7 +96,13 @@ def served(python: Path, server: str, model: str) -> Iterator[int]:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
     script = ROOT / "benchmarks" / "scripts" / f"{model}.py"
-    environment = {**os.environ, **THREADS, "BENCH_SCRIPT": str(script), "BENCH_BATCH": "32", "BENCH_PORT": str(port)}
+    environment = {
+        **os.environ,
+        **THREADS,
+        "BENCH_SCRIPT": str(script),
+        "BENCH_BATCH": str(BATCH),
+        "BENCH_PORT": str(port),
+    }
     health = "/"
     if server in PEERS:
         environment["BENCH_WAIT_MS"] = str(PEERS[server].wait_ms)
@@ -131,6 +155,7 @@ def measure(python: Path, rounds: int, seconds: float, servers: Sequence[str]) -
             for port in ports.values():
                 load.wrk(port, Request(file), CONNECTIONS, 5)  # warm up: batches grow
             for number in range(rounds):
+                results.samples.append(Sample(model, ALONE, number, call_alone(python, model, width)))
                 for connections in (CONNECTIONS, 1):
                     for turn in range(len(servers)):
                         server = servers[(turn + number) % len(servers)]
@@ -140,6 +165,20 @@ def measure(python: Path, rounds: int, seconds: float, servers: Sequence[str]) -
                         print(f"{model}, {connections} connections, {server}: {values}", flush=True)
                 results.rounds = number + 1
     return results
+
+
+def call_alone(python: Path, model: str, width: int) -> dict[str, float]:
+    """The time of the model's calls without a server."""
+    script = ROOT / "benchmarks" / "scripts" / f"{model}.py"
+    environment = {
+        **os.environ,
+        **THREADS,
+        "BENCH_SCRIPT": str(script),
+        "PYTHONPATH": str(ROOT / "benchmarks" / "peers"),
+    }
+    command = [python, "-c", CALLS, str(width), str(BATCH)]
+    one, batch = subprocess.check_output(command, env=environment, text=True).split()
+    return {"one_ms": float(one), "batch_ms": float(batch)}
 
 
 def versions_of(python: Path, servers: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -169,6 +208,16 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def alone(results: Results, model: str) -> str:
+    """A sentence about the time of the model without a server; empty if that was not measured."""
+    one, batch = (results.spread(model, value, ALONE) for value in ("one_ms", "batch_ms"))
+    if one is None or batch is None:
+        return ""
+    times = f"{one.median:.2f} ms for one row and {batch.median:.2f} ms for {BATCH}"
+    gain = f"{one.median * BATCH / batch.median:.1f} times less for each row"
+    return f"\nWithout a server, a call of the {model} takes {times}, {gain}.\n"
+
+
 def machine_line(found: Mapping[str, object]) -> str:
     """The machine in one line."""
     return "{cpu}, {cores} cores, {memory_gib} GiB, {kernel}, Python {python}, wrk {wrk}, {date}".format(**found)
@@ -181,6 +230,7 @@ def write(results: Results) -> None:
         for server, packages in results.versions.items()
         for version in packages.values()
     )
+    versions = versions and f" {versions}."
     PAGE.write_text(
         f"""# Batches
 
@@ -191,10 +241,10 @@ for batches. One worker; BLAS and OpenMP have one thread everywhere; wrk shares 
 of 2,048 in numpy (float32), the forest 200 trees of scikit-learn; a request has one row. "Times off" is the ratio of
 requests per second to one call for each request, the median of the rounds' ratios.
 
-Machine: {machine_line(results.machine)}. {results.rounds} rounds of {results.seconds:g} s. {versions}.
+Machine: {machine_line(results.machine)}. {results.rounds} rounds of {results.seconds:g} s.{versions}
 
 {table(results)}
-""",
+{"".join(alone(results, model) for model in MODELS)}""",
         "utf-8",
     )
 
