@@ -59,7 +59,7 @@ class Peer:
     program: str
     health: str
     package: str
-    # How long a request waits for others: the shortest time with which the batches of the peer become full.
+    # How long a request waits for others: of 1, 2, 10 and 30 ms that with the most requests per second.
     wait_ms: int
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # Seconds that a call which was cancelled by a time limit may take to end. Then its client is answered anyway. Shorter
 # than the time after which the front has the worker killed, with all its calls (``_core.INTERRUPT_GRACE``).
 CANCEL_GRACE = 1.0
+# Seconds that a call may go on beyond its limit, if the loop was blocked when the time was over.
+MOMENT = 0.1
 # Seconds that the tasks which are left at the end of the worker may take to end, once they are cancelled.
 CLOSE_GRACE = 5.0
 
@@ -315,9 +317,12 @@ class Calls:
         scoring = self._settings.scoring_timeout_ms / 1000
         worker = self._worker_limit()
         if scoring and (not worker or scoring <= worker):
-            call.timer = self._loop.call_later(scoring, self._expire, call, RAISED)
+            self._limit(call, scoring, RAISED)
         elif worker:
-            call.timer = self._loop.call_later(worker, self._expire, call, OVERDUE)
+            self._limit(call, worker, OVERDUE)
+
+    def _limit(self, call: _Call, seconds: float, limit: str) -> None:
+        call.timer = self._loop.call_later(seconds, self._is_due, call, limit, self._loop.time() + seconds)
 
     def restart_limit(self, call: _Call) -> None:
         """run() is called again for this request alone. The front restarts the time too."""
@@ -331,11 +336,19 @@ class Calls:
         call.stop_timer()
         worker = self._worker_limit()
         if worker and call.is_open:
-            call.timer = self._loop.call_later(worker, self._expire, call, OVERDUE)
+            self._limit(call, worker, OVERDUE)
 
     def _worker_limit(self) -> float:
         limit = float(self._settings.worker_timeout)
         return limit - min(limit / 2, 1.0)
+
+    def _is_due(self, call: _Call, limit: str, due: float) -> None:
+        """The time of a call is over. If the loop notices that late, another call has blocked it, or the machine was
+        busy. What this call waits for may be there by now, so it may go on for a moment."""
+        if self._loop.time() - due > MOMENT:
+            call.timer = self._loop.call_later(MOMENT, self._expire, call, limit)
+        else:
+            self._expire(call, limit)
 
     def _expire(self, call: _Call, limit: str) -> None:
         if call.task is None or not call.is_open:

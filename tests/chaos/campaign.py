@@ -44,6 +44,8 @@ GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "1310
 HEALTH_P99, LONG = 50.0, 300.0
 # Limit in seconds for a server to become idle when the traffic has ended.
 REST = 45.0
+# Limit in seconds for a server to end: its --graceful_timeout, and a bit more on a busy machine.
+END = 40.0
 
 
 def run(folder: Path, seconds: float, seed: int, group: str, worker_class: str = "process") -> Report:
@@ -159,7 +161,7 @@ def _end(server: Server) -> list[Violation]:
     found = []
     server.signal(signal.SIGTERM)
     try:
-        code = server.wait_for_exit(10)
+        code = server.wait_for_exit(END)
         eventually(lambda: not server.members(), "all processes are gone")
     except (subprocess.TimeoutExpired, AssertionError):
         found.append(

@@ -26,7 +26,7 @@ from .traffic import Traffic
 PAUSE = 0.35
 # Seconds for which a worker is stopped, one of these at random. The last is longer than a request
 # may take.
-STOPS = (0.05, 0.2, 0.5, 1.0, 5.0)
+STOPS = (0.05, 0.2, 0.5, 1.0, 7.0)
 # Workers that a server may get beside its own.
 MOST_ADDED = 2
 FOR_EVER = float("inf")

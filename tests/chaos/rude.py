@@ -20,8 +20,8 @@ from .traffic import Client, Kind, Line, Note
 # share an interpreter, may be slow for some seconds.
 CLIENT_TIMEOUT = 10
 MAX_REQUEST_SIZE = 8_000_000
-# Milliseconds of a call that is cancelled when its client leaves: nearly the limit.
-LONG_CALL = 1800
+# Milliseconds of a call that is cancelled when its client leaves: less than the limit.
+LONG_CALL = 3000
 
 GARBAGE = (
     b"NONSENSE\r\n\r\n",

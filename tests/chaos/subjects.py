@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 from enum import Enum
 
-LIMIT_MS = 2000
+# The time limit of a call. On a busy machine a worker may not run for some seconds.
+LIMIT_MS = 4000
 
 
 class Calls(Enum):

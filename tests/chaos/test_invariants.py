@@ -118,7 +118,7 @@ def test_who_shares_a_worker_may_be_lost_with_it(calls: Calls) -> None:
         assert len(list(violations(evidence))) == 1
 
 
-JOINT, ALONE, LATER = Start(7, 1.0, 1), Start(7, 1.1, 2), Start(7, 3.0, 2)
+JOINT, ALONE, LATER = Start(7, 1.0, 1), Start(7, 1.1, 2), Start(7, 6.0, 2)
 
 
 @pytest.mark.parametrize("calls", [Calls.JOINED, Calls.BATCHED])
@@ -127,7 +127,7 @@ def test_a_request_runs_again_alone_after_a_call_that_failed(calls: Calls) -> No
     failed = {"calls": calls, "failed": [JOINT.call]}
     assert not found(answered, JOINT, ALONE, others={"x": [JOINT]}, **failed)
     # Nobody has made it fail: it has exceeded the time limit, or there is no reason.
-    assert not found(answered, JOINT, LATER, others={"b": [JOINT, Start(7, 4.0, 3)]}, **failed)
+    assert not found(answered, JOINT, LATER, others={"b": [JOINT, Start(7, 7.0, 3)]}, **failed)
     assert found(answered, JOINT, ALONE, others={"b": [JOINT, LATER]}, **failed)
     # A third time, again with others, in another worker, and twice alone.
     for starts in ((JOINT, ALONE, LATER), (JOINT, Start(8, 1.1, 2))):

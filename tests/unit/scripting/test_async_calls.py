@@ -364,3 +364,23 @@ def test_a_client_that_leaves_before_the_call_has_begun_ends_it(world):
     here.until("left", 1)
     here.turn()
     assert here.kinds() == ["left"]
+
+
+def test_a_call_that_another_one_has_kept_from_going_on_may_go_on(world):
+    """When the loop runs again, the time of the first call is over, and so is its wait."""
+    here = world(
+        """
+        def init(): pass
+        async def run(data):
+            if data == "blocks":
+                time.sleep(0.6)
+            else:
+                await asyncio.sleep(0.1)
+            return data
+        """,
+        scoring_timeout_ms=300,
+    )
+    here.start(1, data="waits")
+    here.start(2, data="blocks")
+    assert here.until("returned", 2) == "blocks"
+    assert here.until("returned", 1) == "waits"
