@@ -39,12 +39,8 @@ ERRORS = {
 DEADLY = ("exit", "segfault", "abort", "stuck")
 # Kinds of requests whose answers are streams.
 STREAMS = ("streamed", "leave stream")
-# Kinds of requests that make a call fail, with the deed of each.
-HARMFUL = {
-    "script error": "fail",
-    "call error": "fail_call",
-    **{deed: deed for deed in (*DEADLY, "hang")},
-}
+# Kinds of requests that make a call fail.
+HARMFUL = ("script error", "call error", "hang", *DEADLY)
 
 
 class Order(NamedTuple):
