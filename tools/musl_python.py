@@ -68,7 +68,9 @@ def _compile_python(sources: Path, zlib: Path, folder: Path) -> None:
     compiler.chmod(0o755)
     # pkg-config knows the libraries of this machine, which are for glibc: it gets a folder without any.
     libraries = {"ZLIB_CFLAGS": f"-I{zlib}", "ZLIB_LIBS": f"-L{zlib} -lz", "PKG_CONFIG_LIBDIR": str(zlib)}
-    _run(["./configure", *prefix, *less], sources, CC=str(compiler), OPT="-O1", **libraries)
+    # musl gives a thread 128 KiB, which Python's recursion needs more than. Builds for Alpine set the same.
+    options = {"OPT": "-O1", "LDFLAGS": "-Wl,-z,stack-size=0x100000"}
+    _run(["./configure", *prefix, *less], sources, CC=str(compiler), **options, **libraries)
     _run(["make", f"-j{os.cpu_count()}"], sources)
     # Without compiled files of the library, which Python makes when it needs them.
     _run(["make", "altinstall", "COMPILEALL_OPTS=-x ."], sources)

@@ -230,6 +230,9 @@ def _settings_of_gunicorn(raw: RawSettings) -> list[str]:
 def serve(settings: Settings, clients: list[socket.socket], watch: Watch = NOBODY) -> int:
     """Serve on these listeners until the server stops. Returns the exit code, also in each child that
     was forked. ``watch`` is told of each start of the script."""
+    from ..supervise import system_threads
+
+    system_threads.give_room()
     run: Callable[[Settings, list[socket.socket], Watch], int]
     if settings.worker_class == table.THREAD:
         from ..supervise import start_threads

@@ -8,15 +8,32 @@ obey signals and end, so it uses what it has taken here before the script is loa
 from __future__ import annotations
 
 import _thread
+import importlib.machinery
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Callable
 
 _start_new_thread = _thread.start_new_thread
 # A lock of the interpreter, which any thread can release.
 Lock = _thread.allocate_lock
 sleep = time.sleep
+
+
+# What glibc gives a thread. Python's limits of recursion are made for it.
+STACK = 8 << 20
+
+
+def give_room(suffixes: Sequence[str] = importlib.machinery.EXTENSION_SUFFIXES) -> None:
+    """On Linux with musl, give each thread that is started from now on the stack that it has with glibc.
+
+    musl gives it 128 KiB, or what the interpreter's build says, 1 MiB in most. There a result that is nested too deeply
+    would end the process with SIGSEGV in place of RecursionError. ``suffixes``: how native modules end, which names the
+    C library.
+    """
+    if "musl" in suffixes[0]:
+        threading.stack_size(STACK)
 
 
 def start(target: Callable[..., object], name: str) -> None:

@@ -35,3 +35,13 @@ def test_who_has_replaced_threads(monkeypatch, module, asked, call):
     for is_patched in (False, True):
         monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{asked: lambda name, answer=is_patched: answer}))
         assert system_threads.replaced_by() == (call if is_patched else None)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "size"), [(".cpython-313-x86_64-linux-gnu.so", []), (".cpython-313-x86_64-linux-musl.so", [8 << 20])]
+)
+def test_threads_have_the_stack_of_glibc_with_musl(monkeypatch, suffix, size):
+    asked = []
+    monkeypatch.setattr(threading, "stack_size", asked.append)
+    system_threads.give_room([suffix, ".abi3.so", ".so"])
+    assert asked == size
