@@ -1,8 +1,8 @@
 """Measures the model served in three ways, and draws requests per second: ``python compare.py``.
 
 Needs the server, make_model.py's model, and what requirements.txt lists. Each way is measured with 1
-to 64 clients, which send their next request when they have the answer to the last. Writes
-``compare.svg`` beside this file.
+to 64 clients, which send their next request when they have the answer to the last. The ways take
+turns, and the median of five rounds counts. Writes ``compare.svg`` beside this file.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import json
 import os
 import random
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -33,7 +34,8 @@ STYLE = {
     "figure.figsize": (7, 4),
     "figure.constrained_layout.use": True,
 }
-SECONDS = float(os.environ.get("SECONDS_EACH", "3"))
+SECONDS = float(os.environ.get("SECONDS_EACH", "1"))
+ROUNDS = 5
 CLIENTS = (1, 4, 16, 64)
 WAYS = {
     "one call for each request": ["--entry_script", "score.py"],
@@ -99,14 +101,25 @@ def requests_per_second(port, clients, seconds):
     return sum(counts) / seconds
 
 
+def measure():
+    """The requests per second of each way, one for each number of clients."""
+    found = {name: {clients: [] for clients in CLIENTS} for name in WAYS}
+    with contextlib.ExitStack() as stack:
+        ports = {name: stack.enter_context(served(options)) for name, options in WAYS.items()}
+        for port in ports.values():
+            requests_per_second(port, CLIENTS[-1], SECONDS)  # the size of the batches grows
+        for _ in range(ROUNDS):
+            for clients in CLIENTS:
+                for name, port in ports.items():
+                    found[name][clients].append(requests_per_second(port, clients, SECONDS))
+    return {name: [statistics.median(rates) for rates in each.values()] for name, each in found.items()}
+
+
 def main():
     plt.rcParams.update(STYLE)
-    for name, options in WAYS.items():
-        with served(options) as port:
-            requests_per_second(port, CLIENTS[-1], SECONDS)  # the size of the batches grows
-            found = [requests_per_second(port, clients, SECONDS) for clients in CLIENTS]
-        print(f"{name}: {', '.join(f'{rate:.0f}' for rate in found)} requests/s")
-        plt.plot([str(clients) for clients in CLIENTS], found, marker="o", label=name)
+    for name, rates in measure().items():
+        print(f"{name}: {', '.join(f'{rate:.0f}' for rate in rates)} requests/s")
+        plt.plot([str(clients) for clients in CLIENTS], rates, marker="o", label=name)
     plt.xlabel("clients")
     plt.ylabel("requests per second")
     plt.ylim(bottom=0)

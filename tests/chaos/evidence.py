@@ -18,6 +18,8 @@ from .traffic import Note
 # A request may still begin within this many seconds after its client has left, because the front
 # learns that late.
 SLACK = 1.0
+# A new front takes up the connections that waited for it within this many seconds after the death of the last one.
+NEW_FRONT = 3.0
 
 
 @dataclasses.dataclass(frozen=True)

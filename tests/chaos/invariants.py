@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from . import joint_calls, orders
-from .evidence import SLACK, Evidence, Violation
+from .evidence import NEW_FRONT, SLACK, Evidence, Violation
 from .journal import Start
 from .monkey import Harm
 from .subjects import Calls
@@ -60,13 +60,20 @@ def _of_leaver(note: Note, start: Start | None, evidence: Evidence) -> Iterator[
         return
     if note.sent is None:
         yield Violation("half a request is not run", note, f"began {start}")
-    elif start.time > note.ended + SLACK and not _was_begun_and_stopped(note, start, evidence.harms):
+    elif start.time > note.ended + SLACK and not _may_begin_late(note, start, evidence):
         late = start.time - note.ended
         yield Violation("a client that left is not served", note, f"its request began {late:.2f} s after it had left")
     elif evidence.calls is Calls.AT_ONCE:
         late = evidence.journal.ends.get(start.call, 0.0) - note.ended
         if late > SLACK and not _is_harmed(note, start, evidence.harms):
             yield Violation("a call is cancelled when its client leaves", note, f"it ended {late:.2f} s later")
+
+
+def _may_begin_late(note: Note, start: Start, evidence: Evidence) -> bool:
+    """True if its worker was stopped, or no front was there to learn that the client had left."""
+    if _was_begun_and_stopped(note, start, evidence.harms):
+        return True
+    return any(note.opened - NEW_FRONT <= death.began <= note.ended for death in evidence.front_deaths)
 
 
 def _was_begun_and_stopped(note: Note, start: Start, harms: list[Harm]) -> bool:

@@ -93,6 +93,13 @@ def test_who_left_is_not_served() -> None:
     assert found(note(orders.LEFT, ended=0.6), Start(7, 2.6), harms=[STOPPED])
 
 
+def test_who_left_while_there_was_no_front_may_be_served_late() -> None:
+    late = Start(7, 2.4)
+    for began, is_excuse in ((-4.0, False), (-2.0, True), (0.1, True), (0.7, False)):
+        deaths = [Harm("text", 1, began, began)]
+        assert (not found(note(orders.LEFT, ended=0.6), late, front_deaths=deaths)) == is_excuse
+
+
 def test_an_answer_comes_from_a_call_that_has_ended() -> None:
     assert found(note(orders.ANSWERED), BEGAN, failed=[BEGAN.call])
     # A script error is the answer to who asks for it.
