@@ -9,7 +9,7 @@
 //! out, has one, with the fields of gunicorn's record; `supervise/access_log.py` makes its text. Runs
 //! in the front's event loop.
 
-use std::{fmt, time::Duration};
+use std::{cell::RefCell, fmt, time::Duration};
 
 use actix_web::http::{header::HeaderValue, Method};
 use log::{kv, Level, Record};
@@ -21,6 +21,7 @@ use crate::{
         access_fields,
         access_line::{Line, DEPRECATED_ID},
         item::Request,
+        pieces::Pieces,
         record::{Delivery, Outcome, Refusal, RequestRecord, Route, Stage, Worker},
         recorder::Reader,
     },
@@ -60,6 +61,8 @@ pub struct RequestLines {
     pub access: AccessLog,
     /// Where lines go.
     pub to: RequestLine,
+    /// The texts of the requests that wait for their JSON lines.
+    pub texts: RefCell<Pieces>,
 }
 
 impl RequestLines {
@@ -94,7 +97,7 @@ impl Reader for RequestLines {
     fn finished(&self, record: &RequestRecord) {
         if let RequestLine::Json(lines) = &self.to {
             if self.has_line(record) && log::log_enabled!(target: REQUEST_LOGGER, Level::Info) {
-                Request::of(record).into_iter().for_each(lines);
+                Request::of(record, &mut self.texts.borrow_mut()).into_iter().for_each(lines);
             }
         }
     }

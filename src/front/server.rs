@@ -268,7 +268,7 @@ async fn run(
     if settings.telemetry.begins_own_traces {
         readers.push(Box::new(OwnTraces));
     }
-    readers.push(Box::new(RequestLines { access: settings.access_log, to: lines }));
+    readers.push(Box::new(RequestLines { access: settings.access_log, to: lines, texts: RefCell::default() }));
     readers.push(Box::new(AccessRecords(settings.access_log)));
     if let Some(metrics) = sockets.metrics {
         metrics.counters.take_over();

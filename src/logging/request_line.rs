@@ -105,7 +105,7 @@ mod tests {
 
     fn line(record: &RequestRecord) -> String {
         let mut out = Vec::new();
-        write_request(&mut out, &Request::of(record).expect("a request"), 42);
+        write_request(&mut out, &Request::of(record, &mut Pieces::default()).expect("a request"), 42);
         String::from_utf8(out).expect("text")
     }
 
@@ -164,6 +164,6 @@ mod tests {
         let found = line(&record);
         assert!(found.contains("\"message\":\"POST /v2/models/iris/infer?a=1 503 0.000ms 76\""), "{found}");
         assert!(found.contains("\"route\":\"/v2/models/{name}/infer\""), "{found}");
-        assert_eq!(Request::of(&record).expect("a request").shown_target(), record.target());
+        assert_eq!(Request::of(&record, &mut Pieces::default()).expect("a request").shown_target(), record.target());
     }
 }

@@ -1,7 +1,7 @@
 //! Where requests and log records wait until the exporter's thread encodes them.
 //!
 //! The front's event loop, and with worker threads the script's threads, only push: one short lock, and a wake-up of the
-//! exporter's thread for the first item of a batch and for a full batch. The intake is bounded in bytes. It drops the
+//! exporter's thread for the first item, and when 2,048 items or 2 MiB wait. The intake is bounded in bytes. It drops the
 //! oldest items when the thread is late, which happens while a receiver hangs.
 
 use std::{
@@ -23,7 +23,7 @@ const LIMIT: usize = 8 << 20;
 /// each request to a receiver, cost more than to encode a few items.
 const EARLY_ITEMS: usize = 2048;
 /// Bytes of a batch that are encoded without waiting for the interval.
-const EARLY_BYTES: usize = 1 << 20;
+const EARLY_BYTES: usize = 2 << 20;
 
 /// The queue; clones share it.
 #[derive(Clone, Default)]
@@ -52,6 +52,11 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// True if so much waits that it is encoded at once.
+    fn is_early(&self) -> bool {
+        self.items.len() >= EARLY_ITEMS || self.bytes >= EARLY_BYTES
+    }
+
     /// Counts an item with each exporter that takes it.
     fn count(&self, item: &Item, count: impl Fn(Counts)) {
         self.exporters.iter().filter(|(exporter, _)| exporter.takes(item)).for_each(|(_, counts)| count(*counts));
@@ -90,6 +95,7 @@ impl Intake {
     pub fn push(&self, item: Item) {
         let mut waiting = self.lock();
         waiting.count(&item, |counts| counts.note_waiting(1));
+        let was_early = waiting.is_early();
         waiting.bytes += item.size();
         waiting.items.push_back(item);
         let is_first = waiting.since.is_none();
@@ -102,7 +108,7 @@ impl Intake {
             waiting.count(&oldest, |counts| counts.note_dropped(Reason::Full, 1));
             waiting.dropped_early += usize::from(waiting.exporters.is_empty());
         }
-        let wakes = is_first || waiting.items.len() == EARLY_ITEMS || waiting.bytes >= EARLY_BYTES;
+        let wakes = is_first || waiting.is_early() && !was_early;
         drop(waiting);
         if wakes {
             self.shared.changed.notify_one();
@@ -115,17 +121,16 @@ impl Intake {
         self.shared.changed.notify_one();
     }
 
-    /// Waits until the oldest item is `interval` old, a batch is full, the intake has ended, or `until` has come. Then moves
+    /// Waits until the oldest item is `interval` old, so much waits that it is encoded at once, the intake has ended, or `until` has come. Then moves
     /// everything into `taken`, which must be empty. The intake goes on with the memory of `taken`.
     pub fn take(&self, interval: Duration, until: Option<Instant>, taken: &mut Taken) {
         taken.items.shrink_to(EARLY_ITEMS);
         let mut waiting = self.lock();
         loop {
             let now = Instant::now();
-            let is_full = waiting.items.len() >= EARLY_ITEMS || waiting.bytes >= EARLY_BYTES;
             let due = waiting.since.map(|since| since + interval);
             let wake_at = [due, until].into_iter().flatten().min();
-            if waiting.ended || is_full || wake_at.is_some_and(|instant| instant <= now) {
+            if waiting.ended || waiting.is_early() || wake_at.is_some_and(|instant| instant <= now) {
                 break;
             }
             waiting = match wake_at {
@@ -148,6 +153,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::telemetry::item::{tests::scored, ReplyStart};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -178,6 +184,18 @@ mod tests {
             let counts = counts.of(exporter);
             assert_eq!((counts.waiting(), counts.dropped(Reason::Full)), (waiting, dropped), "{exporter:?}");
         }
+    }
+
+    #[test]
+    fn a_request_counts_with_the_memory_that_it_takes() {
+        let request = || Item::Request(scored(), Some(ReplyStart::of(&[b'a'; 1000], true)));
+        let expected = size_of::<Item>() + scored().text_bytes().len() + 1000;
+        assert_eq!(request().size(), expected);
+        let intake = Intake::default();
+        (0..LIMIT / expected + 10).for_each(|_| intake.push(request()));
+        assert_eq!(take(&intake, HOUR, None).items.len(), LIMIT / expected);
+        (0..EARLY_ITEMS).for_each(|_| intake.push(Item::Request(scored(), None)));
+        assert!(intake.lock().bytes < EARLY_BYTES, "so many requests without replies are taken together");
     }
 
     #[test]

@@ -2,27 +2,27 @@
 
 use std::{
     borrow::Cow,
-    cell::RefCell,
     net::SocketAddr,
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Method, Version};
 use serde::Deserialize;
 
 use super::{
     app_insights::{cut, MAX_VALUE},
     lane::Weighed,
+    pieces::Pieces,
     record::{JobTimes, Outcome, RequestRecord, Route, Worker},
     trace_context::{Span, TraceParent},
 };
 
 /// A request that has ended, for threads that write about it: the exporter's, and the one that writes the log.
 ///
-/// The front's event loop makes it with one copy of all texts, because those of the record share a read buffer, which may be
-/// large. Whoever reads it makes everything else of it. It is passed on by value: memory that one thread allocates and
-/// another frees costs both threads more time than these copies.
+/// The front's event loop makes one for each queue, with a copy of all texts, because those of the record share a read buffer,
+/// which may be large. Whoever reads it makes everything else of it. It is passed on by value: memory that one thread allocates
+/// and another frees costs both threads more time than these copies.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// When its head had been read.
@@ -93,26 +93,16 @@ pub struct Texts {
     ends: [usize; Self::COUNT],
 }
 
-/// Texts of requests that follow each other share pieces of memory of this size. A piece is freed when nobody has a request
-/// of it any more, and requests leave in the order in which they came.
-const PIECE: usize = 64 * 1024;
-
-thread_local! {
-    /// The piece that the next texts come into. The front's event loop makes all requests, so only its thread fills one.
-    static TEXTS: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(PIECE));
-}
-
 impl Texts {
     const COUNT: usize = 7;
 
-    fn of(texts: [&[u8]; Self::COUNT]) -> Self {
-        TEXTS.with_borrow_mut(|piece| {
-            let ends = texts.map(|text| {
-                piece.extend_from_slice(text);
-                piece.len()
-            });
-            Self { bytes: piece.split().freeze(), ends }
-        })
+    fn of(texts: [&[u8]; Self::COUNT], pieces: &mut Pieces) -> Self {
+        let mut end = 0;
+        let ends = texts.map(|text| {
+            end += text.len();
+            end
+        });
+        Self { bytes: pieces.copy(&texts), ends }
     }
 
     fn get(&self, text: Text) -> &[u8] {
@@ -134,22 +124,20 @@ pub struct Phase {
 }
 
 impl Request {
-    /// What is known of a request that is finished, so that its texts do not change any more; `None` if the client sent no
-    /// request.
-    pub fn of(record: &RequestRecord) -> Option<Self> {
+    /// What is known of a request that is finished; `None` if the client sent no request. `pieces` are those of the queue
+    /// that it comes into.
+    pub fn of(record: &RequestRecord, pieces: &mut Pieces) -> Option<Self> {
         let since = |instant: Instant| instant.saturating_duration_since(record.began);
         let head = record.head.as_ref()?;
-        let texts = record.texts.get_or_init(|| {
-            Texts::of([
-                head.uri.path_and_query().map_or(&b""[..], |target| target.as_str().as_bytes()),
-                head.host.as_ref().map_or(&b""[..], |host| host.as_bytes()),
-                head.user_agent.as_ref().map_or(&b""[..], |agent| agent.as_bytes()),
-                record.trace_state.as_deref().unwrap_or_default(),
-                record.ids.request.as_deref().unwrap_or_default(),
-                record.ids.client_request.as_deref().unwrap_or_default(),
-                &record.error_location,
-            ])
-        });
+        let texts = [
+            head.uri.path_and_query().map_or(&b""[..], |target| target.as_str().as_bytes()),
+            head.host.as_ref().map_or(&b""[..], |host| host.as_bytes()),
+            head.user_agent.as_ref().map_or(&b""[..], |agent| agent.as_bytes()),
+            record.trace_state.as_deref().unwrap_or_default(),
+            record.ids.request.as_deref().unwrap_or_default(),
+            record.ids.client_request.as_deref().unwrap_or_default(),
+            &record.error_location,
+        ];
         Some(Self {
             began_at: record.began_at,
             began: record.began,
@@ -170,7 +158,7 @@ impl Request {
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
             reply_length: record.reply_length,
-            texts: texts.clone(),
+            texts: Texts::of(texts, pieces),
         })
     }
 
@@ -221,12 +209,6 @@ impl Request {
             phases.push(Phase { name: "run", from: run_from, to: ended });
         }
         phases
-    }
-}
-
-impl Weighed for Request {
-    fn size(&self) -> usize {
-        size_of::<Self>() + self.texts.bytes.len()
     }
 }
 
@@ -342,7 +324,9 @@ impl Weighed for Item {
     fn size(&self) -> usize {
         size_of::<Self>()
             + match self {
-                Self::Request(request, reply) => request.size() + reply.as_ref().map_or(0, |reply| reply.bytes.len()),
+                Self::Request(request, reply) => {
+                    request.texts.bytes.len() + reply.as_ref().map_or(0, |reply| reply.bytes.len())
+                }
                 Self::Log(bytes) | Self::Metrics(bytes) => bytes.len(),
             }
     }

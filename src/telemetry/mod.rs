@@ -23,6 +23,7 @@ pub mod lane;
 pub mod metrics;
 pub mod otlp;
 pub mod otlp_metrics;
+pub mod pieces;
 pub mod plan;
 mod priority;
 pub mod receiver;

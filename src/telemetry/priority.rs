@@ -2,7 +2,7 @@
 
 /// How much nicer the calling thread becomes to all others.
 #[cfg(target_os = "linux")]
-const MORE_NICE: i32 = 10;
+const MORE_NICE: i32 = 5;
 
 /// Lets all other threads go first, above all the front's event loop. On Linux each thread has a priority of its own.
 #[cfg(target_os = "linux")]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use super::{
@@ -19,13 +19,11 @@ use super::{
     lane::{Lane, Limits, Waits, Weighed},
     otlp::{self, AttributeLimits},
     otlp_metrics,
+    pieces::Pieces,
 };
 
 /// How often the log tells of refused items.
 const TELL_EVERY: Duration = Duration::from_secs(60);
-/// Items of requests are written one behind the other into pieces of memory of this size, because an allocation for each item
-/// costs more time than to write it. A piece is freed when the last of its items is.
-const PIECE: usize = 64 * 1024;
 /// Path of Application Insights' endpoint.
 const TRACK: &str = "/v2.1/track";
 
@@ -63,7 +61,7 @@ pub struct Target {
     pub queue_items: usize,
 }
 
-/// An encoded item. Items of requests share pieces of memory ([`PIECE`]).
+/// An encoded item. Application Insights' items of requests share [`Pieces`].
 pub type Encoded = Bytes;
 
 impl Weighed for Encoded {
@@ -89,8 +87,8 @@ pub struct Receiver {
     counts: Counts,
     /// Where the item of a request is written first, because its length is not known before.
     scratch: Vec<u8>,
-    /// The piece of memory that the next items of requests come into.
-    piece: BytesMut,
+    /// Where the items of requests are then.
+    pieces: Pieces,
     /// Items that were refused and that the log has not told of.
     untold: usize,
     told_at: Option<Instant>,
@@ -120,7 +118,7 @@ impl Receiver {
             in_flight: None,
             counts,
             scratch: Vec::new(),
-            piece: BytesMut::with_capacity(PIECE),
+            pieces: Pieces::default(),
             untold: 0,
             told_at: None,
         })
@@ -148,8 +146,7 @@ impl Receiver {
                 self.scratch.clear();
                 app_insights::request(&mut self.scratch, origin, request, reply);
                 if !self.scratch.is_empty() {
-                    self.piece.extend_from_slice(&self.scratch);
-                    self.lane.push(self.piece.split().freeze());
+                    self.lane.push(self.pieces.copy(&[&self.scratch]));
                 }
             }
             Format::OtlpTraces(_, limits) => {

@@ -16,7 +16,6 @@ mod refusal;
 mod route;
 
 use std::{
-    cell::OnceCell,
     net::SocketAddr,
     time::{Duration, Instant, SystemTime},
 };
@@ -25,10 +24,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Uri, Version};
 
 pub use self::{refusal::Refusal, route::Route};
-use super::{
-    item::Texts,
-    trace_context::{Span, TraceParent},
-};
+use super::trace_context::{Span, TraceParent};
 
 /// A header field as the client or the script sent it: name and value.
 pub type Field = (Bytes, Bytes);
@@ -108,8 +104,6 @@ pub struct RequestRecord {
     pub bytes_out: u64,
     /// When the request was finished.
     pub finished: Option<Instant>,
-    /// The texts for other threads. The first reader that makes a [`Request`](super::item::Request) of the record sets them.
-    pub texts: OnceCell<Texts>,
 }
 
 /// The first bytes of a stream, as many as one of the readers wants.
@@ -309,7 +303,6 @@ impl RequestRecord {
             answered: None,
             bytes_out: 0,
             finished: None,
-            texts: OnceCell::new(),
         }
     }
 

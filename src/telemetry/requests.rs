@@ -3,10 +3,13 @@
 //! Runs in the front's event loop: it chooses the ids of the server's span when a request begins, and puts the request into
 //! the intake when it is finished.
 
+use std::cell::RefCell;
+
 use super::{
     ids::Sampler,
     intake::Intake,
     item::{Item, ReplyStart, Request},
+    pieces::Pieces,
     record::{RequestRecord, Route, StreamStart},
     recorder::Reader,
 };
@@ -21,6 +24,8 @@ pub struct ExportedRequests {
     which: Exported,
     /// Items have the beginning of the reply.
     has_response: bool,
+    /// The texts of the requests in the intake.
+    texts: RefCell<Pieces>,
 }
 
 /// The requests that an exporter takes.
@@ -35,7 +40,7 @@ pub enum Exported {
 impl ExportedRequests {
     /// Puts finished requests into this intake.
     pub fn new(intake: Intake, sampler: Sampler, which: Exported, has_response: bool) -> Self {
-        Self { intake, sampler, which, has_response }
+        Self { intake, sampler, which, has_response, texts: RefCell::default() }
     }
 
     fn takes(&self, record: &RequestRecord) -> bool {
@@ -69,7 +74,7 @@ impl Reader for ExportedRequests {
         if !self.takes(record) {
             return;
         }
-        if let Some(request) = Request::of(record) {
+        if let Some(request) = Request::of(record, &mut self.texts.borrow_mut()) {
             let reply = if self.has_response { reply_start(record) } else { None };
             self.intake.push(Item::Request(request, reply));
         }
@@ -153,6 +158,27 @@ mod tests {
             let found = exported(which, flags, Some(Route::Score), true);
             assert_eq!(found.is_some(), is_exported, "{which:?} {flags}");
         }
+    }
+
+    #[test]
+    fn texts_of_requests_in_the_intake_are_apart_from_those_of_other_queues() {
+        let intake = Intake::default();
+        let exported = ExportedRequests::new(intake.clone(), Sampler::default(), Exported::All, false);
+        let others = RefCell::default();
+        let record = RequestRecord::begin(Some(Head::without_fields(Method::POST, "/score")), None);
+        for _ in 0..3 {
+            exported.finished(&record);
+            // A request that only the log takes.
+            let _ = Request::of(&record, &mut others.borrow_mut());
+        }
+        let mut taken = Taken::default();
+        intake.take(Duration::ZERO, None, &mut taken);
+        let places = taken.items.iter().map(|item| match item {
+            Item::Request(request, _) => request.text_bytes().as_ptr_range(),
+            Item::Log(_) | Item::Metrics(_) => panic!("no request"),
+        });
+        let places: Vec<_> = places.collect();
+        assert!(places.len() == 3 && places.windows(2).all(|pair| pair[0].end == pair[1].start), "{places:?}");
     }
 
     #[test]

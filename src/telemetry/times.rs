@@ -47,7 +47,7 @@ pub fn milliseconds(out: &mut Vec<u8>, duration: Duration) {
     }
 }
 
-/// No clock of a server shows a time before 1970.
+/// A time before 1970 is written as 1970: no server's clock shows one.
 fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

@@ -7,6 +7,11 @@ pub(in crate::telemetry) fn at(seconds: u64, micros: u32) -> SystemTime {
 }
 
 impl Request {
+    /// All of its texts.
+    pub(in crate::telemetry) fn text_bytes(&self) -> &[u8] {
+        &self.texts.bytes
+    }
+
     /// The same request with another text.
     pub(in crate::telemetry) fn with(mut self, text: Text, bytes: &[u8]) -> Self {
         let all = [
@@ -18,7 +23,10 @@ impl Request {
             Text::ClientRequestId,
             Text::ErrorLocation,
         ];
-        self.texts = Texts::of(all.map(|known| if known == text { bytes } else { self.texts.get(known) }));
+        self.texts = Texts::of(
+            all.map(|known| if known == text { bytes } else { self.texts.get(known) }),
+            &mut Pieces::default(),
+        );
         self
     }
 }
@@ -45,7 +53,10 @@ pub(in crate::telemetry) fn scored() -> Request {
         bytes_in: 0,
         bytes_out: 0,
         reply_length: None,
-        texts: Texts::of([b"/score?name=%C3%A9%20x", b"127.0.0.1:5001", b"", b"", b"r", b"", b""]),
+        texts: Texts::of(
+            [b"/score?name=%C3%A9%20x", b"127.0.0.1:5001", b"", b"", b"r", b"", b""],
+            &mut Pieces::default(),
+        ),
     }
 }
 
