@@ -55,17 +55,15 @@ class Batch:
 
 
 class TimeLimit:
-    """The time limit of a request's call, as an async run() with @batched uses it. This one is none;
-    ``scripting/async_calls.py`` has that of a worker."""
+    """What an async run() with @batched tells about a request's time limit. This class has no limit;
+    ``scripting/async_calls.py`` has the worker's."""
 
-    def share(self, end: Callable[[], None]) -> None:
-        """A call for several requests begins. When the time is over, ``end`` is called first."""
-
-    def pause(self) -> None:
-        """The request waits until a call of its own begins."""
+    def share(self, end: Callable[[], None] | None) -> None:
+        """A call for several requests begins. When the time is over, ``end`` is called first. None: the
+        request shares a call no more."""
 
     def restart(self) -> None:
-        """A call of its own begins, with the whole time."""
+        """A call for this request alone begins, with the whole time."""
 
 
 # The time limit of the request that the current task serves.
@@ -187,7 +185,10 @@ def _asynchronous(batch: Batch, run: Callable[..., Awaitable[Any]]) -> Callable[
             _begin(gathering, run)
         elif gathering.timer is None:
             gathering.timer = loop.call_later(batch.wait, _begin, gathering, run)
-        return await member.future
+        try:
+            return await member.future
+        finally:
+            member.limit.share(None)
 
     return call_for_one
 
@@ -255,13 +256,14 @@ async def _answer(run: Callable[..., Awaitable[Any]], members: Sequence[Member])
         if len(members) == 1:
             results = [error]
         else:
-            # Only those requests fail that fail alone.
-            for member in members:
-                member.limit.pause()
-            for member in members:
-                if not member.future.done():
-                    member.limit.restart()
-                    await asyncio.wait([_task(run, [member])])
+            # Only those requests fail that fail alone. None waits for the call of another one, which may
+            # take long, and go on after it was cancelled.
+            left = [member for member in members if not member.future.done()]
+            for member in left:
+                member.limit.restart()
+                _task(run, [member])
+            if left:  # when this task ends, it fails requests that have no answer
+                await asyncio.wait([member.future for member in left])
             return
     for member, result in zip(members, results):
         if member.future.done():

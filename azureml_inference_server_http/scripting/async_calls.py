@@ -45,7 +45,7 @@ LEFT = "left"  # the call was cancelled, because its client has left
 STREAMS = "streams"  # an outputs.Answer without a body, whose parts follow
 PART = "part"  # a part of a stream
 ENDED = "ended"  # None at the end of a stream, or the exception that has broken it
-AGAIN = "again"  # run() is called again for this request, with the whole time limit
+AGAIN = "again"  # run() is called again for some requests, with the whole time limit
 
 _logger = logging.getLogger("azmlinfsrv")
 
@@ -94,12 +94,8 @@ class _Limit(TimeLimit):
         self._calls = calls
         self._call = call
 
-    def share(self, end: Callable[[], None]) -> None:
+    def share(self, end: Callable[[], None] | None) -> None:
         self._call.end_shared = end
-
-    def pause(self) -> None:
-        self._call.end_shared = None
-        self._call.stop_timer()
 
     def restart(self) -> None:
         self._calls.restart_limit(self._call)
@@ -325,11 +321,14 @@ class Calls:
         call.timer = self._loop.call_later(seconds, self._is_due, call, limit, self._loop.time() + seconds)
 
     def restart_limit(self, call: _Call) -> None:
-        """run() is called again for this request alone. The front restarts the time too."""
+        """run() is called again for this request alone. Tells the front, which restarts the time of all calls of this
+        worker. So one report is enough for calls that begin together."""
+        call.end_shared = None
         call.stop_timer()
         if call.is_open:
             self._limit_run(call)
-            self._report(call, AGAIN, None, is_last=False)
+            if not (self._reports and self._reports[-1].what == AGAIN):
+                self._report(call, AGAIN, None, is_last=False)
 
     def _limit_part(self, call: _Call) -> None:
         """Cancel the stream if its next part takes longer than WORKER_TIMEOUT."""

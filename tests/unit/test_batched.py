@@ -305,11 +305,9 @@ class Limit(TimeLimit):
         self.task = asyncio.current_task()
 
     def share(self, end):
-        self.events.append(("share", self.name))
-        asyncio.get_running_loop().call_soon(end)
-
-    def pause(self):
-        self.events.append(("pause", self.name))
+        self.events.append(("share" if end else "end", self.name))
+        if end:
+            asyncio.get_running_loop().call_soon(end)
 
     def restart(self):
         self.events.append(("restart", self.name))
@@ -335,4 +333,36 @@ def test_a_shared_call_that_takes_too_long_costs_only_the_guilty_request():
     first, hangs, last = asyncio.run(ask_all())
     assert (first, last) == ("a", "c")
     assert isinstance(hangs, asyncio.CancelledError)
-    assert events == [(what, name) for what in ("share", "pause", "restart") for name in ("a", "hangs", "c")]
+    assert events[:6] == [(what, name) for what in ("share", "restart") for name in ("a", "hangs", "c")]
+    assert sorted(events[6:]) == [("end", name) for name in ("a", "c", "hangs")]
+
+
+def test_no_request_waits_for_a_call_that_goes_on_after_it_was_cancelled():
+    """The call for the first request alone ends only when the other requests are answered."""
+    answered = []
+
+    async def serve():
+        others_are_answered = asyncio.Event()
+
+        @batched(max_size=3)
+        async def run(items):
+            if len(items) > 1:
+                raise ValueError
+            try:
+                await asyncio.sleep(3600 if items == ["hangs"] else 0)
+            except asyncio.CancelledError:
+                await others_are_answered.wait()
+            return items
+
+        async def ask(name):
+            LIMIT.set(Limit([], name))
+            answered.append(await run(name))
+
+        hangs, *others = [asyncio.ensure_future(ask(name)) for name in ("hangs", "b", "c")]
+        await asyncio.wait_for(asyncio.gather(*others), 60)
+        others_are_answered.set()
+        await asyncio.wait([hangs])
+        assert hangs.cancelled()
+
+    asyncio.run(serve())
+    assert answered == ["b", "c"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import inspect
 import logging
 import sys
 from types import SimpleNamespace
 
 import pytest
+from async_world import World
 from inference_schema import schema_util
 from loading import load
 
@@ -80,3 +84,31 @@ def batches_of(batching_settings, log):
         return script, next(message for level, _, message in log() if level == "W")
 
     return batches_of
+
+
+@pytest.fixture
+def world(settings):
+    """Loads an async script, and returns its calls."""
+    made = []
+
+    def make(source, **changes):
+        script = load(
+            SimpleNamespace(**{**vars(settings), **changes}),
+            "import asyncio, contextvars, time\n" + inspect.cleandoc(source),
+        )
+        script.initialize()
+        made.append(World(script))
+        return made[-1]
+
+    yield make
+    while made:
+        each = made.pop()
+        each.calls.abandon()
+        each.script.close_loop()
+        each.front.close()
+        each.worker.close()
+        asyncio.set_event_loop(None)
+        del each
+    # asyncio reports a task whose exception nobody took when the task is collected. To format that, Python 3.11 parses
+    # source text, which fails if the collection happens to come while another test's file is parsed. So it comes here.
+    gc.collect()

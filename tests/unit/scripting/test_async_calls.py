@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
-import gc
-import inspect
-import socket
 import time
 from types import SimpleNamespace
 
@@ -16,62 +12,6 @@ from loading import load
 from azureml_inference_server_http.scripting import async_calls, blocked_loop
 
 NEVER = "await asyncio.sleep(3600)"
-
-
-class World:
-    """Calls of one script, and what they have reported."""
-
-    def __init__(self, script):
-        self.script = script
-        self.calls = script.calls()
-        self.front, self.worker = socket.socketpair()
-        self.reports = []
-
-    def start(self, number, **arguments):
-        self.calls.start(number, arguments, None)
-
-    def turn(self, seconds=0.01):
-        self.reports += [tuple(report) for report in self.calls.run(self.worker.fileno(), seconds)]
-
-    def until(self, what, number=None):
-        """Let the loop run until this is reported. Returns its value."""
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            for each in self.reports:
-                if each[1] == what and number in (None, each[0]):
-                    return each[2]
-            self.turn()
-        raise AssertionError(f"no {what}: {self.reports}")
-
-    def kinds(self):
-        return [report[1] for report in self.reports]
-
-
-@pytest.fixture
-def world(settings):
-    made = []
-
-    def make(source, **changes):
-        script = load(
-            SimpleNamespace(**{**vars(settings), **changes}),
-            "import asyncio, contextvars, time\n" + inspect.cleandoc(source),
-        )
-        script.initialize()
-        made.append(World(script))
-        return made[-1]
-
-    yield make
-    while made:
-        each = made.pop()
-        each.calls.abandon()
-        each.script.close_loop()
-        each.front.close()
-        each.worker.close()
-        asyncio.set_event_loop(None)
-        del each
-    # asyncio reports a task whose exception nobody took when the task is collected. To format that, Python 3.11 parses
-    # source text, which fails if the collection happens to come while another test's file is parsed. So it comes here.
-    gc.collect()
 
 
 def test_calls_wait_together(world):
