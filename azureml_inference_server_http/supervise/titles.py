@@ -57,12 +57,22 @@ def set_role(role: str) -> None:
     score.py``."""
     title = " ".join([f"{COMMAND}: {role}", *sys.argv[1:]])
     with contextlib.suppress(OSError), open("/proc/self/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-        begin, end = int(fields[_ARGUMENTS_BEGIN]), int(fields[_ARGUMENTS_END])
+        begin, end = arguments_of(file.read())
         # The kernel reads the command line from the memory of the process. It may be overwritten,
         # because Python has copied the arguments.
         room = end - begin
+        if room <= 0:
+            return
         text = title.encode("utf-8", "surrogateescape")[: room - 1]
         with open("/proc/self/mem", "r+b", buffering=0) as memory:
             memory.seek(begin)
             memory.write(text.ljust(room, b"\0"))
+
+
+def arguments_of(stat: str) -> tuple[int, int]:
+    """The addresses of the process's arguments, from the text of ``/proc/self/stat``. Equal if they are not told: an
+    emulator such as qemu-user leaves the fields out, a sandbox such as gVisor has zeros."""
+    fields = stat.rpartition(")")[2].split()
+    if len(fields) <= _ARGUMENTS_END:
+        return 0, 0
+    return int(fields[_ARGUMENTS_BEGIN]), int(fields[_ARGUMENTS_END])
