@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import threading
 import time
@@ -32,6 +33,7 @@ _PART_FIELDS = 48
 # Seconds that a line may wait for room in standard output.
 _PATIENCE = 1.0
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _IDS = ("request_id", "client_request_id", "trace_id")
 # Attributes of every record, and those that the server adds.
 _OWN_ATTRIBUTES = frozenset(
@@ -129,8 +131,9 @@ def _shortened(text: str) -> str:
 
 def _dumps(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    # Bytes that are no text (surrogateescape) would make the line invalid UTF-8.
-    return text.encode("utf-8", "backslashreplace").decode() if not text.isascii() else text
+    # Lone surrogates, such as bytes that are no text (surrogateescape), have no form in UTF-8, and parsers such as jq
+    # refuse their escapes. They are shown as text.
+    return text if text.isascii() else _SURROGATE.sub(lambda found: f"\\\\u{ord(found[0]):04x}", text)
 
 
 def _parts(message: str, room: int) -> Iterator[str]:

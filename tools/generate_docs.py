@@ -188,8 +188,8 @@ def _opentelemetry() -> str:
 ### OTEL_…
 
 The variables by which OpenTelemetry is configured everywhere, as environment variables only. An empty value counts as
-absent. A wrong one is a warning in the log, and the default is used. Those that begin with `OTEL_EXPORTER_OTLP_` exist
-for each signal too, and then count more for it: {of_signals}.
+absent. A wrong one is a warning in the log, which says what is done instead. Those that begin with
+`OTEL_EXPORTER_OTLP_` exist for each signal too, and then count more for it: {of_signals}.
 
 | variable | default | meaning |
 | --- | --- | --- |

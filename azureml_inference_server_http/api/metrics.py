@@ -56,7 +56,7 @@ def counter(name: str, help: str = "", /, **labels: str) -> Counter:
     found = _known.get((name, *labels.items()))
     if type(found) is Counter:
         return found
-    full = name if isinstance(name, str) and name.endswith("_total") else f"{name}_total"
+    full = name if not name or (isinstance(name, str) and name.endswith("_total")) else f"{name}_total"
     made = _make(Counter, name, full, help, labels)
     assert isinstance(made, Counter)
     return made
@@ -102,6 +102,18 @@ def follow_fork() -> None:
             series.follow_fork()
 
 
+def _refuse_names_of_parts(name: str, kind: Any) -> None:
+    """Raise ValueError if a histogram has series of this name, or this is a histogram with a series of a name that is
+    taken: ``/metrics`` would not be valid. Names of counters end in ``_total``, so they cannot be meant."""
+    for key, known in _known.items():
+        histograms = [(key[0], name)] if type(known) is Histogram else []
+        if kind is Histogram and type(known) is not Counter:
+            histograms.append((name, key[0]))
+        for histogram, other in histograms:
+            if other in (f"{histogram}_bucket", f"{histogram}_sum", f"{histogram}_count"):
+                raise ValueError(f"metric {name}: histogram {histogram} has series of the name {other}")
+
+
 def _make(
     kind: Any, name: str, full: str, help: str, labels: dict[str, str], *more: Any
 ) -> Counter | Gauge | Histogram:
@@ -120,6 +132,8 @@ def _make(
     other = next((known for known_key, known in _known.items() if known_key[0] == name), None)
     if other is not None and type(other) is not kind:
         raise ValueError(f"metric {name} is a {type(other).__name__.lower()} already")
+    if kind is not Counter:
+        _refuse_names_of_parts(name, kind)
     series: Counter | Gauge | Histogram = kind(full, help.replace("\0", " "), sorted(labels.items()), *more)
     _known[key] = series
     if series.problem is not None and (series.problem, name) not in _told:

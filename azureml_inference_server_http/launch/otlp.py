@@ -131,8 +131,10 @@ class _Variables:
     def number(self, name: str, least: int, allowed: str) -> int | None:
         """The value as a whole number, else the default; None if there is no default."""
         for text in (self.text(name), self._known[name].default):
-            if text.isascii() and text.isdecimal() and least <= int(text) <= _MANY:
-                return int(text)
+            # int() refuses texts of more than 4300 digits with an exception of its own.
+            digits = text.lstrip("0")[:20] or "0"
+            if text.isascii() and text.isdecimal() and least <= int(digits) <= _MANY:
+                return int(digits)
             if text:
                 self.refuse(name, allowed)
         return None
@@ -150,7 +152,8 @@ def _target(variables: _Variables, signal: str) -> Target | None:
         # GET /metrics is there anyway.
         return None
     if wanted not in ("otlp", "none"):
-        variables.refuse(exporter, "otlp, prometheus or none" if signal == "METRICS" else "otlp or none")
+        allowed = "otlp, prometheus or none" if signal == "METRICS" else "otlp or none"
+        variables.refuse(exporter, f"{allowed}, so {signal.lower()} are not sent")
         return None
     is_on = variables.is_given(own) or variables.is_given(shared) or variables.is_given(exporter)
     if wanted == "none" or not is_on:
@@ -168,14 +171,18 @@ def _target(variables: _Variables, signal: str) -> Target | None:
     if not is_url(url):
         variables.refuse(name, f"a URL, so {signal.lower()} are not sent")
         return None
+    certificate, key = (variables.of_signal(signal, option) for option in ("CLIENT_CERTIFICATE", "CLIENT_KEY"))
+    if bool(certificate[1]) != bool(key[1]):
+        given, missing = (certificate, key) if certificate[1] else (key, certificate)
+        variables.notices.append(f"{given[0]} has no effect without {missing[0]}.")
     return Target(
         url,
         _headers(variables, signal),
         _timeout(variables, signal),
         _compresses(variables, signal),
         variables.of_signal(signal, "CERTIFICATE")[1] or None,
-        variables.of_signal(signal, "CLIENT_CERTIFICATE")[1] or None,
-        variables.of_signal(signal, "CLIENT_KEY")[1] or None,
+        certificate[1] or None,
+        key[1] or None,
     )
 
 

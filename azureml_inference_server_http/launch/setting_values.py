@@ -131,6 +131,8 @@ def _network(text: str) -> str:
     that maps some of IPv4 (RFC 4291 section 2.5.5.2) becomes one of IPv4."""
     import ipaddress
 
+    if "%" in text:
+        raise ValueError("an address with a zone, which is a name of this machine's interfaces")
     network = ipaddress.ip_network(text, strict=False)
     mapped = ipaddress.IPv6Network("::ffff:0:0/96")
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(mapped):

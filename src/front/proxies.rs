@@ -112,8 +112,14 @@ fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> std::vec::IntoIter<&
 
 /// `for=192.0.2.43;proto=https;by=203.0.113.43` (RFC 7239 section 4).
 fn element(text: &str) -> Hop {
-    let mut hop = Hop { address: None, is_https: None };
+    let nothing = Hop { address: None, is_https: None };
+    let mut hop = nothing;
     for pair in text.split(';') {
+        // A proxy may quote what the client sent: `host="a;for=6.6.6.6"`. This is a piece of such a text, or may be one. What
+        // names the client needs no escapes.
+        if pair.matches('"').count() % 2 == 1 || pair.contains('\\') {
+            return nothing;
+        }
         let Some((name, value)) = pair.split_once('=') else { continue };
         let value = value.trim().trim_matches('"');
         match name.trim().to_ascii_lowercase().as_str() {
@@ -219,6 +225,11 @@ mod tests {
             ("for=unknown, for=10.0.0.8", "10.0.0.8:0", None),
             ("proto=https", "10.0.0.1:9", None),
             ("nonsense;;=,", "10.0.0.1:9", None),
+            // What the client sent, in the quotes of a proxy.
+            ("for=1.2.3.4;host=\"a,for=6.6.6.6\"", "10.0.0.1:9", None),
+            ("for=1.2.3.4;host=\"a;for=6.6.6.6;proto=https;x=\"", "10.0.0.1:9", None),
+            ("for=1.2.3.4;host=\"a\\\",for=6.6.6.6;x=\\\"b\"", "10.0.0.1:9", None),
+            ("for=\"6.6.6.6, for=1.2.3.4", "1.2.3.4:0", None),
         ] {
             let expected = Some((client.to_owned(), is_https));
             assert_eq!(found("10.0.0.1:9", &[("forwarded", value)]), expected, "{value}");

@@ -238,7 +238,8 @@ impl ReplyContext {
         if let Some(failed) = forced {
             response.append_header((FAILED, failed));
         }
-        if let Some(run_ms) = head.run_ms {
+        let is_of_run = matches!(head.origin, Origin::Result | Origin::Response);
+        if let Some(run_ms) = head.run_ms.filter(|_| is_of_run) {
             response.append_header((RUN_MS, Milliseconds::from(run_ms).to_string()));
         }
         if let Some(location) = Some(head.error_location).filter(|location| !location.is_empty()) {

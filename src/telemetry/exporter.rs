@@ -108,10 +108,12 @@ impl Exporter {
         let limit = RECEIVERS_BYTES / plan.targets.len().max(1);
         let mut receivers = Vec::new();
         for target in plan.targets {
-            let name = target.format.exporter().name();
+            let (name, variables) = (target.format.exporter().name(), target.format.variables_of_files());
             match Receiver::new(target, limit, counts) {
                 Ok(receiver) => receivers.push(receiver),
-                Err(problem) => log::error!(target: LOG, "Telemetry is not sent to {name}: {problem}."),
+                Err(problem) => {
+                    log::error!(target: LOG, "Telemetry is not sent to {name}: {problem}. Correct {variables}, which names the file.")
+                }
             }
         }
         if receivers.is_empty() {
@@ -360,9 +362,11 @@ impl Worker {
             }
             Next::GoTo(location) => {
                 if !receiver.go_to(&location) {
-                    log::error!(target: LOG, "{name} ({host}) redirects to {location:?}, which is not followed.");
                     let rest = receiver.lane.take_rest();
                     receiver.counts().note_dropped(Reason::Refused, rest.len());
+                    if let Some(items) = receiver.tell_refused(rest.len(), Instant::now()) {
+                        log::error!(target: LOG, "{name} ({host}) redirects to {location:?}, which is not followed, so {} {} lost.", counted(items), one_or_more(items, "is", "are"));
+                    }
                 }
             }
             Next::Store(items, why) => {

@@ -248,6 +248,16 @@ impl Format {
         }
     }
 
+    /// The environment variables that name files for TLS, for people.
+    pub const fn variables_of_files(&self) -> &'static str {
+        match self {
+            Self::AppInsights(_) => "REQUESTS_CA_BUNDLE",
+            Self::OtlpTraces(..) | Self::OtlpLogs(..) | Self::OtlpMetrics(_) => {
+                "OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE or _CLIENT_KEY (or that of the signal)"
+            }
+        }
+    }
+
     /// What no log line may show.
     fn key(&self) -> &str {
         match self {

@@ -192,9 +192,14 @@ impl<'a, 'py> Caller<'a, 'py> {
                 self.render(py, claimed, &result, run_ms)
             }
             Ok(Returned::Answer(answer)) => {
-                self.reply(py, &answer).unwrap_or_else(|error| self.internal_error(py, &claimed.job, error))
+                let reply = self.reply(py, &answer);
+                let reply = reply.unwrap_or_else(|error| self.internal_error(py, &claimed.job, error));
+                match reply.origin {
+                    Origin::ScriptError | Origin::Timeout => Reply { run_ms: Some(run_ms), ..reply },
+                    _ => reply,
+                }
             }
-            Err(error) => self.script_error(py, claimed, error),
+            Err(error) => Reply { run_ms: Some(run_ms), ..self.script_error(py, claimed, error) },
         }
     }
 
@@ -463,7 +468,7 @@ impl<'a, 'py> Caller<'a, 'py> {
                 }
                 Reply { run_ms: Some(run_ms), ..reply }
             }
-            Err(error) => self.internal_error(py, &claimed.job, error),
+            Err(error) => Reply { run_ms: Some(run_ms), ..self.internal_error(py, &claimed.job, error) },
         }
     }
 

@@ -93,9 +93,13 @@ def test_the_start_the_script_and_its_failures_are_in_it(start):
     raised = found(server, message="ValueError: raise\nsecond line")[0]
     assert raised["message"].startswith("Encountered Exception")
     assert raised["request_id"]
+    line = found(server, message="POST /score", request_id=raised["request_id"])[0]
+    assert 0 <= line["run_ms"] <= line["total_ms"]
     assert server.score("sleep", x_request_id="slow").status == 500
     assert "allocated time: 2000ms" in found(server, level="ERROR", request_id="slow")[0]["message"]
-    assert found(server, message="POST /score", request_id="slow")[0]["status"] == 500
+    line = found(server, message="POST /score", request_id="slow")[0]
+    assert line["status"] == 500
+    assert line["run_ms"] >= 1900
 
 
 def test_a_crash_is_in_it(start):

@@ -290,6 +290,9 @@ def test_the_dashboard_and_the_alerts_use_metrics_that_there_are(start):
         named = set(METRIC.findall(text))
         assert named
         assert named <= there, named - there
+        for routes in re.findall(r'http_route=~?"([^"]*)"', text):
+            for route in ("/score", "/v2/models/{name}/infer"):
+                assert re.fullmatch(routes, route), "the script is called by two routes"
 
 
 def test_promtool_accepts_the_rules_and_the_queries(tmp_path):

@@ -101,6 +101,11 @@ def test_an_error_of_the_script_is_on_the_span_and_in_a_log_record(start, receiv
     _, span = server_span(receiver)
     assert span.status.code == 2
     assert attributes(span)["error.type"] == "ZeroDivisionError"
+    assert {part.name for _, part in spans(receiver) if part.parent_span_id == span.span_id} == {
+        "queue",
+        "convert",
+        "run",
+    }
 
     def failure():
         return [record for record in log_records(receiver) if "exception.type" in attributes(record)]
@@ -144,6 +149,14 @@ def test_a_value_that_cannot_be_used_is_one_line_and_the_script_is_served(start)
     lines = {record.message for record in server.records() if "OTEL_" in record.message}
     said = "OTEL_EXPORTER_OTLP_PROTOCOL='grpc' is not used: it must be http/protobuf"
     assert lines == {f"{said}, so {signal} are not sent." for signal in ("traces", "logs", "metrics")}
+
+
+def test_a_file_that_cannot_be_used_is_named_with_its_variables(start, tmp_path):
+    missing = str(tmp_path / "ca.pem")
+    server = start("echo.py", OTEL_TRACES_EXPORTER="otlp", OTEL_EXPORTER_OTLP_CERTIFICATE=missing)
+    [line] = [record.message for record in server.records() if missing in record.message]
+    assert line.startswith("Telemetry is not sent to otlp_traces: cannot read ")
+    assert "Correct OTEL_EXPORTER_OTLP_CERTIFICATE" in line
 
 
 # ---- Spans of the script

@@ -94,7 +94,10 @@ def test_a_long_message_is_several_objects(unit: str) -> None:
 
 
 def test_bytes_that_are_no_text_are_escaped() -> None:
-    assert objects("a\udc80é", path="\udc80")[0]["message"] == "a\\udc80é"
+    [found] = objects("a\udc80é", path="\udc80", **{"\ud800": "é\udfff"})
+    assert found["message"] == "a\\udc80é"
+    # Not as escapes of JSON, which jq refuses.
+    assert found["extra"] == {"path": "\\udc80", "\\ud800": "é\\udfff"}
 
 
 def test_a_record_without_text_is_an_object() -> None:

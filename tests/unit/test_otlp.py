@@ -107,12 +107,13 @@ def test_how_metrics_are_sent() -> None:
         ("EXPORTER_OTLP_PROTOCOL", "grpc", "must be http/protobuf, so traces are not sent."),
         ("EXPORTER_OTLP_PROTOCOL", "http/json", "must be http/protobuf, which is used."),
         ("EXPORTER_OTLP_TIMEOUT", "soon", "a whole number of milliseconds"),
+        ("EXPORTER_OTLP_TIMEOUT", "9" * 5000, "a whole number of milliseconds"),
         ("EXPORTER_OTLP_COMPRESSION", "zstd", "gzip or none"),
         ("EXPORTER_OTLP_HEADERS", "secret", "=*** is not used: it must be a list name=value"),
         ("EXPORTER_OTLP_HEADERS", "a b=secret", "=*** is not used"),
         ("EXPORTER_OTLP_HEADERS", "a=secret%0Ab", "=*** is not used"),
-        ("TRACES_EXPORTER", "console", "otlp or none"),
-        ("METRICS_EXPORTER", "console", "otlp, prometheus or none"),
+        ("TRACES_EXPORTER", "console", "must be otlp or none, so traces are not sent."),
+        ("METRICS_EXPORTER", "console", "must be otlp, prometheus or none, so metrics are not sent."),
         ("METRIC_EXPORT_INTERVAL", "0", "a whole number of milliseconds, 1 or more"),
         ("EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "x", "cumulative, delta or lowmemory"),
         ("TRACES_SAMPLER", "sometimes", "one of always_on"),
@@ -129,6 +130,24 @@ def test_a_value_that_cannot_be_used_is_named(name: str, value: str, said: str) 
     assert notices[0].startswith(f"OTEL_{name}=")
     assert said in notices[0]
     assert "secret" not in "".join(notices)
+
+
+def test_a_certificate_and_its_key_belong_together() -> None:
+    none = {"LOGS_EXPORTER": "none", "METRICS_EXPORTER": "none", "EXPORTER_OTLP_ENDPOINT": "http://a"}
+    certificate, key = "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_KEY"
+    assert resolved(**none, EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE="me.pem", EXPORTER_OTLP_CLIENT_KEY="k")[1] == []
+    assert resolved(**none, EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE="me.pem")[1] == [
+        f"{certificate} has no effect without {key}."
+    ]
+    assert resolved(**none, EXPORTER_OTLP_CLIENT_KEY="k")[1] == [
+        f"{key} has no effect without {certificate.replace('TRACES_', '')}."
+    ]
+
+
+def test_a_number_may_begin_with_zeros() -> None:
+    traces = resolved(EXPORTER_OTLP_ENDPOINT="http://a", EXPORTER_OTLP_TIMEOUT="0" * 30 + "7")[0].traces
+    assert traces is not None
+    assert traces.timeout_ms == 7
 
 
 def test_a_share_that_is_none_is_named() -> None:

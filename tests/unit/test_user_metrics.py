@@ -48,6 +48,8 @@ def test_a_histogram_has_count_and_sum(name):
     [
         lambda name: metrics.counter(f"{name}-dashed"),
         lambda name: metrics.counter("1" + name),
+        lambda name: metrics.counter(""),
+        lambda name: metrics.gauge(""),
         lambda name: metrics.counter("azmlinfsrv_" + name),
         lambda name: metrics.gauge("process_" + name),
         lambda name: metrics.gauge(name, le="x"),
@@ -63,11 +65,20 @@ def test_a_histogram_has_count_and_sum(name):
         lambda name: metrics.histogram(name).observe(float("nan")),
         lambda name: (metrics.counter(name), metrics.gauge(name)),
         lambda name: (metrics.gauge(name, a="x"), metrics.histogram(name, a="y")),
+        lambda name: (metrics.histogram(name), metrics.gauge(f"{name}_sum")),
+        lambda name: (metrics.gauge(f"{name}_count"), metrics.histogram(name)),
+        lambda name: (metrics.histogram(f"{name}_bucket"), metrics.histogram(name)),
     ],
 )
 def test_what_prometheus_does_not_allow_is_refused(name, make):
     with pytest.raises(ValueError, match=r"."):
         make(name)
+
+
+def test_a_counter_may_have_a_name_that_begins_as_a_histograms(name):
+    metrics.histogram(name)
+    metrics.counter(f"{name}_count").inc()
+    metrics.gauge(f"{name}_summary").set(1)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ pub struct ReplyHead {
     /// True if the worker has written the request's log lines, because its script has changed the
     /// logger.
     pub is_logged: bool,
-    /// Milliseconds that `run()` took; `None` if the reply is not a result of `run()`.
+    /// Milliseconds that `run()` took, also if it failed; `None` if it was not called.
     pub run_ms: Option<f64>,
     /// Milliseconds that the worker was busy with the job, including its input and output. The
     /// front decides by it how many jobs it prefetches (`dispatch/prefetch.rs`).

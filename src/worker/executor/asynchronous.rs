@@ -111,7 +111,7 @@ impl<'a, 'py> Asynchronous<'a, 'py> {
             "returned" => conclude(Ok(Returned::Result(value))),
             "answered" => conclude(Ok(Returned::Answer(value))),
             "raised" => conclude(Err(PyErr::from_value(value))),
-            "overdue" => reply::timeout_reply(&value.extract::<String>()?),
+            "overdue" => Reply { run_ms: Some(run_ms), ..reply::timeout_reply(&value.extract::<String>()?) },
             "left" => reply::cancelled_reply(),
             "streams" => match conclude(Ok(Returned::Answer(value))) {
                 answer if answer.origin == Origin::Response => Reply { outcome: Outcome::AsyncStream, ..answer },

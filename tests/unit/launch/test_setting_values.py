@@ -236,3 +236,9 @@ def test_the_model_has_the_name_of_the_script_unless_it_has_its_own(load: Load) 
 )
 def test_a_network_of_mapped_addresses_is_one_of_ipv4(load: Load, text: str, network: str) -> None:
     assert load(environment={"AZMLINFSRV_TRUSTED_PROXIES": text}).trusted_proxies == network
+
+
+@pytest.mark.parametrize("text", ["fe80::1%eth0", "10.0.0.0/8, fe80::%2/64", "10.0.0.0/33", "*"])
+def test_what_is_no_network_is_refused(load: Load, text: str) -> None:
+    (line,) = refusals(load, environment={"AZMLINFSRV_TRUSTED_PROXIES": text})
+    assert "AZMLINFSRV_TRUSTED_PROXIES" in line
