@@ -67,6 +67,11 @@ class Otlp(NamedTuple):
     # How long log records are gathered, if less than other items.
     logs_delay_ms: int | None = None
 
+    @property
+    def sends(self) -> bool:
+        """Whether anything is sent by OTLP."""
+        return not (self.traces is None and self.logs is None and self.metrics is None)
+
     def __repr__(self) -> str:
         # Headers are secrets, and this text may get into logs and tracebacks.
         return (

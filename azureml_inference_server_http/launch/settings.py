@@ -233,6 +233,8 @@ def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
     values["otlp"], unusable = otlp.resolve(raw.environment, values["service_name"])
     if not values["otel_sdk_disabled"]:
         notices += unusable
+    elif values["app_insights_enabled"] or values["otlp"].sends:
+        notices.append("OTEL_SDK_DISABLED is true, so no telemetry is sent.")
     if values["otlp"].logs_delay_ms is not None:
         shorter = min(values["otel_bsp_schedule_delay"], values["otlp"].logs_delay_ms)
         values["otel_bsp_schedule_delay"] = shorter

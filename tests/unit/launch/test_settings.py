@@ -170,6 +170,20 @@ def test_application_insights(
     assert exported_environment(resolved)["AML_APP_INSIGHTS_ENABLED"] == ("true" if enabled else "false")
 
 
+@pytest.mark.parametrize(
+    ("environment", "is_told"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a"}, True),
+        ({"AML_APP_INSIGHTS_ENABLED": "true", "AML_APP_INSIGHTS_KEY": "00000000-0000-0000-0000-000000000000"}, True),
+    ],
+)
+def test_that_all_telemetry_is_off_is_not_silent(load: Load, environment: dict[str, str], is_told: bool) -> None:
+    notice = "OTEL_SDK_DISABLED is true, so no telemetry is sent."
+    assert (notice in load(environment={**environment, "OTEL_SDK_DISABLED": "True"}).notices) == is_told
+    assert notice not in load(environment=environment).notices
+
+
 @pytest.mark.parametrize(("variable", "told"), [("AML_APP_INSIGHTS_ENABLED", True), ("AML_APP_INSIGHTS_KEY", False)])
 def test_application_insights_without_a_key_are_not_silent(load: Load, variable: str, told: bool) -> None:
     notices = load(environment={variable: "true"}).notices
