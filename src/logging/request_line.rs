@@ -91,6 +91,7 @@ mod tests {
 
     use super::*;
     use crate::telemetry::{
+        pieces::Pieces,
         record::{Head, JobTimes, RequestRecord, Route, Worker},
         trace_context::TraceParent,
     };
