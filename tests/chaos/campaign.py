@@ -89,7 +89,9 @@ def run(folder: Path, seconds: float, seed: int, group: str, worker_class: str =
         own = [note for note in notes if note.script == script]
         harms = [harm for harm in monkey.harms if harm.script == script]
         deaths = [death for death in monkey.front_deaths if death.script == script]
-        found += invariants.violations(Evidence(own, written, harms, deaths, SUBJECTS[script].calls))
+        deadly = orders.DEADLY if worker_class == "process" else orders.DEADLY_FOR_THREADS
+        evidence = Evidence(own, written, harms, deaths, SUBJECTS[script].calls, deadly)
+        found += invariants.violations(evidence)
         found += _of_health(script, latency[script], samples[script], seconds)
     found += _of_memory(before, after, seconds)
     return Report(seconds, seed, group, worker_class, notes, calls, monkey.diary, latency, before, after, found)

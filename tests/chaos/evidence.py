@@ -47,11 +47,13 @@ class Evidence:
     harms: list[Harm]
     front_deaths: list[Harm]
     calls: Calls = Calls.ONE_BY_ONE
+    # Kinds of requests after which their worker is gone.
+    deadly: tuple[str, ...] = orders.DEADLY
 
     @cached_property
     def deaths(self) -> list[Harm]:
         """Workers that were harmed, or that died by an order of their own."""
-        own = [note for note in self.notes if note.kind in orders.DEADLY]
+        own = [note for note in self.notes if note.kind in self.deadly]
         starts = [(start, note) for note in own for start in self.journal.starts.get(note.id, [])]
         return [*self.harms, *(Harm(note.script, start.pid, start.time, note.ended + SLACK) for start, note in starts)]
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 
 class Call(NamedTuple):
-    """One call of run(): the process, and the number of the call in it."""
+    """One call of run(): the process or the worker thread, and the number of the call."""
 
     pid: int
     number: int

@@ -37,6 +37,8 @@ ERRORS = {
 }
 # Deeds after which the worker is gone.
 DEADLY = ("exit", "segfault", "abort", "stuck")
+# The same for worker threads, which cannot be interrupted while they sleep.
+DEADLY_FOR_THREADS = (*DEADLY, "hang")
 # Kinds of requests whose answers are streams.
 STREAMS = ("streamed", "leave stream")
 # Kinds of requests that make a call fail.

@@ -125,6 +125,14 @@ def test_who_shares_a_worker_may_be_lost_with_it(calls: Calls) -> None:
         assert len(list(violations(evidence))) == 1
 
 
+def test_who_shares_a_call_with_a_hanging_one_is_lost_with_the_thread_only() -> None:
+    hanging = dataclasses.replace(note(orders.ANSWERED, kind="hang"), id="b")
+    journal = Journal({"a": [BEGAN], "b": [BEGAN]}, {})
+    for deadly, promises in ((orders.DEADLY, 1), (orders.DEADLY_FOR_THREADS, 0)):
+        evidence = Evidence([note(orders.FAILED), hanging], journal, [], [], Calls.JOINED, deadly)
+        assert len(list(violations(evidence))) == promises
+
+
 JOINT, ALONE, LATER = Start(7, 1.0, 1), Start(7, 1.1, 2), Start(7, 6.0, 2)
 
 

@@ -34,7 +34,8 @@ def open_journal():
 def noted(*orders):
     """A call of run() for these orders: its beginning is in the journal, in one write, and its end, unless it
     fails."""
-    call = f"{os.getpid()} {next(calls)}"
+    # The number of the main thread is that of its process.
+    call = f"{threading.get_native_id()} {next(calls)}"
     ids = dict.fromkeys(order["id"] for order in orders)
     now = time.monotonic_ns()
     os.write(journal, "".join(f"{id} {call} {now}\n" for id in ids).encode())
