@@ -15,7 +15,7 @@ from . import campaign
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize(
     ("group", "seed"),
     [("serial", 20261122), ("serial", None), ("async", None), ("joined", None)],
