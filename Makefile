@@ -38,6 +38,9 @@ PARALLEL = -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 # Systems that this machine cannot run. `make check` compiles for those whose standard library is installed.
 FOREIGN_TARGETS := x86_64-pc-windows-gnu aarch64-apple-darwin
 
+# The programs of `make test-kubernetes`, which `make clean` removes.
+KUBERNETES := .venv-kubernetes
+
 # The Windows Python of `make test-windows`, which `make clean` removes, and what runs its programs.
 WINDOWS := .venv-windows
 WINDOWS_TARGET := x86_64-pc-windows-gnu
@@ -59,7 +62,8 @@ export PYO3_PYTHON := $(abspath $(BIN)/python)
 .DELETE_ON_ERROR:
 .PHONY: help serve test test-rust test-python check check-rust check-foreign check-fuzz check-python format conform conform-requests \
 	conform-telemetry bytecode fuzz chaos simulate soak bench bench-rust \
-	test-all test-windows wheels test-install test-generate test-otlp test-prometheus test-ray test-v2 ci left-out clean
+	test-all test-windows wheels test-install test-generate test-kubernetes test-otlp test-prometheus test-ray test-v2 ci \
+	left-out clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -199,6 +203,15 @@ test-generate: $(VENV)-generate/.done-tools $(VENV)/.done-tested $(VENV)/.done-t
 	$(BIN)/maturin build --quiet --locked --auditwheel skip --interpreter $(BIN)/python --out $(VENV)-generate/wheel
 	GENERATE_TOOLS=$(abspath $(VENV)-generate/bin) GENERATE_WHEELS=$(abspath $(VENV)-generate/wheel) \
 		GENERATE_IMAGES=$(abspath $(VENV)-generate/images) $(BIN)/python -m pytest tests/generated tests/unit/generate
+	@$(MAKE) --no-print-directory left-out
+
+# Kubernetes is compiled once, in about 7 minutes of processor time, and kept. The pods run the image of test-generate.
+test-kubernetes: $(VENV)/.done-tested $(VENV)/.done-tools ## Run the generated manifests on a real cluster: update, kill and evict under load (Debian, root)
+	$(BIN)/python tools/build_kubernetes.py $(KUBERNETES)
+	rm -rf $(KUBERNETES)/wheel
+	$(BIN)/maturin build --quiet --locked --auditwheel skip --interpreter $(BIN)/python --out $(KUBERNETES)/wheel
+	KUBERNETES=$(abspath $(KUBERNETES)/bin) GENERATE_WHEELS=$(abspath $(KUBERNETES)/wheel) \
+		GENERATE_IMAGES=$(abspath $(VENV)-generate/images) $(BIN)/python -m pytest tests/kubernetes
 	@$(MAKE) --no-print-directory left-out
 
 test-v2: $(VENV)-clients/.done-tools $(VENV)/.done-tested $(VENV)/.done-tools ## Let tritonclient and kserve call the server by the Open Inference Protocol
