@@ -16,7 +16,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from . import outputs
+from . import outputs, tracebacks
 
 if TYPE_CHECKING:
     from ..launch.settings import Settings
@@ -49,7 +49,7 @@ def of_run(script: Script, settings: Settings, exc: BaseException, accept: str, 
         content = {"message": f"Scoring timeout after {settings.scoring_timeout_ms} ms"}
     if settings.error_details:
         place = location.rpartition(" ")[0]
-        content["error"] = _one_line(exc)
+        content["error"] = tracebacks.ending_of(exc)
         if place:
             content["location"] = place
         content["traceback"] = script.error_text(exc)
@@ -63,7 +63,7 @@ def of_server(script: Script, settings: Settings, exc: BaseException, accept: st
     script.internal_failed(exc)
     content = {"message": INTERNAL_ERROR}
     if settings.error_details:
-        content["error"] = _one_line(exc)
+        content["error"] = tracebacks.ending_of(exc)
         place = getattr(exc, "place", "")
         if place:
             content["value"] = place
@@ -84,11 +84,6 @@ def _answer(status: int, content: dict[str, str], origin: str, location: str, ac
     return outputs.Answer(status, None, headers, outputs.to_json(content), origin, location=location)
 
 
-def _one_line(exc: BaseException) -> str:
-    """``ValueError: text``, as the last line of a traceback has it, also for exceptions whose text cannot be made."""
-    return "".join(traceback.format_exception_only(type(exc), exc)).strip()
-
-
 # ---- Whose fault it is
 
 
@@ -104,7 +99,7 @@ def _client_fault(script: Script, exc: BaseException, body: bytes | None) -> tup
         return (400, f"The request body is not JSON: {exc}") if is_body else None
     parameter = _schema_parameter(exc)
     if script.mode == "schema" and parameter is not None:
-        return 400, f"The value of the parameter {parameter!r} does not match the schema: {_one_line(exc)}"
+        return 400, f"The value of the parameter {parameter!r} does not match the schema: {tracebacks.ending_of(exc)}"
     return None
 
 

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable
 
+from . import tracebacks
 from .current_request import current_request, ids
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Reporter:
     def exception(self, failure: BaseException, cause: BaseException, stack: str) -> None:
         """Report that the script has raised ``cause``. ``failure`` is what 1.5.1 calls it, ``stack`` the traceback as
         it is logged."""
-        text = "".join(traceback.format_exception_only(type(cause), cause)).strip()
+        text = tracebacks.ending_of(cause)
         exception = {"type": type(failure).__name__, "message": text[:MAX_MESSAGE], "stack": stack[:MAX_MESSAGE]}
         self._report_own(logging.ERROR, text, self.dimensions(), exception=exception)
 

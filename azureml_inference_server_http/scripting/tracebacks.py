@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import traceback
 from types import TracebackType
+from typing import Any
 
 from .own_files import PACKAGE_FOLDER
 
@@ -20,19 +22,25 @@ _SERVER = (
 )
 
 
-# The notes of an exception that are shown. Python 3.14 adds one for each level of a value that json cannot write, which
+# How many notes of an exception are shown. Python 3.14 adds one for each level of a value that json cannot write, which
 # are 65,000 for a list that is nested too deeply.
 MOST_NOTES = 20
+# Exceptions whose text is not printed are left out, since Python 3.10.
+_OPTIONS: dict[str, Any] = {"compact": True} if sys.version_info >= (3, 10) else {}
 
 
 def text_of(exc: BaseException) -> str:
     """The traceback text without the server's frames at its beginning."""
-    for each in (exc, exc.__cause__):
-        shorten_notes(getattr(each, "__notes__", None))
     if exc.__cause__ is not None:
         exc.__cause__.__traceback__ = without_leading(exc.__cause__.__traceback__)
     shown = without_leading(exc.__traceback__)
-    return "".join(traceback.format_exception(type(exc), exc, shown))
+    return "".join(_printed(exc, shown).format())
+
+
+def ending_of(exc: BaseException) -> str:
+    """The end of the traceback text: ``ValueError: text`` and the notes, also for exceptions whose text cannot be
+    made."""
+    return "".join(_printed(exc, None).format_exception_only()).strip()
 
 
 def caused(failure: Exception, cause: BaseException) -> str:
@@ -42,10 +50,28 @@ def caused(failure: Exception, cause: BaseException) -> str:
     return text_of(failure)
 
 
-def shorten_notes(notes: object) -> None:
-    """Replace what is in the middle of a long list of notes by its number."""
-    if isinstance(notes, list) and len(notes) > MOST_NOTES:
-        notes[MOST_NOTES // 2 : -MOST_NOTES // 2] = [f"({len(notes) - MOST_NOTES} more notes)"]
+def _printed(exc: BaseException, trace: TracebackType | None) -> traceback.TracebackException:
+    """What is printed of an exception and those that belong to it. Notes are shortened here, because the exceptions are
+    the script's."""
+    # As the functions of ``traceback`` make it.
+    printed = traceback.TracebackException(type(exc), exc, trace, **_OPTIONS)
+    if sys.version_info >= (3, 11):
+        pending = [printed]
+        while pending:
+            each = pending.pop()
+            if each.__notes__ is not None:
+                each.__notes__ = _shortened(each.__notes__)
+            pending += filter(None, (each.__cause__, each.__context__, *(each.exceptions or ())))
+    return printed
+
+
+def _shortened(notes: list[str]) -> list[str]:
+    """The notes. If there are more than ``MOST_NOTES``, a line with their number replaces those in the middle."""
+    # A script can set ``__notes__`` to anything.
+    if not isinstance(notes, (list, tuple)) or len(notes) <= MOST_NOTES:
+        return notes
+    half = MOST_NOTES // 2
+    return [*notes[:half], f"({len(notes) - MOST_NOTES} more notes)", *notes[-half:]]
 
 
 def without_leading(trace: TracebackType | None, files: tuple[str, ...] = _SERVER) -> TracebackType | None:
