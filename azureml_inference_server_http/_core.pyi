@@ -9,6 +9,7 @@ from .supervise.front import LogOutput
 
 __all__ = [
     "INTERRUPT_GRACE",
+    "IS_FOR_MUSL",
     "Counter",
     "CurrentRequest",
     "Gauge",
@@ -31,6 +32,8 @@ __all__ = [
 # Seconds after SCORING_TIMEOUT_MS until a call of run() in native code is answered and its worker
 # is killed.
 INTERRUPT_GRACE: Final[float]
+# Whether this module was built for musl, and not for another C library.
+IS_FOR_MUSL: Final[bool]
 
 @final
 class CurrentRequest:

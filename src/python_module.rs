@@ -61,6 +61,10 @@ mod _core {
     #[pymodule_export]
     const INTERRUPT_GRACE: f64 = limits::INTERRUPT_GRACE.as_secs_f64();
 
+    /// Whether this module was built for musl, and not for another C library.
+    #[pymodule_export]
+    const IS_FOR_MUSL: bool = cfg!(target_env = "musl");
+
     /// Serves clients until the supervisor says `drain` or `stop`. Returns when the front is
     /// finished. Takes over the sockets.
     ///

@@ -8,12 +8,12 @@ obey signals and end, so it uses what it has taken here before the script is loa
 from __future__ import annotations
 
 import _thread
-import importlib.machinery
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from typing import Callable
+
+from .. import _core
 
 _start_new_thread = _thread.start_new_thread
 # A lock of the interpreter, which any thread can release.
@@ -25,14 +25,14 @@ sleep = time.sleep
 STACK = 8 << 20
 
 
-def give_room(suffixes: Sequence[str] = importlib.machinery.EXTENSION_SUFFIXES) -> None:
+def give_room() -> None:
     """On Linux with musl, give each thread that is started from now on the stack that it has with glibc.
 
     musl gives it 128 KiB, or what the interpreter's build says, 1 MiB in most. There a result that is nested too deeply
-    would end the process with SIGSEGV in place of RecursionError. ``suffixes``: how native modules end, which names the
-    C library.
+    would end the process with SIGSEGV in place of RecursionError. The native module knows the C library for sure:
+    CPython calls it glibc on musl too, up to 3.10.
     """
-    if "musl" in suffixes[0]:
+    if _core.IS_FOR_MUSL:
         threading.stack_size(STACK)
 
 

@@ -107,7 +107,7 @@ fn set(times: Times) -> io::Result<Times> {
     }
 }
 
-/// The types of the fields have no names here, because libc calls `time_t` deprecated on musl.
+/// The field types are inferred: libc deprecates the name `time_t` on musl.
 fn as_timeval(time: Duration) -> timeval {
     timeval { tv_sec: time.as_secs().try_into().unwrap_or(c_long::MAX), tv_usec: time.subsec_micros() as _ }
 }
