@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -204,15 +205,16 @@ def main(arguments: list[str]) -> int:
             except Exception as error:
                 wrong.append(f"{name} {release}: {failure(error)}")
                 continue
-            found = wheel_checks.faults(wheel, str(ROOT), cargo_home(), "/tmp/wheels-")
+            found = faults_by(wheel_checks.faults, wheel, str(ROOT), cargo_home(), "/tmp/wheels-")
             try:
                 tried = try_it(wheel, release, system, chosen.python)
-                if chosen.twice:
-                    found += differences(wheel, system, release, chosen.profile, sdist)
-                    tried += "; built again from the sdist"
             except Exception as error:
                 tried = "FAILED, see below"
                 found.append(failure(error))
+            if chosen.twice:
+                others = faults_by(differences, wheel, system, release, chosen.profile, sdist)
+                tried += "; built again from the sdist" + (": FAILED, see below" if others else "")
+                found += others
             built.append(Built(wheel, tried))
             wrong += [f"{wheel.name}: {fault}" for fault in found]
             print(f"Built: {wheel.name}: {tried}", *found, sep="\n", flush=True)
@@ -227,6 +229,14 @@ def main(arguments: list[str]) -> int:
     return 1 if wrong else 0
 
 
+def faults_by(check: Callable[..., list[str]], *arguments: object) -> list[str]:
+    """What a check finds wrong with a wheel. A check that fails is a fault too, and stops no other one."""
+    try:
+        return check(*arguments)
+    except Exception as error:
+        return [failure(error)]
+
+
 def differences(wheel: Path, system: System, release: str, profile: str, sdist: Path) -> list[str]:
     """What is wrong with a second build, from the sdist in another folder, without git."""
     with tempfile.TemporaryDirectory() as folder:
@@ -236,7 +246,7 @@ def differences(wheel: Path, system: System, release: str, profile: str, sdist: 
 
 
 def failure(error: Exception) -> str:
-    """Why a wheel could not be built or tried, in one line. The traceback goes to standard error."""
+    """Why a wheel could not be built, checked or tried, in one line. The traceback goes to standard error."""
     if isinstance(error, subprocess.CalledProcessError):
         return f"{' '.join(map(str, error.cmd))} ended with code {error.returncode}"
     traceback.print_exception(type(error), error, error.__traceback__)

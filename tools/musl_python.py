@@ -41,6 +41,7 @@ def make(folder: Path) -> Path:
         sources, zlib = (_unpacked(Path(temporary, package), package, suite) for package, suite in PACKAGES.items())
         _compile_zlib(zlib)
         _compile_python(sources, zlib, folder)
+        _install(sources, folder)
     return python
 
 
@@ -72,8 +73,17 @@ def _compile_python(sources: Path, zlib: Path, folder: Path) -> None:
     options = {"OPT": "-O1", "LDFLAGS": "-Wl,-z,stack-size=0x100000"}
     _run(["./configure", *prefix, *less], sources, CC=str(compiler), **options, **libraries)
     _run(["make", f"-j{os.cpu_count()}"], sources)
-    # Without compiled files of the library, which Python makes when it needs them.
-    _run(["make", "altinstall", "COMPILEALL_OPTS=-x ."], sources)
+
+
+def _install(sources: Path, folder: Path) -> None:
+    """Install what has been compiled. The folder gets its name when everything is in it, so that half a Python is never
+    found there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        # Without compiled files of the library, which Python makes when it needs them.
+        _run(["make", "altinstall", "COMPILEALL_OPTS=-x .", f"DESTDIR={temporary}"], sources)
+        Path(temporary, folder.relative_to(folder.anchor)).rename(folder)
 
 
 def _run(command: list[str], folder: Path, **variables: str) -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from tools import debian_python, free_threaded_python, musl_python
 
 ROOT = Path(__file__).resolve().parent.parent
-# Where Pythons from Debian's packages are kept. `make clean` removes them.
+# Where Pythons that are made from packages are kept. `make clean` removes them.
 FOLDER = ROOT / ".venv-debian"
 # The suite of Debian that has a release.
 SUITES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "sid"}
@@ -58,6 +59,10 @@ def _candidates(release: str, platform: str, more: Sequence[str], for_pip: bool)
                 yield str(maker.make(folder))
     except debian_python.Missing as error:
         print(error, file=sys.stderr)
+    except Exception as error:
+        # Such as a compiler that fails, or a package with other files than before.
+        traceback.print_exception(type(error), error, error.__traceback__)
+        print(f"{folder.name}: this Python could not be made: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

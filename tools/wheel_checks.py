@@ -72,7 +72,9 @@ def needed(module: Path) -> list[str]:
 
 def faults_of_libraries(wheel: str, names: list[str]) -> list[str]:
     """Libraries that not every machine of the wheel's system has."""
-    known = next(pattern for system, pattern in LIBRARIES.items() if system in wheel)
+    known = next((pattern for system, pattern in LIBRARIES.items() if system in wheel), None)
+    if known is None:
+        return [f"its name has none of {', '.join(LIBRARIES)}, so which libraries it may need is not known"]
     return [f"it needs {name}" for name in names if not known.fullmatch(name)]
 
 

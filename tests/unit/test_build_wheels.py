@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -85,6 +86,49 @@ def test_what_fails_is_listed_and_the_others_are_built(builds, tmp_path, capsys)
     ]
 
 
+MANYLINUX_310 = ["--system", "manylinux", "--release", "3.10", "--keep"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(2, "No such file", "objdump"), "FileNotFoundError: [Errno 2] No such file: 'objdump'"),
+        (subprocess.CalledProcessError(1, ["objdump", "-p"]), "objdump -p ended with code 1"),
+    ],
+)
+def test_a_check_that_fails_stops_no_trial_and_no_other_wheel(builds, monkeypatch, tmp_path, capsys, error, said):
+    monkeypatch.setattr(build_wheels.wheel_checks, "faults", mock.Mock(side_effect=error))
+    monkeypatch.setattr(build_wheels, "try_it", lambda wheel, release, system, more: "served")
+    assert build_wheels.main(["--out", str(tmp_path), *MANYLINUX_310, "--release", "3.11"]) == 1
+    assert capsys.readouterr().out.split("| --- | --- | --- |\n")[1].splitlines() == [
+        "| `package.tar.gz` | 0.0 MiB |  |",
+        "| `package-cp310.whl` | 0.0 MiB | served |",
+        "| `package-cp311.whl` | 0.0 MiB | served |",
+        f"WRONG: package-cp310.whl: {said}",
+        f"WRONG: package-cp311.whl: {said}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("differences", "end", "said"),
+    [
+        (lambda *arguments: [], "", None),
+        (lambda *arguments: ["other bytes"], ": FAILED, see below", "other bytes"),
+        (mock.Mock(side_effect=OSError("disk full")), ": FAILED, see below", "OSError: disk full"),
+    ],
+)
+def test_a_second_build_that_fails_is_no_trial_that_fails(
+    builds, monkeypatch, tmp_path, capsys, differences, end, said
+):
+    monkeypatch.setattr(build_wheels, "try_it", lambda wheel, release, system, more: "served")
+    monkeypatch.setattr(build_wheels, "differences", differences)
+    assert build_wheels.main(["--out", str(tmp_path), *MANYLINUX_310, "--twice"]) == (1 if said else 0)
+    assert capsys.readouterr().out.split("| --- | --- | --- |\n")[1].splitlines()[1:] == [
+        f"| `package-cp310.whl` | 0.0 MiB | served; built again from the sdist{end} |",
+        *([f"WRONG: package-cp310.whl: {said}"] if said else []),
+    ]
+
+
 def script_of(folder: Path, abi: str) -> Path:
     """A Python that only says what it loads."""
     script = folder / "python"
@@ -112,6 +156,59 @@ def test_what_a_python_lacks_to_be_made_is_said(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     assert pythons.find(musl_python.RELEASE, musl_python.PLATFORM) is None
     assert capsys.readouterr().err == "musl-gcc was not found: apt-get install musl-tools\n"
+
+
+@pytest.mark.parametrize("error", [subprocess.CalledProcessError(1, ["gcc"]), KeyError("deploy-stub")])
+def test_a_step_that_fails_is_told_and_no_python_is_found(monkeypatch, tmp_path, capsys, error):
+    monkeypatch.setattr(free_threaded_python, "make", mock.Mock(side_effect=error))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setattr(pythons.shutil, "which", lambda name: None)
+    assert pythons.find("3.14t") is None
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"3.14t-x86_64-linux-gnu: this Python could not be made: {error}"
+
+
+@pytest.fixture
+def altinstall(monkeypatch):
+    """A CPython for musl whose sources are compiled without a compiler. What is yielded is the exit code of its
+    installation, which begins with the interpreter."""
+    code = [0]
+
+    def run(command, folder, **variables):
+        if "altinstall" in command:
+            # DESTDIR comes before the prefix that the interpreter was configured for.
+            destination = command[-1].partition("=")[2] if command[-1].startswith("DESTDIR=") else ""
+            program = Path(f"{destination}{prefix[0]}", "bin", f"python{musl_python.RELEASE}")
+            program.parent.mkdir(parents=True)
+            program.touch()
+            if code[0]:
+                raise debian_python.Missing("make altinstall: No space left on device")
+        elif "--prefix" in command:
+            prefix[:] = [command[command.index("--prefix") + 1]]
+
+    def unpacked(folder, package, suite):
+        folder.mkdir()
+        return folder
+
+    prefix: list[str] = []
+    monkeypatch.setattr(musl_python.shutil, "which", lambda name: name)
+    monkeypatch.setattr(musl_python, "_unpacked", unpacked)
+    monkeypatch.setattr(musl_python, "_run", run)
+    return code
+
+
+def test_half_a_python_for_musl_is_never_found(altinstall, tmp_path):
+    folder = tmp_path / "pythons" / "3.13"
+    for _ in range(2):
+        altinstall[0] = 2
+        with pytest.raises(debian_python.Missing, match="No space left"):
+            musl_python.make(folder)
+        assert not folder.exists()
+    altinstall[0] = 0
+    python = musl_python.make(folder)
+    assert python == folder / "bin" / "python3.13"
+    assert python.exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["3.13"]
 
 
 def test_a_python_is_found_by_release_and_platform(tmp_path):

@@ -56,6 +56,11 @@ def test_a_library_that_some_machines_lack_is_a_fault(system, good, bad):
     assert wheel_checks.faults_of_libraries(wheel, [*good, bad]) == [f"it needs {bad}"]
 
 
+def test_a_wheel_of_an_unknown_system_is_a_fault():
+    (fault,) = wheel_checks.faults_of_libraries("package-2.0-cp311-cp311-macosx_11_0_arm64.whl", ["libc.so.6"])
+    assert "none of manylinux, musllinux, win_amd64" in fault
+
+
 def test_a_path_of_the_machine_is_a_fault(tmp_path, monkeypatch):
     monkeypatch.setattr(wheel_checks, "needed", lambda module: [])
     wheel = tmp_path / f"{PACKAGE}-2.0.0-cp311-cp311-win_amd64.whl"
