@@ -93,10 +93,12 @@ pub fn note_answer(record: &mut RequestRecord, answered: Answered) -> Result<Rep
         }
         Answer::Overdue { message } => {
             record.run = Some(Run::Timeout);
+            record.job.give_up();
             Err(RequestError::Overdue(message))
         }
         Answer::Lost { cause } => {
             record.run = record.job.started.map(|_| Run::Lost);
+            record.job.give_up();
             Err(RequestError::WorkerLost { cause })
         }
         Answer::QueueFull { waiting } => Err(RequestError::QueueFull { waiting }),
@@ -198,6 +200,31 @@ fn note_unsent(record: &mut RequestRecord, answered: Answered) {
             record.status = Some(error.status().as_u16());
             record.reply_length = Some(record.error_body(&message).len() as u64);
             record.error = Some(message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::telemetry::record::JobTimes;
+
+    #[test]
+    fn the_time_of_a_worker_that_was_killed_or_lost_counts_as_time_in_run() {
+        let began = Instant::now();
+        let times = |started| JobTimes { started, ended: Some(began + Duration::from_secs(2)), ..JobTimes::default() };
+        let answered = |answer, started| Answered { answer, times: times(started), worker: None };
+        let overdue = Answer::Overdue { message: String::new() };
+        for (answered, run, seconds) in [
+            (answered(overdue, Some(began)), Some(Run::Timeout), Some(2)),
+            (answered(Answer::Lost { cause: String::new() }, Some(began)), Some(Run::Lost), Some(2)),
+            (answered(Answer::Lost { cause: String::new() }, None), None, None),
+        ] {
+            let mut record = RequestRecord::begin(None, None);
+            assert!(note_answer(&mut record, answered).is_err());
+            assert_eq!((record.run, record.job.run), (run, seconds.map(Duration::from_secs)));
         }
     }
 }

@@ -22,7 +22,7 @@ use super::{
     item::{Item, LogRecord},
     lane::Next,
     priority,
-    receiver::{Encoded, Receiver, Target},
+    receiver::{host_of, Encoded, Receiver, Target},
     storage::{Storage, Stored},
 };
 use crate::{
@@ -365,7 +365,7 @@ impl Worker {
                     let rest = receiver.lane.take_rest();
                     receiver.counts().note_dropped(Reason::Refused, rest.len());
                     if let Some(items) = receiver.tell_refused(rest.len(), Instant::now()) {
-                        log::error!(target: LOG, "{name} ({host}) redirects to {location:?}, which is not followed, so {} {} lost.", counted(items), one_or_more(items, "is", "are"));
+                        log::error!(target: LOG, "{name} ({host}) redirects to {}, which is not followed, so {} {} lost.", shown_location(&location), counted(items), one_or_more(items, "is", "are"));
                     }
                 }
             }
@@ -447,6 +447,14 @@ fn one_or_more(items: usize, one: &'static str, more: &'static str) -> &'static 
         one
     } else {
         more
+    }
+}
+
+/// The host of an address that a receiver names, because the rest may have secrets.
+fn shown_location(location: &str) -> String {
+    match host_of(location) {
+        host if host.is_empty() => "an address without a host".to_owned(),
+        host => host,
     }
 }
 

@@ -342,7 +342,8 @@ fn moved_to(url: &str, location: &str) -> Option<String> {
     Some(format!("{scheme}://{authority}{}", path.trim_end_matches('/')))
 }
 
-fn host_of(url: &str) -> String {
+/// The host of a URL; empty if there is none.
+pub fn host_of(url: &str) -> String {
     let uri: Option<http::Uri> = url.parse().ok();
     uri.and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default()
 }

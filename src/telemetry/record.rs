@@ -200,8 +200,21 @@ pub struct JobTimes {
     pub started: Option<Instant>,
     /// The worker's reply arrived, or the last part of its stream, or the news that there is no reply.
     pub ended: Option<Instant>,
-    /// Time inside `run()`, as the worker measured it. `None` if `run()` was not called or its worker was lost.
+    /// Time inside `run()`, as the worker measured it; if that was lost or killed, from the start to the news. `None` if
+    /// `run()` was not called.
     pub run: Option<Duration>,
+}
+
+impl JobTimes {
+    /// From the start of the job until its end.
+    pub fn worked(&self) -> Option<Duration> {
+        Some(self.ended?.saturating_duration_since(self.started?))
+    }
+
+    /// Notes that the worker has not ended the job, so that nobody knows better how long `run()` took.
+    pub fn give_up(&mut self) {
+        self.run = self.worked();
+    }
 }
 
 /// Names a worker.

@@ -124,8 +124,7 @@ impl Counters {
         if let (Some(queued), Some(started)) = (job.queued, job.started) {
             self.observe(QUEUE, started.saturating_duration_since(queued));
         }
-        let given_up = || Some(job.ended?.saturating_duration_since(job.started?));
-        if let (Some(run), Some(duration)) = (record.run, job.run.or_else(given_up)) {
+        if let (Some(run), Some(duration)) = (record.run, job.run.or_else(|| job.worked())) {
             self.observe(RUNS + usize::from(run_index(run)) * HISTOGRAM, duration);
         }
         if record.run == Some(Run::Timeout) {
