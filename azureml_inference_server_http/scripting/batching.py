@@ -122,10 +122,18 @@ class Batches(ABC):
         self._useless = 0
         self._checks = Checks()
 
+    def convert(self, arguments: dict[str, Any]) -> Any:
+        """What ``join`` needs of a request with these arguments of run(), which the schema has not converted yet. None
+        if the request cannot be joined, or its input is not valid: then run() is called for it alone, and raises
+        the error."""
+        return self._converted(arguments) if self.are_possible else None
+
     @abstractmethod
-    def join(self, requests: Sequence[dict[str, Any] | None]) -> list[Joint]:
-        """The calls that can answer several of these requests, which are the arguments of run()
-        before the schema has converted them."""
+    def _converted(self, request: dict[str, Any]) -> Any: ...
+
+    @abstractmethod
+    def join(self, requests: Sequence[Any]) -> list[Joint]:
+        """The calls that can answer several of these requests, as ``convert`` has returned them."""
 
     @abstractmethod
     def split(self, joint: Joint, result: Any) -> Split | None:
@@ -190,20 +198,17 @@ class JoinedRows(Batches):
         self._convert, self._types = _row_parameters(run, parameters)
         self._defaults = {parameter.name: parameter.default for parameter in parameters}
 
-    def join(self, requests: Sequence[dict[str, Any] | None]) -> list[Joint]:
+    def join(self, requests: Sequence[tuple[Hashable, dict[str, Any], int] | None]) -> list[Joint]:
         groups: dict[Hashable, list[tuple[int, dict[str, Any], int]]] = {}
-        for place, request in enumerate(requests if self.are_possible else ()):
-            found = None if request is None else self._converted(request)
-            if found is not None:
-                kind, arguments, count = found
+        for place, request in enumerate(requests):
+            if request is not None:
+                kind, arguments, count = request
                 groups.setdefault(kind, []).append((place, arguments, count))
         joined = (self._joint(kind, members) for kind, members in groups.items() if len(members) > 1)
         return [joint for joint in joined if joint is not None]
 
     def _converted(self, request: dict[str, Any]) -> tuple[Hashable, dict[str, Any], int] | None:
-        """What this request must have in common with others, its arguments, and its rows. None if
-        it cannot be joined, or its input is not valid: then run() is called for it alone, and
-        raises the error."""
+        """What this request must have in common with others, its arguments, and its rows."""
         arguments = dict(request)
         kinds: list[Hashable] = []
         counts = set()
@@ -281,11 +286,7 @@ class BatchesAskedFor(Batches):
             raise Unfit("another decorator is around it. Put @batched outside of it, and @input_schema outside of both")
 
     def join(self, requests: Sequence[dict[str, Any] | None]) -> list[Joint]:
-        members = []
-        for place, request in enumerate(requests if self.are_possible else ()):
-            converted = None if request is None else self._converted(request)
-            if converted is not None:
-                members.append((place, converted))
+        members = [(place, request) for place, request in enumerate(requests) if request is not None]
         if len(members) < 2:
             return []
         # Every request has the same names: those of the parameters of run().
@@ -293,8 +294,7 @@ class BatchesAskedFor(Batches):
         return [Joint([place for place, _ in members], arguments, [1] * len(members))]
 
     def _converted(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """The values that the schema makes of a request, as inference-schema does. None if they are
-        not valid: then run() is called for the request alone, and raises the error."""
+        """The values that the schema makes of a request, as inference-schema does."""
         arguments = dict(request)
         for schema in self._schemas:
             name = schema["param_name"]

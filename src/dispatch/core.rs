@@ -395,8 +395,7 @@ impl<C: ClaimCounter> Core<C> {
         }
     }
 
-    /// Restarts the time limit of the jobs that the worker has claimed together, because the limit is
-    /// for one call.
+    /// Restarts the time limit of all jobs that the worker has started, because the limit is for one call.
     fn calls_again(&mut self, id: WorkerId, now: Instant) {
         if !self.keeps(Rule::RestartTheLimit) {
             return;

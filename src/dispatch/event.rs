@@ -37,7 +37,8 @@ pub enum Event<C> {
     StreamEnded(WorkerId, JobId),
     /// A worker has skipped a job that the front had revoked.
     Skipped(WorkerId),
-    /// A worker begins another call of `run()` for jobs that it has claimed together.
+    /// A worker begins `run()` again for some of its started jobs, or still prepares a call. The time limit of all of
+    /// them restarts; an async worker limits each call itself.
     CallsAgain(WorkerId),
     /// A worker wants at most this many jobs in a batch from now on.
     Resized { worker: WorkerId, batch: usize },

@@ -223,14 +223,16 @@ def test_each_call_has_the_whole_time_limit(start):
 SLOW_TO_JOIN = """
 import time
 import rows
-from azureml_inference_server_http.scripting import batching
+from azureml_inference_server_http.scripting.batching import JoinedRows
 
 def init():
-    def join(self, requests, join=batching.JoinedRows.join):
-        time.sleep(2.4)
-        return join(self, requests)
+    def slow(function):
+        def after_a_while(*args):
+            time.sleep(2.4)
+            return function(*args)
+        return after_a_while
 
-    batching.JoinedRows.join = join
+    JoinedRows.convert, JoinedRows.join = slow(JoinedRows.convert), slow(JoinedRows.join)
 
 @rows.input_schema("data", rows.NumpyParameterType(rows.np.array([[1.0, 2.0]])))
 def run(data):
@@ -241,8 +243,8 @@ def run(data):
 
 
 def test_reading_large_inputs_is_no_part_of_the_time_limit(start, script):
-    """The front kills a worker two seconds after the limit. Joining the inputs and the joint call take longer together,
-    and neither takes longer alone."""
+    """The front kills a worker two seconds after the limit. The conversions of two inputs take longer together, as do
+    joining them and the joint call. No step takes longer alone."""
     options = ("--max_batch_size", "2", "--batch_wait_ms", "250")
     server = start(script(SLOW_TO_JOIN), *options, PYTHONPATH=SCRIPTS, SCORING_TIMEOUT_MS="2000")
 

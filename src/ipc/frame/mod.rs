@@ -91,8 +91,8 @@ pub enum Kind {
     Hold = 13,
     /// Front to worker: the client of this stream has read, so parts may come again.
     Resume = 14,
-    /// Worker to front: it begins another call of `run()` for jobs that it has claimed together, so
-    /// the time limit of those jobs starts again.
+    /// Worker to front: it begins `run()` again for some of its started jobs, or still prepares a call. The front
+    /// restarts the time limit of all of them; an async worker limits each call itself.
     CallsAgain = 15,
 }
 

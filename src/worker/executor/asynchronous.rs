@@ -96,7 +96,8 @@ impl<'a, 'py> Asynchronous<'a, 'py> {
         }
     }
 
-    /// Sends what a report says. A report about a call that is not known any more is dropped.
+    /// Sends what a report says. A report about a call that is not known any more is dropped, except
+    /// `again`, which is about no call in particular.
     fn send(&mut self, py: Python<'py>, front: &mut dyn Front, report: Report<'py>) -> PyResult<()> {
         let (number, what, value, seconds) = report;
         if what == "again" {

@@ -71,9 +71,15 @@ impl<'py> Batches<'py> {
         self.size.wanted().try_into().unwrap_or(u16::MAX)
     }
 
-    /// The groups of jobs that one call each can answer, by their arguments.
-    pub(super) fn join(&self, py: Python<'py>, arguments: Vec<Option<Bound<'py, PyDict>>>) -> Vec<Joint<'py>> {
-        let joined = self.object.call_method1(intern!(py, "join"), (arguments,));
+    /// What [`Batches::join`] needs of a job with these arguments; `None` if the job cannot be joined.
+    pub(super) fn convert(&self, py: Python<'py>, arguments: Bound<'py, PyDict>) -> Option<Bound<'py, PyAny>> {
+        let converted = self.object.call_method1(intern!(py, "convert"), (arguments,));
+        shown(py, converted).filter(|converted| !converted.is_none())
+    }
+
+    /// The groups of jobs that one call each can answer, by their converted arguments.
+    pub(super) fn join(&self, py: Python<'py>, converted: Vec<Option<Bound<'py, PyAny>>>) -> Vec<Joint<'py>> {
+        let joined = self.object.call_method1(intern!(py, "join"), (converted,));
         let joints = joined.and_then(|joined| joined.try_iter()?.map(|joint| Joint::of(joint?)).collect());
         shown(py, joints).unwrap_or_default()
     }

@@ -38,7 +38,8 @@ use crate::{
 /// How long the worker waits for the rest of a frame before it begins without that job.
 const REST_OF_A_FRAME: Duration = Duration::from_millis(100);
 
-/// How long the preparation of a batch may take before the front is told that its calls begin only now.
+/// How much of the time limit of a batch's jobs the front may have counted when the next input is read, or the next call
+/// begins. If it has counted more, the worker tells it to restart the limit.
 const SHORT: Duration = Duration::from_millis(50);
 
 /// Runs one call after the other, each for one job or for several.
@@ -118,11 +119,14 @@ impl<'a, 'py> Batching<'a, 'py> {
     /// Answers several jobs with as few calls as possible.
     fn run_batch(&mut self, py: Python<'py>, front: &mut dyn Front, batch: Vec<ClaimedJob>) -> PyResult<()> {
         let began = Instant::now();
+        let mut limit = TimeLimit { counted_since: began };
         let jobs = batch.len();
         let caller = &self.serial.caller;
         let mut members = Vec::with_capacity(jobs);
         let mut arguments = Vec::with_capacity(jobs);
+        // The limits are for calls. Reading and joining the inputs of several requests is no part of a call.
         for claimed in batch {
+            limit.restart(py, front);
             let about = caller.about(py, &claimed.job);
             if !self.batches.fits_flask && caller.by_way_of_flask(py, &claimed.job) {
                 shown(py, self.batches.object.call_method0(intern!(py, "note_flask")));
@@ -133,7 +137,7 @@ impl<'a, 'py> Batching<'a, 'py> {
             match caller.arguments(py, &claimed) {
                 Ok(given) => {
                     let collected = caller.collected(given.as_ref());
-                    arguments.push(given);
+                    arguments.push(given.and_then(|given| self.batches.convert(py, given)));
                     members.push(Some(Member { claimed, collected, request: about.set_aside() }));
                 }
                 Err(reply) => sending::send_reply(py, caller, front, &claimed, *reply).map(drop)?,
@@ -142,17 +146,16 @@ impl<'a, 'py> Batching<'a, 'py> {
         let mut joined = 0;
         let mut rows = 0;
         let mut is_measured = true;
+        limit.restart(py, front);
         let joints = self.batches.join(py, arguments);
-        // The limits are for calls. Reading and joining large inputs is no part of a joint call.
-        let mut time = if began.elapsed() > SHORT { Time::Used } else { Time::Whole };
         for joint in joints {
             // An earlier call of this batch may have proven that calls cannot be joined.
             if !self.batches.are_possible(py)? {
                 is_measured = false;
                 break;
             }
-            time.begin_call(py, front);
-            match self.run_joint(py, front, &mut members, &joint, &mut time)? {
+            limit.restart(py, front);
+            match self.run_joint(py, front, &mut members, &joint, &mut limit)? {
                 Joined::Answered => {
                     joined += joint.places.len();
                     rows += joint.rows.iter().sum::<usize>();
@@ -160,13 +163,13 @@ impl<'a, 'py> Batching<'a, 'py> {
                 Joined::NotMeasured => is_measured = false,
                 Joined::Failed(error) => {
                     is_measured = false;
-                    let failed = self.run_each(py, front, joint.places.iter().copied(), &mut members, &mut time)?;
+                    let failed = self.run_each(py, front, joint.places.iter().copied(), &mut members, &mut limit)?;
                     shown(py, self.batches.object.call_method1(intern!(py, "note_failure"), (error, failed)));
                 }
             }
         }
         let all = 0..members.len();
-        self.run_each(py, front, all, &mut members, &mut time)?;
+        self.run_each(py, front, all, &mut members, &mut limit)?;
         if is_measured {
             // A job with a call of its own counts as one row.
             self.batches.size.record(jobs, joined, rows + jobs - joined, began.elapsed());
@@ -182,12 +185,12 @@ impl<'a, 'py> Batching<'a, 'py> {
         front: &mut dyn Front,
         places: impl Iterator<Item = usize>,
         members: &mut [Option<Member<'py>>],
-        time: &mut Time,
+        limit: &mut TimeLimit,
     ) -> PyResult<usize> {
         let mut failed = 0;
         for place in places {
             let Some(mut member) = members.get_mut(place).and_then(Option::take) else { continue };
-            time.begin_call(py, front);
+            limit.restart(py, front);
             let _about = member.about(py, &self.serial.caller);
             count_call(1);
             let reply = self.serial.caller.answer(py, &member.claimed);
@@ -205,7 +208,7 @@ impl<'a, 'py> Batching<'a, 'py> {
         front: &mut dyn Front,
         members: &mut [Option<Member<'py>>],
         joint: &Joint<'py>,
-        time: &mut Time,
+        limit: &mut TimeLimit,
     ) -> PyResult<Joined> {
         let caller = &self.serial.caller;
         let first = joint.places.first().and_then(|place| members.get_mut(*place)?.as_mut());
@@ -225,7 +228,7 @@ impl<'a, 'py> Batching<'a, 'py> {
         first.request = about.set_aside();
         let Some((parts, checked)) = split else { return Ok(Joined::NotMeasured) };
         if !checked.is_empty() {
-            self.check(py, front, members, (joint, parts, &checked, run_ms), time)?;
+            self.check(py, front, members, (joint, parts, &checked, run_ms), limit)?;
             return Ok(Joined::NotMeasured);
         }
         for (place, part) in joint.places.iter().zip(parts) {
@@ -254,7 +257,7 @@ impl<'a, 'py> Batching<'a, 'py> {
         front: &mut dyn Front,
         members: &mut [Option<Member<'py>>],
         (joint, parts, checked, run_ms): (&Joint<'py>, Vec<Bound<'py, PyAny>>, &[usize], f64),
-        time: &mut Time,
+        limit: &mut TimeLimit,
     ) -> PyResult<()> {
         let caller = &self.serial.caller;
         // All parts are rendered before the next call, because run() may use the memory of its result again.
@@ -273,7 +276,7 @@ impl<'a, 'py> Batching<'a, 'py> {
         let mut are_same = true;
         for (place, part) in to_compare {
             let Some(mut member) = members.get_mut(place).and_then(Option::take) else { continue };
-            time.begin_call(py, front);
+            limit.restart(py, front);
             let _about = member.about(py, caller);
             count_call(1);
             let alone = caller.answer(py, &member.claimed);
@@ -320,22 +323,19 @@ impl<'a, 'py> Batching<'a, 'py> {
     }
 }
 
-/// How much of the time limit of a batch's jobs the front has counted before the next call.
-#[derive(Debug, Clone, Copy)]
-enum Time {
-    /// Nearly nothing.
-    Whole,
-    /// That of an earlier call, or of a long preparation.
-    Used,
+/// The time limit of a batch's jobs, which the front counts from their claims on.
+struct TimeLimit {
+    counted_since: Instant,
 }
 
-impl Time {
-    /// A call begins for jobs of this batch, and each call has the whole time limit.
-    fn begin_call(&mut self, py: Python<'_>, front: &mut dyn Front) {
-        if matches!(self, Self::Used) {
+impl TimeLimit {
+    /// Tells the front to restart the limit, unless it has hardly begun. Called before each call, which has the whole
+    /// limit, and before each step of its preparation.
+    fn restart(&mut self, py: Python<'_>, front: &mut dyn Front) {
+        if self.counted_since.elapsed() > SHORT {
             front.send(py, frame::encode_bare(Kind::CallsAgain), Bytes::new());
+            self.counted_since = Instant::now();
         }
-        *self = Self::Used;
     }
 }
 

@@ -22,3 +22,8 @@ def arguments(script, values, **headers):
     made, problem = _core.arguments(script, method="POST", query=b"", headers=fields, body=body)
     assert problem is None
     return made
+
+
+def join(batches, requests):
+    """The joint calls that a worker makes for requests with these arguments."""
+    return batches.join([None if each is None else batches.convert(each) for each in requests])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from joining import NUMPY, arguments
+from joining import NUMPY, arguments, join
 from loading import load
 
 from azureml_inference_server_http.scripting import signature, worker_threads
@@ -25,7 +25,7 @@ def run(data, factor=2):
 
 def test_waiting_requests_share_a_call(batches_of):
     script, batches = batches_of(DOUBLE)
-    (joint,) = batches.join([arguments(script, {"data": rows}) for rows in ([[1, 2]], [[3, 4], [5, 6]])])
+    (joint,) = join(batches, [arguments(script, {"data": rows}) for rows in ([[1, 2]], [[3, 4], [5, 6]])])
     assert (joint.places, joint.rows) == ([0, 1], [1, 2])
     assert joint.arguments["data"].tolist() == [[1, 2], [3, 4], [5, 6]]
     split = batches.split(joint, script.run(**joint.arguments))
@@ -47,27 +47,27 @@ def test_waiting_requests_share_a_call(batches_of):
 )
 def test_requests_that_get_calls_of_their_own(batches_of, others):
     script, batches = batches_of(DOUBLE)
-    assert batches.join([values and arguments(script, values) for values in others]) == []
+    assert join(batches, [values and arguments(script, values) for values in others]) == []
 
 
 def test_requests_of_several_kinds_make_a_call_for_each(batches_of):
     script, batches = batches_of(DOUBLE)
     kinds = [1, 2, 1, 2, 3]
-    joints = batches.join([arguments(script, {"data": [[1, 2]], "factor": kind}) for kind in kinds])
+    joints = join(batches, [arguments(script, {"data": [[1, 2]], "factor": kind}) for kind in kinds])
     assert [(joint.places, joint.arguments["factor"]) for joint in joints] == [([0, 2], 1), ([1, 3], 2)]
 
 
 def test_a_failed_call_leaves_the_arguments_of_single_calls_alone(batches_of):
     script, batches = batches_of(DOUBLE)
     given = [arguments(script, {"data": [[1, 2]]}) for _ in range(2)]
-    batches.join(given)
+    join(batches, given)
     assert [type(each["data"]) for each in given] == [list, list]
 
 
 def test_request_headers_have_to_be_equal(batches_of):
     script, batches = batches_of(DOUBLE.replace("factor=2", "request_headers, factor=2"))
     given = [arguments(script, {"data": [[1, 2]]}, tenant=tenant) for tenant in ("a", "b", "a")]
-    assert [joint.places for joint in batches.join(given)] == [[0, 2]]
+    assert [joint.places for joint in join(batches, given)] == [[0, 2]]
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ def warnings(log):
 def test_results_in_a_row_that_cannot_be_split_end_joint_calls_and_are_told_once(batches_of, log):
     script, batches = batches_of(DOUBLE)
     given = [arguments(script, {"data": [[1, 2]]}) for _ in range(2)]
-    (joint,) = batches.join(given)
+    (joint,) = join(batches, given)
     for result in [{"error": "text"}] * 4 + [[[1, 2], [3, 4]]] + [{"mean": 1.5}] * 4:
         batches.split(joint, result)
     assert batches.are_possible, "a client has no way to end joint calls with one request"
     assert batches.split(joint, {"mean": 1.5}) is None
     assert batches.split(joint, {"mean": 1.5}) is None
-    assert batches.join(given) == []
+    assert join(batches, given) == []
     assert not batches.are_possible
     (text,) = warnings(log)
     assert "$['mean'] is of type float, which has no rows" in text
@@ -149,10 +149,10 @@ def test_a_result_with_another_key_than_before_answers_no_request(batches_of):
     script, batches = batches_of(DOUBLE)
     given = [arguments(script, {"data": [[value, 2]]}) for value in (1, 2)]
     for _ in range(2):
-        (joint,) = batches.join(given)
+        (joint,) = join(batches, given)
         assert batches.split(joint, {"y": [1, 2]}).checked == [0, 1]
         batches.note_agreed(joint)
-    (joint,) = batches.join(given)
+    (joint,) = join(batches, given)
     assert batches.split(joint, {"y": [1, 2]}) == ([{"y": [1]}, {"y": [2]}], [])
     assert batches.split(joint, {"y": [1, 2], "warnings": ["of 1", "of 1"]}) is None
 
@@ -204,7 +204,7 @@ def test_calls_of_each_kind_are_checked_until_two_have_agreed(batches_of):
 
     def is_checked(count, factor, agrees=True):
         given = [arguments(script, {"data": [[value, 2]] * count, "factor": factor}) for value in (1, 2)]
-        (joint,) = batches.join(given)
+        (joint,) = join(batches, given)
         checked = batches.split(joint, script.run(**joint.arguments)).checked
         if agrees:
             batches.note_agreed(joint)
@@ -218,7 +218,7 @@ def test_calls_of_each_kind_are_checked_until_two_have_agreed(batches_of):
 
 def test_a_run_that_changes_its_input_does_not_make_requests_look_equal(batches_of):
     script, batches = batches_of(DOUBLE.replace("return", "data[:] = 1\n    return"))
-    (joint,) = batches.join([arguments(script, {"data": [[value, 2]]}) for value in (1, 2)])
+    (joint,) = join(batches, [arguments(script, {"data": [[value, 2]]}) for value in (1, 2)])
     batches.split(joint, script.run(**joint.arguments))
     assert {likeness for _, likeness in joint.check.proves} == {Likeness.DIFFERENT}
 
@@ -228,7 +228,7 @@ def test_a_large_body_is_joined_from_arrays_that_rust_has_made(batches_of):
     values = [{"data": np.arange(4000.0).reshape(-1, 2).tolist()}, {"data": [[1.0, 2.0]]}]
     given = [arguments(script, value) for value in values]
     assert [type(each["data"]) for each in given] == [np.ndarray, list]
-    (joint,) = batches.join(given)
+    (joint,) = join(batches, given)
     assert joint.rows == [2000, 1]
 
 
@@ -267,7 +267,7 @@ def test_a_run_that_asks_for_batches_gets_lists(batches_of):
     script, batches = batches_of(ASKED)
     assert (batches.most, batches.wait, batches.adapts) == (4, 0.02, False)
     given = [arguments(script, text.encode()) for text in ("a", "bad", "c")]
-    (joint,) = batches.join(given)
+    (joint,) = join(batches, given)
     assert (joint.places, joint.arguments) == ([0, 1, 2], {"data": ["a", "bad", "c"]})
     (first, second, third), checked = batches.split(joint, batches.run(**joint.arguments))
     assert checked == []
@@ -286,7 +286,7 @@ def test_with_a_schema_the_lists_have_converted_values(batches_of):
         arguments(script, {"data": [[3, 4], [5, 6]], "scale": 10}),
         arguments(script, {"data": "wrong"}),
     ]
-    (joint,) = batches.join(given)
+    (joint,) = join(batches, given)
     assert joint.places == [0, 1]
     parts = batches.split(joint, batches.run(**joint.arguments)).parts
     assert [part.tolist() for part in parts] == [[[2.0, 4.0]], [[30.0, 40.0], [50.0, 60.0]]]
@@ -303,7 +303,7 @@ def test_with_a_schema_the_lists_have_converted_values(batches_of):
 )
 def test_results_that_are_not_one_for_each_input_end_joint_calls(batches_of, log, returned, reason):
     script, batches = batches_of(ASKED.replace("return [", f"return {returned} if len(data) > 1 else ["))
-    (joint,) = batches.join([arguments(script, text) for text in (b"a", b"b")])
+    (joint,) = join(batches, [arguments(script, text) for text in (b"a", b"b")])
     for _ in range(USELESS_CALLS):
         assert batches.are_possible
         assert batches.split(joint, batches.run(**joint.arguments)) is None

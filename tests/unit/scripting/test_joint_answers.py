@@ -6,7 +6,7 @@ import json
 import random
 
 import pytest
-from joining import NUMPY, arguments
+from joining import NUMPY, arguments, join
 
 from azureml_inference_server_http.scripting import outputs
 
@@ -123,7 +123,7 @@ def test_joint_answers_are_the_single_answers(batches_of, sample):
             json.dumps({"data": data_for(sample, chance), "result": chance.choice(results)}).encode() for _ in range(8)
         ]
         alone = [answer(lambda: script.run(**arguments(script, body))) for body in bodies]  # noqa: B023
-        for joint in batches.join([arguments(script, body) for body in bodies]):
+        for joint in join(batches, [arguments(script, body) for body in bodies]):
             parts = batches.split(joint, script.run(**joint.arguments)).parts
             joined += len(parts)
             for place, part in zip(joint.places, parts):
