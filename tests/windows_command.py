@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -26,10 +27,18 @@ from tools import windows_python
 EVENTS = {signal.SIGTERM: b"b", signal.SIGINT: b"c", signal.SIGQUIT: b"c", signal.SIGHUP: b"w", signal.SIGUSR2: b"s"}
 
 
-def copy(source: int, target: int) -> None:
-    while piece := os.read(source, 65536):
-        while piece:
-            piece = piece[os.write(target, piece) :]
+def copy(source: int, target: int, ended: threading.Event) -> None:
+    """Copy from a pipe to a file until the pipe ends, or is empty after the server has ended: Wine's own background
+    programs, which the first server starts, keep its pipes open for as long as any server runs."""
+    while True:
+        if select.select([source], [], [], 0.1)[0]:
+            piece = os.read(source, 65536)
+            if not piece:
+                return
+            while piece:
+                piece = piece[os.write(target, piece) :]
+        elif ended.is_set():
+            return
 
 
 def main(folder: Path, options: list[str]) -> int:
@@ -51,9 +60,10 @@ def main(folder: Path, options: list[str]) -> int:
         orders = child.stdin.fileno()
         for number, letter in EVENTS.items():
             signal.signal(number, lambda *_, letter=letter: os.write(orders, letter))
+        ended = threading.Event()
         copies = [
-            threading.Thread(target=copy, args=(child.stdout.fileno(), 1), daemon=True),
-            threading.Thread(target=copy, args=(child.stderr.fileno(), 2), daemon=True),
+            threading.Thread(target=copy, args=(child.stdout.fileno(), 1, ended), daemon=True),
+            threading.Thread(target=copy, args=(child.stderr.fileno(), 2, ended), daemon=True),
         ]
         for thread in copies:
             thread.start()
@@ -63,8 +73,9 @@ def main(folder: Path, options: list[str]) -> int:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = child.wait(1)
                 break
+        ended.set()
         for thread in copies:
-            # A child of the script may have the pipe still.
+            # A child of the script that writes all the time may have the pipe still.
             thread.join(5)
     return code
 

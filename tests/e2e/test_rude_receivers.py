@@ -157,5 +157,5 @@ def test_a_redirect_that_is_not_followed_is_told_once_in_a_while(start):
                 lambda lost=SPANS * count: telemetry(server, "otlp_traces") == [0, 0, lost], "the spans are lost"
             )
         [line] = [record for record in server.records() if "redirects" in record.message]
-        assert 'redirects to an address without a host, which is not followed, so ' in line.message
+        assert "redirects to an address without a host, which is not followed, so " in line.message
         assert line.message.endswith(" telemetry items are lost.")
