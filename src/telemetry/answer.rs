@@ -23,8 +23,8 @@ pub struct Answer {
     pub retry_after: Option<String>,
     /// The `Location` field.
     pub location: Option<String>,
-    /// The body.
-    pub body: Vec<u8>,
+    /// The body; `None` if it broke off, or did not come in time.
+    pub body: Option<Vec<u8>>,
 }
 
 /// Why items were dropped.
@@ -142,7 +142,8 @@ pub fn of_otlp(answer: &Answer, sent: usize) -> Verdict {
 /// A success may name items that the receiver will never take. Spans, log records and metrics have the same message for that,
 /// with other names of its fields. A body that is no such message is a plain success.
 fn otlp_partly(answer: &Answer, sent: usize) -> Verdict {
-    let partial = ExportTraceServiceResponse::decode(answer.body.as_slice()).ok().and_then(|body| body.partial_success);
+    let Some(body) = &answer.body else { return broken_off(answer) };
+    let partial = ExportTraceServiceResponse::decode(body.as_slice()).ok().and_then(|body| body.partial_success);
     match partial {
         Some(partial) if partial.rejected_spans > 0 => {
             let refused = usize::try_from(partial.rejected_spans).unwrap_or(usize::MAX).min(sent);
@@ -156,6 +157,11 @@ fn otlp_partly(answer: &Answer, sent: usize) -> Verdict {
 /// What a broken connection means: the receiver may have the items, so they may arrive twice.
 pub fn of_failure(why: String) -> Verdict {
     Verdict::Later { why, after: None }
+}
+
+/// Without the body of this answer nobody knows which items the receiver has.
+fn broken_off(answer: &Answer) -> Verdict {
+    of_failure(format!("its answer with status {} broke off", answer.status))
 }
 
 #[derive(serde::Deserialize)]
@@ -174,7 +180,8 @@ struct TrackError {
 }
 
 fn partly(answer: &Answer, sent: usize) -> Verdict {
-    let Ok(TrackAnswer { errors }) = serde_json::from_slice(&answer.body) else {
+    let Some(body) = &answer.body else { return broken_off(answer) };
+    let Ok(TrackAnswer { errors }) = serde_json::from_slice(body) else {
         return Verdict::Dropped(Reason::Refused, "status 206 with a body that is no list of errors".to_owned());
     };
     let (mut again, mut refused, mut why) = (Vec::new(), Vec::new(), String::new());
@@ -208,8 +215,8 @@ fn later(answer: &Answer) -> Verdict {
 }
 
 fn refused(answer: &Answer) -> Verdict {
-    let said =
-        serde_json::from_slice::<TrackAnswer>(&answer.body).ok().and_then(|answer| answer.errors.into_iter().next());
+    let body = answer.body.as_deref().unwrap_or_default();
+    let said = serde_json::from_slice::<TrackAnswer>(body).ok().and_then(|answer| answer.errors.into_iter().next());
     let said = said.map(|error| format!(": {}", quoted(&error.message))).unwrap_or_default();
     Verdict::Dropped(Reason::Refused, format!("status {}{said}", answer.status))
 }
@@ -227,7 +234,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, body: &str) -> Answer {
-        Answer { status, body: body.as_bytes().to_vec(), ..Answer::default() }
+        Answer { status, body: Some(body.as_bytes().to_vec()), ..Answer::default() }
     }
 
     #[test]
@@ -259,6 +266,9 @@ mod tests {
         for status in [400, 401, 403, 404, 408, 500, 501] {
             assert!(matches!(of_otlp(&answer(status, ""), 1), Verdict::Dropped(Reason::Refused, _)), "{status}");
         }
+        let broken_off = Answer { status: 200, ..Answer::default() };
+        assert!(matches!(of_otlp(&broken_off, 1), Verdict::Later { after: None, .. }), "some items may be refused");
+        assert_eq!(of_app_insights(&broken_off, 1), Verdict::Accepted, "the status says all");
         for body in ["", "{}", "nonsense"] {
             assert_eq!(of_otlp(&answer(200, body), 1), Verdict::Accepted, "{body}");
         }
@@ -269,7 +279,7 @@ mod tests {
         let rejected = |rejected_spans, sent| {
             let partial_success = ExportTracePartialSuccess { rejected_spans, error_message: "too old".to_owned() };
             let body = ExportTraceServiceResponse { partial_success: Some(partial_success) }.encode_to_vec();
-            of_otlp(&Answer { status: 200, body, ..Answer::default() }, sent)
+            of_otlp(&Answer { status: 200, body: Some(body), ..Answer::default() }, sent)
         };
         let refused = |refused: usize| Verdict::Partly {
             again: Vec::new(),

@@ -14,7 +14,7 @@ use super::answer::Answer;
 
 /// How long a connection may take. A whole request has the limit that the caller names.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of an answer that are read.
+/// Bytes of an answer that are read. A longer body counts as broken off.
 const MAX_ANSWER: u64 = 1 << 20;
 
 /// Files in PEM form for TLS. Without them the system's certificates count.
@@ -74,9 +74,7 @@ impl Client {
         let field = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (retry_after, location) = (field("retry-after"), field("location"));
         let status = response.status().as_u16();
-        let answer = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
-        // The status alone decides for all answers except 206, and an answer without a readable body is none there.
-        let body = answer.unwrap_or_default();
+        let body = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec().ok();
         Ok(Answer { status, retry_after, location, body })
     }
 }
