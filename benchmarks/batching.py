@@ -59,7 +59,8 @@ class Peer:
     program: str
     health: str
     package: str
-    # How long a request waits for others: of 1, 2, 10 and 30 ms that with the most requests per second.
+    # How long a request waits for others. For mosec and LitServe that of 1, 2, 10 and 30 ms with the most requests per
+    # second; Ray Serve was not measured with other times.
     wait_ms: int
 
 
