@@ -18,7 +18,7 @@ use std::{
 use super::{
     answer::{Reason, Verdict},
     counts::AllCounts,
-    intake::{Intake, Taken},
+    intake::{Intake, Taken, EARLY_ITEMS},
     item::{Item, LogRecord},
     lane::Next,
     priority,
@@ -34,6 +34,8 @@ use crate::{
 const LOG: &str = "azmlinfsrv.telemetry";
 /// Bytes of the encoded items, for all receivers together. The intake holds another 8 MiB.
 const RECEIVERS_BYTES: usize = 24 << 20;
+/// How many items are encoded before the thread gives way to others.
+const ITEMS_AT_ONCE: usize = 8;
 /// How long the server waits at its end for items to be sent.
 pub const STOP_PATIENCE: Duration = Duration::from_millis(1800);
 /// The pause of the thread after a panic, so that a fault that repeats does not fill the log.
@@ -192,11 +194,19 @@ fn store(receiver: &Receiver, storage: &Storage, items: &[Encoded]) -> bool {
     }
 }
 
-/// Encodes what the intake had for every receiver. An item leaves `taken` when it is encoded.
+/// Encodes what the intake had for every receiver. An item leaves `taken` when it is encoded. If the thread is not behind,
+/// it gives way to others every few items: the system may let a thread keep a processor for milliseconds although the front
+/// or a worker could go on, and clients would wait for that long.
 fn encode_all(receivers: &mut [Receiver], taken: &mut Taken) {
+    let is_behind = taken.items.len() > 2 * EARLY_ITEMS;
+    let mut encoded = 0;
     while let Some(item) = taken.items.front() {
         encode(receivers, item);
         taken.items.pop_front();
+        encoded += 1;
+        if encoded % ITEMS_AT_ONCE == 0 && !is_behind {
+            std::thread::yield_now();
+        }
     }
 }
 

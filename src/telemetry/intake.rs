@@ -21,7 +21,7 @@ use super::{
 const LIMIT: usize = 8 << 20;
 /// Items that are encoded without waiting for the interval. Several batches, because each time that the thread is woken, and
 /// each request to a receiver, cost more than to encode a few items.
-const EARLY_ITEMS: usize = 2048;
+pub const EARLY_ITEMS: usize = 2048;
 /// Bytes of a batch that are encoded without waiting for the interval.
 const EARLY_BYTES: usize = 2 << 20;
 
