@@ -5,7 +5,6 @@
 use std::io::{self, Write};
 
 use log::Level;
-use time::OffsetDateTime;
 
 use super::{
     json_line::{write_json, MAX_LINE},
@@ -13,7 +12,7 @@ use super::{
     record::OwnedRecord,
     request_line::write_request,
 };
-use crate::shortage;
+use crate::{shortage, telemetry::times};
 
 // Codes of the terminal, as in `launch/display.py`.
 const PLAIN: &str = "\x1b[0m";
@@ -45,7 +44,6 @@ pub(crate) struct Lines<W, E> {
     errors: E,
     own_pid: u64,
     format: Format,
-    second: SecondText,
     /// Records that were lost since the last success, and why.
     lost: usize,
     reason: String,
@@ -54,15 +52,7 @@ pub(crate) struct Lines<W, E> {
 impl<W: Write, E: Write> Lines<W, E> {
     /// Makes a writer for records of this process.
     pub(crate) fn new(output: W, errors: E, format: Format) -> Self {
-        Self {
-            output,
-            errors,
-            own_pid: u64::from(std::process::id()),
-            format,
-            second: SecondText::default(),
-            lost: 0,
-            reason: String::new(),
-        }
+        Self { output, errors, own_pid: u64::from(std::process::id()), format, lost: 0, reason: String::new() }
     }
 
     /// Writes the records, as far as `output` takes them.
@@ -108,7 +98,7 @@ impl<W: Write, E: Write> Lines<W, E> {
 
     fn write_record(&mut self, out: &mut Vec<u8>, record: &OwnedRecord) {
         match self.format {
-            Format::Text { colour } => write_line(out, record, &mut self.second, self.own_pid, colour),
+            Format::Text { colour } => write_line(out, record, self.own_pid, colour),
             Format::Json => write_json(out, record, self.own_pid),
         }
     }
@@ -125,37 +115,8 @@ fn pieces(mut lines: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The text of the last second that was written. Making this text takes longer than the rest of a
-/// line, and many records have the same second.
-#[derive(Default)]
-struct SecondText {
-    second: u64,
-    text: String,
-}
-
-impl SecondText {
-    /// `2026-11-22 07:13:22` in UTC, for this many seconds since 1970.
-    fn of(&mut self, second: u64) -> &str {
-        if self.text.is_empty() || second != self.second {
-            let seconds = i64::try_from(second).unwrap_or_default();
-            let time = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-            self.second = second;
-            self.text = format!(
-                "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
-                time.year(),
-                u8::from(time.month()),
-                time.day(),
-                time.hour(),
-                time.minute(),
-                time.second()
-            );
-        }
-        &self.text
-    }
-}
-
 /// `2026-11-22 07:13:22,123 I [42] azmlinfsrv - text`, in UTC; coloured as `launch/display.py` has it, or not.
-fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, last: &mut SecondText, own_pid: u64, colour: bool) {
+fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, own_pid: u64, colour: bool) {
     let (second, milliseconds) = record.since_epoch();
     let (letter, level_colour) = match record.level {
         Level::Error => ("E", RED),
@@ -170,12 +131,12 @@ fn write_line(out: &mut Vec<u8>, record: &OwnedRecord, last: &mut SecondText, ow
     // The thousand keeps the zeros in front of the milliseconds.
     let decimals = &decimals.format(1000 + milliseconds)[1..];
     let pid = pid.format(record.worker_pid.unwrap_or(own_pid));
-    let time = [erase, time_colour, last.of(second), ",", decimals, end, " "];
-    let origin = [level_colour, letter, level_end, " [", pid, "] ", &record.target, " - "];
+    let before = [erase, time_colour];
+    let after = [",", decimals, end, " ", level_colour, letter, level_end, " [", pid, "] ", &record.target, " - "];
     // Every request has a line, and format strings take several times as long as these copies.
-    for part in time.into_iter().chain(origin) {
-        out.extend_from_slice(part.as_bytes());
-    }
+    before.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    times::second(out, second, b' ');
+    after.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
     match if colour { split_at_status(&record.message) } else { None } {
         Some((before, status, after)) => {
             for part in [before, status_colour(status), status, PLAIN, after] {
@@ -220,9 +181,8 @@ mod tests {
     #[test]
     fn lines_have_the_format_of_contract_section_13() {
         let mut out = Vec::new();
-        let mut second = SecondText::default();
-        write_line(&mut out, &record(None), &mut second, 42, false);
-        write_line(&mut out, &record(Some(7)), &mut second, 42, false);
+        write_line(&mut out, &record(None), 42, false);
+        write_line(&mut out, &record(Some(7)), 42, false);
         let text = String::from_utf8(out).expect("text");
         assert_eq!(
             text,
@@ -236,7 +196,7 @@ mod tests {
         let line = |level, message: &str| {
             let mut out = Vec::new();
             let coloured = OwnedRecord { level, message: message.to_owned(), ..record(None) };
-            write_line(&mut out, &coloured, &mut SecondText::default(), 42, true);
+            write_line(&mut out, &coloured, 42, true);
             String::from_utf8(out).expect("text")
         };
         let time = "\x1b[K\x1b[2m2026-11-22 07:13:22,007\x1b[0m";

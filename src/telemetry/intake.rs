@@ -22,7 +22,7 @@ const LIMIT: usize = 8 << 20;
 /// Items that are encoded without waiting for the interval. Several batches, because each time that the thread is woken, and
 /// each request to a receiver, cost more than to encode a few items.
 pub const EARLY_ITEMS: usize = 2048;
-/// Bytes of a batch that are encoded without waiting for the interval.
+/// Bytes of items that are encoded without waiting for the interval.
 const EARLY_BYTES: usize = 2 << 20;
 
 /// The queue; clones share it.
@@ -121,8 +121,9 @@ impl Intake {
         self.shared.changed.notify_one();
     }
 
-    /// Waits until the oldest item is `interval` old, so much waits that it is encoded at once, the intake has ended, or `until` has come. Then moves
-    /// everything into `taken`, which must be empty. The intake goes on with the memory of `taken`.
+    /// Waits until the oldest item is `interval` old, so much waits that it is encoded at once, the intake has ended, or
+    /// `until` has come. Then moves everything into `taken`, which must be empty. The intake goes on with the memory of
+    /// `taken`.
     pub fn take(&self, interval: Duration, until: Option<Instant>, taken: &mut Taken) {
         taken.items.shrink_to(EARLY_ITEMS);
         let mut waiting = self.lock();

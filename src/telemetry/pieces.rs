@@ -1,8 +1,8 @@
 //! Memory for short texts and items that wait in a queue, many of them in one allocation.
 //!
 //! An allocation for each of them costs more time than to write it, above all if another thread frees it: both threads then
-//! take the lock of the allocator. Each queue has a [`Pieces`] of its own, and its items leave it in the order in which they
-//! came, so a piece is freed soon after the last item of the queue that is older. If two queues shared a piece, one item that
+//! take the lock of the allocator. A piece is freed when all of its items have gone. Each queue has a [`Pieces`] of its own, and
+//! its items leave it in the order in which they came, so those of one piece leave together. If two queues shared a piece, one item that
 //! waits in the one would keep memory of all that have left the other, and nobody would count that.
 //!
 //! Used by whoever fills the queue: the front's event loop, or the exporter's thread.

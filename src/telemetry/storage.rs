@@ -6,14 +6,14 @@
 //!
 //! Used by the exporter's thread, and by the front's thread at the end.
 
-use bytes::Bytes;
-
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
+
+use bytes::Bytes;
 
 /// The folder below the one that the setting names, so that no mode of a shared folder is changed.
 const FOLDER: &str = "azmlinfsrv-telemetry";

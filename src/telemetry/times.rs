@@ -1,4 +1,4 @@
-//! Times and durations as Application Insights and JSON lines write them. Pure functions, called several times for each
+//! Times and durations as Application Insights and lines of the log have them. Pure functions, called several times for each
 //! request.
 
 use std::{
@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 /// UTC with up to six digits of a second: `2026-11-30T05:38:31.33861Z`. `trims` leaves out zeros at the end.
 pub fn time_text(out: &mut Vec<u8>, time: SystemTime, trims: bool) {
     let since = since_epoch(time);
-    second(out, since.as_secs());
+    second(out, since.as_secs(), b'T');
     let micros = since.subsec_micros();
     if micros > 0 {
         out.push(b'.');
@@ -26,7 +26,7 @@ pub fn time_text(out: &mut Vec<u8>, time: SystemTime, trims: bool) {
 /// `2026-11-30T05:38:31.338Z`.
 pub fn time_in_milliseconds(out: &mut Vec<u8>, time: SystemTime) {
     let since = since_epoch(time);
-    second(out, since.as_secs());
+    second(out, since.as_secs(), b'T');
     out.push(b'.');
     digits(out, u64::from(since.subsec_millis()), 3);
     out.push(b'Z');
@@ -54,6 +54,8 @@ fn since_epoch(time: SystemTime) -> Duration {
 
 /// `2026-11-30T05:38:31`.
 type Second = [u8; 19];
+/// Where the `T` of a [`Second`] is.
+const AT_SEPARATOR: usize = 10;
 
 thread_local! {
     /// The second that the thread has written last. The date of a second takes longer than the rest of a time, and requests
@@ -61,13 +63,14 @@ thread_local! {
     static LAST_SECOND: Cell<(u64, Second)> = const { Cell::new((0, *b"1970-01-01T00:00:00")) };
 }
 
-/// UTC to the second, from the seconds since 1970.
-fn second(out: &mut Vec<u8>, since_epoch: u64) {
+/// UTC to the second, from the seconds since 1970. `separator` stands between date and time.
+pub fn second(out: &mut Vec<u8>, since_epoch: u64, separator: u8) {
     let (mut last, mut text) = LAST_SECOND.get();
     if last != since_epoch {
         (last, text) = (since_epoch, text_of_second(since_epoch));
         LAST_SECOND.set((last, text));
     }
+    text[AT_SEPARATOR] = separator;
     out.extend_from_slice(&text);
 }
 
