@@ -54,6 +54,13 @@ class Port:
         self._socket.close()
 
 
+def free_port() -> int:
+    """A port that is free now, for a program that cannot take a free one and say which."""
+    port = Port()
+    port.release()
+    return port.number
+
+
 def fill(writer: int) -> int:
     """Write to a pipe until nothing goes in any more; how many bytes that were.
 

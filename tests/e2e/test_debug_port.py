@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PATIENCE, Port, Server, eventually
+from harness import PATIENCE, Server, eventually
+from surroundings import free_port
 
 pytest.importorskip("debugpy")
 
@@ -56,12 +57,6 @@ def port_of(server: Server) -> int:
     """The port that the server says a debugger can attach to."""
     said = eventually(lambda: re.search(r"can attach to 127\.0\.0\.1:(\d+)\.", server.stdout()), "it says the port")
     return int(said[1])
-
-
-def free_port() -> int:
-    port = Port()
-    port.release()
-    return port.number
 
 
 def name_of(pid: int) -> str:

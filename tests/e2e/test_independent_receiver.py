@@ -15,15 +15,9 @@ from pathlib import Path
 
 import pytest
 from harness import eventually
+from surroundings import free_port
 
 PATIENCE = 60
-
-
-def free_port():
-    """A port that is free now. The receiver cannot say which one it has taken."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def rotel_agent():

@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import json
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.parse
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 from harness import eventually
 from metrics_text import Scrape, promtool
+from surroundings import free_port
 from wire import clients
 
 MISSING = [name for name in ("prometheus", "promtool") if shutil.which(name) is None]
@@ -37,9 +37,7 @@ class Prometheus:
     """Prometheus as it scrapes one server every second. Use it in a ``with`` statement."""
 
     def __init__(self, folder, target):
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self._address = f"127.0.0.1:{listener.getsockname()[1]}"
+        self._address = f"127.0.0.1:{free_port()}"
         self._folder = folder
         scrape = {"job_name": "azmlinfsrv", "static_configs": [{"targets": [target]}]}
         (folder / "prometheus.yml").write_text(

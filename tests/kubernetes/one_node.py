@@ -13,7 +13,6 @@ import http.client
 import json
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import TIED_TO_US, eventually
+from surroundings import free_port
 
 BRIDGE, NETWORK = "azmlk0", "10.187.44.0/24"
 NODE = "node-1"
@@ -32,14 +32,10 @@ KERNEL += [Path("/proc/sys") / name for name in ("kernel/panic_on_oops", "net/ip
 # The kubelet and containerd write these folders, wherever their own are. The pods of the tests are in "default".
 LOGS = {"/var/log/pods": "default_{}_*", "/var/log/containers": "{}_default_*"}
 GROUPS = Path("/sys/fs/cgroup")
+# Where the API server has the pods of the tests.
+PODS = "/api/v1/namespaces/default/pods"
 # Seconds that anything may take on a machine that does other things too.
 LONG = 300.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Api:
@@ -282,7 +278,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
 
     def pods(self) -> list[Any]:
         """The pods of the tests that are not being deleted."""
-        found: list[Any] = self.api.get("/api/v1/namespaces/default/pods")["items"]
+        found: list[Any] = self.api.get(PODS)["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def ready_pods(self) -> list[Any]:
@@ -323,15 +319,14 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
 
     def _end_pods(self) -> set[str]:
         """End all pods, if need be by force. Returns their names, and those of pods that have ended before."""
-        pods = "/api/v1/namespaces/default/pods"
         names: set[str] = set()
         with contextlib.suppress(OSError, AssertionError):
             events = self.api.get("/api/v1/namespaces/default/events")["items"]
             objects = [event["involvedObject"] for event in events]
             names = {each["name"] for each in objects if each.get("kind") == "Pod"}
             self.api.ask("DELETE", "/apis/apps/v1/namespaces/default/deployments", {"propagationPolicy": "Background"})
-            self.api.ask("DELETE", pods, {"gracePeriodSeconds": 1})
-            eventually(lambda: not self.api.get(pods)["items"], "the pods end", 60)
+            self.api.ask("DELETE", PODS, {"gracePeriodSeconds": 1})
+            eventually(lambda: not self.api.get(PODS)["items"], "the pods end", 60)
         with contextlib.suppress(AssertionError):
             eventually(self._has_no_task, "the containers end", 60)
         return names

@@ -25,7 +25,7 @@ import images
 import pytest
 import yaml
 from harness import eventually
-from one_node import LONG, Cluster
+from one_node import LONG, PODS, Cluster
 from wire import clients
 
 from tools.build_kubernetes import missing
@@ -33,7 +33,6 @@ from tools.build_kubernetes import missing
 # `make test-kubernetes` names the folder.
 BINARIES = Path(os.environ.get("KUBERNETES", "/nowhere"))
 DEPLOYMENT = "/apis/apps/v1/namespaces/default/deployments/flowers"
-PODS = "/api/v1/namespaces/default/pods"
 ENDPOINTS = "/api/v1/namespaces/default/endpoints/flowers"
 # Requests on their way at any time, how long run() takes, and how often clients ask for the endpoints.
 CLIENTS, SLEEP, LAG = 6, 0.05, 0.5
@@ -238,7 +237,7 @@ def test_evictions_lose_no_request(cluster: Cluster, traffic: Traffic) -> None:
     before = {pod["metadata"]["name"] for pod in cluster.pods()}
     refusals = 0
     for name in sorted(before):
-        path = f"/api/v1/namespaces/default/pods/{name}/eviction"
+        path = f"{PODS}/{name}/eviction"
         eviction = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": name}}
         deadline = time.monotonic() + LONG
         while (answer := cluster.api.ask("POST", path, eviction))[0] == 429:

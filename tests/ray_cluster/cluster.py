@@ -12,7 +12,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import urllib.error
 import urllib.request
 import uuid
@@ -37,6 +36,7 @@ import ray  # noqa: E402
 from harness import eventually, is_running  # noqa: E402
 from ray import serve  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
+from surroundings import free_port  # noqa: E402
 
 from azureml_inference_server_http.ray import build  # noqa: E402
 
@@ -44,13 +44,6 @@ SCRIPTS = Path(__file__).parents[1] / "scripts" / "replica"
 # Seconds that the cluster may take for anything.
 LONG = 240.0
 MEMORY = 80_000_000
-
-
-def free_port() -> int:
-    """A port for Serve, which cannot take a free one itself."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Service:
