@@ -17,6 +17,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from tools import debian_python
+
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
 # What builds them, runs beside them, and builds the image of the pods; and the packages of Debian that have it.
 NEEDED = {
@@ -36,9 +40,8 @@ NEEDED = {
     "podman": "podman",
 }
 GROUPS = Path("/sys/fs/cgroup/memory")
-# Of the sources of apt: those of Debian, in both formats.
-LINE = re.compile(r"^deb (.*)$", re.MULTILINE)
-STANZA = re.compile(r"^Types: deb$", re.MULTILINE)
+# The suite of Debian that has the source package, and where its description is when it has been fetched.
+SUITE, DESCRIPTION = "bookworm", "files/kubernetes_*.dsc"
 VERSION = re.compile(r"kubernetes_(?:.*\+really)?(\d+\.\d+\.\d+)[^/]*\.dsc$")
 # Without the libraries of cloud providers and of Docker, which are a third of the code (Kubernetes has these tags), and
 # without what debuggers need.
@@ -63,7 +66,15 @@ def main(folder: Path) -> int:
     if all((target / name).exists() for name in (*PROGRAMS, "pause")):
         return 0
     print(f"Building Kubernetes in {folder}, once: about 7 minutes of processor time.", flush=True)
-    description = next(work.glob("kubernetes_*.dsc"), None) or _fetch(work)
+    description = next(work.glob(DESCRIPTION), None)
+    if description is None:
+        shutil.rmtree(work, ignore_errors=True)
+        try:
+            debian_python.download_source(work, "kubernetes", SUITE)
+        except debian_python.Missing as error:
+            print(error, file=sys.stderr)
+            return 1
+        description = next(work.glob(DESCRIPTION))
     version = VERSION.search(description.name)
     if version is None:
         print(f"the version of Kubernetes cannot be read from {description.name}", file=sys.stderr)
@@ -71,25 +82,6 @@ def main(folder: Path) -> int:
     _build(work, description, version[1], target)
     shutil.rmtree(work)
     return 0
-
-
-def _fetch(work: Path) -> Path:
-    """Fetch the source package with the sources that apt has, without changing them. Returns its description."""
-    shutil.rmtree(work, ignore_errors=True)
-    lists = work / "lists"
-    (lists / "partial").mkdir(parents=True)
-    sources = work / "sources"
-    sources.mkdir()
-    for file in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))):
-        if file.suffix in (".list", ".sources") and file.exists():
-            text = file.read_text("utf-8")
-            (sources / file.name).write_text(LINE.sub(r"deb-src \1", STANZA.sub("Types: deb-src", text)), "utf-8")
-    options = [f"Dir::Etc::sourceparts={sources}", "Dir::Etc::sourcelist=/dev/null", f"Dir::State::Lists={lists}"]
-    options += ["Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache=", "APT::Sandbox::User="]
-    apt = ["apt-get", "--quiet", *(word for option in options for word in ("-o", option))]
-    subprocess.run([*apt, "update"], check=True)
-    subprocess.run([*apt, "source", "--download-only", "kubernetes"], cwd=work, check=True)
-    return next(work.glob("kubernetes_*.dsc"))
 
 
 def _build(work: Path, description: Path, version: str, target: Path) -> None:

@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -132,8 +133,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--architecture", choices=PROCESSORS, default="amd64")
     parser.add_argument("--suite", default="stable")
     chosen = parser.parse_args(arguments)
+    return tell(lambda: make(chosen.folder.resolve(), chosen.release, chosen.architecture, chosen.suite))
+
+
+def tell(make: Callable[[], Path]) -> int:
+    """Print the path that ``make`` returns, or what it misses. Returns the exit code of the command."""
     try:
-        print(make(chosen.folder.resolve(), chosen.release, chosen.architecture, chosen.suite))
+        print(make())
     except Missing as error:
         print(error, file=sys.stderr)
         return 1

