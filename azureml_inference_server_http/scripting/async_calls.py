@@ -1,9 +1,8 @@
 """Runs an async run(): its calls are tasks of one event loop on the worker's main thread.
 
 Owns the calls that run, their time limits, and what becomes of each. ``src/worker/executor/asynchronous.rs`` starts
-calls, lets the loop run until something has happened, and sends what this module reports. ``blocked_loop`` tells when
-the script blocks the loop. Also runs an async init(). Runs in worker processes. In tests of scripts
-(``server.create_app``) ``complete`` waits for one call after the other.
+calls, lets the loop run until something has happened, and sends what this module reports. ``event_loop`` makes the
+loop, ``alarms`` keeps the time, and ``blocked_loop`` tells when the script blocks the loop. Runs in worker processes.
 
 One file of more than 400 lines, because every step changes the calls that run.
 """
@@ -11,17 +10,18 @@ One file of more than 400 lines, because every step changes the calls that run.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import logging
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..api.batching import LIMIT, TimeLimit
 from . import outputs
+from .alarms import Alarms
 from .blocked_loop import BlockedLoop
+from .event_loop import next_part
 
 if TYPE_CHECKING:
     from ..launch.settings import Settings
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 CANCEL_GRACE = 1.0
 # Seconds that a call may go on beyond its limit, if the loop was blocked when the time was over.
 MOMENT = 0.1
-# Seconds that the tasks which are left at the end of the worker may take to end, once they are cancelled.
-CLOSE_GRACE = 5.0
+# The longest time in seconds that ``Calls.run`` takes. The loop does not stop when a signal arrives. A worker that is
+# told to end must notice the signal well within half a second, because it is killed after that.
+LONGEST_RUN = 0.1
 
 # What a report is about; ``asynchronous.rs`` has the same words.
 RETURNED = "returned"  # the result of run(), yet to be rendered
@@ -59,10 +60,11 @@ class Report(NamedTuple):
     seconds: float
 
 
-class _Call:
-    """A call of run()."""
+class _Call(TimeLimit):
+    """A call of run(), and for ``api/batching.py`` its time limit."""
 
-    def __init__(self, number: int, arguments: dict[str, Any] | None, request: Request | None):
+    def __init__(self, calls: Calls, number: int, arguments: dict[str, Any] | None, request: Request | None):
+        self._calls = calls
         self.number = number
         self.arguments = arguments
         self.request = request
@@ -77,28 +79,14 @@ class _Call:
         self.is_stream = False
         # Of a stream: set while the client reads.
         self.may_go_on: asyncio.Event | None = None
-        self.timer: asyncio.TimerHandle | None = None
         # Ends the call of run() that this one shares with others (@batched). Called before this one is cancelled.
         self.end_shared: Callable[[], None] | None = None
 
-    def stop_timer(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-
-
-class _Limit(TimeLimit):
-    """The time limit of a call, for ``api/batching.py``."""
-
-    def __init__(self, calls: Calls, call: _Call) -> None:
-        self._calls = calls
-        self._call = call
-
     def share(self, end: Callable[[], None] | None) -> None:
-        self._call.end_shared = end
+        self.end_shared = end
 
     def restart(self) -> None:
-        self._calls.restart_limit(self._call)
+        self._calls.restart_limit(self)
 
 
 class Calls:
@@ -110,8 +98,18 @@ class Calls:
         self._loop = loop
         self._calls: dict[int, _Call] = {}
         self._reports: list[Report] = []
+        # The time limits of the calls, by their numbers.
+        self._alarms = Alarms(loop)
+        self._scoring_limit = settings.scoring_timeout_ms / 1000
+        # A call is cancelled before the front would have this worker killed, with all its calls.
+        self._worker_limit = settings.worker_timeout - min(settings.worker_timeout / 2, 1.0)
         self._blocked = BlockedLoop()
         self._pid = os.getpid()
+        # The connection to the front whose bytes stop the loop: its descriptor, and its number, because a new
+        # connection may have the descriptor of the one before.
+        self._watched: tuple[int, int] | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self._is_stopping = False
 
     # ---- For the worker's loop
 
@@ -131,7 +129,7 @@ class Calls:
             from .wsgi_environ import Request
 
             whole = Request(*request)
-        call = _Call(number, arguments, whole)
+        call = _Call(self, number, arguments, whole)
         self._calls[number] = call
         call.task = self._loop.create_task(self._serve(call))
         call.task.add_done_callback(lambda _: self._end(call))
@@ -151,7 +149,7 @@ class Calls:
             return
         if must_wait:
             call.may_go_on.clear()
-            call.stop_timer()
+            self._alarms.drop(call.number)
         else:
             call.may_go_on.set()
             self._limit_part(call)
@@ -164,28 +162,56 @@ class Calls:
                 call.task.cancel()
         self._reports.clear()
 
-    def run(self, descriptor: int, seconds: float) -> list[Report]:
-        """Let the loop run until a call has something to report, the descriptor can be read, or the time is over.
-        Returns the reports. Raises what a task of the script has raised to end the process, such as SystemExit."""
+    def run(self, descriptor: int, connection: int) -> list[Report]:
+        """Let the loop run until a call has something to report, the descriptor can be read, or ``LONGEST_RUN`` is
+        over. Returns the reports. Raises what a task of the script has raised to end the process, such as SystemExit.
+
+        ``connection``: another number for each connection to the front."""
         if not self._reports:
-            loop = self._loop
-            timer = loop.call_later(seconds, loop.stop)
-            loop.add_reader(descriptor, loop.stop)
+            self._stop_when_told(descriptor, connection)
+            self._is_stopping = False
             self._blocked.begin()
             try:
-                loop.run_forever()
+                self._loop.run_forever()
             finally:
                 self._blocked.end()
-                timer.cancel()
-                loop.remove_reader(descriptor)
         reports, self._reports = self._reports, []
         return reports
+
+    def release(self) -> None:
+        """Leave the loop to others: nothing stops it any more."""
+        if self._watched is not None:
+            self._loop.remove_reader(self._watched[0])
+            self._watched = None
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+
+    def _stop_when_told(self, descriptor: int, connection: int) -> None:
+        """Have the loop stopped when the front has sent something, and regularly. What does that stays from one run of
+        the loop to the next, because to make it anew takes as long as a call."""
+        if self._watched != (descriptor, connection):
+            self.release()
+            self._loop.add_reader(descriptor, self._stop)
+            self._watched = (descriptor, connection)
+        if self._tick is None:
+            self._tick = self._loop.call_later(LONGEST_RUN, self._stop_and_tick)
+
+    def _stop_and_tick(self) -> None:
+        self._stop()
+        self._tick = self._loop.call_later(LONGEST_RUN, self._stop_and_tick)
+
+    def _stop(self) -> None:
+        """Stop the loop, once for each time that it runs: uvloop would stop the next time too."""
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._loop.stop()
 
     # ---- One call, in its task
 
     async def _serve(self, call: _Call) -> None:
         call.started = time.perf_counter()
-        LIMIT.set(_Limit(self, call))
+        LIMIT.set(call)
         try:
             if call.request is not None:
                 await self._serve_by_flask(call, call.request)
@@ -243,8 +269,8 @@ class Calls:
         stream = _parts(body)
         try:
             # The first part comes before the head, so that an exception before it is answered as an error.
-            part = await _next_part(stream)
-            call.stop_timer()
+            part = await next_part(stream)
+            self._alarms.drop(call.number)
             call.is_stream = True
             call.may_go_on = asyncio.Event()
             call.may_go_on.set()
@@ -255,8 +281,8 @@ class Calls:
                 await asyncio.sleep(0)
                 await call.may_go_on.wait()
                 self._limit_part(call)
-                part = await _next_part(stream)
-                call.stop_timer()
+                part = await next_part(stream)
+                self._alarms.drop(call.number)
         finally:
             await _close_stream(body)
         self._report(call, ENDED, None)
@@ -289,16 +315,18 @@ class Calls:
         self._reports.append(Report(call.number, what, value, seconds))
         if is_last:
             self._close(call)
-        self._loop.stop()
+        self._stop()
 
     def _end(self, call: _Call) -> None:
         """The task of a call is done. If it was cancelled before it began, nothing of ``_serve`` has run."""
         if call.is_open:
             self._fail(call, asyncio.CancelledError())
+        # The task's context knows the call. Python would need its garbage collector for both.
+        call.task = None
 
     def _close(self, call: _Call) -> None:
         call.is_open = False
-        call.stop_timer()
+        self._alarms.drop(call.number)
         self._calls.pop(call.number, None)
 
     def _end_forked_child(self, exc: BaseException | None) -> None:
@@ -308,23 +336,18 @@ class Calls:
     # ---- Time limits
 
     def _limit_run(self, call: _Call) -> None:
-        """Cancel the call when SCORING_TIMEOUT_MS is over, or shortly before WORKER_TIMEOUT is: then the front would
-        have this worker killed, with all its calls."""
-        scoring = self._settings.scoring_timeout_ms / 1000
-        worker = self._worker_limit()
+        """Cancel the call when SCORING_TIMEOUT_MS is over, or shortly before WORKER_TIMEOUT is."""
+        scoring, worker = self._scoring_limit, self._worker_limit
         if scoring and (not worker or scoring <= worker):
-            self._limit(call, scoring, RAISED)
+            self._alarms.set(call.number, scoring, self._is_due, call, RAISED)
         elif worker:
-            self._limit(call, worker, OVERDUE)
-
-    def _limit(self, call: _Call, seconds: float, limit: str) -> None:
-        call.timer = self._loop.call_later(seconds, self._is_due, call, limit, self._loop.time() + seconds)
+            self._alarms.set(call.number, worker, self._is_due, call, OVERDUE)
 
     def restart_limit(self, call: _Call) -> None:
         """run() is called again for this request alone. Tells the front, which restarts the time of all calls of this
         worker. So one report is enough for calls that begin together."""
         call.end_shared = None
-        call.stop_timer()
+        self._alarms.drop(call.number)
         if call.is_open:
             self._limit_run(call)
             if not (self._reports and self._reports[-1].what == AGAIN):
@@ -332,41 +355,35 @@ class Calls:
 
     def _limit_part(self, call: _Call) -> None:
         """Cancel the stream if its next part takes longer than WORKER_TIMEOUT."""
-        call.stop_timer()
-        worker = self._worker_limit()
-        if worker and call.is_open:
-            self._limit(call, worker, OVERDUE)
+        if self._worker_limit and call.is_open:
+            self._alarms.set(call.number, self._worker_limit, self._is_due, call, OVERDUE)
 
-    def _worker_limit(self) -> float:
-        limit = float(self._settings.worker_timeout)
-        return limit - min(limit / 2, 1.0)
-
-    def _is_due(self, call: _Call, limit: str, due: float) -> None:
+    def _is_due(self, due: float, call: _Call, limit: str) -> None:
         """The time of a call is over. If the loop notices that late, another call has blocked it, or the machine was
         busy. What this call waits for may be there by now, so it may go on for a moment."""
         if self._loop.time() - due > MOMENT:
-            call.timer = self._loop.call_later(MOMENT, self._expire, call, limit)
+            self._alarms.set(call.number, MOMENT, self._expire, call, limit)
         else:
-            self._expire(call, limit)
+            self._expire(due, call, limit)
 
-    def _expire(self, call: _Call, limit: str) -> None:
+    def _expire(self, _due: float, call: _Call, limit: str) -> None:
         if call.task is None or not call.is_open:
             return
         if self._blocked.is_debugged():
             # A person is looking at the call. It has its limit again when the debugger has gone.
-            call.timer = self._loop.call_later(CANCEL_GRACE, self._expire, call, limit)
+            self._alarms.set(call.number, CANCEL_GRACE, self._expire, call, limit)
             return
         if call.end_shared is not None:
             # Each request gets a call of its own then, unless run() does not let itself be cancelled.
             end, call.end_shared = call.end_shared, None
-            call.timer = self._loop.call_later(CANCEL_GRACE, self._expire, call, limit)
+            self._alarms.set(call.number, CANCEL_GRACE, self._expire, call, limit)
             end()
             return
         call.exceeded = limit
-        call.timer = self._loop.call_later(CANCEL_GRACE, self._answer_for, call)
+        self._alarms.set(call.number, CANCEL_GRACE, self._answer_for, call)
         call.task.cancel()
 
-    def _answer_for(self, call: _Call) -> None:
+    def _answer_for(self, _due: float, call: _Call) -> None:
         """Answer the client of a call that goes on though it was cancelled."""
         if call.task is None or not call.is_open:
             return
@@ -400,67 +417,8 @@ async def _parts(body: Any) -> AsyncIterator[bytes]:
             yield part
 
 
-async def _next_part(stream: AsyncIterator[bytes]) -> bytes | None:
-    """The next part, or None at the end."""
-    try:
-        return await stream.__anext__()
-    except StopAsyncIteration:
-        return None
-
-
 async def _close_stream(body: Any) -> None:
     if isinstance(body, outputs.AsyncStream):
         await body.aclose()
     else:
         body.close()
-
-
-# ---- The loop
-
-
-def make_loop() -> asyncio.AbstractEventLoop:
-    """A new loop of the script's policy, set for this thread."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    return loop
-
-
-def complete(loop: asyncio.AbstractEventLoop, result: Any) -> Any:
-    """Wait for the result of an async function; any other result is returned as it is. For code that waits for one call
-    after the other: init(), and tests of scripts."""
-    if inspect.isawaitable(result):
-        result = loop.run_until_complete(_await(result))
-    return result
-
-
-async def _await(result: Any) -> Any:
-    return await result
-
-
-def iterate(
-    loop: asyncio.AbstractEventLoop, stream: outputs.AsyncStream, context: contextvars.Context
-) -> Iterator[bytes]:
-    """The parts of an async stream, for code that is not async. They are made in this context."""
-    try:
-        while (part := context.run(loop.run_until_complete, _next_part(stream))) is not None:
-            yield part
-    finally:
-        if not loop.is_closed():
-            context.run(loop.run_until_complete, stream.aclose())
-
-
-def close(loop: asyncio.AbstractEventLoop) -> None:
-    """End the loop: cancel the tasks that are left, and let async generators finish."""
-    if loop.is_closed() or loop.is_running():
-        return
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    try:
-        if tasks:
-            loop.run_until_complete(asyncio.wait(tasks, timeout=CLOSE_GRACE))
-        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), CLOSE_GRACE))
-    except Exception as error:
-        _logger.warning("The event loop of the script could not be ended in order: %s", error)
-    finally:
-        loop.close()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import flask
 
-from . import async_calls, outputs
+from . import event_loop, outputs
 from .flask_context import Call, FlaskContext, WireResponse, fill_g
 
 if TYPE_CHECKING:
@@ -99,13 +99,13 @@ async def _run(context: FlaskContext, script: Script, state: Call, run: Run) -> 
 def complete(script: Script, result: Any) -> Any:
     """Wait for the result of an async run(). A stream becomes one that is not async."""
     loop = script.loop
-    result = async_calls.complete(loop, result)
+    result = event_loop.complete(loop, result)
     if isinstance(result, AsyncIterable):
         result = _text_stream(result)
     if isinstance(result, flask.Response) and isinstance(result.response, AsyncIterable):
         stream = outputs.AsyncStream(result.response, _nothing)
         # The request context ends before the stream begins, but its variables can still be read.
-        result.response = async_calls.iterate(loop, stream, contextvars.copy_context())
+        result.response = event_loop.iterate(loop, stream, contextvars.copy_context())
     return result
 
 

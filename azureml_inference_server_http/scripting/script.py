@@ -91,6 +91,7 @@ class Script:
         # Id of the process in which init() runs.
         self._home = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: async_calls.Calls | None = None
 
     @property
     def needs_request(self) -> bool:
@@ -109,9 +110,9 @@ class Script:
         _script_logger.info("Invoking user's init function")
         try:
             if self.is_async or signature.is_async(self.init):
-                from . import async_calls  # imported here, because most scripts never need it
+                from . import event_loop  # imported here, because most scripts never need it
 
-                async_calls.complete(self.loop, self.init())
+                event_loop.complete(self.loop, self.init())
             else:
                 self.init()
         except BaseException as exc:
@@ -137,25 +138,28 @@ class Script:
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop of an async init() and run(). It is made before init() is called. A process that is forked
         after that gets its own, because two processes must not share one."""
-        from . import async_calls
+        from . import event_loop
 
         if self._loop is None or self._loop.is_closed() or self._home != os.getpid():
             self._home = os.getpid()
-            self._loop = async_calls.make_loop()
+            self._loop = event_loop.make_loop()
         return self._loop
 
     def calls(self) -> async_calls.Calls:
         """Make the object that runs the calls of an async run() in this worker process."""
         from . import async_calls
 
-        return async_calls.Calls(self, self._settings, self.loop)
+        self._calls = async_calls.Calls(self, self._settings, self.loop)
+        return self._calls
 
     def close_loop(self) -> None:
         """End the event loop, if there is one: cancel the tasks that are left."""
         if self._loop is not None:
-            from . import async_calls
+            from . import event_loop
 
-            async_calls.close(self._loop)
+            if self._calls is not None:
+                self._calls.release()
+            event_loop.close(self._loop)
 
     def watch_calls(self, watched: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         """Let the worker call ``watched(run)`` instead of run(). This must be done before the worker

@@ -183,9 +183,9 @@ def _tensors(script: Script, sample: Sample) -> tuple[dict[str, Any], Any]:
 def _result(script: Script, arguments: dict[str, Any]) -> Any:
     if not script.is_async:
         return script.run(**arguments)
-    from . import async_calls
+    from . import event_loop
 
-    result = async_calls.complete(script.loop, script.run(**arguments))
+    result = event_loop.complete(script.loop, script.run(**arguments))
     if isinstance(result, AsyncIterable):
         script.loop.run_until_complete(_exhaust(result))
         return None

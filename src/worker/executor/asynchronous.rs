@@ -6,7 +6,7 @@
 //! each report. The loop runs while the worker waits for the front, and stops when a frame has
 //! arrived or something is to be reported.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use pyo3::{
@@ -32,11 +32,6 @@ use crate::{
     ipc::frame::{self, Kind, Origin},
     worker::job_of,
 };
-
-/// Longest time that the loop runs at once. A loop does not stop when a signal arrives. A worker
-/// that is told to end must notice the signal well within half a second, because it is killed after
-/// that.
-const LONGEST: Duration = Duration::from_millis(100);
 
 /// `async_calls.Report`: the number of the call, what it is about, its value, and the seconds that
 /// the call took.
@@ -84,9 +79,9 @@ impl<'a, 'py> Asynchronous<'a, 'py> {
         Ok(received)
     }
 
-    /// Lets the loop run. Returns what is to be reported.
+    /// Lets the loop run for a while. Returns what is to be reported.
     fn run_loop(&self, py: Python<'py>, descriptor: i32) -> PyResult<Vec<Report<'py>>> {
-        match self.calls.call_method1(intern!(py, "run"), (descriptor, LONGEST.as_secs_f64())) {
+        match self.calls.call_method1(intern!(py, "run"), (descriptor, self.connection)) {
             Ok(reports) => reports.extract(),
             // A task of the script has raised an exception that ends the process.
             Err(error) => {

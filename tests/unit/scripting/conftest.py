@@ -14,7 +14,7 @@ from async_world import World
 from inference_schema import schema_util
 from loading import load
 
-from azureml_inference_server_http.scripting import import_path
+from azureml_inference_server_http.scripting import async_calls, import_path
 
 
 @pytest.fixture
@@ -87,8 +87,9 @@ def batches_of(batching_settings, log):
 
 
 @pytest.fixture
-def world(settings):
+def world(settings, monkeypatch):
     """Loads an async script, and returns its calls."""
+    monkeypatch.setattr(async_calls, "LONGEST_RUN", 0.01)
     made = []
 
     def make(source, **changes):
