@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from .facts import Facts
 
+# An endpoint's name has 3 to 32 characters.
+NAME_LENGTHS = (3, 32)
 # request_timeout_ms may not be above this.
 LONGEST_REQUEST_MS = 180_000
 # What a request may take beyond run(): waiting for a worker, and the way.

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..launch import settings
 from ..launch.config_file import ConfigFileError
-from . import facts, measuring, options
+from . import demands, facts, measuring, options
 from .options import EXIT_REFUSED, EXIT_USAGE, EXIT_WRITTEN, UsageError
 
 
@@ -30,7 +30,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _generate(flags: dict[str, Any], raw: settings.RawSettings, given: settings.Settings) -> int:
-    facts.gather(flags, raw, given, None)  # what is wrong with the files is said before anything is started
+    kinds = list(dict.fromkeys(flags["kinds"]))
+    # What is wrong with the files is said before anything is started.
+    demands.check(kinds, facts.gather(flags, raw, given, None)[0])
     measured = _measure(flags)
     known, notes = facts.gather(flags, raw, given, measured.found)
     # Not before the script was measured: it must find the modules that it would find in production.
@@ -38,9 +40,11 @@ def _generate(flags: dict[str, Any], raw: settings.RawSettings, given: settings.
 
     shown_out = flags.get("out", ".")
     out = Path(raw.folder, shown_out)
-    kinds = list(dict.fromkeys(flags["kinds"]))
     texts = {path: text for kind in kinds for path, text in rendering.files(kind, known).items()}
-    differing = [path for path, text in texts.items() if not _is_absent_or_equal(out / path, text)]
+    try:
+        differing = [path for path, text in texts.items() if not _is_absent_or_equal(out / path, text)]
+    except OSError as error:
+        return _refuse(f"{error.filename} cannot be read: {error.strerror}")
     if differing and not flags.get("force"):
         shown = ", ".join(str(Path(shown_out, path)) for path in differing)
         print(f"azmlinfsrv generate: error: nothing is written, because {shown} would change.", file=sys.stderr)
@@ -49,15 +53,16 @@ def _generate(flags: dict[str, Any], raw: settings.RawSettings, given: settings.
     try:
         for path, text in texts.items():
             _write(out / path, text)
+    except (FileExistsError, NotADirectoryError) as error:
+        return _refuse(f"{error.filename} cannot be a folder, because there is a file: name another with --out")
     except OSError as error:
         return _refuse(f"{error.filename} cannot be written: {error.strerror}")
     for sentence in (*given.notices, *rendering.notes(kinds, known), *notes):
         print(f"Note: {sentence}", file=sys.stderr)
-    print(measured.sentence)
-    for path in texts:
-        print(f"Wrote {Path(shown_out, path)}")
-    for kind in kinds:
-        print(f"\n{rendering.next_steps(kind, known, shown_out)}")
+    said = [measured.sentence, *(f"Wrote {Path(shown_out, path)}" for path in texts)]
+    said += [f"\n{rendering.next_steps(kind, known, shown_out)}" for kind in kinds]
+    # At once, because what reads it may end after the first line, such as head.
+    sys.stdout.write("\n".join(said) + "\n")
     return EXIT_WRITTEN
 
 

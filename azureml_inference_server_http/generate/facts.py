@@ -6,8 +6,9 @@ become variables, ``sizing.py`` the sizes. Reads names of files, and the require
 
 from __future__ import annotations
 
+import ast
 import os
-import re
+import posixpath
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,38 +19,24 @@ import azureml_inference_server_http as package
 from ..launch import settings_table as table
 from ..launch.settings import DEFAULT, RawSettings, Settings
 from . import options
+from . import requirements as packages
 from .options import UsageError
+from .requirements import Requirements
 from .sizing import Measured, Sizes, sizes
 from .variables import Variable, carried
 
-# Files that name the packages of a script, in the order in which they are looked for.
-_REQUIREMENTS = (
-    "requirements.txt",
-    "conda.yml",
-    "conda.yaml",
-    "conda_dependencies.yml",
-    "environment.yml",
-    "environment.yaml",
-)
 # The folders of an image.
 APP, MODEL = "/app", "/model"
 # Seconds between the moment in which Kubernetes ends a pod, and SIGTERM: proxies learn of the end later than the pod.
 PRE_STOP = 5
 # Seconds beyond --graceful_timeout in which the command ends.
 STOP_MARGIN = 10
+# The port that KServe sends requests to.
+KSERVE_PORT = 8080
+# Seconds that systemd waits before it starts the command again.
+RESTART_PAUSE = 2
 DEFAULT_PORT = 5001
-_INCLUDE = re.compile(r"^\s*(?:(?:-r|-c)\s*|(?:--requirement|--constraint)[ =]\s*)(\S+)", re.MULTILINE)
-
-
-class Requirements(NamedTuple):
-    """The file with the script's packages, and those that it includes, from the folder of the script's files."""
-
-    path: str
-    included: tuple[str, ...] = ()
-
-    @property
-    def is_conda(self) -> bool:
-        return self.path.endswith((".yml", ".yaml"))
+DEFAULT_HEALTH_PORT = 5000
 
 
 class Model(NamedTuple):
@@ -122,7 +109,23 @@ class Facts(NamedTuple):
         """Where the script finds its model in a container."""
         if self.model is None:
             return None
-        return f"{APP}/{self.model.path}" if self.model.in_app else MODEL
+        return posixpath.normpath(posixpath.join(APP, self.model.path)) if self.model.in_app else MODEL
+
+    @property
+    def model_here(self) -> str | None:
+        """The absolute path of the model on this machine."""
+        return posixpath.normpath(posixpath.join(self.folder, self.model.path)) if self.model else None
+
+    @property
+    def rollout_seconds(self) -> int:
+        """How long a new pod may take to become ready before Kubernetes calls the rollout failed: the start, and five
+        minutes to fetch the image; never less than Kubernetes' own default."""
+        return max(600, self.sizes.start_seconds + 300)
+
+    @property
+    def five_starts_seconds(self) -> int:
+        """How long five starts in a row may take, with the pauses of systemd between them."""
+        return 5 * (self.sizes.start_seconds + RESTART_PAUSE)
 
     @property
     def stop_seconds(self) -> int:
@@ -169,7 +172,12 @@ def gather(
     out = Path(raw.folder, flags.get("out", ".")).resolve()
     name = flags.get("name") or options.name_from(app.name)
     config_file = _inside(Path(given.config_file_read), app) if given.config_file_read else None
-    taken = carried(given, raw.environment, with_file=config_file is not None)
+    taken = carried(given, raw, app, with_file=config_file is not None)
+    required = packages.find(_in_app(flags.get("requirements"), "--requirements", raw, app), app, package.__version__)
+    script, model = _script(given, app), _model(given, raw, app)
+    for path in (app.as_posix(), _relative(out, app), script, config_file or "", model.path if model else ""):
+        if not path.isprintable():
+            raise UsageError(f"{path!r} has a control character, which the files cannot have: rename it")
     buffered = None if given.origins["max_buffered"].kind == DEFAULT else given.max_buffered
     is_thread = given.worker_class == table.THREAD
     facts = Facts(
@@ -181,28 +189,50 @@ def gather(
         folder=app.as_posix(),
         app_from_out=_relative(app, out),
         out_from_app=_relative(out, app),
-        script=_script(given, app),
+        script=script,
         config_file=None if given.origins["config_file"].kind == DEFAULT else config_file,
         command=_command(),
         host=None if given.origins["host"].kind == DEFAULT else given.host,
         port=given.port or DEFAULT_PORT,
-        health_port=(given.health_port or None) if given.separate_health else None,
+        health_port=(given.health_port or DEFAULT_HEALTH_PORT) if given.separate_health else None,
         is_rest=given.rest,
         workers=given.worker_count,
-        calls_at_once=given.calls_at_once,
+        calls_at_once=_calls_at_once(given, app / script),
         serves_v2=given.serves_v2,
         given_model_name=None if given.origins["model_name"].kind == DEFAULT else given.model_name,
         shares_model=is_thread,
         graceful=given.graceful_timeout,
         scoring_timeout_ms=None if given.origins["scoring_timeout_ms"].kind == DEFAULT else given.scoring_timeout_ms,
-        model=_model(given, raw, app),
-        requirements=_requirements(flags, raw, app),
+        model=model,
+        requirements=required,
         given=taken.variables,
         secrets=taken.secrets,
         measured=measured,
         sizes=sizes(measured, given.worker_count, is_thread, buffered, given.max_request_size),
     )
-    return facts, taken.notes
+    notes = [*taken.notes, *(required.notes if required else ())]
+    if given.cores is not None:
+        notes.append(
+            f"{given.origins['worker_count'].name} is auto, which means {given.worker_count} on this machine, so the "
+            f"files have {given.worker_count}: give the number that is wanted elsewhere."
+        )
+    return facts, tuple(notes)
+
+
+def _calls_at_once(given: Settings, script: Path) -> int:
+    """Requests that the server works at together. The script is not run for that, so an async run() that it imports
+    counts only if --max_concurrency was given."""
+    if given.origins["max_concurrency"].kind != DEFAULT or _has_async_run(script):
+        return given.worker_count * given.max_concurrency
+    return given.calls_at_once * given.max_batch_size
+
+
+def _has_async_run(script: Path) -> bool:
+    try:
+        body = ast.parse(script.read_bytes()).body
+    except (SyntaxError, ValueError):
+        return False  # the measurement, or the server, tells of it
+    return any(isinstance(part, ast.AsyncFunctionDef) and part.name == "run" for part in body)
 
 
 # ---- Files
@@ -227,34 +257,8 @@ def _model(given: Settings, raw: RawSettings, app: Path) -> Model | None:
     if not given.model_dir:
         return None
     path = Path(raw.folder, given.model_dir).resolve()
-    inside = _inside(path, app)
+    inside = "." if path == app else _inside(path, app)
     return Model(path.as_posix(), in_app=False) if inside is None else Model(inside, in_app=True)
-
-
-def _requirements(flags: Mapping[str, Any], raw: RawSettings, app: Path) -> Requirements | None:
-    path = _in_app(flags.get("requirements"), "--requirements", raw, app)
-    if path is None:
-        path = next((name for name in _REQUIREMENTS if (app / name).is_file()), None)
-    if path is None:
-        return None
-    files = {path}
-    if not path.endswith((".yml", ".yaml")):
-        _add_included(app, app / path, files)
-    return Requirements(path, tuple(sorted(files - {path})))
-
-
-def _add_included(app: Path, file: Path, files: set[str]) -> None:
-    """Add the files that a requirements file includes, seen from the folder of the script's files."""
-    for name in _INCLUDE.findall(file.read_text(encoding="utf-8", errors="replace")):
-        if "://" in name:
-            continue  # pip fetches it
-        path = (file.parent / name).resolve()
-        inside = _inside(path, app)
-        if not path.is_file() or inside is None:
-            raise UsageError(f"{file} includes {name}, which is no file in {app}")
-        if inside not in files:
-            files.add(inside)
-            _add_included(app, path, files)
 
 
 def _in_app(path: str | None, option: str, raw: RawSettings, app: Path) -> str | None:

@@ -19,6 +19,8 @@ from .kinds import KINDS
 EXIT_WRITTEN, EXIT_REFUSED, EXIT_USAGE = 0, 1, 2
 # A label of DNS (RFC 1035), because Kubernetes demands it of a Service; short enough for what is appended to it.
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,50}[a-z0-9])?")
+# Names that YAML takes for something else than text.
+_WORDS_OF_YAML = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -90,13 +92,15 @@ def _name(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} cannot be a name: it must be at most 52 letters a-z, digits and hyphens, and begin with a letter"
         )
+    if text in _WORDS_OF_YAML:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be a name, because it is no text in YAML")
     return text
 
 
 def name_from(folder: str) -> str:
     """A name made from that of a folder, or ``score``."""
     words = re.sub(r"[^a-z0-9]+", "-", folder.lower()).lstrip("-0123456789")[:52].rstrip("-")
-    return words if _NAME.fullmatch(words) else "score"
+    return words if _NAME.fullmatch(words) and words not in _WORDS_OF_YAML else "score"
 
 
 __all__ = ["EXIT_REFUSED", "EXIT_USAGE", "EXIT_WRITTEN", "UsageError", "name_from", "parse", "parser"]

@@ -57,6 +57,8 @@ def _render(template: str, known: Facts, out: str = ".") -> str:
             ray=for_ray(known),
             app=facts.APP,
             pre_stop=facts.PRE_STOP,
+            kserve_port=facts.KSERVE_PORT,
+            restart_pause=facts.RESTART_PAUSE,
             out=out,
             path=lambda name: posixpath.normpath(posixpath.join(out, name)),
         )

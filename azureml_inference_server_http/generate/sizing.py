@@ -1,7 +1,7 @@
 """How much time and memory a deployment gets, from what the script needed when it was measured.
 
-Owns the rules; pure functions. ``measuring.py`` has the measurement. All sizes are rounded up, so that two measurements
-of one script give the same files.
+Owns the rules; pure functions. ``measuring.py`` has the measurement. What is measured is rounded up in steps that are
+wide against the differences between two measurements of one script, so that they give the same files.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ GROWTH = 1.5
 # Memory is rounded up to multiples of this many MiB.
 STEP = 64
 MIB = 1024 * 1024
+# Seconds that a measured start is rounded up to; above them, to whole minutes.
+START_STEPS = (5, 10, 15, 20, 30, 45, 60)
+# Measured memory is rounded up to a multiple of this share of the power of two below it, and to this many MiB at least.
+MEMORY_SHARE = 4
+LEAST_MEMORY_STEP = 32
 # Bodies may take this much memory of a container, unless AZMLINFSRV_MAX_BUFFERED says otherwise.
 LEAST_BUFFERED = 256 * MIB
 
@@ -46,8 +51,11 @@ class Sizes(NamedTuple):
 
 
 def measured(seconds: float, peak: int, samples: int) -> Measured:
-    """A measurement, rounded up: whole seconds, and multiples of 16 MiB."""
-    return Measured(max(1, math.ceil(seconds)), _round_up(peak / MIB, 16), samples)
+    """A measurement, rounded up."""
+    start = next((step for step in START_STEPS if seconds <= step), _round_up(seconds, 60))
+    mib = peak / MIB
+    step = max(LEAST_MEMORY_STEP, 2 ** math.floor(math.log2(max(mib, 1))) // MEMORY_SHARE)
+    return Measured(start, _round_up(mib, step), samples)
 
 
 def sizes(found: Measured | None, workers: int, shares_model: bool, buffered: int | None, max_request: int) -> Sizes:

@@ -6,11 +6,12 @@ its variable unless it is listed here or names a path. Pure functions. Runs in t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from pathlib import Path
 from typing import NamedTuple
 
 from ..launch import settings_table as table
-from ..launch.settings import DEFAULT, FILE, Settings
+from ..launch.settings import DEFAULT, FILE, RawSettings, Settings
 from ..launch.settings_table import OTEL_VARIABLES, SETTINGS, Setting
 
 # Settings that the files have in another form: as arguments, folders, ports.
@@ -22,7 +23,12 @@ _OF_THE_MACHINE = frozenset({"hostname"})
 _PATHS = frozenset({table.PATH, table.RESOLVED_PATH})
 # Below AML_APP_ROOT, which is the folder that the files are about.
 _RELATIVE = frozenset({"source_directory"})
+# Paths that the server reads, so that a copy in an image serves. It writes to the others.
+_READ = frozenset({"warmup_samples", "requests_ca_bundle"})
 _OTEL_PATHS = ("_CERTIFICATE", "_CLIENT_KEY")
+# A URL with a name or a password; for receivers of telemetry also one with a query, which may be a key.
+_LOGIN = re.compile(r"://[^/?#\s]*@")
+_KEY = re.compile(r"://\S*\?")
 
 
 class Variable(NamedTuple):
@@ -41,31 +47,41 @@ class Carried(NamedTuple):
     notes: tuple[str, ...]
 
 
-def carried(given: Settings, environment: Mapping[str, str], with_file: bool) -> Carried:
-    """The given settings as variables. ``with_file``: the configuration file goes where the script goes, so its
-    settings need no variables."""
+def carried(given: Settings, raw: RawSettings, app: Path, with_file: bool) -> Carried:
+    """The given settings as variables. ``app``: the folder of the script's files; ``with_file``: the configuration file
+    goes where the script goes, so its settings need no variables."""
     variables: list[Variable] = []
     secrets: list[str] = []
     notes: list[str] = []
     for setting in SETTINGS:
         origin = given.origins[setting.name]
-        if origin.kind == DEFAULT or setting.name in _PLACED | _OF_THE_MACHINE or (origin.kind == FILE and with_file):
+        if origin.kind == DEFAULT or setting.name in _PLACED | _OF_THE_MACHINE:
+            continue
+        if origin.kind == FILE and with_file:
+            if table.is_hidden(setting):
+                notes.append(
+                    f"{given.config_file_read} has {setting.config_key}, which may be a secret, and goes where the "
+                    "script goes: set the variable there instead."
+                )
             continue
         if setting.name == "server_version" and given.server_version_log_response_enabled:
             continue  # the variable does not count
         name, value = setting.environment or "", text(getattr(given, setting.name))
-        reason = _reason_to_leave_out(setting, value)
+        inside = _inside(Path(raw.folder, value), app) if setting.name in _READ else None
+        reason = None if inside else _reason_to_leave_out(setting, value)
         if reason:
             notes.append(f"{origin.name} is left out: {reason}.")
-        elif setting.secret:
+        elif table.is_hidden(setting) or _LOGIN.search(value):
             secrets.append(name)
+        elif inside:
+            variables.append(Variable(name, inside))
         else:
             variables.append(Variable(name, value))
     for row in OTEL_VARIABLES:
-        value = environment.get(row.name, "")
+        value = raw.environment.get(row.name, "")
         if not value:
             continue
-        if row.secret:
+        if row.secret or _LOGIN.search(value) or _KEY.search(value):
             secrets.append(row.name)
         elif row.name.endswith(_OTEL_PATHS):
             notes.append(f"{row.name} is left out: it names a file of this machine.")
@@ -79,9 +95,17 @@ def carried(given: Settings, environment: Mapping[str, str], with_file: bool) ->
 def _reason_to_leave_out(setting: Setting, value: str) -> str | None:
     if setting.name in _FOR_DEVELOPMENT:
         return "it is for development"
+    if setting.name in _READ:
+        return "it names a path that is not in the folder of the script"
     if setting.kind in _PATHS and setting.name not in _RELATIVE:
-        return "it names a path of this machine"
+        return "it names a folder to write to, which has to be there first"
     return None if value.isprintable() else "its value has a control character"
+
+
+def _inside(path: Path, app: Path) -> str | None:
+    """The path from the folder of the script's files, which is the current folder of the server, if it is in that."""
+    path = path.resolve()
+    return path.relative_to(app).as_posix() if app in path.parents and str(path).isprintable() else None
 
 
 def text(value: object) -> str:

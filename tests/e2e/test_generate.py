@@ -18,13 +18,16 @@ def run(data):
 """
 
 
+def environment(folder: Path) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
+    return {**kept, "HOME": str(folder)}
+
+
 def generate(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
-    words = [*TIED_TO_US, *COMMAND, "generate", *options]
     return subprocess.run(
-        words,
+        [*TIED_TO_US, *COMMAND, "generate", *options],
         cwd=folder,
-        env={**environment, "HOME": str(folder)},
+        env=environment(folder),
         capture_output=True,
         text=True,
         timeout=3 * PATIENCE,
@@ -85,6 +88,33 @@ def test_a_script_that_cannot_start_here_gets_files_all_the_same(app: Path) -> N
     assert "(a guess: measure and change it)" in (app / "compose.yaml").read_text()
 
 
+def test_files_that_cannot_be_read_or_written_are_told_in_a_line(app: Path) -> None:
+    options = ("docker", "--entry_script", "score.py", "--no_measure")
+    (app / "file").write_text("")
+    refused = generate(app, *options, "--out", "file/deploy")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.endswith("file/deploy cannot be a folder, because there is a file: name another with --out\n")
+    # A loop of links cannot be read, also by root.
+    (app / "Dockerfile").symlink_to("Dockerfile")
+    refused = generate(app, *options)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("azmlinfsrv generate: error: ")
+    assert "Traceback" not in refused.stderr
+
+
+def test_all_is_said_at_once(app: Path) -> None:
+    """`azmlinfsrv generate … | head -1` would otherwise end with a BrokenPipeError."""
+    words = [*COMMAND, "generate", "docker", "kubernetes", "--entry_script", "score.py", "--no_measure"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, cwd=app, env=environment(app), stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        os.read(process.stdout.fileno(), 10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
@@ -92,6 +122,7 @@ def test_a_script_that_cannot_start_here_gets_files_all_the_same(app: Path) -> N
         (("docker",), "name the script with --entry_script"),
         (("docker", "--entry_script", "score.py", "--worker_count", "0"), "argument --worker_count: invalid"),
         (("docker", "--entry_script", "score.py", "--sample", "b.json"), "--sample b.json: there is no such file"),
+        (("azureml", "--entry_script", "score.py", "--out", "../deploy"), "--out is not in "),
     ],
 )
 def test_wrong_usage_is_refused(app: Path, options: tuple[str, ...], fault: str) -> None:

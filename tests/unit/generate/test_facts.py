@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from azureml_inference_server_http.generate import azure, facts
-from azureml_inference_server_http.generate.facts import Facts, Model, Requirements
+from azureml_inference_server_http.generate.facts import Facts, Model
 from azureml_inference_server_http.generate.options import UsageError, name_from, parse
 from azureml_inference_server_http.launch import settings
 from azureml_inference_server_http.launch.settings_table import SETTINGS
@@ -101,6 +101,55 @@ def test_no_secret_is_written(folder: Path) -> None:
     assert ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318") in [each[:2] for each in known.given]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AZMLINFSRV_WORKER_ENV", "TOKEN=hidden"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://ada:hidden@collector:4318"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector/v1?key=hidden"),
+        ("AML_APP_INSIGHTS_ENDPOINT", "https://ada:hidden@proxy"),
+    ],
+)
+def test_what_may_be_a_secret_is_not_written(folder: Path, name: str, value: str) -> None:
+    """Variables for workers, which no message shows, and URLs with a password or a key."""
+    known, _ = gather(folder, **{name: value})
+    assert "hidden" not in str(known)
+    assert known.secrets == (name,)
+
+
+def test_a_secret_in_the_configuration_file_of_the_image_is_told(folder: Path, tmp_path: Path) -> None:
+    text = '{"AZMLINFSRV_WORKER_ENV": "TOKEN=hidden"}'
+    (folder / "config.json").write_text(text)
+    known, notes = gather(folder)
+    assert (known.given, known.secrets) == ((), ())
+    assert [note.split(" has ", 1)[1] for note in notes] == [
+        "AZMLINFSRV_WORKER_ENV, which may be a secret, and goes where the script goes: set the variable there instead."
+    ]
+    (folder / "config.json").unlink()
+    (tmp_path / "outside.json").write_text(text)
+    known, notes = gather(folder, "--config_file", "../outside.json")
+    assert (known.given, known.secrets, notes) == ((), ("AZMLINFSRV_WORKER_ENV",), ())
+
+
+def test_files_in_the_folder_that_a_setting_names_go_into_the_image(folder: Path, tmp_path: Path) -> None:
+    (folder / "samples").mkdir()
+    for path in ("samples", str(folder / "samples")):
+        known, notes = gather(folder, "--warmup_samples", path)
+        assert ([each[:2] for each in known.given], notes) == ([("AZMLINFSRV_WARMUP_SAMPLES", "samples")], ())
+    known, notes = gather(folder, "--warmup_samples", str(tmp_path))
+    assert known.given == ()
+    assert notes == ("--warmup_samples is left out: it names a path that is not in the folder of the script.",)
+
+
+def test_a_number_of_workers_that_this_machine_has_chosen_is_told(folder: Path) -> None:
+    known, notes = gather(folder, WORKER_COUNT="auto")
+    assert notes == (
+        f"WORKER_COUNT is auto, which means {known.workers} on this machine, so the files have {known.workers}: give "
+        "the number that is wanted elsewhere.",
+    )
+    assert gather(folder, WORKER_COUNT="2")[1] == ()
+
+
 def test_settings_for_this_machine_are_left_out_and_named(folder: Path) -> None:
     known, notes = gather(
         folder,
@@ -113,7 +162,7 @@ def test_settings_for_this_machine_are_left_out_and_named(folder: Path) -> None:
     assert known.given == ()
     assert sorted(notes) == [
         "--reload is left out: it is for development.",
-        "AZMLINFSRV_TELEMETRY_STORAGE is left out: it names a path of this machine.",
+        "AZMLINFSRV_TELEMETRY_STORAGE is left out: it names a folder to write to, which has to be there first.",
         "OTEL_EXPORTER_OTLP_CERTIFICATE is left out: it names a file of this machine.",
         "SERVICE_NAME is left out: its value has a control character.",
     ]
@@ -130,6 +179,8 @@ def test_ports(folder: Path) -> None:
     known, _ = gather(folder, "--port", "80", "--health_port", "7", SEPERATE_HEALTH_ENDPOINT="true")
     assert known.arguments[-4:] == ("--port", "80", "--health_port", "7")
     assert known.probe_port == 7
+    # A free port makes no sense in a container, so the server's default is written.
+    assert gather(folder, "--health_port", "0", SEPERATE_HEALTH_ENDPOINT="true")[0].health_port == 5000
 
 
 def test_a_model_in_the_folder_is_in_the_image_and_another_is_mounted(folder: Path, tmp_path: Path) -> None:
@@ -139,6 +190,8 @@ def test_a_model_in_the_folder_is_in_the_image_and_another_is_mounted(folder: Pa
     known, _ = gather(folder, "--model_dir", "../models")
     assert known.model == Model((tmp_path.resolve() / "models").as_posix(), in_app=False)
     assert known.model_in_image == "/model"
+    known, _ = gather(folder, "--model_dir", ".")
+    assert (known.model_in_image, known.model_here) == ("/app", folder.as_posix())
 
 
 def test_files_elsewhere(folder: Path) -> None:
@@ -146,21 +199,12 @@ def test_files_elsewhere(folder: Path) -> None:
     assert (known.app_from_out, known.out_from_app) == ("../..", "a/b")
 
 
-def test_requirements_are_found_with_what_they_include(folder: Path) -> None:
-    (folder / "conda.yml").write_text("dependencies: [python]\n")
-    assert gather(folder)[0].requirements == Requirements("conda.yml")
-    (folder / "more").mkdir()
-    (folder / "more" / "base.txt").write_text("--constraint=../limits.txt\n")
-    (folder / "limits.txt").write_text("numpy<3\n")
-    (folder / "requirements.txt").write_text("numpy\n-r more/base.txt\n")
-    assert gather(folder)[0].requirements == Requirements("requirements.txt", ("limits.txt", "more/base.txt"))
-    assert gather(folder, "--requirements", "conda.yml")[0].requirements == Requirements("conda.yml")
-
-
-def test_requirements_that_include_themselves_are_read_once(folder: Path) -> None:
-    (folder / "requirements.txt").write_text("-r requirements.txt\n-r b.txt\n")
-    (folder / "b.txt").write_text("-r requirements.txt\n")
-    assert gather(folder)[0].requirements == Requirements("requirements.txt", ("b.txt",))
+def test_a_path_with_a_line_break_is_refused(folder: Path, tmp_path: Path) -> None:
+    """In a comment, what follows it would be an instruction."""
+    (folder / "a\nUSER root.py").write_text("")
+    assert "has a control character" in refusal(folder, "--entry_script", "a\nUSER root.py")
+    assert "has a control character" in refusal(folder, "--model_dir", str(tmp_path / "a\rb"))
+    assert "has a control character" in refusal(folder, "--out", "a\nb")
 
 
 def test_refusals(folder: Path, tmp_path: Path) -> None:
@@ -169,19 +213,24 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     assert f"is not in {folder}" in refusal(folder, "--entry_script", "../outside.py")
     assert "--requirements nothing.txt: there is no such file in" in refusal(folder, "--requirements", "nothing.txt")
     assert "--wheel ../x.whl: there is no such file in" in refusal(folder, "--wheel", "../x.whl")
-    (folder / "requirements.txt").write_text("-r ../outside.txt\n")
-    assert "includes ../outside.txt, which is no file in" in refusal(folder)
 
 
 @pytest.mark.parametrize(
     ("folder_name", "name"),
-    [("score", "score"), ("My Model", "my-model"), ("2nd_try!", "nd-try"), ("日本", "score"), ("a" * 80, "a" * 52)],
+    [
+        ("score", "score"),
+        ("My Model", "my-model"),
+        ("2nd_try!", "nd-try"),
+        ("日本", "score"),
+        ("a" * 80, "a" * 52),
+        ("on", "score"),
+    ],
 )
 def test_names_from_folders(folder_name: str, name: str) -> None:
     assert name_from(folder_name) == name
 
 
-@pytest.mark.parametrize("name", ["A", "1a", "a_b", "a-", "", "a" * 53])
+@pytest.mark.parametrize("name", ["A", "1a", "a_b", "a-", "", "a" * 53, "null", "y"])
 def test_names_that_kubernetes_would_refuse(name: str) -> None:
     with pytest.raises(UsageError, match="cannot be a name"):
         parse(["docker", "--entry_script", "s.py", "--name", name])
@@ -196,6 +245,23 @@ def test_images_without_their_tags(folder: Path) -> None:
         "host:5000/a",
         "host:5000/b/a",
     ]
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "calls"),
+    [
+        ("def run(data): ...", ("--worker_count", "2"), 2),
+        ("async def run(data): ...", ("--worker_count", "2"), 200),
+        ("async def run(data): ...", ("--max_concurrency", "7"), 7),
+        ("from other import run", ("--max_concurrency", "7"), 7),
+        ("def run(data): ...", ("--max_batch_size", "8", "--worker_count", "2"), 16),
+        ("def run(data:", (), 1),
+    ],
+)
+def test_requests_at_once(folder: Path, script: str, options: tuple[str, ...], calls: int) -> None:
+    """Azure ML lets so many requests through."""
+    (folder / "score.py").write_text(script)
+    assert azure.limits(gather(folder, *options)[0]).concurrency == calls
 
 
 def test_limits_of_azure(folder: Path) -> None:

@@ -17,13 +17,13 @@ def report(*steps: Step, found: tuple[Finding, ...] = ()) -> Report:
 
 def test_a_start_and_its_samples() -> None:
     measured = read(report(*STARTED, Step(findings.SAMPLE, PASSED, "", 0.1, "a.json")), 100 * MIB)
-    assert measured.found == Measured(4, 112, 1)
-    assert measured.sentence.endswith("one worker needs up to 112 MiB with 1 sample.")
+    assert measured.found == Measured(5, 128, 1)
+    assert measured.sentence.endswith("one worker needs up to 128 MiB with 1 sample.")
 
 
 def test_without_samples_the_remark_says_how_to_send_some() -> None:
     measured = read(report(*STARTED, Step(findings.SAMPLE, SKIPPED, "none")), 100 * MIB)
-    assert measured.found == Measured(4, 112, 0)
+    assert measured.found == Measured(5, 128, 0)
     assert "--sample FILE" in measured.sentence
 
 

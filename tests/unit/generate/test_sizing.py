@@ -8,8 +8,17 @@ MAX_REQUEST = 100 * MIB
 
 
 def test_a_measurement_is_rounded_up() -> None:
-    assert measured(0.02, 30 * MIB, 0) == Measured(1, 32, 0)
-    assert measured(1.01, 33 * MIB, 2) == Measured(2, 48, 2)
+    assert measured(0.02, 30 * MIB, 0) == Measured(5, 32, 0)
+    assert measured(5.01, 33 * MIB, 2) == Measured(10, 64, 2)
+    assert measured(61, 1500 * MIB, 0) == Measured(120, 1536, 0)
+    assert measured(0, 0, 0) == Measured(5, 0, 0)
+
+
+def test_measurements_that_differ_a_little_are_mostly_the_same() -> None:
+    """A measurement may be a tenth more or less, and of a short start twice as long."""
+    pairs = [(mib, mib * 1.02) for mib in range(30, 4000, 7)]
+    differ = [pair for pair in pairs if measured(1, pair[0] * MIB, 0) != measured(2, int(pair[1] * MIB), 0)]
+    assert len(differ) < len(pairs) / 8
 
 
 def test_a_slow_start_gets_ten_times_its_time_and_a_fast_one_a_minute() -> None:
