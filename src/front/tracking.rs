@@ -140,7 +140,8 @@ fn note_head(record: &mut RequestRecord, head: &ReplyHead) {
         Origin::ScriptError => (Outcome::ScriptError, Some(Run::Error)),
         Origin::Timeout => (Outcome::Timeout, Some(Run::Timeout)),
         Origin::Cancelled => (Outcome::Abandoned, None),
-        Origin::ServerError => (Outcome::Refused(Refusal::Unusable), None),
+        // `run()` has returned a result that cannot be rendered, or it was not called.
+        Origin::ServerError => (Outcome::Refused(Refusal::Unusable), head.run_ms.map(|_| Run::Error)),
     };
     record.error_location = head.error_location.clone();
     record.is_logged = head.is_logged;
@@ -225,6 +226,15 @@ mod tests {
             let mut record = RequestRecord::begin(None, None);
             assert!(note_answer(&mut record, answered).is_err());
             assert_eq!((record.run, record.job.run), (run, seconds.map(Duration::from_secs)));
+        }
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_rendered_is_a_failed_run() {
+        for (run_ms, run) in [(Some(3.0), Some(Run::Error)), (None, None)] {
+            let mut record = RequestRecord::begin(None, None);
+            note_head(&mut record, &ReplyHead { origin: Origin::ServerError, run_ms, ..ReplyHead::default() });
+            assert_eq!(record.run, run);
         }
     }
 }

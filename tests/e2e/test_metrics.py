@@ -42,20 +42,21 @@ def test_each_request_is_counted_once_by_method_route_and_status(start):
     for _ in range(5):
         assert server.score("answer = 1").status == 200
     assert server.score("1 / 0").status == 500
+    assert server.score("answer = object()").status == 500  # a result that cannot be rendered
     assert server.score("x" * 1001).status == 413
     assert server.request("PUT", "/score").status == 405
     assert server.request("BREW", "/coffee").status == 404
     assert server.get("/swagger.json").status == 200
     seen = scrape_with(server, lambda seen: seen.requests(route="/swagger.json") == 1, "all requests are counted")
     assert seen.requests(method="POST", route="/score", status="200") == 5
-    assert seen.requests(method="POST", route="/score", status="500") == 1
+    assert seen.requests(method="POST", route="/score", status="500") == 2
     assert seen.requests(method="POST", route="/score", status="413") == 1
     assert seen.requests(method="PUT", route="", status="405") == 1
     assert seen.requests(method="_OTHER", route="", status="404") == 1
-    assert seen.requests(route="/score") == 7
+    assert seen.requests(route="/score") == 8
     assert seen.sum("azmlinfsrv_run_duration_seconds_count", outcome="ok") == 5
-    assert seen.sum("azmlinfsrv_run_duration_seconds_count", outcome="error") == 1
-    assert seen["azmlinfsrv_queue_duration_seconds_count"] == 6
+    assert seen.sum("azmlinfsrv_run_duration_seconds_count", outcome="error") == 2
+    assert seen["azmlinfsrv_queue_duration_seconds_count"] == 7
     assert seen.sum("azmlinfsrv_requests_rejected_total", reason="too_large") == 1
     # The health checks before the server was ready were refused.
     by_health = seen.sum("azmlinfsrv_requests_rejected_total", reason="no_worker")
