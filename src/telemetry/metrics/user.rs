@@ -62,7 +62,8 @@ pub struct Series {
 pub enum NoSlot {
     /// There are [`MAX_SERIES`] already.
     Full,
-    /// The server has a metric of this name with another type or other buckets.
+    /// The server has a metric of this name with another type or other buckets, or one of the two is a histogram with
+    /// series of the other's name.
     Conflict,
 }
 
@@ -144,7 +145,11 @@ impl UserMetrics {
         let owner = if series.kind == Kind::Gauge { u64::from(pid) } else { 0 };
         for slot in self.slots().filter(|slot| slot.is_ready()) {
             let Some(found) = slot.series() else { continue };
-            if name_of(&found.text) != name_of(&series.text) {
+            let (name, other) = (name_of(&series.text), name_of(&found.text));
+            if is_part(name, series.kind, other) || is_part(other, found.kind, name) {
+                return Err(NoSlot::Conflict);
+            }
+            if name != other {
                 continue;
             }
             if found.kind != series.kind || found.bounds != series.bounds {
@@ -196,7 +201,11 @@ impl UserMetrics {
             let total = family.series.entry(series.text).or_default();
             total.add(slot.cells(), series.kind, family.bounds.len());
         }
-        families.values().for_each(|family| family.write(text));
+        // Two workers may have opened a histogram and a metric with the name of one of its parts at the same moment. The
+        // text would not be valid with both.
+        let is_part_of_another =
+            |name: &[u8]| families.iter().any(|(histogram, family)| is_part(histogram, family.kind, name));
+        families.iter().filter(|(name, _)| !is_part_of_another(name)).for_each(|(_, family)| family.write(text));
     }
 }
 
@@ -305,6 +314,12 @@ impl Total {
 
 fn name_of(text: &[u8]) -> &[u8] {
     text.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// Whether this family is a histogram that has series of the name `other`.
+fn is_part(family: &[u8], kind: Kind, other: &[u8]) -> bool {
+    let part = other.strip_prefix(family);
+    kind == Kind::Histogram && part.is_some_and(|part| [&b"_bucket"[..], b"_sum", b"_count"].contains(&part))
 }
 
 #[cfg(test)]

@@ -64,6 +64,28 @@ fn another_type_of_the_same_name_is_a_conflict() {
 }
 
 #[test]
+fn a_metric_with_the_name_of_a_histograms_part_is_a_conflict() {
+    let (histogram, part) = (series(Kind::Histogram, "x\0"), series(Kind::Gauge, "x_sum\0"));
+    for (first, second) in [(&histogram, &part), (&part, &histogram)] {
+        let metrics = metrics();
+        metrics.open(first, 1).expect("a slot");
+        assert_eq!(metrics.open(second, 2).expect_err("the name of a part"), NoSlot::Conflict);
+        assert!(metrics.open(&series(Kind::Gauge, "x_sums\0"), 2).is_ok(), "no part has this name");
+    }
+}
+
+#[test]
+fn of_a_histogram_and_a_part_that_were_opened_at_the_same_moment_the_histogram_is_shown() {
+    let metrics = metrics();
+    let mut slots = metrics.slots();
+    for each in [series(Kind::Gauge, "x_count\0"), series(Kind::Histogram, "x\0")] {
+        slots.next().expect("a slot").write(&each, 1);
+    }
+    let text = shown(metrics, &[1]);
+    assert!(text.contains("# TYPE x histogram") && !text.contains("# TYPE x_count"), "{text}");
+}
+
+#[test]
 fn the_number_of_series_is_bounded() {
     let metrics = metrics();
     let nth = |number: usize| series(Kind::Counter, &format!("c_total\0\0number\0{number}"));
