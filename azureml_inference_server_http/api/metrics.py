@@ -34,8 +34,9 @@ _LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 _TAKEN = ("azmlinfsrv_", "http_server_", "process_")
 _PROBLEMS = {
     "full": "the server has as many series as it can show. Use fewer values of labels",
-    "conflict": "the server has a metric of this name with another type or other buckets, or a histogram and another metric"
-    " whose names differ by _bucket, _sum or _count alone. Restart the server to change them, or use another name",
+    "conflict": "the server has a metric of this name with another type or other buckets, or a histogram and another"
+    " metric whose names differ by _bucket, _sum or _count alone. Restart the server to change them, or use another"
+    " name",
 }
 
 _logger = logging.getLogger("azmlinfsrv")
