@@ -58,7 +58,7 @@ def carried(given: Settings, raw: RawSettings, app: Path, with_file: bool) -> Ca
         if origin.kind == DEFAULT or setting.name in _PLACED | _OF_THE_MACHINE:
             continue
         if origin.kind == FILE and with_file:
-            if table.is_hidden(setting):
+            if _may_be_secret(setting, text(getattr(given, setting.name))):
                 notes.append(
                     f"{given.config_file_read} has {setting.config_key}, which may be a secret, and goes where the "
                     "script goes: set the variable there instead."
@@ -71,7 +71,7 @@ def carried(given: Settings, raw: RawSettings, app: Path, with_file: bool) -> Ca
         reason = None if inside else _reason_to_leave_out(setting, value)
         if reason:
             notes.append(f"{origin.name} is left out: {reason}.")
-        elif table.is_hidden(setting) or _LOGIN.search(value):
+        elif _may_be_secret(setting, value):
             secrets.append(name)
         elif inside:
             variables.append(Variable(name, inside))
@@ -90,6 +90,13 @@ def carried(given: Settings, raw: RawSettings, app: Path, with_file: bool) -> Ca
         else:
             variables.append(Variable(row.name, value))
     return Carried(tuple(variables), tuple(secrets), tuple(notes))
+
+
+def _may_be_secret(setting: Setting, value: str) -> bool:
+    if setting.kind == table.VARIABLES:
+        # What differs between workers is the number of a device, and no secret.
+        return any("{worker" not in part for part in value.split(";"))
+    return setting.secret or bool(_LOGIN.search(value))
 
 
 def _reason_to_leave_out(setting: Setting, value: str) -> str | None:

@@ -117,6 +117,14 @@ def test_what_may_be_a_secret_is_not_written(folder: Path, name: str, value: str
     assert known.secrets == (name,)
 
 
+def test_devices_of_workers_are_no_secret(folder: Path) -> None:
+    value = "CUDA_VISIBLE_DEVICES={worker%2};SEED={worker}"
+    known, _ = gather(folder, AZMLINFSRV_WORKER_ENV=value)
+    assert ([each[:2] for each in known.given], known.secrets) == ([("AZMLINFSRV_WORKER_ENV", value)], ())
+    known, _ = gather(folder, AZMLINFSRV_WORKER_ENV=f"{value};TOKEN=hidden")
+    assert (known.given, known.secrets) == ((), ("AZMLINFSRV_WORKER_ENV",))
+
+
 def test_a_secret_in_the_configuration_file_of_the_image_is_told(folder: Path, tmp_path: Path) -> None:
     text = '{"AZMLINFSRV_WORKER_ENV": "TOKEN=hidden"}'
     (folder / "config.json").write_text(text)
