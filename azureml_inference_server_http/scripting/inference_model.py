@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy
 
 from ..api.inference import InferenceRequest
-from . import inference_replies, inference_results, inference_schema_types, open_inference, outputs
+from . import inference_bare, inference_replies, inference_results, inference_schema_types, open_inference, outputs
 from .inference_replies import Encoded
 from .inference_schema_types import Parameter
 from .inference_tensors import Tensor
@@ -88,6 +88,12 @@ class Model:
             for parameter in self._parameters
         }
         return arguments, asked
+
+    def decode_bare(self, memory: Any) -> tuple[dict[str, Any], Asked]:
+        """The same for a request that has no JSON, and is the bytes of the one tensor that the model needs."""
+        needed = [parameter for parameter in self._parameters if parameter.default is inference_schema_types.NEEDED]
+        tensors = [tensor for parameter in needed or self._parameters for tensor in parameter.tensors]
+        return self.decode(*inference_bare.described(tensors, memory))
 
     def encode(self, result: Any, asked: Asked) -> Encoded | outputs.Answer:
         """The reply with this result. Raises ResultError, or an exception of the script's own objects, if it cannot be

@@ -181,7 +181,10 @@ def _of_frame(
                 400, f"The columns of the input {name!r} differ in length: {lengths}. Send one row for each."
             )
         frame = pandas.DataFrame(
-            {column: _column(inputs[columns[str(column)]], sample[column].dtype) for column in sample.columns}
+            {
+                column: _column(columns[str(column)], inputs[columns[str(column)]], sample[column].dtype)
+                for column in sample.columns
+            }
         )
         if takes_objects:
             return frame
@@ -195,15 +198,20 @@ def _of_column(dtype: Any) -> str:
     return (datatype_of(numpy_type) if numpy_type is not None else None) or BYTES
 
 
-def _column(array: Any, dtype: Any) -> Any:
+def _column(name: str, array: Any, dtype: Any) -> Any:
     pandas = sys.modules["pandas"]
     values = pandas.Series(_plain(array) if array.dtype == object else array)
+    if getattr(dtype, "kind", "") in ("m", "M"):
+        # As a reply has a time that is missing.
+        values = values.where(values != "null", None)
     try:
         if str(dtype).startswith("timedelta"):
             values = pandas.to_timedelta(values)
         return values.astype(dtype)
     except (ValueError, TypeError) as exc:
-        raise InputError(400, f"A column cannot be read as {dtype}: {exc}. Send values of that type as text.") from exc
+        raise InputError(
+            400, f"The input {name!r} cannot be read as {dtype}: {exc}. Send values of that type as text."
+        ) from exc
 
 
 def _plain(array: Any) -> list[Any]:

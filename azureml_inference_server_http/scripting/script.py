@@ -206,9 +206,9 @@ class Script:
         """Where requests of the Open Inference Protocol go."""
         return self._settings.infer_path
 
-    def decode_inference(self, document: Any, memory: Any) -> tuple[dict[str, Any], Any]:
+    def decode_inference(self, document: Any, memory: Any, is_bare: bool) -> tuple[dict[str, Any], Any]:
         """Keyword arguments of run() and what the reply must have; see ``inference_model.Model.decode``."""
-        return self._of_v2().decode(document, memory)
+        return self._of_v2().decode_bare(memory) if is_bare else self._of_v2().decode(document, memory)
 
     def render_tensors(self, result: Any, asked: Any) -> Any:
         """The reply with a result of run(); see ``inference_model.Model.encode``."""

@@ -170,11 +170,12 @@ def _tensors(script: Script, sample: Sample) -> tuple[dict[str, Any], Any]:
             raise InputError(400, "Inference-Header-Content-Length must be the length of the JSON in bytes.")
         # A bytearray, because run() may change its arguments.
         text, memory = sample.body[:length], bytearray(sample.body[length:])
+    is_bare = bool(memory and not text)
     try:
-        document = json.loads(text)
+        document = None if is_bare else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(400, f"The inference request is not JSON: {error}") from error
-    arguments, asked = script.decode_inference(document, memory)
+    arguments, asked = script.decode_inference(document, memory, is_bare)
     if script.pass_headers:
         arguments["request_headers"] = {name.title(): value for name, value in fields.items()}
     return arguments, asked

@@ -105,6 +105,23 @@ def test_a_request_in_bytes_is_answered_in_bytes(linear, rows, padding):
     assert following == (data * 2).tobytes()
 
 
+# Through the socket, through shared memory, and one byte too few.
+@pytest.mark.parametrize("rows", [1, 100_000])
+def test_a_request_may_be_the_bytes_of_its_tensor_alone(shared, rows):
+    server = shared("rows.py", *ON)
+    data = numpy.arange(rows * 2, dtype="<f8").reshape(rows, 2) + 0.5
+    headers = {"Inference-Header-Content-Length": "0"}
+    response = server.request("POST", "/v2/models/rows/infer", data.tobytes(), headers)
+    assert response.status == 200, str(response)
+    told, following = split(response)
+    assert [output["name"] for output in told["outputs"]] == ["sum", "rows"]
+    assert following.startswith(data.sum(axis=1).tobytes())
+    short = server.request("POST", "/v2/models/rows/infer", data.tobytes()[:-1], headers)
+    assert short.status == 400
+    assert error(short).startswith("Inference-Header-Content-Length is 0, but the body must be a multiple of 16 bytes")
+    assert error(server.request("POST", "/v2/models/rows/infer", b"", headers)).startswith("The body is empty.")
+
+
 def test_several_tensors_of_several_types_come_back_as_they_were_sent(raw):
     arrays = {
         "small": (numpy.array([1, 2, 3], "u1"), "UINT8"),

@@ -126,6 +126,27 @@ def test_tensors_are_samples_too(start, script, folder, first):
     assert server.wait_for_record("Warm-up: 4 samples of").text.endswith(", 1 left out, 1 failed.")
 
 
+ARRAY = """
+import numpy
+from inference_schema.parameter_types.numpy_parameter_type import NumpyParameterType
+from inference_schema.schema_decorators import input_schema
+def init(): pass
+@input_schema("x", NumpyParameterType(numpy.zeros(2, "f4")))
+def run(x):
+    print("run() got", x.tolist())
+    return x
+"""
+
+
+def test_the_bytes_of_a_tensor_alone_are_a_sample(start, script, folder):
+    (folder / "b.bin").write_bytes(struct.pack("<3f", 3, 4, 5))
+    head = {"path": "/v2/models/iris/infer", "headers": {"Inference-Header-Content-Length": "0"}, "body_file": "b.bin"}
+    (folder / "b.request.json").write_text(json.dumps(head))
+    options = ("--protocols", "score,v2", "--model_name", "iris", "--warmup_samples", str(folder))
+    server = start(script(ARRAY), *options)
+    server.wait_for_record("run() got [3.0, 4.0, 5.0]")
+
+
 def test_a_folder_of_which_nothing_reaches_run_is_told(start, script, folder):
     (folder / "a.request.json").write_text('{"path": "/v2/models/score/infer", "body": {"inputs": []}}')
     server = start(script(CALLS), "--warmup_samples", str(folder))

@@ -76,11 +76,14 @@ pub(in crate::worker) fn decode<'py>(
              in bytes."
         )));
     };
-    if json.is_empty() {
+    // The bytes of a tensor alone: the model says what they are.
+    let is_bare = json.is_empty() && !tensors.is_empty();
+    if json.is_empty() && !is_bare {
         return Err(refused("The body is empty. Send an inference request in JSON.".to_owned()));
     }
     let parser = PythonParse { allow_inf_nan: true, cache_mode: StringCacheMode::Keys, ..PythonParse::default() };
-    let document = parser.python_parse(py, json).map_err(|error| {
+    let parsed = if is_bare { Ok(py.None().into_bound(py)) } else { parser.python_parse(py, json) };
+    let document = parsed.map_err(|error| {
         let remedy = match length {
             None if json.contains(&0) => {
                 " If tensors follow the JSON as bytes, send the header Inference-Header-Content-Length."
@@ -93,7 +96,7 @@ pub(in crate::worker) fn decode<'py>(
         None => None,
         Some(_) => Some(memory_of(py, claimed.object.as_ref().filter(|_| !shares_body), tensors)?),
     };
-    let decoded = script.object.call_method1(intern!(py, "decode_inference"), (document, memory));
+    let decoded = script.object.call_method1(intern!(py, "decode_inference"), (document, memory, is_bare));
     let (arguments, asked) = decoded.map_err(|error| refusal(py, error))?.extract()?;
     Ok(Decoded { arguments, asked })
 }
@@ -103,8 +106,8 @@ pub(in crate::worker) fn decode<'py>(
 fn memory_of<'py>(py: Python<'py>, received: Option<&Py<PyBytes>>, tensors: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     match received {
         // No bytes object is written to that has fewer than two bytes, because the interpreter has one object for each
-        // value of a byte, which all code of the process shares. One that a body was received into has the JSON as well.
-        Some(object) if !tensors.is_empty() => {
+        // value of a byte, which all code of the process shares.
+        Some(object) if !tensors.is_empty() && object.bind(py).as_bytes().len() > 1 => {
             let offset = object.bind(py).as_bytes().len() - tensors.len();
             Ok(Bound::new(py, Memory { bytes: object.clone_ref(py), offset })?.into_any())
         }
@@ -131,8 +134,8 @@ impl Memory {
         let length = ffi::Py_ssize_t::try_from(bytes.as_bytes().len() - memory.offset)?;
         // SAFETY: the view keeps a reference to this object, and this object one to the bytes, so the memory stays. It may be
         // written to, because no other code reads these bytes once the JSON before them has been parsed: they were received
-        // into an object that only the job has, and the script does not get it (`shares_body`). That object has the JSON as
-        // well, so it is none of the one-byte objects that the interpreter shares.
+        // into an object that only the job has, and the script does not get it (`shares_body`). `memory_of` takes none of the
+        // one-byte objects that the interpreter shares.
         let filled = unsafe {
             let start = ffi::PyBytes_AS_STRING(bytes.as_ptr()).cast_mut().add(memory.offset);
             ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start.cast(), length, 0, flags)

@@ -130,10 +130,12 @@ def test_a_frame_is_one_tensor_for_each_column():
     assert frame.dtypes.to_dict() == FRAME.dtypes.to_dict()
     assert frame["name"].tolist() == ["x", "y"]
     assert frame["born"].dt.day.tolist() == [1, 2]
+    [frame] = call(run, *columns[:4], sent("born", "BYTES", [2], ["null", "2026-01-02"]))
+    assert frame["born"].isna().tolist() == [True, False]
     short = [*columns[:4], sent("born", "BYTES", [1], ["2026-01-01"])]
     assert refusal(run, *short).startswith("The columns of the input 'frame' differ in length: {'age': 2,")
     wrong = [*columns[:4], sent("born", "BYTES", [2], ["a", "b"])]
-    assert refusal(run, *wrong).startswith("A column cannot be read as datetime64[")
+    assert refusal(run, *wrong).startswith("The input 'born' cannot be read as datetime64[")
 
 
 def test_columns_have_the_name_of_their_parameter_if_there_are_others():
