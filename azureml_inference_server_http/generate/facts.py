@@ -6,7 +6,6 @@ become variables, ``sizing.py`` the sizes. Reads names of files, and the require
 
 from __future__ import annotations
 
-import ast
 import os
 import posixpath
 import sys
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import azureml_inference_server_http as package
 
 from ..launch import settings_table as table
+from ..launch.capacity import requests_at_once
 from ..launch.settings import DEFAULT, RawSettings, Settings
 from . import options
 from . import requirements as packages
@@ -197,7 +197,7 @@ def gather(
         health_port=(given.health_port or DEFAULT_HEALTH_PORT) if given.separate_health else None,
         is_rest=given.rest,
         workers=given.worker_count,
-        calls_at_once=_calls_at_once(given, app / script),
+        calls_at_once=requests_at_once(given, app / script),
         serves_v2=given.serves_v2,
         given_model_name=None if given.origins["model_name"].kind == DEFAULT else given.model_name,
         shares_model=is_thread,
@@ -217,22 +217,6 @@ def gather(
             f"files have {given.worker_count}: give the number that is wanted elsewhere."
         )
     return facts, tuple(notes)
-
-
-def _calls_at_once(given: Settings, script: Path) -> int:
-    """Requests that the server works at together. The script is not run for that, so an async run() that it imports
-    counts only if --max_concurrency was given."""
-    if given.origins["max_concurrency"].kind != DEFAULT or _has_async_run(script):
-        return given.worker_count * given.max_concurrency
-    return given.calls_at_once * given.max_batch_size
-
-
-def _has_async_run(script: Path) -> bool:
-    try:
-        body = ast.parse(script.read_bytes()).body
-    except (SyntaxError, ValueError):
-        return False  # the measurement, or the server, tells of it
-    return any(isinstance(part, ast.AsyncFunctionDef) and part.name == "run" for part in body)
 
 
 # ---- Files

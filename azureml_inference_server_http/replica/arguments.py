@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..launch import setting_values
 from ..launch import settings_table as table
-from ..launch.config_file import ConfigFile
-from ..launch.settings import RawSettings, Settings, SettingsError
-from ..launch.settings import resolve as resolve_settings
+from ..launch.capacity import requests_at_once
+from ..launch.config_file import ConfigFileError
+from ..launch.settings import RawSettings, Settings, SettingsError, load
 from ..launch.settings_table import SETTINGS, Setting
 
 _SETTINGS = {setting.name: setting for setting in SETTINGS}
@@ -35,6 +36,7 @@ def _names_of(setting: Setting) -> Iterator[str]:
             yield variable[len(_PREFIX) :]
 
 
+_VARIABLES = {setting.environment.lower(): setting.name for setting in SETTINGS if setting.environment}
 _NAMES = {name: setting.name for setting in SETTINGS for name in _names_of(setting)}
 # Settings that a replica decides, or that make no sense in it.
 TAKEN = {
@@ -46,7 +48,7 @@ TAKEN = {
 }
 # Seconds beyond --graceful_timeout in which the server ends.
 STOP_MARGIN = 10
-# Requests that Serve may give to a replica, for each call that it runs at once: one runs, one is ready to follow. With
+# Requests that Serve may give to a replica, for each that its server works at: one runs, one is ready to follow. With
 # many more, the proxy of a node would give all requests to the replicas beside it.
 ONGOING_PER_CALL = 2
 
@@ -66,7 +68,7 @@ OPTIONS: dict[str, Option] = {
     "target_ongoing_requests": Option(
         table.NUMBER,
         0.01,
-        "With num_replicas=auto: requests in a replica, on average. Default: worker_count * worker_threads.",
+        "With num_replicas=auto: requests in a replica, on average. Default: as many as its server works at together.",
     ),
     # Ray wants more than ten seconds, because replicas report every ten.
     "look_back_period_s": Option(
@@ -77,7 +79,7 @@ OPTIONS: dict[str, Option] = {
     "max_ongoing_requests": Option(
         table.INTEGER,
         1,
-        "Requests that a replica may have; more wait in Serve. Default: twice worker_count * worker_threads.",
+        "Requests that a replica may have; more wait in Serve. Default: twice as many as its server works at together.",
     ),
     "max_queued_requests": Option(table.INTEGER, 1, "Requests that may wait in each proxy. Default: no limit."),
     "num_cpus": Option(table.NUMBER, 0, "Processors that Ray reserves for a replica. Default: worker_count."),
@@ -116,6 +118,8 @@ def resolve(args: Mapping[str, Any], folder: str) -> Plan:
     environment: dict[str, str] = {}
     for name, value in args.items():
         try:
+            if not isinstance(name, str):
+                raise ArgumentsError(f"there is no argument {name!r}: in YAML, quote a name such as on")
             if name == ENVIRONMENT:
                 environment = _environment(value)
             elif name in OPTIONS:
@@ -130,17 +134,22 @@ def resolve(args: Mapping[str, Any], folder: str) -> Plan:
     if not problems:
         problems += _missing(given, folder)
         problems += [f"{name} counts only with num_replicas=auto" for name in _auto_only(serve)]
+        problems += _settle_auto(given, serve)
     if problems:
         raise ArgumentsError("\n".join(problems))
+    root = {"AML_APP_ROOT": given["app_root"]} if given.get("app_root") else {}
     try:
-        settings = resolve_settings(RawSettings(given, {}, folder), ConfigFile(None, {}, ()))
-    except SettingsError as error:
+        # With the variables and the configuration file, because the server will read them too.
+        settings = load(RawSettings(given, {**environment, **root}, folder))
+    except (SettingsError, ConfigFileError) as error:
         raise ArgumentsError(str(error)) from error
-    deployment = _deployment(serve, settings)
+    if settings.cores is not None:
+        raise ArgumentsError(f"{ENVIRONMENT} has WORKER_COUNT=auto: give worker_count=auto with num_cpus in its place")
+    deployment = _deployment(serve, settings, requests_at_once(settings, Path(folder, given["entry_script"])))
     options, variables = _command_line(given)
     return Plan(
         options,
-        {"OMP_NUM_THREADS": _threads(deployment, settings), **variables, **environment},
+        {"OMP_NUM_THREADS": _threads(deployment, settings), **environment, **variables},
         settings.graceful_timeout,
         settings.keep_alive,
         settings.metrics != table.METRICS_OFF,
@@ -193,6 +202,10 @@ def _option(name: str, value: Any) -> Any:
 def _environment(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(each, str) for pair in value.items() for each in pair):
         raise ArgumentsError(f"{ENVIRONMENT} is not allowed: it must be a mapping of texts to texts")
+    for name in value:
+        setting = _VARIABLES.get(name.lower(), "")
+        if setting in TAKEN:
+            raise ArgumentsError(f"{ENVIRONMENT} has {name}, which cannot be set here: {TAKEN[setting]}")
     return dict(value)
 
 
@@ -211,12 +224,25 @@ def _auto_only(serve: Mapping[str, Any]) -> list[str]:
     return [name for name in _AUTO_ONLY if name in serve and serve.get("num_replicas") != "auto"]
 
 
+def _settle_auto(given: dict[str, Any], serve: Mapping[str, Any]) -> list[str]:
+    """Turn ``worker_count=auto`` into a number. A server would count the processors of its node, which are not all
+    reserved for its replica. Returns problems; also about a number of replicas."""
+    problems = []
+    if given.get("worker_count") == table.AUTO:
+        given["worker_count"] = int(serve.get("num_cpus", 0))
+        if given["worker_count"] < 1:
+            problems.append("worker_count=auto needs num_cpus of 1 or more, the processors of a replica")
+    least, most = serve.get("min_replicas"), serve.get("max_replicas")
+    if least is not None and most is not None and least > most:
+        problems.append(f"min_replicas={least} is more than max_replicas={most}")
+    return problems
+
+
 # ---- The plan
 
 
-def _deployment(serve: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """The options of ``serve.deployment``."""
-    calls = settings.calls_at_once
+def _deployment(serve: Mapping[str, Any], settings: Settings, calls: int) -> dict[str, Any]:
+    """The options of ``serve.deployment``. ``calls``: requests that the server works at together."""
     actor = {"num_cpus": serve.get("num_cpus", settings.worker_count), "num_gpus": serve.get("num_gpus", 0)}
     if "memory" in serve:
         actor["memory"] = serve["memory"]

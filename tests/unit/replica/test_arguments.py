@@ -95,11 +95,71 @@ def test_autoscaling(folder: Path) -> None:
         ({"max_replicas": 3}, "max_replicas counts only with num_replicas=auto"),
         ({"app_insights_connection_string": 7}, "app_insights_connection_string=*** is not allowed"),
         ({"worker_env": "secret"}, "worker_env=*** is not allowed"),
+        ({"worker_count": "auto"}, "worker_count=auto needs num_cpus of 1 or more, the processors of a replica"),
+        ({"worker_count": "auto", "num_cpus": 0.5}, "worker_count=auto needs num_cpus of 1 or more"),
+        (
+            {"num_replicas": "auto", "min_replicas": 5, "max_replicas": 4},
+            "min_replicas=5 is more than max_replicas=4",
+        ),
+        (
+            {"environment": {"KEY": "a", "AZMLINFSRV_RELOAD": "true"}},
+            "environment has AZMLINFSRV_RELOAD, which cannot be set here: it is for development",
+        ),
+        ({"environment": {"WORKER_COUNT": "4.5"}}, "WORKER_COUNT"),
+        ({"environment": {"WORKER_COUNT": "auto"}}, "environment has WORKER_COUNT=auto: give worker_count=auto"),
     ],
 )
 def test_wrong_arguments(folder: Path, args: dict[str, Any], refusal: str) -> None:
     (found,) = refusals(folder, **args)
     assert found.startswith(refusal)
+
+
+def test_names_that_yaml_takes_for_something_else(folder: Path) -> None:
+    with pytest.raises(ArgumentsError, match="there is no argument True: in YAML, quote a name such as on"):
+        resolve({"entry_script": "score.py", True: 1}, str(folder))  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "calls"),
+    [
+        ("async def run(data): ...", {"worker_count": 2, "max_concurrency": 5}, 10),
+        ("async def run(data): ...", {}, 100),
+        ("def run(data): ...", {"max_batch_size": 8}, 8),
+        ("def run(data): ...", {"worker_count": 3}, 3),
+    ],
+)
+def test_a_replica_may_have_twice_what_its_server_works_at(
+    folder: Path, script: str, args: dict[str, Any], calls: int
+) -> None:
+    (folder / "score.py").write_text(script)
+    found = plan(folder, num_replicas="auto", **args).deployment
+    assert found["max_ongoing_requests"] == 2 * calls
+    assert found["autoscaling_config"]["target_ongoing_requests"] == calls
+
+
+def test_auto_means_the_processors_of_the_replica(folder: Path) -> None:
+    found = plan(folder, worker_count="auto", num_cpus=3.5)
+    assert found.variables["WORKER_COUNT"] == "3"
+    assert found.deployment["max_ongoing_requests"] == 6
+
+
+def test_settings_among_the_variables_count_for_the_plan_too(folder: Path) -> None:
+    found = plan(folder, environment={"WORKER_COUNT": "4", "AZMLINFSRV_GRACEFUL_TIMEOUT": "7"}, graceful_timeout=9)
+    assert found.deployment["ray_actor_options"]["num_cpus"] == 4
+    assert (found.variables["WORKER_COUNT"], found.variables["AZMLINFSRV_GRACEFUL_TIMEOUT"]) == ("4", "9")
+    assert found.graceful == 9
+
+
+def test_the_configuration_file_of_the_application_counts(folder: Path) -> None:
+    """The server reads it, and Serve must give it the time that it says."""
+    (folder / "config.json").write_text('{"AZMLINFSRV_GRACEFUL_TIMEOUT": 300}')
+    found = plan(folder)
+    assert (found.graceful, found.deployment["graceful_shutdown_timeout_s"]) == (300, 310)
+    assert plan(folder, graceful_timeout=20).graceful == 20
+    (folder / "config.json").write_text('{"AZMLINFSRV_GRACEFUL_TIMEOUT": "soon"}')
+    assert "AZMLINFSRV_GRACEFUL_TIMEOUT" in refusals(folder)[0]
+    (folder / "config.json").write_text("{")
+    assert "config.json is not JSON" in refusals(folder)[0]
 
 
 def test_all_wrong_arguments_are_told_at_once(folder: Path) -> None:
