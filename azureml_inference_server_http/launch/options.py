@@ -183,12 +183,12 @@ def _converter(setting: Setting) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         try:
             return setting_values.parse_option(setting, text)
-        except ValueError:
+        except ValueError as error:
             # The contract (section 1) has a name from the published server's code, which tells people nothing.
             shown = "***" if table.is_hidden(setting) else repr(text)
             named = f"{setting.flag_type} value" if setting.flag_type and not _is_read_by_people() else "value"
             raise argparse.ArgumentTypeError(
-                f"invalid {named}: {shown} (it must be {table.allowed_text(setting)})"
+                f"invalid {named}: {shown}{setting_values.reason(error)} (it must be {table.allowed_text(setting)})"
             ) from None
 
     return convert

@@ -148,6 +148,11 @@ def _variables(setting: Setting, value: object) -> str:
     return text
 
 
+def reason(error: ValueError) -> str:
+    """What a message about a refused value adds: the reason, if it can be told without the value."""
+    return f", because {error}" if isinstance(error, worker_environment.EntryError) else ""
+
+
 def _protocols(setting: Setting, value: object) -> str:
     """The protocols in a fixed order. /score must be among them, because the contract has it."""
     words = _text(setting, value).lower().replace(",", " ").split()

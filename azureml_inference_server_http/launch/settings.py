@@ -221,12 +221,12 @@ def resolve(raw: RawSettings, config: ConfigFile) -> Settings:
             continue
         try:
             values[setting.name] = setting_values.parse(setting, given)
-        except ValueError:
+        except ValueError as error:
             values[setting.name] = setting.default
             if setting.kind in table.WRONG_MEANS_DEFAULT:
                 notices.append(_ignored(setting, given, origin, config))
             else:
-                problems.append(_refusal(setting, given, origin, config))
+                problems.append(_refusal(setting, given, origin, config, error))
         if setting.kind in (table.EXACT_TRUE, table.ANY_CASE_TRUE):
             notices += _doubtful(setting, given, origin)
     notices += _settle_app_insights(values, origins)
@@ -346,7 +346,7 @@ def _worker_env(values: Mapping[str, Any], origins: Mapping[str, Origin]) -> str
         )
     try:
         worker_environment.parse(values["worker_env"])
-    except ValueError as error:  # each option alone was accepted
+    except worker_environment.EntryError as error:  # each option alone was accepted
         return f"{name} is not allowed: {error}"
     return None
 
@@ -444,9 +444,10 @@ def _settle_for_debugger(values: dict[str, Any], origins: Mapping[str, Origin]) 
 # ---- Messages
 
 
-def _refusal(setting: Setting, given: object, origin: Origin, config: ConfigFile) -> str:
+def _refusal(setting: Setting, given: object, origin: Origin, config: ConfigFile, error: ValueError) -> str:
     shown, source = _shown(setting, given, origin, config)
-    return f"{table.label(setting)}={shown} is not allowed: it must be {table.allowed_text(setting)} ({source})"
+    reason, allowed = setting_values.reason(error), table.allowed_text(setting)
+    return f"{table.label(setting)}={shown} is not allowed{reason}: it must be {allowed} ({source})"
 
 
 def _ignored(setting: Setting, given: object, origin: Origin, config: ConfigFile) -> str:

@@ -51,12 +51,13 @@ def run(script: Script, folder: str) -> None:
         _logger.warning("There is no warm-up: the folder %s cannot be read (%s).", folder, error.strerror)
         return
     for file in files:
+        count += 1
         try:
             sample = samples.read(file)
             if not _reaches(script, sample):
+                count -= 1
                 left_out += 1
                 continue
-            count += 1
             _check(sample, _answer(script, sample, file))
         except BaseException as error:
             if os.getpid() != own:
@@ -70,6 +71,13 @@ def run(script: Script, folder: str) -> None:
             "There is no warm-up: none of the samples in %s would reach run(). Their paths must be %s.",
             folder,
             " or ".join(_paths(script)),
+        )
+        return
+    if not count:
+        _logger.warning(
+            "There is no warm-up: the folder %s has no samples. Put requests into it, such as one.json "
+            "(docs/placement.md).",
+            folder,
         )
         return
     what = "1 sample" if count == 1 else f"{count} samples"
@@ -212,7 +220,9 @@ def _consume(answer: outputs.Answer) -> int:
 def _log_failure(file: str, error: BaseException) -> None:
     name = os.path.basename(file)
     if isinstance(error, (WarmupError, samples.SampleError)):
-        _logger.warning("The warm-up sample %s has failed: %s. The worker serves without it.", name, error)
+        # A SampleError names the file itself, or the expected answer beside it.
+        text = str(error).removeprefix(f"{name}: ")
+        _logger.warning("The warm-up sample %s has failed: %s. The worker serves without it.", name, text)
     else:
         text = tracebacks.text_of(error)
         _logger.warning("The warm-up sample %s has failed. The worker serves without it.\n%s", name, text.rstrip())

@@ -201,8 +201,11 @@ class KnownWorkers:
 
     @property
     def room(self) -> int:
-        """How many more workers may begin to load the script (--init_concurrency)."""
-        return max(0, self._init_concurrency - self.loading) if self._init_concurrency else sys.maxsize
+        """How many more workers may begin to load the script (--init_concurrency). A worker that was told to exit
+        while it loads goes on until it has ended."""
+        if not self._init_concurrency:
+            return sys.maxsize
+        return max(0, self._init_concurrency - self.asked - sum(not worker.ready for worker in self.workers.values()))
 
     def missing(self, wanted: int) -> int:
         """How many workers must be asked for, so that ``wanted`` are left when all replacements are

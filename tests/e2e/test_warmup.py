@@ -74,8 +74,8 @@ def test_a_sample_that_fails_is_named_and_the_worker_serves(start, script, folde
     assert server.score("calls").json() == ['{"other": 1}', '{"number": 3}']
     failed = server.wait_for_record("The warm-up sample fails.json has failed", level="W")
     assert "KeyError: 'number'" in failed.text
-    assert server.wait_for_record("The warm-up sample broken.json has failed", level="W")
-    assert server.wait_for_record("Warm-up: 2 samples of").text.endswith("2 failed.")
+    assert server.wait_for_record("The warm-up sample broken.json has failed: is not JSON", level="W")
+    assert server.wait_for_record("Warm-up: 3 samples of").text.endswith("2 failed.")
 
 
 def test_raw_scripts_get_the_whole_request_and_streams_are_read(start, script, folder):
@@ -151,6 +151,13 @@ def test_a_folder_of_which_nothing_reaches_run_is_told(start, script, folder):
     (folder / "a.request.json").write_text('{"path": "/v2/models/score/infer", "body": {"inputs": []}}')
     server = start(script(CALLS), "--warmup_samples", str(folder))
     assert "must be /score." in server.wait_for_record("There is no warm-up: none of the samples", level="W").text
+
+
+def test_a_folder_without_samples_is_told(start, script, folder):
+    (folder / "README.md").write_text("no sample")
+    server = start(script(CALLS), "--warmup_samples", str(folder))
+    assert f"{folder} has no samples" in server.wait_for_record("There is no warm-up", level="W").text
+    assert "Warm-up: 0 samples" not in server.output()
 
 
 def test_async_scripts_are_awaited(start, script, folder):

@@ -50,6 +50,12 @@ def test_variables_that_workers_cannot_have(
         load(flags={"worker_env": "A={worker}", **flags}, environment=environment)
 
 
+def test_a_refusal_says_what_is_wrong(load: Load) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(environment={"AZMLINFSRV_WORKER_ENV": "A={worker"})
+    assert "AZMLINFSRV_WORKER_ENV=*** is not allowed, because the value of A has a brace" in str(refused.value)
+
+
 def test_a_refusal_does_not_show_the_values_of_variables(load: Load) -> None:
     for given in ({"worker_env": "A=hush;A=hush"}, {}):
         with pytest.raises(SettingsError) as refused:
@@ -68,7 +74,8 @@ def test_settings_in_force_do_not_show_the_values_of_variables(load: Load) -> No
 def test_the_option_does_not_show_its_value_when_refused() -> None:
     parser = argparse.ArgumentParser(exit_on_error=False)
     options.add_option(parser.add_argument_group(), next(row for row in SETTINGS if row.name == "worker_env"))
-    with pytest.raises(argparse.ArgumentError, match=r"invalid value: \*\*\* \(it must be NAME=VALUE, or several"):
+    said = r"invalid value: \*\*\*, because entry 2 is not NAME=VALUE; .* \(it must be NAME=VALUE, or several"
+    with pytest.raises(argparse.ArgumentError, match=said):
         parser.parse_args(["--worker_env", "TOKEN=first;second"])
 
 

@@ -16,6 +16,8 @@ from azureml_inference_server_http.launch.worker_environment import parse, varia
         ("A={worker%2}; B={worker}-{worker%2}", 3, {"A": "1", "B": "3-1"}),
         ("A=x y=z\nB=", 0, {"A": "x y=z", "B": ""}),
         ('A={"a": 1};', 1, {"A": '{"a": 1}'}),
+        ('A={"worker": {worker}}', 1, {"A": '{"worker": 1}'}),
+        ("A=a worker, coworker}, {workers", 1, {"A": "a worker, coworker}, {workers"}),
     ],
 )
 def test_placeholders_stand_for_the_slot(text: str, slot: int, expected: dict[str, str]) -> None:
@@ -23,7 +25,7 @@ def test_placeholders_stand_for_the_slot(text: str, slot: int, expected: dict[st
 
 
 NOT_AN_ENTRY = "is not NAME=VALUE; semicolons separate entries, and no value can have one"
-NO_PLACEHOLDER = "has braces that are neither {worker} nor {worker%4}"
+NO_PLACEHOLDER = "has a brace that is not part of {worker} or {worker%4}"
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,11 @@ NO_PLACEHOLDER = "has braces that are neither {worker} nor {worker%4}"
         ("A={slot}", f"the value of A {NO_PLACEHOLDER}"),
         ("A=0;B={worker%0}", f"the value of B {NO_PLACEHOLDER}"),
         ("A={worker + 1}", f"the value of A {NO_PLACEHOLDER}"),
+        ("A={worker", f"the value of A {NO_PLACEHOLDER}"),
+        ("A=worker}", f"the value of A {NO_PLACEHOLDER}"),
+        ("A={ worker }", f"the value of A {NO_PLACEHOLDER}"),
+        ("A={worker%2", f"the value of A {NO_PLACEHOLDER}"),
+        ("A=cuda:worker%2}", f"the value of A {NO_PLACEHOLDER}"),
         ("A=1;A=2", "A is given twice"),
         (" ; ", "no variable"),
     ],

@@ -113,6 +113,24 @@ def test_a_missing_worker_is_started_before_one_is_replaced(four):
     assert without_logs(four.wait(1)) == []
 
 
+def test_a_successor_that_is_ended_while_it_loads_makes_room_when_it_is_gone(four):
+    for number in range(4):
+        four.ready(four.workers[number])
+    four.signal(signal.SIGHUP)
+    ended = four.workers[-1]
+    assert SpawnWorker() not in four.signal(signal.SIGHUP), "the successor of the first worker still loads"
+    assert SpawnWorker() in four.exit(ended, -signal.SIGTERM)
+
+
+def test_a_worker_that_is_not_wanted_any_more_makes_room_when_it_is_gone():
+    world = World(worker_count=2, init_concurrency=1)
+    world.ready(world.workers[0])
+    unwanted = world.workers[-1]
+    world.signal(signal.SIGTTOU)
+    assert SpawnWorker() not in world.signal(signal.SIGTTIN), "the worker still loads"
+    assert SpawnWorker() in world.exit(unwanted, 0)
+
+
 def test_preloaded_workers_do_not_wait_for_each_other():
     world = World(worker_count=4, init_concurrency=1, kind=PRELOADED_PROCESSES)
     world.load()
