@@ -34,6 +34,8 @@ SCRIPTS = Path(__file__).parent / "scripts"
 COMMAND = tuple(shlex.split(os.environ.get("TEST_SERVER", ""))) or (
     *(sys.executable, "-m", "azureml_inference_server_http"),
 )
+# The server runs under Wine, and its process ids and paths are those of Windows.
+IS_WINDOWS = any(part.endswith("windows_command.py") for part in COMMAND)
 # Runs its arguments as a command that the kernel ends together with the test process
 # (PR_SET_PDEATHSIG), so that a test run that is killed leaves no servers behind. Not a preexec_fn:
 # those are not safe once the test process has threads. A Python does the same where setpriv (of
@@ -68,6 +70,11 @@ def eventually(probe: Callable[[], Found], what: str, timeout: float = PATIENCE)
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout} s: {what}")
         time.sleep(0.005)
+
+
+def path_in_server(path: Path | str) -> str:
+    """What the server calls this path."""
+    return "Z:" + str(path).replace("/", "\\") if IS_WINDOWS else str(path)
 
 
 # ---- Processes
@@ -204,10 +211,18 @@ class Server:
 
     # ---- Processes
 
+    def own_pid(self) -> int:
+        """Pid of the supervisor, as the server itself has it."""
+        if not IS_WINDOWS:
+            return self.pid
+        # tools/windows/run.c writes it.
+        file = self.temporary / "pid"
+        return int(eventually(lambda: file.exists() and file.read_text(), "the pid is written"))
+
     def workers(self) -> list[int]:
         """Pids of the worker processes, starting ones included."""
         if self.has_threads:
-            return [self.pid]
+            return [self.own_pid()]
         return [child.pid for child in self._children() if child.name not in (FRONT, TEMPLATE, WATCHER)]
 
     def templates(self) -> list[int]:

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -41,11 +42,29 @@ def copy(source: int, target: int, ended: threading.Event) -> None:
             return
 
 
+def others() -> bool:
+    """Whether the session of this process has another one: the server, whose end Wine knows of a moment before Linux,
+    or a child of the script. False in a session that others have made, such as that of a shell."""
+    own, session = os.getpid(), os.getsid(0)
+    for name in os.listdir("/proc") if own == session else ():
+        # The process may end before it is looked at.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if name.isdigit() and int(name) != own and os.getsid(int(name)) == session:
+                state = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[0]
+                if state != "Z":
+                    return True
+    return False
+
+
 def main(folder: Path, options: list[str]) -> int:
     environment = windows_python.environment(folder)
-    if "TMPDIR" in environment:
-        folder_name = environment["TMPDIR"]
+    # Not left in the environment, because Wine makes one set of its own programs for each value.
+    folder_name = environment.pop("TMPDIR", None)
+    if folder_name is not None:
         environment["RUN_TEMP"] = windows_python.windows_path(folder_name) if folder_name else ""
+        if folder_name:
+            # Where harness.py looks for it.
+            environment["RUN_PID"] = windows_python.windows_path(f"{folder_name}/pid")
     command = [
         *windows_python.command(folder, "run.exe", "python.exe"),
         "-m",
@@ -77,6 +96,9 @@ def main(folder: Path, options: list[str]) -> int:
         for thread in copies:
             # A child of the script that writes all the time may have the pipe still.
             thread.join(5)
+        deadline = time.monotonic() + 10
+        while others() and time.monotonic() < deadline:
+            time.sleep(0.02)
     return code
 
 

@@ -6,15 +6,24 @@ this system, the servers in a Windows Python under Wine.
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
 import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from tools import windows_python
 
 # Windows has worker threads only, so a test runs there if its server has threads.
 PROCESSES = "its server has worker processes"
-PID = "it expects the server's process id in the log, and the test sees the id of tests/windows_command.py"
-PATH = "it expects a path of Linux in the log"
 DESCRIPTORS = "what is written to file descriptors 1 and 2 is not made JSON on Windows"
 PACKAGE = "the package that watches the script is not installed there"
-RESET = "a reset connection was not noticed there, and it is not known why"
+# Shown with plain sockets of Python: recv() gives b"" after a reset, where Windows raises WSAECONNRESET.
+RESET = "Wine shows a reset connection as one whose client has only closed its sending side"
 FORK = "azmlinfsrv validate needs fork()"
 NO_FORK = "Windows has no fork()"
 SIGNAL = "it sends a signal that Windows does not have"
@@ -23,43 +32,26 @@ OWN_COMMAND = "it starts the command of this system"
 MOUNTS = "it mounts file systems for the server alone, which only Linux can"
 # The reason why a test cannot run there, by the beginning of what follows "e2e/" in its name.
 LEFT_OUT = {
-    "test_access_lines.py::test_the_line_has_the_process_that_served_and_the_user": PID,
     "test_debug_port.py::": "the package debugpy is not installed there",
     "test_debugged_calls.py::": TERMINAL,
-    "test_errors.py::test_a_script_error_is_logged_with_its_traceback": PID,
-    "test_errors.py::test_error_details_put_the_traceback_into_the_reply": PATH,
-    "test_errors.py::test_the_reason_of_a_refused_input_is_logged_for_those_who_debug": PID,
     "test_examples.py::": OWN_COMMAND,
     "test_json_log.py::test_every_line_is_an_object_under_a_flood": DESCRIPTORS,
     "test_json_log.py::test_the_start_the_script_and_its_failures_are_in_it": DESCRIPTORS,
-    "test_lifecycle.py::test_a_script_that_cannot_start_ends_the_command[thread-import_fails": PATH,
-    "test_lifecycle.py::test_a_script_that_cannot_start_ends_the_command[thread-init_fails": PATH,
-    "test_lifecycle.py::test_a_users_logging_json_decides": PID,
     "test_memory.py::": "it reads the memory of the server's process, and the test sees tests/windows_command.py",
     "test_metrics.py::test_clients_that_leave_are_counted_by_what_their_request_did": RESET,
-    "test_metrics.py::test_what_is_so_at_this_moment_is_shown": "metrics of memory are there on Linux only",
     "test_monitoring.py::test_azure_monitor": PACKAGE,
-    "test_monitoring.py::test_opentelemetry_instrument": PACKAGE,
-    "test_monitoring.py::test_sentry": PACKAGE,
-    "test_own_log_classes.py::test_a_handler_with_a_thread_works_in_every_process": PID,
-    "test_own_log_classes.py::test_classes_beside_the_script": PID,
-    "test_own_log_classes.py::test_classes_in_the_app_root_the_current_folder_and_the_source_directory": PID,
+    "test_monitoring.py::test_opentelemetry_instrument": "it starts the server by a program of this system",
     "test_own_processes.py::test_functions_of_a_script_run_in_processes_that_it_starts[thread-fork": NO_FORK,
     "test_panics.py::": "it needs a build with debug assertions, and the wheel has none",
     "test_pytest_plugin.py::": OWN_COMMAND,
-    "test_record.py::test_a_disk_that_refuses_costs_one_line_and_no_request": PATH,
     "test_record.py::test_a_script_that_gets_requests": FORK,
     "test_record.py::test_a_script_that_gets_text": FORK,
     "test_record.py::test_another_answer_is_a_difference": FORK,
-    "test_record.py::test_what_is_recorded_is_bounded_and_private": PATH,
     "test_shortages.py::test_a_log_on_a_full_disk_costs_its_lines_only": MOUNTS,
     "test_shortages.py::test_no_folder_that_can_be_written_is_needed": MOUNTS,
     "test_shortages.py::test_too_few_descriptors_to_start_are_told": "Windows has no limit of descriptors",
-    "test_start.py::test_lines_that_tools_wait_for": PID,
-    "test_start.py::test_settings_of_gunicorn_are_one_warning_for_each_place": PATH,
     "test_terminal.py::": TERMINAL,
     "test_terminal_output.py::": TERMINAL,
-    "test_threads.py::test_two_threads_run_at_the_same_time_in_one_process": PID,
     "test_threads.py::test_hup_is_refused_and_ttin_and_ttou_change_the_number": SIGNAL,
     "test_threads.py::test_signal_handlers_of_a_script_run_on_the_main_thread": SIGNAL,
     "test_threads.py::test_a_signal_handler_that_fails_harms_nobody": SIGNAL,
@@ -72,11 +64,22 @@ LEFT_OUT = {
 
 def reason(item: pytest.Item) -> str | None:
     """Why this test is left out; None if it runs."""
-    name = item.nodeid.rpartition("e2e/")[2]
+    # pytest-xdist adds the group after "@".
+    name = item.nodeid.partition("e2e/")[2]
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     if parameters.get("worker_class") != "thread" and not name.startswith(("test_threads.py", "test_windows.py")):
         return PROCESSES
     return next((why for beginning, why in LEFT_OUT.items() if name.startswith(beginning)), None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
+    """Keep Wine running until the last test has ended. In parallel test processes of pytest-xdist, the parent does
+    it."""
+    if hasattr(config, "workerinput"):
+        return (yield)
+    with windows_python.booted(Path(shlex.split(os.environ["TEST_SERVER"])[-1])):
+        return (yield)
 
 
 @pytest.hookimpl(trylast=True)

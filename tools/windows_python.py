@@ -12,6 +12,7 @@ Exits with 1 and a line that says what is missing and how to get it.
 from __future__ import annotations
 
 import compileall
+import contextlib
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ import sys
 import sysconfig
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent / "windows"
@@ -29,6 +31,7 @@ COMPILER = "x86_64-w64-mingw32-gcc"
 IMPORTER = "x86_64-w64-mingw32-dlltool"
 # Debian has the first outside PATH.
 WINES = ("/usr/lib/wine/wine64", "wine64", "wine")
+WINE_SERVERS = ("/usr/lib/wine/wineserver64", "wineserver64", "wineserver")
 # What the server, the tests' scripts and the tests need there. Newer numpy calls a function that Wine 8 does not have.
 PACKAGES = (
     "flask",
@@ -40,6 +43,8 @@ PACKAGES = (
     "pytest",
     "pytest-timeout",
     "hypothesis",
+    "opentelemetry-sdk",
+    "sentry-sdk",
 )
 
 
@@ -49,20 +54,44 @@ class Missing(Exception):
 
 def wine() -> str:
     """The program that runs programs of Windows."""
-    found = next((path for name in WINES if (path := shutil.which(name))), None)
+    return first_of(WINES)
+
+
+def first_of(names: tuple[str, ...]) -> str:
+    """The first of these programs of Wine that is installed."""
+    found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
         raise Missing("Wine was not found: apt-get install wine64")
     return found
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The environment for a program of ``folder``: this process's, which Wine passes on, and what Wine needs."""
-    return {"WINEDEBUG": "-all", "PYTHONUTF8": "0", **os.environ, "WINEPREFIX": str(folder / "prefix")}
+    """The environment for a program under Wine: this process's, which Wine passes on, and what Wine needs.
+
+    WINEPATH is where a program outside ``folder``, such as that of the Rust unit tests, finds bcryptprimitives.dll.
+    """
+    own = {"WINEPREFIX": str(folder / "prefix"), "WINEPATH": windows_path(str(folder / "python"))}
+    return {"WINEDEBUG": "-all", "PYTHONUTF8": "0", **os.environ, **own}
 
 
 def command(folder: Path, *programs: str) -> list[str]:
     """The command that runs programs of ``folder`` under Wine; each starts the next one."""
     return [wine(), *(str(folder / "python" / program) for program in programs)]
+
+
+@contextlib.contextmanager
+def booted(folder: Path) -> Iterator[None]:
+    """Keep Wine's own programs running, so that no program of ``folder`` waits 2 seconds for their start,
+    and none hands its pipes on to them."""
+    server, options = first_of(WINE_SERVERS), {"env": environment(folder), "stdin": subprocess.DEVNULL}
+    subprocess.run([server, "--persistent"], check=False, **options)
+    try:
+        subprocess.run(
+            [wine(), "wineboot"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
+        )
+        yield
+    finally:
+        subprocess.run([server, "--kill"], check=False, **options)
 
 
 def windows_path(path: str) -> str:
@@ -97,7 +126,8 @@ def run(folder: Path, *arguments: str) -> int:
 def make(folder: Path) -> None:
     """Make the Python in ``folder``. Raises Missing."""
     done = folder / f"done-{RELEASE}"
-    if done.exists():
+    made_of = "\n".join((CARRIER, *PACKAGES, *(file.read_text() for file in sorted(SOURCES.iterdir()))))
+    if done.exists() and done.read_text() == made_of:
         return
     runner = wine()
     for tool in (COMPILER, IMPORTER):
@@ -112,7 +142,7 @@ def make(folder: Path) -> None:
     _make_prefix(folder, runner)
     _install_packages(python)
     compileall.compile_dir(python / "Lib", quiet=2, workers=0)
-    done.touch()
+    done.write_text(made_of)
 
 
 def _unpack_libraries(python: Path) -> None:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import SCRIPTS, Port, eventually, request, running
+from harness import SCRIPTS, Port, eventually, path_in_server, request, running
 
 import azureml_inference_server_http as package
 
@@ -51,7 +51,7 @@ def test_a_script_that_cannot_start_ends_the_command(start, script, texts):
         assert text in errors
     if "fails" in script:
         line = next(n for n, text in enumerate((SCRIPTS / script).read_text().splitlines(), 1) if "raise" in text)
-        assert f'File "{SCRIPTS / script}", line {line}' in errors
+        assert f'File "{path_in_server(SCRIPTS / script)}", line {line}' in errors
     assert not server.ready_pids()
 
 
@@ -130,7 +130,7 @@ def test_the_log_of_a_start_is_in_order(start):
     server = start("prints.py")
     (worker,) = server.wait_for_workers(1)
     expected = [
-        (server.pid, "azmlinfsrv", "Loaded logging config from "),
+        (server.own_pid(), "azmlinfsrv", "Loaded logging config from "),
         (worker, "azmlinfsrv", "Starting up app insights client"),
         (worker, "azmlinfsrv.print", "at the top"),
         (worker, "azmlinfsrv.user_script", f"Found user script at {SCRIPTS / 'prints.py'}"),
@@ -272,7 +272,8 @@ def test_a_users_logging_json_decides(start):
         return [line for line in server.stdout().splitlines() if line.startswith("own|")]
 
     eventually(lambda: any("|POST /score 200" in line for line in lines()), "the request line")
-    assert f"own|{server.pid}|azmlinfsrv|INFO|Loaded logging config from {server.folder / 'logging.json'}" in lines()
+    config_file = path_in_server(server.folder / "logging.json")
+    assert f"own|{server.own_pid()}|azmlinfsrv|INFO|Loaded logging config from {config_file}" in lines()
     assert f"own|{worker}|azmlinfsrv|DEBUG|Run function exception caught" in lines()
     assert [line for line in lines() if line.startswith(f"own|{worker}|azmlinfsrv|INFO|POST /score 200 ")]
     assert "ValueError: x" in server.stdout()

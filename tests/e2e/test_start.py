@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from harness import eventually
+from harness import eventually, path_in_server
 
 from azureml_inference_server_http.launch.settings_table import SETTINGS
 
@@ -85,7 +85,7 @@ def test_lines_that_tools_wait_for(start, preload):
     assert re.findall(record, server.stderr()) == [(str(worker), str(worker))]
     messages = [record.message for record in server.records()]
     assert messages.count("Starting up app insights client") == 1
-    assert f"Listening at: http://0.0.0.0:{server.port} ({server.pid})" in messages
+    assert f"Listening at: http://0.0.0.0:{server.port} ({server.own_pid()})" in messages
     output = server.stdout()
     assert output.index("Initializing logger") < output.index("Starting up app insights client")
     assert output.index("Starting up app insights client") < output.index("Found user script at")
@@ -116,6 +116,6 @@ def test_settings_of_gunicorn_are_one_warning_for_each_place(start):
     assert [record.message for record in server.records(level="W")] == [
         "GUNICORN_CMD_ARGS has no effect: gunicorn does not run here. Use instead: --threads -> --worker_class thread, "
         "with WORKER_COUNT as the number of threads; --timeout -> WORKER_TIMEOUT; -w -> WORKER_COUNT.",
-        f"The file {server.folder}/gunicorn.conf.py has no effect: gunicorn does not run here. Use instead: "
-        "workers -> WORKER_COUNT.",
+        f"The file {path_in_server(server.folder / 'gunicorn.conf.py')} has no effect: gunicorn does not run here. "
+        "Use instead: workers -> WORKER_COUNT.",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from harness import SCRIPTS, eventually
+from harness import SCRIPTS, eventually, path_in_server
 
 pytestmark = pytest.mark.any_worker_class
 
@@ -12,13 +12,13 @@ def test_a_script_sees_what_it_always_saw(shared, worker_class):
     server = shared("surroundings.py")
     assert server.score().json() == {
         "name": "entry_module",
-        "file": str(SCRIPTS / "surroundings.py"),
+        "file": path_in_server(SCRIPTS / "surroundings.py"),
         "in sys.modules": True,
         "main thread": worker_class == "process",
         "process of init": True,
         "loop is running": False,
         "flask is imported": False,
-        "folder": str(server.folder),
+        "folder": path_in_server(server.folder),
         "port": str(server.port),
     }
 

@@ -13,7 +13,7 @@ def init():
 
 def run(data):
     pathlib.Path(f"{data}.starting").write_text(str(os.getpid()))
-    os.rename(f"{data}.starting", f"{data}.started")
+    os.replace(f"{data}.starting", f"{data}.started")
     while not os.path.exists(f"{data}.go"):
         time.sleep(0.005)
     return os.getpid()

@@ -2,7 +2,8 @@
 //
 // Each letter on standard input is an event of the console, which the program gets as Windows sends it: in a thread of
 // its own, which runs CtrlRoutine. Wine has no other way to send it Ctrl-Break. The end of standard input ends the
-// program. tests/windows_command.py starts every server of the tests with it.
+// program. The file that RUN_PID names gets the program's process id. tests/windows_command.py starts every server of the
+// tests with it.
 
 #include <stdio.h>
 #include <windows.h>
@@ -38,6 +39,19 @@ static DWORD WINAPI obey(void *unused) {
     return 0;
 }
 
+// Write the program's process id into the file that RUN_PID names.
+static void tell(DWORD pid) {
+    wchar_t path[MAX_PATH];
+    if (!GetEnvironmentVariableW(L"RUN_PID", path, MAX_PATH)) return;
+    FILE *file = _wfopen(path, L"w");
+    if (file) {
+        fprintf(file, "%lu\n", pid);
+        fclose(file);
+    } else {
+        fprintf(stderr, "run.exe: %ls cannot be written\n", path);
+    }
+}
+
 // The command line without our own name.
 static wchar_t *command(void) {
     wchar_t *rest = GetCommandLineW();
@@ -70,6 +84,7 @@ int wmain(void) {
         return 127;
     }
     child = started.hProcess;
+    tell(started.dwProcessId);
     if (!CreateThread(NULL, 0, obey, NULL, 0, NULL)) fprintf(stderr, "run.exe: nothing reads standard input\n");
     DWORD code = 1;
     WaitForSingleObject(child, INFINITE);

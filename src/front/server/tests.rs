@@ -176,6 +176,8 @@ fn requests_whose_connection_breaks() {
         ("GET /swagger.json HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), false, Outcome::Abandoned, None, Stage::Queued),
         (score("hang"), true, Outcome::Timeout, Some(500), Stage::Running),
         (score("begin a stream"), true, Outcome::Answered, Some(200), Stage::Replying),
+        // Windows' socket takes a reply of any size at once, so it is delivered when the connection breaks.
+        #[cfg(unix)]
         (score("large"), true, Outcome::Answered, Some(200), Stage::Replying),
     ];
     System::new().block_on(async {
