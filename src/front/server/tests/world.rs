@@ -239,7 +239,8 @@ fn obey(end: &WorkerEnd, frame: &Frame) -> Life {
         b"die" => return Life::Over,
         b"raise" => reply(head(500, Origin::ScriptError), b"{}"),
         b"be late" => reply(head(500, Origin::Timeout), b"{}"),
-        b"refuse" => reply(head(400, Origin::ServerError), b"{}"),
+        // Input that cannot be decoded: run() is not called.
+        b"refuse" => reply(ReplyHead { run_ms: None, ..head(400, Origin::ServerError) }, b"{}"),
         b"unsendable" => reply(head(99, Origin::Response), b"{}"),
         b"large" => reply(head(200, Origin::Response), &[b'x'; 4 << 20]),
         b"stream" => stream(b""),
