@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -97,14 +96,20 @@ def paced(answer: Answer) -> list[float]:
 
 def test_a_client_that_leaves_is_passed_on(same: Service, tmp_path: Path) -> None:
     """The second request waits for the only worker, so it is never run if its client leaves."""
-    first, second = tmp_path / "first", tmp_path / "second"
-    slow = threading.Thread(target=same.post, args=({"touch": str(first), "sleep": 3},))
+    first, second, end = tmp_path / "first", tmp_path / "second", tmp_path / "end"
+    # After a slow request, the worker gets one request at a time, so the next one stays in the queue of the server.
+    same.post({"sleep": 0.1})
+    slow = threading.Thread(target=same.post, args=({"touch": str(first), "until": str(end)}, "/score", 2 * LONG))
     slow.start()
-    eventually(first.exists, "the worker is busy", LONG)
-    body = json.dumps({"touch": str(second)}).encode()
-    with socket.create_connection(("127.0.0.1", same.port)) as client:
-        client.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        time.sleep(0.5)  # the request is on its way to the queue of the server
+    try:
+        eventually(first.exists, "the worker is busy", LONG)
+        body = json.dumps({"touch": str(second)}).encode()
+        with socket.create_connection(("127.0.0.1", same.port)) as client:
+            client.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            eventually(lambda: waiting(same, "plain") == [1], "the second request is in the queue", LONG)
+        eventually(lambda: waiting(same, "plain") == [0], "the queue has lost it", LONG)
+    finally:
+        end.touch()
     slow.join()
     assert same.post({"a": 1}) == {"a": 1}
     assert not second.exists()
@@ -128,9 +133,19 @@ def test_ray_exports_the_metrics_of_each_server(same: Service) -> None:
 
 def counted(service: Service, application: str) -> float:
     """How many calls of run() Ray's exporters show."""
-    name = "ray_azmlinfsrv_run_duration_seconds_count{"
-    lines = [line for line in service.metrics().splitlines() if line.startswith(name)]
-    return sum(float(line.split()[-1]) for line in lines if f'application="{application}"' in line)
+    return sum(shown(service, application, "azmlinfsrv_run_duration_seconds_count"))
+
+
+def waiting(service: Service, application: str) -> list[float]:
+    """How many requests wait for a worker in each server that Ray's exporters show. Without those of an exporter that
+    does not answer."""
+    return shown(service, application, "azmlinfsrv_queue_depth")
+
+
+def shown(service: Service, application: str, name: str) -> list[float]:
+    """The numbers of a metric, one for each series of this application."""
+    lines = [line for line in service.metrics().splitlines() if line.startswith(f"ray_{name}{{")]
+    return [float(line.split()[-1]) for line in lines if f'application="{application}"' in line]
 
 
 def test_telemetry_of_a_replica_continues_the_trace_of_the_caller(service: Service) -> None:

@@ -15,6 +15,8 @@ def run(data):
         return body
     if "touch" in body:
         open(body["touch"], "w").close()
+    while "until" in body and not os.path.exists(body["until"]):
+        time.sleep(0.02)
     if "sleep" in body:
         time.sleep(float(body["sleep"]))
     if body.get("boom"):
