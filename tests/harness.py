@@ -2,9 +2,10 @@
 test is made of.
 
 Owns processes (``Server``). ``wire.py`` owns requests and responses, ``log_lines.py`` the records
-of the log, ``surroundings.py`` terminals, ports and pipes. None of them owns what is expected; the
-tests in ``e2e/`` do. Runs in the test process. Nothing here sleeps to wait for something to have
-happened: ``eventually`` polls for it, with a deadline that fails the test.
+of the log, ``surroundings.py`` terminals, ports and pipes, ``processes.py`` what /proc says. None of
+them owns what is expected; the tests in ``e2e/`` do. Runs in the test process. Nothing here sleeps
+to wait for something to have happened: ``eventually`` polls for it, with a deadline that fails the
+test.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from log_lines import Record, parse_log
+from processes import Stat, is_running, processes, stat_of
 from surroundings import Port
 from wire import PATIENCE, Background, Connection, Response, clients, request
 
@@ -78,37 +80,6 @@ def path_in_server(path: Path | str) -> str:
 
 
 # ---- Processes
-
-
-class _Stat(NamedTuple):
-    pid: int
-    name: str
-    state: str
-    parent: int
-    session: int
-
-
-def _processes() -> Iterator[_Stat]:
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (stat := _stat(int(name))):
-            yield stat
-
-
-def _stat(pid: int) -> _Stat | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The command name is in parentheses, and may contain any character.
-    name = text[text.index("(") + 1 : text.rindex(")")]
-    state, parent, _, session = text[text.rindex(")") + 2 :].split()[:4]
-    return _Stat(pid, name, state, int(parent), int(session))
-
-
-def is_running(pid: int) -> bool:
-    """True unless the process is gone or only waits to be reaped."""
-    stat = _stat(pid)
-    return stat is not None and stat.state != "Z"
 
 
 class Server:
@@ -258,13 +229,13 @@ class Server:
         else:
             self.signal(signal.SIGHUP)
 
-    def _children(self) -> list[_Stat]:
+    def _children(self) -> list[Stat]:
         """The living children of the supervisor. Waits while one of them has its parent's name, and may still become a
         worker, the front or a template: each gives itself a name as soon as it is forked."""
 
-        def named() -> tuple[list[_Stat]] | None:
-            own_name = getattr(_stat(self.pid), "name", None)
-            children = [stat for stat in _processes() if stat.parent == self.pid and stat.state != "Z"]
+        def named() -> tuple[list[Stat]] | None:
+            own_name = getattr(stat_of(self.pid), "name", None)
+            children = [stat for stat in processes() if stat.parent == self.pid and stat.state != "Z"]
             return None if any(child.name == own_name for child in children) else (children,)
 
         return eventually(named, "every process of the server has a name")[0]
@@ -272,7 +243,7 @@ class Server:
     def members(self) -> list[int]:
         """Pids of every living process of the command's session, grandchildren and orphans
         included."""
-        return [stat.pid for stat in _processes() if stat.session == self.pid and stat.state != "Z"]
+        return [stat.pid for stat in processes() if stat.session == self.pid and stat.state != "Z"]
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the supervisor alone, as a process manager does."""

@@ -22,6 +22,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
+from processes import processes
+
 from tools import windows_python
 
 # What each signal is on Windows: a letter of run.exe.
@@ -45,15 +47,10 @@ def copy(source: int, target: int, ended: threading.Event) -> None:
 def others() -> bool:
     """Whether the session of this process has another one: the server, whose end Wine knows of a moment before Linux,
     or a child of the script. False in a session that others have made, such as that of a shell."""
-    own, session = os.getpid(), os.getsid(0)
-    for name in os.listdir("/proc") if own == session else ():
-        # The process may end before it is looked at.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if name.isdigit() and int(name) != own and os.getsid(int(name)) == session:
-                state = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[0]
-                if state != "Z":
-                    return True
-    return False
+    own = os.getpid()
+    return own == os.getsid(0) and any(
+        stat.session == own and stat.pid != own and stat.state != "Z" for stat in processes()
+    )
 
 
 def main(folder: Path, options: list[str]) -> int:

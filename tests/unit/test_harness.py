@@ -35,14 +35,14 @@ def server(tmp_path):
 
 
 def test_a_process_is_not_counted_before_it_has_a_name_of_its_own(server, monkeypatch):
-    looks, processes = itertools.count(), harness._processes
+    looks, processes = itertools.count(), harness.processes
 
     def look():
         if next(looks) == 2:
             (server.folder / "go").touch()
         return processes()
 
-    monkeypatch.setattr(harness, "_processes", look)
+    monkeypatch.setattr(harness, "processes", look)
     pids = [int((server.folder / f"born azml:{role}").read_text()) for role in ("worker-1", "front")]
     assert [server.workers(), [server.front()]] == [[pid] for pid in pids]
     assert next(looks) > 2

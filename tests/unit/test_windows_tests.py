@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -23,6 +25,24 @@ def test_what_is_left_out_exists(beginning):
 
 def test_paths_have_the_names_of_windows():
     assert windows_python.windows_path("/tmp/azt-1/a b") == "Z:\\tmp\\azt-1\\a b"
+
+
+LOOKS = """
+import subprocess, windows_command
+before = windows_command.others()
+child = subprocess.Popen(["sleep", "60"])
+print(before, windows_command.others(), end=" ")
+child.kill()
+child.wait()
+print(windows_command.others())
+"""
+
+
+@pytest.mark.parametrize(("own_session", "seen"), [(True, "False True False"), (False, "False False False")])
+def test_processes_that_are_left_are_seen_in_a_session_of_its_own(own_session, seen):
+    command = [sys.executable, "-c", LOOKS]
+    done = subprocess.run(command, cwd=E2E.parent, capture_output=True, text=True, start_new_session=own_session)
+    assert done.stdout.strip() == seen, done.stderr
 
 
 def test_a_pipe_that_others_keep_open_does_not_delay_the_end(tmp_path):
