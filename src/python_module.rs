@@ -207,6 +207,14 @@ mod _core {
         }
     }
 
+    /// Counts a call of an async run() for so many requests.
+    #[pyfunction]
+    fn count_run(requests: usize) {
+        if let Some(metrics) = metrics::shared() {
+            metrics.batch_sizes.count(requests);
+        }
+    }
+
     /// Notes how many workers are wanted and do not serve yet. Only the supervisor may call this.
     #[pyfunction]
     fn set_starting_workers(workers: u64) {

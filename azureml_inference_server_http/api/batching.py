@@ -12,6 +12,8 @@ import inspect
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar, overload
 
+from ..scripting.joint_calls import JointCalls
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -25,7 +27,8 @@ LONGEST_WAIT_MS = 250
 
 class Batch:
     """What ``batched`` knows of a function: the function, the most requests of one call, and how
-    many seconds a request waits for others. ``decorated`` is the function that replaces it."""
+    many seconds a request waits for others. ``decorated`` is the function that replaces it. ``calls``: what the joint
+    calls of an async function have come to; ``scripting/batching.py`` sets another one for run()."""
 
     def __init__(self, run: Callable[..., Any], max_size: int, max_wait_ms: float) -> None:
         self.run = run
@@ -33,6 +36,8 @@ class Batch:
         self.wait = max_wait_ms / 1000
         self.signature = inspect.signature(run)
         self.decorated: Callable[..., Any] | None = None
+        name = getattr(run, "__name__", "the function")
+        self.calls = JointCalls(f"Correct {name}(), which has @batched (docs/batching.md).")
         # Of an async run(): what waits for its next call, by event loop.
         self._gatherings: dict[asyncio.AbstractEventLoop, Gathering] = {}
 
@@ -50,7 +55,7 @@ class Batch:
             for other in list(self._gatherings):
                 if other.is_closed():
                     self._gatherings.pop(other, None)
-            found = self._gatherings[loop] = Gathering()
+            found = self._gatherings[loop] = Gathering(self)
         return found
 
 
@@ -83,7 +88,8 @@ class Member(NamedTuple):
 class Gathering:
     """The requests that wait for the next call of an async run(), and the timer that begins it."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
         self.members: list[Member] = []
         self.timer: asyncio.TimerHandle | None = None
 
@@ -181,7 +187,7 @@ def _asynchronous(batch: Batch, run: Callable[..., Awaitable[Any]]) -> Callable[
             batch.named(args, kwargs), loop.create_future(), LIMIT.get(TimeLimit()), contextvars.copy_context()
         )
         gathering.members.append(member)
-        if len(gathering.members) >= batch.max_size:
+        if len(gathering.members) >= batch.max_size or not batch.calls.are_possible:
             _begin(gathering, run)
         elif gathering.timer is None:
             gathering.timer = loop.call_later(batch.wait, _begin, gathering, run)
@@ -201,14 +207,14 @@ def _begin(gathering: Gathering, run: Callable[..., Awaitable[Any]]) -> None:
     members = [member for member in gathering.members if not member.future.done()]
     gathering.members = []
     if members:
-        _task(run, members)
+        _task(gathering.batch.calls, run, members)
 
 
-def _task(run: Callable[..., Awaitable[Any]], members: Sequence[Member]) -> asyncio.Task[None]:
+def _task(calls: JointCalls, run: Callable[..., Awaitable[Any]], members: Sequence[Member]) -> asyncio.Task[None]:
     """A task that calls run() for these requests. It has the context of the first one, because log
     records and spans of the call are made once."""
     futures = [member.future for member in members]
-    task = members[0].context.run(futures[0].get_loop().create_task, _answer(run, members))
+    task = members[0].context.run(futures[0].get_loop().create_task, _answer(calls, run, members))
     # However the task ends: each request gets an answer.
     task.add_done_callback(lambda _: _fail_open(task, futures))
     for future in futures:
@@ -241,30 +247,30 @@ def _cancel_if_all_left(task: asyncio.Task[None], futures: Sequence[asyncio.Futu
         task.cancel()
 
 
-async def _answer(run: Callable[..., Awaitable[Any]], members: Sequence[Member]) -> None:
+async def _answer(calls: JointCalls, run: Callable[..., Awaitable[Any]], members: Sequence[Member]) -> None:
     import asyncio
 
-    if len(members) > 1:
+    is_joint = len(members) > 1
+    if is_joint:
         end = _ending(asyncio.current_task())
         for member in members:
             member.limit.share(end)
+    has_returned = False
+    calls.count(len(members))
     try:
         arguments = {name: [member.arguments[name] for member in members] for name in members[0].arguments}
-        results = results_of(await run(**arguments), len(members))
+        returned = await run(**arguments)
+        has_returned = True
+        results = results_of(returned, len(members))
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         # SystemExit would end the event loop, and with it the calls of other requests.
-        if len(members) == 1:
-            results = [error]
-        else:
-            # Only those requests fail that fail alone. None waits for the call of another one, which may
-            # take long, and go on after it was cancelled.
-            left = [member for member in members if not member.future.done()]
-            for member in left:
-                member.limit.restart()
-                _task(run, [member])
-            if left:  # when this task ends, it fails requests that have no answer
-                await asyncio.wait([member.future for member in left])
-            return
+        if is_joint:
+            if has_returned:
+                calls.note_useless(str(error))
+            return await _answer_each(calls, run, members, None if has_returned else error)
+        results = [error]
+    if is_joint:
+        calls.note_use()
     for member, result in zip(members, results):
         if member.future.done():
             continue
@@ -272,6 +278,25 @@ async def _answer(run: Callable[..., Awaitable[Any]], members: Sequence[Member])
             _fail(member.future, result)
         else:
             member.future.set_result(result)
+
+
+async def _answer_each(
+    calls: JointCalls, run: Callable[..., Awaitable[Any]], members: Sequence[Member], error: BaseException | None
+) -> None:
+    """Call run() for each request that is left, because it has raised ``error`` for all of them, or its result was of
+    no use. Only those requests fail that fail alone. None waits for the call of another one, which may take long, and
+    go on after it was cancelled."""
+    import asyncio
+
+    left = [member for member in members if not member.future.done()]
+    for member in left:
+        member.limit.restart()
+        _task(calls, run, [member])
+    if left:  # when this task ends, it fails requests that have no answer
+        await asyncio.wait([member.future for member in left])
+    ended = [member.future for member in left if not member.future.cancelled()]
+    if error is not None and ended:
+        calls.note_failure(error, sum(future.exception() is not None for future in ended))
 
 
 def _ending(task: asyncio.Task[Any] | None) -> Callable[[], None]:

@@ -2,8 +2,9 @@
 results of such calls (``--max_batch_size``, ``@batched``).
 
 ``rows`` joins and splits values. ``batch_checks`` decides which answers are compared with those of
-single calls. ``src/worker/executor/batching.rs`` gathers the requests, makes the
-calls, and answers each request whose call cannot be joined with a call of its own. Runs in workers.
+single calls, ``joint_calls`` when joint calls are of no use. ``src/worker/executor/batching.rs`` gathers the
+requests, makes the calls, and answers each request whose call cannot be joined with a call of its own. Runs in
+workers.
 Reasons: docs/decisions/2026-11-30-batching.md.
 """
 
@@ -17,10 +18,12 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
+from .. import _core
 from ..api.batching import MARK, results_of
 from ..launch.settings import DEFAULT
 from . import arrays, rows
 from .batch_checks import Check, Checks
+from .joint_calls import JointCalls
 
 if TYPE_CHECKING:
     import inspect
@@ -30,8 +33,7 @@ if TYPE_CHECKING:
     from ..launch.settings import Settings
     from .script import Script
 
-# Joint calls in a row of which no request gets an answer, before a worker makes no more of them.
-USELESS_CALLS = 5
+_CORRECT_RUN = "Correct run() (docs/batching.md)."
 _REMEDY = "Decorate run() with @batched, or leave out the option (docs/batching.md)."
 
 _logger = logging.getLogger("azmlinfsrv")
@@ -90,36 +92,42 @@ def batches_of(script: Script, settings: Settings) -> Batches | None:
 
 def _asked_for(script: Script, batch: Batch) -> Batches | None:
     """The joint calls of a script with @batched."""
+    found = None
     if script.is_async:  # the decorator joins the calls, in the event loop
-        return None
-    try:
-        found = BatchesAskedFor(script, batch)
-    except Unfit as reason:
-        _logger.warning("@batched has no effect, and run() gets lists of one input: %s (docs/batching.md).", reason)
-        return None
+        batch.calls = CountedCalls(_CORRECT_RUN)
+    else:
+        try:
+            found = BatchesAskedFor(script, batch)
+        except Unfit as reason:
+            _logger.warning("@batched has no effect, and run() gets lists of one input: %s (docs/batching.md).", reason)
+            return None
     _logger.info("One call of run() answers up to %d requests (@batched).", batch.max_size)
     return found
 
 
-class Batches(ABC):
+class CountedCalls(JointCalls):
+    """The joint calls of an async run(), in the metrics too."""
+
+    def count(self, requests: int) -> None:
+        _core.count_run(requests)
+
+
+class Batches(JointCalls, ABC):
     """The joint calls of one worker. The Rust half reads the attributes and calls the methods.
 
     ``run``: the function that a joint call calls. ``most``: the most requests of one call. ``wait``: how many
     seconds a request waits for others. ``adapts``: the worker finds the best size up to ``most``. ``fits_flask``: calls
-    are joined although a request context of Flask belongs to one request. ``are_possible``: False once the script has
-    proven that its calls cannot be joined.
+    are joined although a request context of Flask belongs to one request.
     """
 
     adapts: bool
     fits_flask: bool
 
     def __init__(self, run: Callable[..., Any], most: int, wait: float, remedy: str) -> None:
+        super().__init__(remedy)
         self.run = run
         self.most = most
         self.wait = wait
-        self.are_possible = True
-        self._remedy = remedy
-        self._useless = 0
         self._checks = Checks()
 
     def convert(self, arguments: dict[str, Any]) -> Any:
@@ -147,7 +155,7 @@ class Batches(ABC):
             return False
         is_same = alone_status == status and alone is not None and joint is not None and rows.agree(alone, joint)
         if not is_same:
-            self._give_up("run() returned something else for a request alone than for the same request among others")
+            self.give_up("run() returned something else for a request alone than for the same request among others")
         return is_same
 
     def note_agreed(self, joint: Joint) -> None:
@@ -155,35 +163,9 @@ class Batches(ABC):
         if joint.check is not None:
             self._checks.note_agreed(joint.check)
 
-    def note_failure(self, exc: BaseException, failed: int) -> None:
-        """A joint call has raised ``exc``. Then ``failed`` of its requests failed alone."""
-        if failed:
-            self._useless = 0
-        else:
-            self._note_useless(
-                f"run() failed for several requests, of which each succeeded alone: {type(exc).__name__}: {exc}"
-            )
-
-    def _note_useless(self, reason: str) -> None:
-        """A joint call has answered no request, and no request is known to be the cause. One alone ends
-        nothing, because any client may cause one."""
-        self._useless += 1
-        if self._useless == USELESS_CALLS:
-            self._give_up(
-                f"{USELESS_CALLS} calls in a row for several requests were of no use. In the last one, {reason}"
-            )
-        else:
-            _logger.debug("Each request of a joint call gets a call of its own: %s.", reason)
-
     def note_flask(self) -> None:
         """A request needs Flask's request context, which belongs to one request."""
-        self._give_up("the script has imported Flask, whose request context belongs to one request")
-
-    def _give_up(self, reason: str) -> None:
-        """Tell the reason once, and make no more joint calls."""
-        if self.are_possible:
-            self.are_possible = False
-            _logger.warning("Each request gets a call of its own from now on: %s. %s", reason, self._remedy)
+        self.give_up("the script has imported Flask, whose request context belongs to one request")
 
 
 class JoinedRows(Batches):
@@ -257,9 +239,9 @@ class JoinedRows(Batches):
             parts = rows.split(result, joint.rows)
             joint.check = self._checks.of(joint.kind, joint.rows, joint.inputs, result)
         except rows.CannotSplit as reason:
-            self._note_useless(f"the result of run() could not be split: {reason}")
+            self.note_useless(f"the result of run() could not be split: {reason}")
             return None
-        self._useless = 0
+        self.note_use()
         return Split(parts, joint.check.places)
 
 
@@ -270,8 +252,7 @@ class BatchesAskedFor(Batches):
     fits_flask = True
 
     def __init__(self, script: Script, batch: Batch) -> None:
-        remedy = "Correct run() (docs/batching.md)."
-        super().__init__(script.watched(batch.run), batch.max_size, batch.wait, remedy)
+        super().__init__(script.watched(batch.run), batch.max_size, batch.wait, _CORRECT_RUN)
         if script.mode == "raw":
             raise Unfit("@rawhttp gives it a request, and each request has its own context")
         self._schemas: list[dict[str, Any]] = []
@@ -310,9 +291,9 @@ class BatchesAskedFor(Batches):
         try:
             parts = results_of(result, len(joint.rows))
         except (TypeError, ValueError) as reason:
-            self._note_useless(str(reason))
+            self.note_useless(str(reason))
             return None
-        self._useless = 0
+        self.note_use()
         return Split(parts, [])
 
 

@@ -291,6 +291,11 @@ def test_an_async_run_that_asks_for_batches(start):
         return any(count > 1 for count in calls(server))
 
     eventually(share_a_call, "requests share a call")
+    assert server.wait_for_record("One call of run() answers up to")
+    made = calls(server)
+    metrics = server.get("/metrics").text
+    assert f"azmlinfsrv_run_batch_size_count {len(made)}\n" in metrics
+    assert f"azmlinfsrv_run_batch_size_sum {sum(made)}\n" in metrics
 
 
 def test_only_the_guilty_request_exceeds_the_time_limit_of_an_async_run(start):

@@ -11,7 +11,7 @@ from loading import load
 
 from azureml_inference_server_http.scripting import signature, worker_threads
 from azureml_inference_server_http.scripting.batch_checks import Likeness
-from azureml_inference_server_http.scripting.batching import USELESS_CALLS
+from azureml_inference_server_http.scripting.joint_calls import USELESS_CALLS
 
 DOUBLE = (
     NUMPY
