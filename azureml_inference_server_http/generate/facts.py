@@ -36,6 +36,8 @@ KSERVE_PORT = 8080
 # Seconds that systemd waits before it starts the command again.
 RESTART_PAUSE = 2
 DEFAULT_PORT = 5001
+# Below this, ports need a right.
+LOW_PORTS = 1024
 DEFAULT_HEALTH_PORT = 5000
 
 
@@ -95,9 +97,14 @@ class Facts(NamedTuple):
 
     @property
     def image_without_tag(self) -> str:
-        """The name of the image without its tag. A colon before the last slash is that of a port."""
-        folder, slash, last = self.image.rpartition("/")
+        """The name of the image without its tag and digest. A colon before the last slash is that of a port."""
+        folder, slash, last = self.image.partition("@")[0].rpartition("/")
         return folder + slash + last.partition(":")[0]
+
+    @property
+    def has_low_port(self) -> bool:
+        """Whether the server listens on a port that Linux keeps for root."""
+        return min(self.port, self.health_port or self.port) < LOW_PORTS
 
     @property
     def probe_port(self) -> int:

@@ -10,6 +10,7 @@ import json
 import os
 import posixpath
 import shlex
+import urllib.parse
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -95,6 +96,7 @@ def _environment() -> jinja2.Environment:
     )
     made.filters.update(
         yaml=quoted,
+        url=urllib.parse.quote,
         exec=lambda words: json.dumps(list(words), ensure_ascii=False),
         dockerfile=in_dockerfile,
         compose=in_compose,

@@ -63,3 +63,26 @@ def test_the_image_leaves_out_the_generated_files_and_no_folder_of_the_user() ->
     assert {"deploy/kubernetes", "deploy/azureml"} <= set(ignored)
     assert not {"kubernetes", "kserve", "azureml"} & set(ignored)
     assert {"kubernetes", "**/.env"} <= set(rendering.files("docker", PLAIN)[".dockerignore"].splitlines())
+
+
+@pytest.mark.parametrize(("port", "health_port", "is_low"), [(80, None, True), (5001, 81, True), (1024, 5000, False)])
+def test_user_1000_may_listen_on_a_low_port(port: int, health_port: int | None, is_low: bool) -> None:
+    """The server has no capability that would allow it."""
+    known = PLAIN._replace(port=port, health_port=health_port)
+    pod = yaml.safe_load(rendering.files("kubernetes", known)["kubernetes/deployment.yaml"])["spec"]["template"]["spec"]
+    sysctls = [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]
+    assert pod["securityContext"].get("sysctls", []) == sysctls * is_low
+    service = yaml.safe_load(rendering.files("compose", known)["compose.yaml"])["services"]["flowers"]
+    assert service.get("sysctls") == ({"net.ipv4.ip_unprivileged_port_start": 0} if is_low else None)
+    assert ("--sysctl" in rendering.next_steps("docker", known, ".")) == is_low
+    assert ("CAP_NET_BIND_SERVICE" in rendering.files("systemd", known)["flowers.service"]) == is_low
+
+
+def test_the_address_of_a_model_with_blanks_is_one_that_clients_can_use() -> None:
+    text = rendering.files("kserve", FULL._replace(given_model_name="my flowers"))["kserve/inference-service.yaml"]
+    assert "Clients call /v2/models/my%20flowers/infer" in text
+
+
+def test_kubectl_waits_as_long_as_the_start_may_take() -> None:
+    """Its own limit is 30 s."""
+    assert "--timeout=900s inferenceservice/flowers" in rendering.next_steps("kserve", PLAIN, ".")

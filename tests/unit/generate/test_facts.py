@@ -246,7 +246,7 @@ def test_names_that_kubernetes_would_refuse(name: str) -> None:
 
 def test_images_without_their_tags(folder: Path) -> None:
     known, _ = gather(folder)
-    names = ["a", "a:1", "host:5000/a", "host:5000/b/a:1"]
+    names = ["a", "a:1", "host:5000/a", "host:5000/b/a:1@sha256:00"]
     assert [known._replace(image=name).image_without_tag for name in names] == [
         "a",
         "a",
