@@ -106,7 +106,10 @@ class Images:
         """The image that generated Dockerfiles begin with."""
         if not self._tar.exists():
             part = self._tar.with_suffix(".part.tar")
-            command = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(part)]
+            # In a mount namespace of its own: mmdebstrap mounts this machine's /dev/shm into its folder in /tmp. If it
+            # is killed, the mount would stay, and whoever cleans /tmp would delete the files of all programs.
+            apart = ["unshare", "--mount", "--propagation", "private"]
+            command = [*apart, "mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(part)]
             _run(command)
             part.rename(self._tar)
         dockerfile = self.folder / "Dockerfile.base"
