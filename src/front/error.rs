@@ -26,6 +26,10 @@ pub enum RequestError {
     /// A method that the route does not know (contract section 5).
     #[error("The method is not allowed for the requested URL.")]
     RouteMethod,
+    /// The same for a route of the Open Inference Protocol, with the methods that it takes. Unlike the published server's
+    /// routes, it names them (RFC 9110 section 15.5.6), and has request ids.
+    #[error("The method is not allowed for the requested URL.")]
+    V2Method(&'static str),
     /// HEAD on `/score` of a script that is not raw (contract section 5).
     #[error("Method not allowed")]
     ScoreMethod,
@@ -143,7 +147,7 @@ impl RequestError {
         match self {
             Self::NotFound | Self::SwaggerVersion(_) | Self::UnknownModel(_) => StatusCode::NOT_FOUND,
             Self::ContentCoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::RouteMethod | Self::ScoreMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RouteMethod | Self::V2Method(_) | Self::ScoreMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestIdTooLong | Self::ClientRequestIdTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -168,7 +172,7 @@ impl RequestError {
             Self::NotFound | Self::UnknownModel(_) => Refusal::NotFound,
             Self::Target => Refusal::Target,
             Self::WebSocket => Refusal::WebSocket,
-            Self::RouteMethod | Self::ScoreMethod => Refusal::Method,
+            Self::RouteMethod | Self::V2Method(_) | Self::ScoreMethod => Refusal::Method,
             Self::RequestIdTooLong | Self::ClientRequestIdTooLong => Refusal::IdTooLong,
             Self::Expectation => Refusal::Expectation,
             Self::BodyTooLarge { .. } => Refusal::BodyTooLarge,
@@ -206,6 +210,14 @@ impl RequestError {
     /// Seconds for `Retry-After`, on replies that a client may simply repeat.
     pub fn retry_after(&self) -> Option<u32> {
         matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE).then_some(1)
+    }
+
+    /// The methods for `Allow`.
+    pub fn allow(&self) -> Option<&'static str> {
+        match self {
+            Self::V2Method(methods) => Some(methods),
+            _ => None,
+        }
     }
 
     /// True if the connection must end with this reply, because the rest of the request cannot be

@@ -143,6 +143,9 @@ impl ReplyContext {
         if error.headers() != ErrorHeaders::NoFlag {
             response.insert_header((FAILED, if error.run_failed() { TRUE } else { FALSE }));
         }
+        if let Some(methods) = error.allow() {
+            response.insert_header((ALLOW, HeaderValue::from_static(methods)));
+        }
         if let Some(seconds) = error.retry_after() {
             response.insert_header((RETRY_AFTER, seconds));
         }

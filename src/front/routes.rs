@@ -175,10 +175,11 @@ fn route_of(route: Option<Route>, request: &HttpRequest) -> Result<Route, Reques
         return Err(RequestError::Target);
     }
     let route = route.ok_or(RequestError::NotFound)?;
-    if route.accepts(request.method()) {
-        Ok(route)
-    } else {
-        Err(RequestError::RouteMethod)
+    match route {
+        _ if route.accepts(request.method()) => Ok(route),
+        Route::V2Infer => Err(RequestError::V2Method(INFER_METHODS)),
+        _ if route.is_v2() => Err(RequestError::V2Method(READ_METHODS)),
+        _ => Err(RequestError::RouteMethod),
     }
 }
 

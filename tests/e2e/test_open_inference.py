@@ -210,6 +210,17 @@ def test_wrong_paths_are_errors_of_the_protocol(linear, method, path, status, me
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("GET", INFER, "POST, OPTIONS"), ("POST", "/v2/health/ready", "GET, HEAD, OPTIONS"), ("PUT", "/v2", "GET, HEAD")],
+)
+def test_a_wrong_method_hears_which_are_right(linear, method, path, allowed):
+    response = linear.request(method, path, headers={"x-request-id": "abc"})
+    assert response.status == 405
+    assert (response["allow"] or "").startswith(allowed)
+    assert response["x-request-id"] == "abc"
+
+
+@pytest.mark.parametrize(
     ("body", "headers", "message"),
     [
         ("", {}, "The body is empty. Send an inference request in JSON."),
