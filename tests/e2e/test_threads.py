@@ -84,8 +84,9 @@ def test_the_limit_never_strikes_a_later_call(start):
             # On a busy machine even this short call may exceed the limit. Then its own time shows
             # that.
             assert second.json() == "worker-1" or float(second["x-ms-run-fn-exec-ms"]) >= 20
-            # Keeps the duration near the limit: after an interrupted call the next one is shorter.
-            near += 0.0002 if outcomes[-1] == 200 else -0.0003
+            # Keeps the duration near the limit: after an interrupted call the next one is shorter. The first steps are
+            # larger, because clocks of Windows strike up to 16 ms late.
+            near += -0.0003 if outcomes[-1] == 500 else 0.0002 if 500 in outcomes else 0.002
     assert set(outcomes) == {200, 500}, "the calls were not near the limit"
     assert server.complaints() == ""
 
