@@ -40,7 +40,7 @@ def tensors(result: Any, known: Sequence[Tensor]) -> dict[str, Any]:
 def _by_name(result: Any) -> dict[str, Any]:
     if result is None:
         return {}
-    if isinstance(result, dict) and result and all(isinstance(name, str) for name in result):
+    if isinstance(result, dict) and all(isinstance(name, str) for name in result):
         return result
     frame_type: Any = getattr(sys.modules.get("pandas"), "DataFrame", None)
     if frame_type is not None and isinstance(result, frame_type):

@@ -227,6 +227,7 @@ def test_an_output_that_the_model_does_not_have_is_refused_before_run():
     ("result", "tensors"),
     [
         (None, {}),
+        ({}, {}),
         (numpy.array([[1.5]], "f4"), {"output": [[1.5]]}),
         ([1, 2], {"output": [1, 2]}),
         (["a", "b"], {"output": ["a", "b"]}),
