@@ -63,6 +63,9 @@ class TimeLimit:
     """What an async run() with @batched tells about a request's time limit. This class has no limit;
     ``scripting/async_calls.py`` has the worker's."""
 
+    # The context of a shared call, if it must not be that of the request's task: without Flask's request context.
+    shared_context: contextvars.Context | None = None
+
     def share(self, end: Callable[[], None] | None) -> None:
         """A call for several requests begins. When the time is over, ``end`` is called first. None: the
         request shares a call no more."""
@@ -214,7 +217,11 @@ def _task(calls: JointCalls, run: Callable[..., Awaitable[Any]], members: Sequen
     """A task that calls run() for these requests. It has the context of the first one, because log
     records and spans of the call are made once."""
     futures = [member.future for member in members]
-    task = members[0].context.run(futures[0].get_loop().create_task, _answer(calls, run, members))
+    first = members[0]
+    shared = first.limit.shared_context if len(members) > 1 else None
+    # A context can be entered once at a time, and several calls may share this one.
+    context = first.context if shared is None else shared.copy()
+    task = context.run(futures[0].get_loop().create_task, _answer(calls, run, members))
     # However the task ends: each request gets an answer.
     task.add_done_callback(lambda _: _fail_open(task, futures))
     for future in futures:

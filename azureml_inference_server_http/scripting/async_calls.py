@@ -10,6 +10,7 @@ One file of more than 400 lines, because every step changes the calls that run.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 import os
@@ -68,6 +69,8 @@ class _Call(TimeLimit):
         self.number = number
         self.arguments = arguments
         self.request = request
+        # Flask's request context belongs to one request, and is not here yet.
+        self.shared_context = None if request is None else contextvars.copy_context()
         self.started = time.perf_counter()
         self.task: asyncio.Task[None] | None = None
         # The time limit that has cancelled it.

@@ -93,14 +93,17 @@ def batches_of(script: Script, settings: Settings) -> Batches | None:
 def _asked_for(script: Script, batch: Batch) -> Batches | None:
     """The joint calls of a script with @batched."""
     found = None
-    if script.is_async:  # the decorator joins the calls, in the event loop
-        batch.calls = CountedCalls(_CORRECT_RUN)
-    else:
-        try:
+    try:
+        if script.mode == "raw":
+            raise Unfit("@rawhttp gives it a request, and each request has its own context")
+        if script.is_async:  # the decorator joins the calls, in the event loop
+            batch.calls = CountedCalls(_CORRECT_RUN)
+        else:
             found = BatchesAskedFor(script, batch)
-        except Unfit as reason:
-            _logger.warning("@batched has no effect, and run() gets lists of one input: %s (docs/batching.md).", reason)
-            return None
+    except Unfit as reason:
+        batch.calls.are_possible = False
+        _logger.warning("@batched has no effect, and run() gets lists of one input: %s (docs/batching.md).", reason)
+        return None
     _logger.info("One call of run() answers up to %d requests (@batched).", batch.max_size)
     return found
 
@@ -253,8 +256,6 @@ class BatchesAskedFor(Batches):
 
     def __init__(self, script: Script, batch: Batch) -> None:
         super().__init__(script.watched(batch.run), batch.max_size, batch.wait, _CORRECT_RUN)
-        if script.mode == "raw":
-            raise Unfit("@rawhttp gives it a request, and each request has its own context")
         self._schemas: list[dict[str, Any]] = []
         below = script.plain_run
         if script.mode == "schema":

@@ -298,6 +298,42 @@ def test_an_async_run_that_asks_for_batches(start):
     assert f"azmlinfsrv_run_batch_size_sum {sum(made)}\n" in metrics
 
 
+RAW = """
+from azureml_inference_server_http.api import batched
+from azureml_inference_server_http.api.aml_request import rawhttp
+from azureml_inference_server_http.api.aml_response import AMLResponse
+def init(): pass
+@rawhttp
+@batched(max_size=4, max_wait_ms=50)
+async def run(requests):
+    return [AMLResponse(request.headers["X-Name"], 200) for request in requests]
+"""
+FLASK = """
+import flask
+from azureml_inference_server_http.api import batched
+from azureml_inference_server_http.api.aml_response import AMLResponse
+def init(): pass
+@batched(max_size=4, max_wait_ms=50)
+async def run(texts):
+    print(f"run() got {len(texts)} rows")
+    return [AMLResponse(flask.request.headers["X-Name"], 200) for _ in texts]
+"""
+
+
+@pytest.mark.parametrize("text", [RAW, FLASK], ids=["raw", "flask"])
+def test_requests_that_share_a_call_of_an_async_run_never_see_the_request_of_another_one(start, tmp_path, text):
+    """Their arguments with @rawhttp, and flask.request otherwise, are what the request context of the call says."""
+    (tmp_path / "score.py").write_text(text)
+    server = start(str(tmp_path / "score.py"))
+    for _ in range(3):
+        asked = [server.score_later("text", x_name=name) for name in "abcd"]
+        assert [each.result().body for each in asked] == [b"a", b"b", b"c", b"d"]
+    if text is RAW:
+        assert server.wait_for_record("@batched has no effect, and run() gets lists of one input", level="W")
+    else:
+        assert 1 in calls(server)
+
+
 def test_only_the_guilty_request_exceeds_the_time_limit_of_an_async_run(start):
     server = start("async_batched.py", SCORING_TIMEOUT_MS="2000")
 
