@@ -117,6 +117,8 @@ def batched(function: Any = None, /, *, max_size: int = 32, max_wait_ms: float =
     The decorated function takes one input and returns its result, so that it can be tested as a
     plain run().
     """
+    if function is not None and not callable(function):
+        raise TypeError(f"@batched({function!r}): options have names, such as @batched(max_size=8)")
     if type(max_size) is not int or not 1 <= max_size <= 1024:
         raise ValueError(f"@batched(max_size={max_size!r}): it has to be a whole number from 1 to 1024")
     if type(max_wait_ms) not in (int, float) or not 0 <= max_wait_ms <= LONGEST_WAIT_MS:

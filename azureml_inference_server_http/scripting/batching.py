@@ -72,7 +72,7 @@ def batches_of(script: Script, settings: Settings) -> Batches | None:
     """How the calls of this script are joined; None if each call answers one request."""
     asked = getattr(script.plain_run, MARK, None)
     if asked is not None:
-        return _asked_for(script, asked)
+        return _asked_for(script, asked, settings)
     if settings.max_batch_size == 1:
         if settings.origins["batch_wait_ms"].kind != DEFAULT:
             _logger.warning("--batch_wait_ms has no effect without --max_batch_size.")
@@ -90,7 +90,7 @@ def batches_of(script: Script, settings: Settings) -> Batches | None:
     return found
 
 
-def _asked_for(script: Script, batch: Batch) -> Batches | None:
+def _asked_for(script: Script, batch: Batch, settings: Settings) -> Batches | None:
     """The joint calls of a script with @batched."""
     found = None
     try:
@@ -104,7 +104,20 @@ def _asked_for(script: Script, batch: Batch) -> Batches | None:
         batch.calls.are_possible = False
         _logger.warning("@batched has no effect, and run() gets lists of one input: %s (docs/batching.md).", reason)
         return None
-    _logger.info("One call of run() answers up to %d requests (@batched).", batch.max_size)
+    most = min(batch.max_size, settings.max_concurrency) if script.is_async else batch.max_size
+    _logger.info("One call of run() answers up to %d requests (@batched).", most)
+    if most < batch.max_size:
+        _logger.warning(
+            "@batched(max_size=%d) gets %d requests at most, because a worker runs no more calls at once. Raise "
+            "--max_concurrency, or lower max_size.",
+            batch.max_size,
+            most,
+        )
+    if settings.max_batch_size != 1 or settings.batch_wait_ms:
+        _logger.warning(
+            "--max_batch_size and --batch_wait_ms have no effect, because run() is decorated with @batched, which has "
+            "max_size and max_wait_ms."
+        )
     return found
 
 

@@ -59,6 +59,11 @@ def test_options_that_are_refused(options):
         batched(**options)
 
 
+def test_an_option_without_its_name_is_refused():
+    with pytest.raises(TypeError, match=r"@batched\(8\): options have names, such as @batched\(max_size=8\)"):
+        batched(8)
+
+
 def test_generators_are_refused():
     with pytest.raises(TypeError, match="must not contain yield"):
 

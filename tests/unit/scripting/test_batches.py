@@ -308,7 +308,7 @@ def test_results_that_are_not_one_for_each_input_end_joint_calls(batches_of, log
         assert batches.are_possible
         assert batches.split(joint, batches.run(**joint.arguments)) is None
     assert not batches.are_possible
-    assert reason in warnings(log)[0]
+    assert reason in warnings(log)[-1]
 
 
 def test_another_decorator_around_batched_is_told(batches_of):
@@ -324,3 +324,15 @@ def test_batched_with_worker_threads_is_refused_and_nothing_else_is_said(batchin
     with pytest.raises(worker_threads.CannotUseThreads, match=r"decorated with @batched.*: leave out one of the two"):
         worker_threads.check(script)
     assert [message for level, _, message in log() if level == "W"] == []
+
+
+def test_options_that_do_not_fit_batched_are_told(batching_settings, log):
+    batching_settings.max_batch_size = 1
+    batching_settings.max_concurrency = 3
+    assert load(batching_settings, ASKED).batches() is not None
+    assert warnings(log) == []
+    batching_settings.max_batch_size = 8
+    assert load(batching_settings, ASKED.replace("def run", "async def run")).batches() is None
+    few, unused = warnings(log)
+    assert few.startswith("@batched(max_size=4) gets 3 requests at most")
+    assert unused.startswith("--max_batch_size and --batch_wait_ms have no effect, because run() is decorated with")
