@@ -126,7 +126,7 @@ def table(results: Results) -> str:
                     median(results.spread(f"{proxy}.{connections}", value, name), digits)
                     for value, digits in (("rps", 0), ("p50_ms", 2), ("p99_ms", 2), ("cpu_ms", 2))
                 ]
-                behind = "nothing" if name == ALONE else title
+                behind = f"nothing, beside {title}" if name == ALONE else title
                 lines.append(f"| {behind} | {connections} | {names[name]} | {' | '.join(shown)} |")
     return "\n".join([*lines, "", *(_summary(results, proxy) for proxy in PROXIES)])
 
@@ -138,9 +138,11 @@ def _summary(results: Results, proxy: str) -> str:
     slow, fast = (results.spread(f"{proxy}.{CONNECTIONS[0]}", "p50_ms", name) for name in (OURS, NOTHING))
     if ratio is None or slow is None or fast is None:
         return f"- {title}: not measured."
+    more = slow.median - fast.median
     return (
         f"- {title}: the script gets {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) of the requests/s of the"
-        f" application that does nothing, and its median is {slow.median - fast.median:.2f} ms more."
+        f" application that does nothing, at {CONNECTIONS[-1]} connections. At {CONNECTIONS[0]}, its median is"
+        f" {abs(more):.2f} ms {'less' if more < 0 else 'more'}."
     )
 
 
