@@ -31,7 +31,6 @@ COMPILER = "x86_64-w64-mingw32-gcc"
 IMPORTER = "x86_64-w64-mingw32-dlltool"
 # Debian has the first outside PATH.
 WINES = ("/usr/lib/wine/wine64", "wine64", "wine")
-WINE_SERVERS = ("/usr/lib/wine/wineserver64", "wineserver64", "wineserver")
 # What the server, the tests' scripts and the tests need there. Newer numpy calls a function that Wine 8 does not have.
 PACKAGES = (
     "flask",
@@ -54,12 +53,7 @@ class Missing(Exception):
 
 def wine() -> str:
     """The program that runs programs of Windows."""
-    return first_of(WINES)
-
-
-def first_of(names: tuple[str, ...]) -> str:
-    """The first of these programs of Wine that is installed."""
-    found = next((path for name in names if (path := shutil.which(name))), None)
+    found = next((path for name in WINES if (path := shutil.which(name))), None)
     if found is None:
         raise Missing("Wine was not found: apt-get install wine64")
     return found
@@ -81,17 +75,23 @@ def command(folder: Path, *programs: str) -> list[str]:
 
 @contextlib.contextmanager
 def booted(folder: Path) -> Iterator[None]:
-    """Keep Wine's own programs running, so that no program of ``folder`` waits 2 seconds for their start,
-    and none hands its pipes on to them."""
-    server, options = first_of(WINE_SERVERS), {"env": environment(folder), "stdin": subprocess.DEVNULL}
-    subprocess.run([server, "--persistent"], check=False, **options)
+    """Keep a program of ``folder`` running, and so Wine's own programs. Then no other program waits 2 seconds for their
+    start, and none hands its pipes on to them. All end when this ends, or this process."""
+    pipe = subprocess.PIPE
+    keeper = [*command(folder, "python.exe"), "-c", "import sys; print(flush=True); sys.stdin.read()"]
+    # Its end is not waited for by reading, because Wine's programs have the pipe too.
+    child = subprocess.Popen(
+        keeper, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, env=environment(folder), bufsize=0
+    )
+    assert child.stdin
+    assert child.stdout
+    child.stdout.readline()
     try:
-        subprocess.run(
-            [wine(), "wineboot"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
-        )
         yield
     finally:
-        subprocess.run([server, "--kill"], check=False, **options)
+        child.stdin.close()
+        child.wait()
+        child.stdout.close()
 
 
 def windows_path(path: str) -> str:
