@@ -1,7 +1,8 @@
 """Finds out when an async script blocks its event loop, and tells where.
 
-While one call blocks the loop, no other call goes on. A thread looks once a second if the loop still runs, and logs the
-stack of the code that keeps it from running. Runs in worker processes with an async run().
+While one call blocks the loop, no other call goes on. A thread looks once a second if the loop still runs, and when it
+has been blocked for ``LIMIT`` seconds, and logs the stack of the code that keeps it from running. Runs in worker
+processes with an async run().
 """
 
 from __future__ import annotations
@@ -87,8 +88,15 @@ class BlockedLoop:
     def _watch(self) -> None:
         while True:
             before = time.monotonic()
-            time.sleep(LOOK_EVERY)
+            time.sleep(pause(self._seen, before))
             now = time.monotonic()
             # After a longer pause, for whatever reason, the loop must get its turn first.
             if now - before < 2 * LOOK_EVERY:
                 self.look(now)
+
+
+def pause(seen: float | None, now: float) -> float:
+    """Seconds until the next look. A loop that was last seen to run at ``seen`` is looked at when it has been blocked
+    for ``LIMIT`` seconds: otherwise a block of 3.9 seconds may be over before the next look."""
+    left = LOOK_EVERY if seen is None else seen + LIMIT - now
+    return left if 0 < left < LOOK_EVERY else LOOK_EVERY

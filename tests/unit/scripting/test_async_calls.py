@@ -296,6 +296,11 @@ def test_a_blocked_loop_is_told_once_with_its_stack(log):
     assert len(log()) == 2
 
 
+@pytest.mark.parametrize(("seen", "expected"), [(None, 1), (99.9, 1), (97.5, 0.5), (97, 1), (90, 1)])
+def test_a_blocked_loop_is_looked_at_when_the_limit_is_over(seen, expected):
+    assert blocked_loop.pause(seen, 100) == expected
+
+
 def test_a_client_that_leaves_before_the_call_has_begun_ends_it(world):
     """Its task is cancelled before it runs anything."""
     here = world(f"def init(): pass\nasync def run(data):\n    {NEVER}")
