@@ -34,7 +34,7 @@ LIBPYTHON_FOLDER := import os, sysconfig as s; folder, name = map(s.get_config_v
 
 # Test processes that run at the same time: three for each core, because tests wait three times as long as they compute.
 TEST_PROCESSES ?= $(shell processes=$$(($$(getconf _NPROCESSORS_ONLN) * 3)); echo $$((processes < 24 ? processes : 24)))
-PARALLEL = -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
+PARALLEL = -n $(TEST_PROCESSES) --no-loadscope-reorder
 # Systems that this machine cannot run. `make check` compiles for those whose standard library is installed.
 FOREIGN_TARGETS := x86_64-pc-windows-gnu aarch64-apple-darwin
 
@@ -255,7 +255,7 @@ test-windows: $(VENV)/.done-tools $(VENV)/.done-build ## Test the Windows build 
 	$(IN_WINDOWS) python.exe -m pip install --quiet --no-index --no-deps --force-reinstall $(WINDOWS)/wheel/*.whl
 	$(IN_WINDOWS) python.exe tools/try_wheel.py
 	TEST_SERVER='$(abspath $(BIN))/python $(CURDIR)/tests/windows_command.py $(abspath $(WINDOWS))' \
-		$(BIN)/python tools/run_python_tests.py -n $(TEST_PROCESSES) --dist loadfile --timeout 180 -m "not soak" tests/e2e
+		$(BIN)/python tools/run_python_tests.py $(PARALLEL) --timeout 180 -m "not soak" tests/e2e
 	@$(MAKE) --no-print-directory left-out
 
 # Wheels for users, and the source distribution. WHEELS has options of tools/build_wheels.py, such as --release 3.11.
