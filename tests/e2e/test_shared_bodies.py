@@ -6,12 +6,12 @@ What the memory itself promises is tested in ``src/ipc/body_arena.rs``.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
 import signal
 import threading
-from pathlib import Path
 
 import pytest
 from harness import eventually, request
@@ -31,9 +31,14 @@ def digest(body):
 def shared_files(pid):
     """The files of shared bodies that this process has open: their numbers on the system, and sizes
     in bytes."""
-    entries = [Path(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
-    found = [entry for entry in entries if "azmlinfsrv-bodies" in os.readlink(entry)]
-    return {stat.st_ino: stat.st_blocks * 512 for stat in map(os.stat, found)}
+    found = {}
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        # The process may close a file meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if "azmlinfsrv-bodies" in os.readlink(entry.path):
+                stat = os.stat(entry.path)
+                found[stat.st_ino] = stat.st_blocks * 512
+    return found
 
 
 def test_front_and_workers_have_the_same_file(start):
