@@ -21,6 +21,7 @@ from ..launch.settings import DEFAULT, RawSettings, Settings
 from . import options
 from . import requirements as packages
 from .options import UsageError
+from .paths import inside
 from .requirements import Requirements
 from .sizing import Measured, Sizes, sizes
 from .variables import Variable, carried
@@ -178,7 +179,7 @@ def gather(
     app = Path(given.app_root).resolve()
     out = Path(raw.folder, flags.get("out", ".")).resolve()
     name = flags.get("name") or options.name_from(app.name)
-    config_file = _inside(Path(given.config_file_read), app) if given.config_file_read else None
+    config_file = inside(Path(given.config_file_read), app) if given.config_file_read else None
     taken = carried(given, raw, app, with_file=config_file is not None)
     required = packages.find(_in_app(flags.get("requirements"), "--requirements", raw, app), app, package.__version__)
     script, model = _script(given, app), _model(given, raw, app)
@@ -235,21 +236,21 @@ def _script(given: Settings, app: Path) -> str:
     path = Path(given.app_root, given.entry_script).resolve()
     if not path.is_file():
         raise UsageError(f"there is no file {path}: name the script with --entry_script")
-    inside = _inside(path, app)
-    if inside is None:
+    found = inside(path, app)
+    if found is None:
         raise UsageError(
             f"{path} is not in {app}, the folder that an image is made of: change to a folder that has all files of "
             "the script, or name it with AML_APP_ROOT"
         )
-    return inside
+    return found
 
 
 def _model(given: Settings, raw: RawSettings, app: Path) -> Model | None:
     if not given.model_dir:
         return None
     path = Path(raw.folder, given.model_dir).resolve()
-    inside = "." if path == app else _inside(path, app)
-    return Model(path.as_posix(), in_app=False) if inside is None else Model(inside, in_app=True)
+    found = "." if path == app else inside(path, app)
+    return Model(path.as_posix(), in_app=False) if found is None else Model(found, in_app=True)
 
 
 def _in_app(path: str | None, option: str, raw: RawSettings, app: Path) -> str | None:
@@ -257,16 +258,10 @@ def _in_app(path: str | None, option: str, raw: RawSettings, app: Path) -> str |
     if path is None:
         return None
     file = Path(raw.folder, path).resolve()
-    inside = _inside(file, app)
-    if not file.is_file() or inside is None:
+    found = inside(file, app)
+    if not file.is_file() or found is None:
         raise UsageError(f"{option} {path}: there is no such file in {app}, the folder that an image is made of")
-    return inside
-
-
-def _inside(path: Path, folder: Path) -> str | None:
-    """The path from the folder, or None if it is not in it."""
-    path = path.resolve()
-    return path.relative_to(folder).as_posix() if folder in path.parents else None
+    return found
 
 
 def _relative(path: Path, folder: Path) -> str:

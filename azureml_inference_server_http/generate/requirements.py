@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .options import UsageError
+from .paths import inside
 
 # The files that are looked for, in this order.
 _NAMES = (
@@ -67,12 +68,12 @@ def _read(app: Path, name: str, files: dict[str, list[str]]) -> None:
         include = _INCLUDE.fullmatch(entry)
         if include is None or "://" in include[1]:
             continue  # pip fetches a URL
-        included = (file.parent / include[1].strip("\"'")).resolve()
-        if not included.is_file() or app not in included.parents:
+        included = file.parent / include[1].strip("\"'")
+        found = inside(included, app)
+        if not included.is_file() or found is None:
             raise UsageError(f"{file} includes {include[1]}, which is no file in {app}")
-        inside = included.relative_to(app).as_posix()
-        if inside not in files:
-            _read(app, inside, files)
+        if found not in files:
+            _read(app, found, files)
 
 
 def _entries(file: Path) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..launch import settings_table as table
 from ..launch.settings import DEFAULT, FILE, RawSettings, Settings
 from ..launch.settings_table import OTEL_VARIABLES, SETTINGS, Setting
+from .paths import inside
 
 # Settings that the files have in another form: as arguments, folders, ports.
 _PLACED = frozenset({"entry_script", "model_dir", "config_file", "app_root", "port", "health_port", "rest", "host"})
@@ -67,14 +68,14 @@ def carried(given: Settings, raw: RawSettings, app: Path, with_file: bool) -> Ca
         if setting.name == "server_version" and given.server_version_log_response_enabled:
             continue  # the variable does not count
         name, value = setting.environment or "", text(getattr(given, setting.name))
-        inside = _inside(Path(raw.folder, value), app) if setting.name in _READ else None
-        reason = None if inside else _reason_to_leave_out(setting, value)
+        copied = inside(Path(raw.folder, value), app) if setting.name in _READ else None
+        reason = None if copied and copied.isprintable() else _reason_to_leave_out(setting, value)
         if reason:
             notes.append(f"{origin.name} is left out: {reason}.")
         elif _may_be_secret(setting, value):
             secrets.append(name)
-        elif inside:
-            variables.append(Variable(name, inside))
+        elif copied:
+            variables.append(Variable(name, copied))
         else:
             variables.append(Variable(name, value))
     for row in OTEL_VARIABLES:
@@ -107,12 +108,6 @@ def _reason_to_leave_out(setting: Setting, value: str) -> str | None:
     if setting.kind in _PATHS and setting.name not in _RELATIVE:
         return "it names a folder to write to, which has to be there first"
     return None if value.isprintable() else "its value has a control character"
-
-
-def _inside(path: Path, app: Path) -> str | None:
-    """The path from the folder of the script's files, which is the current folder of the server, if it is in that."""
-    path = path.resolve()
-    return path.relative_to(app).as_posix() if app in path.parents and str(path).isprintable() else None
 
 
 def text(value: object) -> str:

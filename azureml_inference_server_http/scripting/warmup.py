@@ -43,7 +43,7 @@ def run(script: Script, folder: str) -> None:
     """Send all samples of the folder, one after the other. A sample that fails is logged, and the
     next one is sent."""
     began = time.monotonic()
-    count = failed = left_out = 0
+    failed = left_out = 0
     own = os.getpid()
     try:
         files = samples.in_folder(folder)
@@ -51,11 +51,9 @@ def run(script: Script, folder: str) -> None:
         _logger.warning("There is no warm-up: the folder %s cannot be read (%s).", folder, error.strerror)
         return
     for file in files:
-        count += 1
         try:
             sample = samples.read(file)
             if not _reaches(script, sample):
-                count -= 1
                 left_out += 1
                 continue
             _check(sample, _answer(script, sample, file))
@@ -66,6 +64,7 @@ def run(script: Script, folder: str) -> None:
             _log_failure(file, error)
         if os.getpid() != own:
             script.end_forked_child(None)
+    count = len(files) - left_out
     if not count and left_out:
         _logger.warning(
             "There is no warm-up: none of the samples in %s would reach run(). Their paths must be %s.",

@@ -203,9 +203,9 @@ impl UserMetrics {
         }
         // Two workers may have opened a histogram and a metric with the name of one of its parts at the same moment. The
         // text would not be valid with both.
-        let is_part_of_another =
-            |name: &[u8]| families.iter().any(|(histogram, family)| is_part(histogram, family.kind, name));
-        families.iter().filter(|(name, _)| !is_part_of_another(name)).for_each(|(_, family)| family.write(text));
+        let is_histogram = |name: &[u8]| families.get(name).is_some_and(|family| family.kind == Kind::Histogram);
+        let is_shown = |name: &[u8]| !wholes_of(name).any(is_histogram);
+        families.iter().filter(|(name, _)| is_shown(name)).for_each(|(_, family)| family.write(text));
     }
 }
 
@@ -316,10 +316,15 @@ fn name_of(text: &[u8]) -> &[u8] {
     text.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Whether this family is a histogram that has series of the name `other`.
+/// Whether this family is a histogram that has series of the name `other`. `api/metrics.py` refuses such names if one
+/// worker uses both.
 fn is_part(family: &[u8], kind: Kind, other: &[u8]) -> bool {
-    let part = other.strip_prefix(family);
-    kind == Kind::Histogram && part.is_some_and(|part| [&b"_bucket"[..], b"_sum", b"_count"].contains(&part))
+    kind == Kind::Histogram && wholes_of(other).any(|whole| whole == family)
+}
+
+/// The names of the histograms that would have series of this name.
+fn wholes_of(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    [&b"_bucket"[..], b"_sum", b"_count"].into_iter().filter_map(|part| name.strip_suffix(part))
 }
 
 #[cfg(test)]
